@@ -1,0 +1,141 @@
+"""The bundle's manifest: everything a device needs to know about a folder of programs and weights."""
+
+from __future__ import annotations
+
+import msgspec
+
+from device_profiles.contract import (
+    FORMAT_VERSION,
+    DType,
+    InputRole,
+    OptimizerName,
+    Purpose,
+    Role,
+    Variant,
+)
+from device_profiles.errors import FormatError, UsageError
+from device_profiles.model import Model, Partition
+
+
+class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bytes a program needs, known before anything runs.
+
+    `arena_bytes` holds everything the plan places. `live_bytes` is the largest sum of tensors that must live at
+    once; `arena_bytes / live_bytes` says how well they were packed. The five parts say what is alive at that
+    instant and add up to `live_bytes`; running statistics count as parameters.
+    """
+
+    arena_bytes: int
+    live_bytes: int
+    frozen_bytes: int
+    workspace_bytes_per_thread: int
+    staging_bytes: int
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_state_bytes: int
+    activations_bytes: int
+    temporaries_bytes: int
+
+    def total_bytes(self, threads: int) -> int:
+        """What the process needs beside its base: arena, frozen weights, workspace and staging."""
+        return self.arena_bytes + self.frozen_bytes + self.workspace_bytes_per_thread * threads + self.staging_bytes
+
+
+class ProgramInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One input of `execute()`, in the program's order. A `frozen` input is named by its state_dict name."""
+
+    name: str
+    role: InputRole
+    dtype: DType
+    shape: tuple[int, ...]
+
+
+class ProgramTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mutable buffer of the program, read and written by `name`; optimizer state starts at zero."""
+
+    name: str
+    role: Role
+    dtype: DType
+    shape: tuple[int, ...]
+
+
+class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Optimizer compiled into a training program; the learning rate is an input of every step."""
+
+    name: OptimizerName
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `.pte`: a whole training step, or an evaluation, of one block (1-based) with its output module.
+
+    Outputs: a training program returns the loss (scalar, float32); an `eval` program returns the logits
+    ([batch, classes], float32). The first `prefix_instructions` instructions are the frozen prefix.
+    """
+
+    name: str
+    purpose: Purpose
+    block: int
+    batch: int
+    micro_batch: int
+    variant: Variant
+    optimizer: Optimizer | None
+    inputs: tuple[ProgramInput, ...]
+    tensors: tuple[ProgramTensor, ...]
+    prefix_instructions: int
+    instructions: int
+    memory: MemoryPlan
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of the bundle, with its path relative to the bundle."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`manifest.json` of a bundle. Program `p` lies in `programs/<p.name>.pte`."""
+
+    format_version: int = FORMAT_VERSION
+    created_by: str
+    model: Model
+    partition: Partition
+    programs: tuple[Program, ...]
+    files: tuple[FileEntry, ...]
+
+    def program(self, name: str) -> Program:
+        """The program called `name`; raises UsageError with the names there are."""
+        for candidate in self.programs:
+            if candidate.name == name:
+                return candidate
+        known = ", ".join(p.name for p in self.programs)
+        raise UsageError(f"the bundle has no program '{name}' (it has: {known})")
+
+    def check(self, source: str) -> None:
+        """Raise FormatError, naming `source`, where the parts of the manifest contradict each other."""
+        if self.format_version != FORMAT_VERSION:
+            raise FormatError(
+                f"{source}: format_version {self.format_version} is not known here (this release reads "
+                f"{FORMAT_VERSION})"
+            )
+        self.partition.check(len(self.model.units))
+        names = [p.name for p in self.programs]
+        if len(set(names)) != len(names):
+            raise FormatError(f"{source}: programs: two programs carry the same name")
+        paths = {f.path for f in self.files}
+        for path in paths:
+            if path.startswith("/") or ".." in path.split("/"):
+                raise FormatError(f"{source}: files: path '{path}' leaves the bundle")
+        for program in self.programs:
+            if not 1 <= program.block <= len(self.partition.blocks):
+                raise FormatError(
+                    f"{source}: programs: {program.name} is for block {program.block}, which does not exist"
+                )
+            if f"programs/{program.name}.pte" not in paths:
+                raise FormatError(f"{source}: files: programs/{program.name}.pte is missing")
+            memory = program.memory
+            if min(msgspec.structs.astuple(memory)) < 0:
+                raise FormatError(f"{source}: programs: {program.name}: memory: a negative number of bytes")

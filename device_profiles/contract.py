@@ -1,0 +1,55 @@
+"""Contract strings, defined once: file names, purposes, roles and tensor names that packages exchange."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+FORMAT_VERSION = 1
+"""Version of every JSON document of this package; a reader refuses a version it does not know."""
+
+MANIFEST_NAME = "manifest.json"
+PROGRAMS_FOLDER = "programs"
+WEIGHTS_FOLDER = "weights"
+INITIAL_WEIGHTS_NAME = "initial"
+
+Purpose = Literal["grow", "shrink", "distill", "eval"]
+"""What a program does. `grow`: one training step of a block with its output module. `eval`: logits."""
+
+Role = Literal["parameter", "running_statistic", "optimizer_state", "frozen"]
+"""What a tensor is to a program. `frozen` tensors are inputs mapped from a file; the others live in the arena."""
+
+InputRole = Literal["data", "label", "hyperparameter", "frozen"]
+DType = Literal["float32", "int64"]
+OptimizerName = Literal["sgd", "adamw"]
+Variant = Literal["default", "recompute"]
+LimitKind = Literal["cgroup-v1", "cgroup-v2", "rlimit", "none"]
+Runtime = Literal["native", "torch"]
+
+IMAGES_INPUT = "images"
+LABELS_INPUT = "labels"
+LEARNING_RATE_INPUT = "learning_rate"
+
+STAND_IN_PREFIX = "output_module.block"
+"""`output_module.block3.weight` is the convolution that stands in for block 3 (1-based)."""
+
+OPTIMIZER_PREFIX = "optimizer."
+"""`optimizer.momentum.conv1.weight` is the SGD momentum of `conv1.weight`."""
+
+
+def stand_in_name(block: int) -> str:
+    """Name of the weight that stands in for `block` (1-based) in an output module."""
+    return f"{STAND_IN_PREFIX}{block}.weight"
+
+
+def optimizer_state_name(slot: str, parameter: str) -> str:
+    """Name of an optimizer state tensor; `slot` is `momentum` for SGD."""
+    return f"{OPTIMIZER_PREFIX}{slot}.{parameter}"
+
+
+def program_name(purpose: Purpose, block: int) -> str:
+    """Name of the program of a purpose for a block (1-based): `grow-block2`."""
+    return f"{purpose}-block{block}"
+
+
+WORKSPACE_BYTES_PER_THREAD = 1 << 20
+"""Tile buffers of the native kernels, per thread; a test holds it against the native module."""

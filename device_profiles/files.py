@@ -1,0 +1,76 @@
+"""Strict reading and atomic writing of the vocabulary's files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from device_profiles.errors import FormatError
+
+T = TypeVar("T", bound=msgspec.Struct)
+_CHUNK_BYTES = 1 << 20
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read `path` as one JSON document of `kind`.
+
+    Raises FormatError, naming the file and the field, when it is missing, unreadable, not JSON, has an unknown or
+    missing field, a wrong type, or contradicts itself (`kind.check`).
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror or error}") from None
+    try:
+        value = msgspec.json.decode(raw, type=kind, strict=True)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: {error}") from None
+    check = getattr(value, "check", None)
+    if check is not None:
+        check(str(path))
+    return value
+
+
+def to_json(value: Any) -> bytes:
+    """`value` as indented JSON that ends with a newline."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON to `path`, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(to_json(value))
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it into place when the body ends, remove it when it raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in 1 MiB pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as source:
+        while piece := source.read(_CHUNK_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,78 @@
+"""A model as the planner sees it: units, blocks and the partition."""
+
+from __future__ import annotations
+
+import msgspec
+
+from device_profiles.contract import DType
+from device_profiles.errors import FormatError
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One named tensor of the model's PyTorch `state_dict` (or of an output module)."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes."""
+        count = 1
+        for extent in self.shape:
+            count *= extent
+        return count * {"float32": 4, "int64": 8}[self.dtype]
+
+
+class Unit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The smallest piece between two points of the model where exactly one tensor is alive.
+
+    Shapes are of one example, without the batch dimension.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    tensors: tuple[str, ...]
+    parameter_bytes: int
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run of consecutive units, `first_unit`..`last_unit` inclusive (0-based); `index` is 1-based."""
+
+    index: int
+    first_unit: int
+    last_unit: int
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The network: its input, its units and every tensor of its `state_dict`.
+
+    `head` names the tensors of the classifier behind the last unit (pooling + linear), which every output
+    module ends with.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    classes: int
+    units: tuple[Unit, ...]
+    head: tuple[str, ...]
+    tensors: tuple[TensorSpec, ...]
+
+
+class Partition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Blocks that cover every unit of the model once, in order."""
+
+    blocks: tuple[Block, ...]
+
+    def check(self, unit_count: int) -> None:
+        """Raise FormatError unless the blocks cover units 0..unit_count-1 without gap or overlap."""
+        expected = 0
+        for position, block in enumerate(self.blocks, start=1):
+            if block.index != position:
+                raise FormatError(f"partition: block {position} carries index {block.index}")
+            if block.first_unit != expected or block.last_unit < block.first_unit:
+                raise FormatError(f"partition: block {position} must start at unit {expected} and not be empty")
+            expected = block.last_unit + 1
+        if expected != unit_count:
+            raise FormatError(f"partition: covers {expected} units, the model has {unit_count}")

@@ -1,0 +1,48 @@
+"""The plan: a partition, and for each client its program and promised peak."""
+
+from __future__ import annotations
+
+import msgspec
+
+from device_profiles.contract import FORMAT_VERSION
+from device_profiles.model import Partition
+
+
+class ClientPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one client does in the step that trains `block`.
+
+    `budget_bytes` is the client's hard limit; the promise `predicted_peak_bytes` already carries the safety margin.
+    A client without work has `program` None and a `reason`.
+    """
+
+    client: str
+    block: int
+    program: str | None
+    predicted_peak_bytes: int | None
+    budget_bytes: int
+    fits: bool
+    reason: str | None = None
+
+
+class StepPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One growing step: who trains `block`; `participation` is the share of clients with work, in [0, 1]."""
+
+    block: int
+    participation: float
+    clients: tuple[ClientPlan, ...]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole plan, one StepPlan a block.
+
+    `clients` lists, per client, the assignment of the most demanding block it can hold; `participation` is the
+    share of clients that have work in at least one step; `margin` is the safety margin in every promise.
+    """
+
+    format_version: int = FORMAT_VERSION
+    bundle_sha256: str
+    margin: float
+    partition: Partition
+    participation: float
+    clients: tuple[ClientPlan, ...]
+    steps: tuple[StepPlan, ...]

@@ -1,0 +1,101 @@
+// Thin binding of the engine: numpy arrays in and out, nothing copied.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "engine/program.h"
+#include "kernels/gemm_tile.h"
+#include "threads/thread_pool.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+using Array = nb::ndarray<nb::numpy>;
+using ScalarType = executorch::aten::ScalarType;
+
+nb::dlpack::dtype dtype_of(ScalarType type) {
+  return type == ScalarType::Long ? nb::dtype<int64_t>() : nb::dtype<float>();
+}
+
+Array view(const executorch::aten::Tensor& tensor, nb::handle owner) {
+  std::vector<size_t> shape(tensor.sizes().begin(), tensor.sizes().end());
+  return Array(tensor.mutable_data_ptr(), shape.size(), shape.data(), owner, nullptr, dtype_of(tensor.scalar_type()));
+}
+
+// Holds the arrays its inputs point at.
+struct BoundProgram {
+  profl::Program program;
+  std::vector<nb::object> kept;
+
+  BoundProgram(const std::string& path, int threads, size_t prefix_instructions)
+      : program(path, threads, prefix_instructions), kept(program.input_count()) {}
+
+  void set_input(size_t index, nb::ndarray<nb::ro, nb::device::cpu> array) {
+    if (index >= kept.size()) throw nb::index_error("the program has no such input");
+    const auto info = program.input_info(index);
+    bool fits = array.ndim() == info.sizes().size() && array.dtype() == dtype_of(info.scalar_type());
+    int64_t stride = 1;
+    for (size_t d = array.ndim(); fits && d-- > 0; stride *= info.sizes()[d]) {
+      const bool dense = array.shape(d) <= 1 || array.stride(d) == stride;
+      fits = dense && array.shape(d) == static_cast<size_t>(info.sizes()[d]);
+    }
+    if (!fits) {
+      std::string shape;
+      for (int32_t size : info.sizes()) shape += (shape.empty() ? "" : "x") + std::to_string(size);
+      throw nb::value_error(("input " + std::to_string(index) + " takes a contiguous " +
+                             (info.scalar_type() == ScalarType::Long ? "int64" : "float32") + " array of shape [" +
+                             shape + "]")
+                                .c_str());
+    }
+    program.set_input(index, array.data());
+    kept[index] = nb::cast(array);
+  }
+
+  std::pair<double, double> execute() {
+    nb::gil_scoped_release release;
+    const profl::Seconds seconds = program.execute();
+    return {seconds.total, seconds.prefix};
+  }
+};
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+  module.doc() = "One training step as an ExecuTorch program, run in its own arena.";
+  nb::exception<profl::ProgramError>(module, "ProgramError", PyExc_RuntimeError);
+  nb::class_<BoundProgram>(module, "Program", "A loaded program with its arena; see the manifest for its tensors.")
+      .def(nb::init<const std::string&, int, size_t>(), nb::arg("path"), nb::arg("threads"),
+           nb::arg("prefix_instructions") = 0)
+      .def("set_input", &BoundProgram::set_input, nb::arg("index"), nb::arg("array"),
+           "Point an input at an array, without a copy; the array is kept alive.")
+      .def("execute", &BoundProgram::execute, "Run one step; returns its seconds and those of the frozen prefix.")
+      .def(
+          "output",
+          [](nb::handle self, size_t index) {
+            auto& bound = nb::cast<BoundProgram&>(self);
+            if (index >= bound.program.output_count()) throw nb::index_error("the program has no such output");
+            return view(bound.program.output(index), self);
+          },
+          nb::arg("index"), "View of an output, valid until the next step.")
+      .def("buffer_names", [](BoundProgram& self) { return self.program.buffer_names(); })
+      .def(
+          "buffer",
+          [](nb::handle self, const std::string& name) {
+            try {
+              return view(nb::cast<BoundProgram&>(self).program.buffer(name), self);
+            } catch (const std::out_of_range&) {
+              throw nb::key_error(name.c_str());
+            }
+          },
+          nb::arg("name"), "Writable view of a mutable buffer.")
+      .def_prop_ro("input_count", [](BoundProgram& self) { return self.program.input_count(); })
+      .def_prop_ro("output_count", [](BoundProgram& self) { return self.program.output_count(); })
+      .def_prop_ro("arena_bytes", [](BoundProgram& self) { return self.program.arena_bytes(); })
+      .def_prop_ro("workspace_bytes",
+                   [](BoundProgram&) { return profl::kWorkspaceBytesPerThread * profl::thread_count(); });
+  module.def("workspace_bytes_per_thread", [] { return profl::kWorkspaceBytesPerThread; });
+  module.def("instruction_set", [] { return std::string(profl::tile_kernels().name); });
+}

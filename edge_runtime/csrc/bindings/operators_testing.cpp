@@ -1,0 +1,90 @@
+// Test-only binding: calls one registered kernel with arguments from Python, in the order of its stack.
+#include <executorch/runtime/kernel/operator_registry.h>
+#include <executorch/runtime/platform/runtime.h>
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "kernels/stack.h"
+#include "threads/thread_pool.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+using executorch::aten::ScalarType;
+using executorch::aten::TensorImpl;
+using executorch::runtime::EValue;
+
+struct Operand {
+  std::vector<TensorImpl::SizesType> sizes;
+  std::vector<TensorImpl::DimOrderType> order;
+  std::unique_ptr<TensorImpl> tensor;
+  std::vector<EValue> items;
+  std::vector<EValue*> pointers;
+  std::vector<int64_t> unboxed;
+  std::unique_ptr<executorch::runtime::BoxedEvalueList<int64_t>> list;
+  EValue value;
+};
+
+void from_array(nb::handle argument, Operand& to) {
+  auto array = nb::cast<nb::ndarray<nb::c_contig, nb::device::cpu>>(argument);
+  for (size_t d = 0; d < array.ndim(); ++d) {
+    to.sizes.push_back(static_cast<TensorImpl::SizesType>(array.shape(d)));
+    to.order.push_back(static_cast<TensorImpl::DimOrderType>(d));
+  }
+  const ScalarType type = array.dtype() == nb::dtype<int64_t>() ? ScalarType::Long : ScalarType::Float;
+  to.tensor = std::make_unique<TensorImpl>(type, static_cast<ssize_t>(to.sizes.size()), to.sizes.data(), array.data(),
+                                           to.order.data());
+  to.value = EValue(executorch::aten::Tensor(to.tensor.get()));
+}
+
+void from_list(nb::handle argument, Operand& to) {
+  for (nb::handle item : nb::cast<nb::list>(argument)) to.items.emplace_back(nb::cast<int64_t>(item));
+  to.unboxed.resize(to.items.size());
+  for (EValue& item : to.items) to.pointers.push_back(&item);
+  to.list = std::make_unique<executorch::runtime::BoxedEvalueList<int64_t>>(to.pointers.data(), to.unboxed.data(),
+                                                                            static_cast<int>(to.items.size()));
+  to.value = EValue(to.list.get());
+}
+
+int call(const std::string& name, nb::list arguments) {
+  executorch::runtime::runtime_init();
+  auto kernel = executorch::runtime::get_op_function_from_registry(name.c_str());
+  if (!kernel.ok()) throw nb::key_error(name.c_str());
+  std::deque<Operand> operands;
+  std::vector<EValue*> stack;
+  for (nb::handle argument : arguments) {
+    Operand& operand = operands.emplace_back();
+    if (argument.is_none()) {
+      operand.value = EValue();
+    } else if (nb::isinstance<nb::bool_>(argument)) {
+      operand.value = EValue(nb::cast<bool>(argument));
+    } else if (nb::isinstance<nb::int_>(argument)) {
+      operand.value = EValue(nb::cast<int64_t>(argument));
+    } else if (nb::isinstance<nb::float_>(argument)) {
+      operand.value = EValue(nb::cast<double>(argument));
+    } else if (nb::isinstance<nb::list>(argument)) {
+      from_list(argument, operand);
+    } else {
+      from_array(argument, operand);
+    }
+    stack.push_back(&operand.value);
+  }
+  profl::Context context;
+  (*kernel)(context, profl::Stack(stack.data(), stack.size()));
+  return static_cast<int>(context.failure_state());
+}
+
+}  // namespace
+
+NB_MODULE(_operators, module) {
+  module.doc() = "Calls single kernels; for tests.";
+  module.def("call", &call, nb::arg("name"), nb::arg("arguments"),
+             "Call a kernel such as `profl::relu.out`; returns ExecuTorch's error number, 0 when it succeeded.");
+  module.def("set_threads", &profl::set_thread_count, nb::arg("threads"));
+}

@@ -1,0 +1,200 @@
+#include "engine/program.h"
+
+#include <executorch/extension/data_loader/mmap_data_loader.h>
+#include <executorch/runtime/core/hierarchical_allocator.h>
+#include <executorch/runtime/core/memory_allocator.h>
+#include <executorch/runtime/executor/memory_manager.h>
+#include <executorch/runtime/platform/runtime.h>
+#include <sys/mman.h>
+
+#include <chrono>
+#include <cstdio>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+
+#include "threads/thread_pool.h"
+
+namespace profl {
+namespace {
+
+using executorch::aten::TensorImpl;
+using executorch::extension::MmapDataLoader;
+using executorch::runtime::Error;
+using executorch::runtime::EValue;
+using executorch::runtime::HierarchicalAllocator;
+using executorch::runtime::MemoryAllocator;
+using executorch::runtime::MemoryManager;
+using executorch::runtime::Method;
+using executorch::runtime::MethodMeta;
+using executorch::runtime::Result;
+using executorch::runtime::Span;
+using executorch::runtime::TensorInfo;
+
+constexpr char kMethod[] = "forward";
+constexpr size_t kPool = size_t{64} << 10;
+
+[[noreturn]] void fail(const std::string& what, Error error) {
+  char number[96];
+  std::snprintf(number, sizeof(number), " (ExecuTorch error %d, %s)", static_cast<int>(error),
+                executorch::runtime::to_string(error));
+  throw ProgramError(what + number);
+}
+
+// The runtime's own structures (values, instructions): grows in small pieces and is freed as a whole.
+class PieceAllocator : public MemoryAllocator {
+ public:
+  PieceAllocator() : MemoryAllocator(0, nullptr) {}
+
+  void* allocate(size_t size, size_t alignment = kDefaultAlignment) override {
+    size_t at = (used_ + alignment - 1) / alignment * alignment;
+    if (pieces_.empty() || at + size > capacity_) {
+      capacity_ = size + alignment > kPool ? size + alignment : kPool;
+      pieces_.push_back(std::make_unique<uint8_t[]>(capacity_));
+      const size_t base = reinterpret_cast<size_t>(pieces_.back().get());
+      at = (base + alignment - 1) / alignment * alignment - base;
+    }
+    used_ = at + size;
+    return pieces_.back().get() + at;
+  }
+
+  void reset() override {
+    pieces_.clear();
+    used_ = capacity_ = 0;
+  }
+
+ private:
+  std::vector<std::unique_ptr<uint8_t[]>> pieces_;
+  size_t used_ = 0, capacity_ = 0;
+};
+
+}  // namespace
+
+struct Program::State {
+  std::string path;
+  std::optional<MmapDataLoader> loader;
+  std::optional<executorch::runtime::Program> program;
+  PieceAllocator structures;
+  std::vector<Span<uint8_t>> arenas;
+  std::optional<HierarchicalAllocator> planned;
+  std::optional<MemoryManager> manager;
+  std::optional<Method> method;
+  // Inputs are tensors of our own, so that the program keeps no copy of what they point at.
+  struct Input {
+    std::vector<TensorImpl::SizesType> sizes;
+    std::vector<TensorImpl::DimOrderType> order;
+    std::unique_ptr<TensorImpl> tensor;
+  };
+  std::vector<Input> inputs;
+  size_t arena_bytes = 0;
+  size_t prefix_instructions = 0;
+
+  ~State() {
+    method.reset();
+    for (Span<uint8_t>& arena : arenas) munmap(arena.data(), arena.size());
+  }
+
+  MethodMeta meta() const { return *program->method_meta(kMethod); }
+};
+
+Program::Program(const std::string& path, int threads, size_t prefix_instructions) : state_(new State) {
+  executorch::runtime::runtime_init();
+  State& s = *state_;
+  s.path = path;
+  s.prefix_instructions = prefix_instructions;
+  Result<MmapDataLoader> loader = MmapDataLoader::from(path.c_str(), MmapDataLoader::MlockConfig::NoMlock);
+  if (!loader.ok()) fail(path + ": cannot be opened", loader.error());
+  s.loader.emplace(std::move(*loader));
+  Result<executorch::runtime::Program> program = executorch::runtime::Program::load(&*s.loader);
+  if (!program.ok()) fail(path + ": is not a program this runtime reads", program.error());
+  s.program.emplace(std::move(*program));
+  Result<MethodMeta> meta = s.program->method_meta(kMethod);
+  if (!meta.ok()) fail(path + ": has no method 'forward'", meta.error());
+  set_thread_count(threads);
+  for (size_t i = 0; i < meta->num_memory_planned_buffers(); ++i) {
+    const size_t size = static_cast<size_t>(*meta->memory_planned_buffer_size(i));
+    const size_t mapped = size == 0 ? 4096 : size;
+    void* memory = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+      throw ProgramError(path + ": no memory for an arena of " + std::to_string(size) + " bytes");
+    }
+    s.arenas.emplace_back(static_cast<uint8_t*>(memory), mapped);
+    s.arena_bytes += size;
+  }
+  s.planned.emplace(Span<Span<uint8_t>>(s.arenas.data(), s.arenas.size()));
+  s.manager.emplace(&s.structures, &*s.planned);
+  Result<Method> method = s.program->load_method(kMethod, &*s.manager);
+  if (!method.ok()) fail(path + ": cannot be loaded; was it exported by another release?", method.error());
+  s.method.emplace(std::move(*method));
+  s.inputs.resize(meta->num_inputs());
+}
+
+Program::~Program() = default;
+
+size_t Program::input_count() const { return state_->inputs.size(); }
+
+size_t Program::output_count() const { return state_->method->outputs_size(); }
+
+TensorInfo Program::input_info(size_t index) const { return *state_->meta().input_tensor_meta(index); }
+
+void Program::set_input(size_t index, const void* data) {
+  const TensorInfo info = input_info(index);
+  State::Input& input = state_->inputs[index];
+  input.sizes.assign(info.sizes().begin(), info.sizes().end());
+  input.order.assign(info.dim_order().begin(), info.dim_order().end());
+  input.tensor = std::make_unique<TensorImpl>(info.scalar_type(), static_cast<ssize_t>(input.sizes.size()),
+                                              input.sizes.data(), const_cast<void*>(data), input.order.data());
+  const Error error = state_->method->set_input(EValue(executorch::aten::Tensor(input.tensor.get())), index);
+  if (error != Error::Ok) fail(state_->path + ": input " + std::to_string(index) + " was not accepted", error);
+}
+
+Seconds Program::execute() {
+  for (size_t i = 0; i < state_->inputs.size(); ++i) {
+    if (state_->inputs[i].tensor == nullptr) {
+      fail(state_->path + ": input " + std::to_string(i) + " was not set", Error::InvalidState);
+    }
+  }
+  // Programs share the threads and their tile buffers.
+  static std::mutex running;
+  const std::lock_guard<std::mutex> alone(running);
+  using Clock = std::chrono::steady_clock;
+  const auto since = [](Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  Method& method = *state_->method;
+  const Clock::time_point start = Clock::now();
+  double prefix = 0;
+  for (size_t instruction = 0;; ++instruction) {
+    if (instruction == state_->prefix_instructions) prefix = instruction == 0 ? 0 : since(start);
+    const Error error = method.step();
+    if (error == Error::EndOfMethod) break;
+    if (error != Error::Ok) {
+      (void)method.reset_execution();
+      fail(state_->path + ": instruction " + std::to_string(instruction) + " failed", error);
+    }
+  }
+  const Error error = method.reset_execution();
+  if (error != Error::Ok) fail(state_->path + ": cannot be run again", error);
+  return {since(start), prefix};
+}
+
+executorch::aten::Tensor Program::output(size_t index) const { return state_->method->get_output(index).toTensor(); }
+
+std::vector<std::string> Program::buffer_names() const {
+  std::vector<std::string> names;
+  const MethodMeta meta = state_->meta();
+  for (size_t i = 0; i < meta.num_attributes(); ++i) {
+    names.emplace_back(meta.attribute_tensor_meta(i)->name());
+  }
+  return names;
+}
+
+executorch::aten::Tensor Program::buffer(const std::string& name) {
+  auto tensor = state_->method->get_attribute(name);
+  if (!tensor.ok()) throw std::out_of_range(name);
+  return *tensor;
+}
+
+size_t Program::arena_bytes() const { return state_->arena_bytes; }
+
+}  // namespace profl

@@ -1,0 +1,55 @@
+// One training step loaded from a .pte, with its arena.
+#pragma once
+
+#include <executorch/runtime/executor/method.h>
+#include <executorch/runtime/executor/program.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace profl {
+
+// Thrown for every failure; the message carries the file and ExecuTorch's error number.
+class ProgramError : public std::exception {
+ public:
+  explicit ProgramError(std::string message) : message_(std::move(message)) {}
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  std::string message_;
+};
+
+struct Seconds {
+  double total, prefix;
+};
+
+// Experimental: not thread-safe; one execute() at a time.
+class Program {
+ public:
+  Program(const std::string& path, int threads, size_t prefix_instructions);
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  size_t input_count() const;
+  size_t output_count() const;
+  executorch::runtime::TensorInfo input_info(size_t index) const;
+  // Points input `index` at `data`, which the caller keeps alive.
+  void set_input(size_t index, const void* data);
+  // One execution of all instructions.
+  Seconds execute();
+  executorch::aten::Tensor output(size_t index) const;
+  std::vector<std::string> buffer_names() const;
+  // Mutable buffer by name; throws std::out_of_range.
+  executorch::aten::Tensor buffer(const std::string& name);
+  size_t arena_bytes() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace profl

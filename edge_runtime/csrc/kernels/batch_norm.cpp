@@ -1,0 +1,202 @@
+// BatchNorm with the residual addition and the ReLU behind it, forward, again, backward and in inference.
+#include <cmath>
+
+#include "kernels/kernels.h"
+#include "threads/thread_pool.h"
+
+namespace profl {
+namespace {
+
+constexpr int kPartial = 16;  // independent partial sums, so that the compiler may keep them in vectors
+
+PROFL_CLONES double sum_row(const float* x, int64_t count) {
+  float partial[kPartial] = {};
+  int64_t i = 0;
+  for (; i + kPartial <= count; i += kPartial) {
+    for (int k = 0; k < kPartial; ++k) partial[k] += x[i + k];
+  }
+  double total = 0;
+  for (int k = 0; k < kPartial; ++k) total += partial[k];
+  for (; i < count; ++i) total += x[i];
+  return total;
+}
+
+PROFL_CLONES double squares_row(const float* x, int64_t count, float mean) {
+  float partial[kPartial] = {};
+  int64_t i = 0;
+  for (; i + kPartial <= count; i += kPartial) {
+    for (int k = 0; k < kPartial; ++k) partial[k] += (x[i + k] - mean) * (x[i + k] - mean);
+  }
+  double total = 0;
+  for (int k = 0; k < kPartial; ++k) total += partial[k];
+  for (; i < count; ++i) total += static_cast<double>(x[i] - mean) * (x[i] - mean);
+  return total;
+}
+
+PROFL_CLONES void affine_row(const float* x, int64_t count, float scale, float shift, const float* residual, bool relu,
+                             float* y) {
+  // y may be x or the residual itself: every element is read before it is written, so vectors are safe.
+  if (residual != nullptr) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) {
+      const float value = x[i] * scale + shift + residual[i];
+      y[i] = relu && value < 0.0f ? 0.0f : value;
+    }
+  } else {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) {
+      const float value = x[i] * scale + shift;
+      y[i] = relu && value < 0.0f ? 0.0f : value;
+    }
+  }
+}
+
+struct Affine {
+  float scale, shift;
+  Affine(float weight, float bias, float mean, float rstd) : scale(rstd * weight), shift(bias - mean * scale) {}
+};
+
+void apply(const Channels& c, const float* x, const float* weight, const float* bias, const float* mean,
+           const float* rstd, const float* residual, bool relu, float* y) {
+  parallel_for(c.batch * c.channels, [&](int64_t task, float*) {
+    const int64_t channel = task % c.channels, at = task * c.inner;
+    const Affine affine(weight[channel], bias[channel], mean[channel], rstd[channel]);
+    affine_row(x + at, c.inner, affine.scale, affine.shift, residual == nullptr ? nullptr : residual + at, relu,
+               y + at);
+  });
+}
+
+struct Sums {
+  double gradient = 0, product = 0;
+};
+
+// Masks the gradient where the activation was not positive (into `masked`) and sums gradient and gradient * (x - mean).
+PROFL_CLONES void backward_sums_row(const float* gradient, const float* x, int64_t count, float scale, float shift,
+                                    float mean, const float* residual, bool relu, Sums* sums) {
+  float first[kPartial] = {}, second[kPartial] = {};
+  int64_t i = 0;
+  for (; i + kPartial <= count; i += kPartial) {
+    for (int k = 0; k < kPartial; ++k) {
+      float g = gradient[i + k];
+      if (relu) {
+        float y = x[i + k] * scale + shift;
+        if (residual != nullptr) y += residual[i + k];
+        g = y > 0.0f ? g : 0.0f;
+      }
+      first[k] += g;
+      second[k] += g * (x[i + k] - mean);
+    }
+  }
+  for (int k = 0; k < kPartial; ++k) {
+    sums->gradient += first[k];
+    sums->product += second[k];
+  }
+  for (; i < count; ++i) {
+    float g = gradient[i];
+    if (relu) {
+      float y = x[i] * scale + shift;
+      if (residual != nullptr) y += residual[i];
+      g = y > 0.0f ? g : 0.0f;
+    }
+    sums->gradient += g;
+    sums->product += static_cast<double>(g) * (x[i] - mean);
+  }
+}
+
+PROFL_CLONES void backward_row(const float* gradient, const float* x, int64_t count, float scale, float shift,
+                               float mean, float offset, float slope, const float* residual, bool relu, float* to_x,
+                               float* to_residual) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    float g = gradient[i];
+    const float value = x[i];
+    if (relu) {
+      float y = value * scale + shift;
+      if (residual != nullptr) y += residual[i];
+      g = y > 0.0f ? g : 0.0f;
+    }
+    if (to_residual != nullptr) to_residual[i] = g;
+    to_x[i] = scale * (g - offset - (value - mean) * slope);
+  }
+}
+
+}  // namespace
+
+void batch_norm_train(Context&, Stack stack) {
+  const Arguments a(stack);
+  const Channels c(a.tensor(0));
+  const float *x = a.read(0), *weight = a.read(1), *bias = a.read(2), *old_mean = a.read(3), *old_variance = a.read(4);
+  const float momentum = a.number(5);
+  const double eps = a.number(6), count = static_cast<double>(c.batch * c.inner);
+  float *mean = a.write(10), *rstd = a.write(11), *new_mean = a.write(12), *new_variance = a.write(13);
+  parallel_for(c.channels, [&](int64_t channel, float*) {
+    double sum = 0, squares = 0;
+    for (int64_t n = 0; n < c.batch; ++n) sum += sum_row(x + (n * c.channels + channel) * c.inner, c.inner);
+    const double average = sum / count;
+    const float centre = static_cast<float>(average);
+    for (int64_t n = 0; n < c.batch; ++n) {
+      squares += squares_row(x + (n * c.channels + channel) * c.inner, c.inner, centre);
+    }
+    // The centre is the rounded mean; the shift theorem takes the rounding out of the variance.
+    const double variance = squares / count - (average - centre) * (average - centre);
+    mean[channel] = centre;
+    rstd[channel] = static_cast<float>(1.0 / std::sqrt(variance + eps));
+    const double unbiased = count > 1 ? variance * count / (count - 1) : variance;
+    new_mean[channel] = static_cast<float>(old_mean[channel] * (1.0 - momentum) + momentum * average);
+    new_variance[channel] = static_cast<float>(old_variance[channel] * (1.0 - momentum) + momentum * unbiased);
+  });
+  apply(c, x, weight, bias, mean, rstd, a.read(7), a.flag(8), a.write(9));
+}
+
+void batch_norm_apply(Context&, Stack stack) {
+  const Arguments a(stack);
+  apply(Channels(a.tensor(0)), a.read(0), a.read(1), a.read(2), a.read(3), a.read(4), a.read(5), a.flag(6), a.write(7));
+}
+
+void batch_norm_backward(Context&, Stack stack) {
+  const Arguments a(stack);
+  const Channels c(a.tensor(1));
+  const float *gradient = a.read(0), *x = a.read(1), *weight = a.read(2), *bias = a.read(3), *mean = a.read(4);
+  const float *rstd = a.read(5), *residual = a.read(6);
+  const bool relu = a.flag(7);
+  float *to_x = a.write(8), *to_residual = a.write(9), *to_weight = a.write(10), *to_bias = a.write(11);
+  const double count = static_cast<double>(c.batch * c.inner);
+  parallel_for(c.channels, [&](int64_t channel, float*) {
+    const Affine affine(weight[channel], bias[channel], mean[channel], rstd[channel]);
+    Sums sums;
+    for (int64_t n = 0; n < c.batch; ++n) {
+      const int64_t at = (n * c.channels + channel) * c.inner;
+      backward_sums_row(gradient + at, x + at, c.inner, affine.scale, affine.shift, mean[channel],
+                        residual == nullptr ? nullptr : residual + at, relu, &sums);
+    }
+    to_bias[channel] = static_cast<float>(sums.gradient);
+    to_weight[channel] = static_cast<float>(sums.product * rstd[channel]);
+    const float offset = static_cast<float>(sums.gradient / count);
+    const float slope = static_cast<float>(sums.product * rstd[channel] * rstd[channel] / count);
+    for (int64_t n = 0; n < c.batch; ++n) {
+      const int64_t at = (n * c.channels + channel) * c.inner;
+      backward_row(gradient + at, x + at, c.inner, affine.scale, affine.shift, mean[channel], offset, slope,
+                   residual == nullptr ? nullptr : residual + at, relu, to_x + at,
+                   to_residual == nullptr ? nullptr : to_residual + at);
+    }
+  });
+}
+
+void batch_norm_frozen(Context&, Stack stack) {
+  const Arguments a(stack);
+  const Channels c(a.tensor(0));
+  const float *x = a.read(0), *weight = a.read(1), *bias = a.read(2), *mean = a.read(3), *variance = a.read(4);
+  const float* residual = a.read(6);
+  const double eps = a.number(5);
+  const bool relu = a.flag(7);
+  float* y = a.write(8);
+  parallel_for(c.batch * c.channels, [&](int64_t task, float*) {
+    const int64_t channel = task % c.channels, at = task * c.inner;
+    const float rstd = static_cast<float>(1.0 / std::sqrt(variance[channel] + eps));
+    const Affine affine(weight[channel], bias[channel], mean[channel], rstd);
+    affine_row(x + at, c.inner, affine.scale, affine.shift, residual == nullptr ? nullptr : residual + at, relu,
+               y + at);
+  });
+}
+
+}  // namespace profl

@@ -1,0 +1,167 @@
+// The weight gradient: weight_grad[o][k] = sum over pixels of grad[o][pixel] * patch[k][pixel], k = (channel, tap).
+// The tile computes it transposed, rows of k against columns of o, because then the patches are the contiguous runs of
+// convolution_lines.h and only the gradient is transposed.
+#include <algorithm>
+
+#include "kernels/convolution_lines.h"
+#include "kernels/gemm_tile.h"
+#include "kernels/kernels.h"
+#include "threads/thread_pool.h"
+
+namespace profl {
+namespace {
+
+constexpr int64_t kWorkspaceFloats = static_cast<int64_t>(kWorkspaceBytesPerThread / sizeof(float));
+constexpr int64_t kMostPixels = 256;
+constexpr int64_t kMostColumns = 192;  // output channels of one task
+
+// Writes `columns` output channels, `filled` of which exist, as [pixel of the piece][columns].
+void turn_gradient(const Source& source, const Piece& piece, const float* gradient, int64_t channels_total,
+                   int64_t filled, int64_t columns, float* to) {
+  const int64_t plane = source.grid_h * source.grid_w;
+  for (int64_t i = 0; i < piece.rows; ++i) {
+    for (int64_t n = 0; n < piece.images; ++n, to += piece.columns * columns) {
+      const float* row =
+          gradient + (piece.image + n) * channels_total * plane + (piece.row + i) * source.grid_w + piece.column;
+      int64_t o = 0;
+      for (; o + 4 <= filled; o += 4) {
+        int64_t j = 0;
+        for (; j + 4 <= piece.columns; j += 4) turn_quad(row + o * plane + j, plane, columns, to + j * columns + o);
+        for (; j < piece.columns; ++j) {
+          for (int r = 0; r < 4; ++r) to[j * columns + o + r] = row[(o + r) * plane + j];
+        }
+      }
+      for (; o < columns; ++o) {
+        for (int64_t j = 0; j < piece.columns; ++j) to[j * columns + o] = o < filled ? row[o * plane + j] : 0.0f;
+      }
+    }
+  }
+}
+
+struct Task {
+  int64_t channel, channels, output, outputs;
+};
+
+class WeightGradient {
+ public:
+  WeightGradient(const Source& source, int64_t channels, const float* gradient, int64_t outputs_total, int64_t outputs,
+                 float* result)
+      : tiles_(tile_kernels()),
+        source_(source),
+        cut_(source, kMostPixels),
+        channels_(channels),
+        gradient_(gradient),
+        outputs_total_(outputs_total),
+        outputs_(outputs),
+        result_(result) {
+    const Piece largest = cut_.largest();
+    const int64_t line_floats = Layout(source, largest).channel_floats(), taps = source.taps();
+    const int64_t output_blocks = ceil_div(outputs, kMostColumns);
+    output_block_ = round_up(ceil_div(outputs, output_blocks), tiles_.lanes);
+    const int64_t left = kWorkspaceFloats - largest.pixels() * output_block_ - tiles_.rows * output_block_;
+    const int64_t most = std::max<int64_t>(1, left / (taps * output_block_ + line_floats));
+    int64_t channel_blocks = ceil_div(channels, most);
+    while (channel_blocks * output_blocks % thread_count() != 0 && channel_blocks < channels) ++channel_blocks;
+    channel_block_ = ceil_div(channels, channel_blocks);
+  }
+
+  void run() const {
+    const int64_t channel_tasks = ceil_div(channels_, channel_block_), output_tasks = ceil_div(outputs_, output_block_);
+    parallel_for(channel_tasks * output_tasks, [&](int64_t index, float* workspace) {
+      const int64_t channel = index % channel_tasks * channel_block_, output = index / channel_tasks * output_block_;
+      compute(
+          {channel, std::min(channel_block_, channels_ - channel), output, std::min(output_block_, outputs_ - output)},
+          workspace);
+    });
+  }
+
+ private:
+  void compute(const Task& task, float* workspace) const {
+    const int64_t depth = task.channels * source_.taps();
+    float* sums = workspace;  // [depth][output_block_]
+    float* turned = sums + round_up(depth, tiles_.rows) * output_block_;
+    for (int64_t index = 0; index < cut_.count(); ++index) {
+      const Piece piece = cut_.piece(index);
+      const Layout layout(source_, piece);
+      float* lines = turned + piece.pixels() * output_block_;
+      layout.fill(task.channel, task.channels, lines);
+      const float* gradient = gradient_ + task.output * source_.grid_h * source_.grid_w;
+      for (int64_t o = 0; o < task.outputs; o += width()) {
+        turn_gradient(source_, piece, gradient + o * source_.grid_h * source_.grid_w, outputs_total_,
+                      std::min(width(), task.outputs - o), panel(task, o), turned + o * piece.pixels());
+      }
+      multiply(task, piece, layout, lines, turned, sums, index > 0);
+    }
+    for (int64_t o = 0; o < task.outputs; ++o) {
+      float* row = result_ + ((task.output + o) * channels_ + task.channel) * source_.taps();
+      for (int64_t k = 0; k < depth; ++k) row[k] = sums[k * output_block_ + o];
+    }
+  }
+
+  void multiply(const Task& task, const Piece& piece, const Layout& layout, const float* lines, const float* turned,
+                float* sums, bool add) const {
+    const int64_t taps = source_.taps(), depth = task.channels * taps, floats = layout.channel_floats();
+    for (int64_t k = 0; k < depth; k += tiles_.rows) {
+      const float* rows[kMaxTileRows];
+      for (int64_t r = 0; r < tiles_.rows; ++r) {
+        // Rows behind the last repeat it; their sums are never read.
+        const int64_t at = std::min(k + r, depth - 1), tap = at % taps;
+        rows[r] =
+            lines + at / taps * floats + layout.offset(tap / source_.horizontal.count, tap % source_.horizontal.count);
+      }
+      for (int64_t o = 0; o < task.outputs; o += width()) {
+        tiles_.streamed[panel(task, o) / tiles_.lanes - 1](static_cast<int>(piece.pixels()), rows,
+                                                           turned + o * piece.pixels(), sums + k * output_block_ + o,
+                                                           output_block_, add);
+      }
+    }
+  }
+
+  // Panels are of nearly equal width: two of two vectors are quicker than one of three and one of one.
+  int64_t width() const {
+    const int64_t vectors = output_block_ / tiles_.lanes;
+    return ceil_div(vectors, ceil_div(vectors, kTileVectors)) * tiles_.lanes;
+  }
+  // Columns of the panel that begins at output `o` of the task.
+  int64_t panel(const Task& task, int64_t o) const {
+    return std::min(width(), round_up(task.outputs - o, tiles_.lanes));
+  }
+
+  const TileKernels& tiles_;
+  const Source& source_;
+  const Cut cut_;
+  const int64_t channels_;
+  const float* gradient_;
+  const int64_t outputs_total_, outputs_;
+  float* result_;
+  int64_t channel_block_, output_block_;
+};
+
+}  // namespace
+
+void conv2d_weight_grad(Context& context, Stack stack) {
+  const Arguments a(stack);
+  const Tensor &grad = a.tensor(0), &x = a.tensor(1), &out = a.tensor(6);
+  if (!supported(context, out)) return;
+  const Geometry g(a, 2);
+  const int64_t channels = out.size(1), outputs = out.size(0) / g.groups;
+  Source source{};
+  source.channels_total = x.size(1);
+  source.height = x.size(2);
+  source.width = x.size(3);
+  source.batch = x.size(0);
+  source.grid_h = grad.size(2);
+  source.grid_w = grad.size(3);
+  source.vertical.step = g.stride_h;
+  source.horizontal.step = g.stride_w;
+  for (int64_t h = 0; h < out.size(2); ++h) source.vertical.add(h * g.dilation_h - g.pad_h, h);
+  for (int64_t w = 0; w < out.size(3); ++w) source.horizontal.add(w * g.dilation_w - g.pad_w, w);
+  for (int64_t group = 0; group < g.groups; ++group) {
+    source.in = x.const_data_ptr<float>() + group * channels * source.height * source.width;
+    WeightGradient(source, channels, grad.const_data_ptr<float>() + group * outputs * source.grid_h * source.grid_w,
+                   grad.size(1), outputs, out.mutable_data_ptr<float>() + group * outputs * channels * source.taps())
+        .run();
+  }
+}
+
+}  // namespace profl

@@ -1,0 +1,33 @@
+// Register tiles, the innermost loops of the convolutions, chosen once for the machine's instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace profl {
+
+constexpr int kMaxTileRows = 8;
+constexpr int kTileVectors = 3;
+
+// Each kernel computes c[r][j] (+)= a product, for `rows` rows and 1 to kTileVectors vectors of `lanes` columns; the
+// entry of index v handles v + 1 vectors. `c` has row stride `ldc`. With `add` the product is added to what is in c:
+// a long sum is built from short ones, which keeps its rounding error small.
+struct TileKernels {
+  const char* name;
+  int rows, lanes;
+  // c[r][j] (+)= sum over k of a[k * rows + r] * b[offsets[k] + j]
+  void (*gathered[kTileVectors])(int depth, const float* a, const float* b, const int32_t* offsets, float* c,
+                                 int64_t ldc, bool add);
+  // c[r][j] (+)= sum over k of a[r][k] * b[k * vectors * lanes + j]
+  void (*streamed[kTileVectors])(int depth, const float* const* a, const float* b, float* c, int64_t ldc, bool add);
+};
+
+extern const TileKernels kTileBaseline;
+#if defined(__x86_64__)
+extern const TileKernels kTileAvx2;
+extern const TileKernels kTileAvx512;
+#endif
+
+// The best kernels this processor can run.
+const TileKernels& tile_kernels();
+
+}  // namespace profl

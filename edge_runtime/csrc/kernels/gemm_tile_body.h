@@ -1,0 +1,63 @@
+// The tile kernels, written once with vector extensions and compiled per instruction set.
+// The including file defines PROFL_LANES, PROFL_ROWS, PROFL_TILE_NAME and PROFL_TILE_OBJECT. Everything has internal
+// linkage: no code of one instruction set can leak into another through a shared symbol.
+#include "kernels/gemm_tile.h"
+
+namespace profl {
+namespace {
+
+typedef float Vector __attribute__((vector_size(PROFL_LANES * 4), aligned(4), may_alias));
+
+static_assert(PROFL_ROWS <= kMaxTileRows, "row pointers are kept in arrays of kMaxTileRows");
+
+template <int Vectors, typename Left, typename Right>
+inline __attribute__((always_inline)) void tile(int depth, Left left, Right right, float* c, int64_t ldc, bool add) {
+  Vector sum[PROFL_ROWS][Vectors] = {};
+  for (int k = 0; k < depth; ++k) {
+    const float* b = right(k);
+    Vector columns[Vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) columns[v] = *reinterpret_cast<const Vector*>(b + v * PROFL_LANES);
+#pragma GCC unroll 16
+    for (int r = 0; r < PROFL_ROWS; ++r) {
+      const float row = left(r, k);
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) sum[r][v] += row * columns[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < PROFL_ROWS; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      Vector& to = *reinterpret_cast<Vector*>(c + r * ldc + v * PROFL_LANES);
+      to = add ? to + sum[r][v] : sum[r][v];
+    }
+  }
+}
+
+template <int Vectors>
+void gathered(int depth, const float* a, const float* b, const int32_t* offsets, float* c, int64_t ldc, bool add) {
+  tile<Vectors>(
+      depth, [a](int r, int k) { return a[static_cast<int64_t>(k) * PROFL_ROWS + r]; },
+      [b, offsets](int k) { return b + offsets[k]; }, c, ldc, add);
+}
+
+template <int Vectors>
+void streamed(int depth, const float* const* a, const float* b, float* c, int64_t ldc, bool add) {
+  const float* rows[PROFL_ROWS];
+#pragma GCC unroll 16
+  for (int r = 0; r < PROFL_ROWS; ++r) rows[r] = a[r];
+  tile<Vectors>(
+      depth, [&rows](int r, int k) { return rows[r][k]; },
+      [b](int k) { return b + static_cast<int64_t>(k) * Vectors * PROFL_LANES; }, c, ldc, add);
+}
+
+}  // namespace
+
+const TileKernels PROFL_TILE_OBJECT = {PROFL_TILE_NAME,
+                                       PROFL_ROWS,
+                                       PROFL_LANES,
+                                       {gathered<1>, gathered<2>, gathered<3>},
+                                       {streamed<1>, streamed<2>, streamed<3>}};
+
+}  // namespace profl

@@ -1,0 +1,153 @@
+#include "threads/thread_pool.h"
+
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include <atomic>
+#include <new>
+#include <stdexcept>
+#include <vector>
+
+namespace profl {
+namespace {
+
+constexpr size_t kStackBytes = size_t{256} << 10;
+
+class Pool {
+ public:
+  ~Pool() { resize(0); }
+
+  void resize(int workers) {
+    stop();
+    for (float* buffer : buffers_) munmap(buffer, kWorkspaceBytesPerThread);
+    buffers_.clear();
+    if (workers == 0) return;
+    for (int i = 0; i < workers; ++i) {
+      void* memory =
+          mmap(nullptr, kWorkspaceBytesPerThread, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (memory == MAP_FAILED) throw std::bad_alloc();
+      buffers_.push_back(static_cast<float*>(memory));
+    }
+    start(workers - 1);
+  }
+
+  int size() const { return buffers_.empty() ? 1 : static_cast<int>(buffers_.size()); }
+
+  void run(int64_t tasks, const std::function<void(int64_t, float*)>& body) {
+    if (buffers_.empty()) resize(1);
+    if (tasks <= 0) return;
+    if (tasks == 1 || threads_.empty()) {
+      for (int64_t task = 0; task < tasks; ++task) body(task, buffers_[0]);
+      return;
+    }
+    pthread_mutex_lock(&mutex_);
+    body_ = &body;
+    tasks_ = tasks;
+    next_.store(0, std::memory_order_relaxed);
+    pending_ = static_cast<int>(threads_.size());
+    ++generation_;
+    pthread_cond_broadcast(&wake_);
+    pthread_mutex_unlock(&mutex_);
+    work(0);
+    pthread_mutex_lock(&mutex_);
+    while (pending_ > 0) pthread_cond_wait(&done_, &mutex_);
+    pthread_mutex_unlock(&mutex_);
+  }
+
+ private:
+  struct Start {
+    Pool* pool;
+    int index;
+  };
+
+  void start(int workers) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, kStackBytes);
+    starts_.resize(workers);
+    for (int i = 0; i < workers; ++i) {
+      starts_[i] = {this, i + 1};
+      pthread_t thread;
+      if (pthread_create(&thread, &attributes, &Pool::entry, &starts_[i]) != 0) {
+        pthread_attr_destroy(&attributes);
+        throw std::runtime_error("cannot start a worker thread");
+      }
+      threads_.push_back(thread);
+    }
+    pthread_attr_destroy(&attributes);
+  }
+
+  void stop() {
+    pthread_mutex_lock(&mutex_);
+    stopping_ = true;
+    pthread_cond_broadcast(&wake_);
+    pthread_mutex_unlock(&mutex_);
+    for (pthread_t thread : threads_) pthread_join(thread, nullptr);
+    threads_.clear();
+    stopping_ = false;
+  }
+
+  static void* entry(void* argument) {
+    const Start start = *static_cast<Start*>(argument);
+    start.pool->loop(start.index);
+    return nullptr;
+  }
+
+  void loop(int index) {
+    pthread_mutex_lock(&mutex_);
+    // Work that was posted before this thread got here still counts it in `pending_`.
+    uint64_t seen = first_generation_;
+    for (;;) {
+      while (!stopping_ && generation_ == seen) pthread_cond_wait(&wake_, &mutex_);
+      if (stopping_) break;
+      seen = generation_;
+      pthread_mutex_unlock(&mutex_);
+      work(index);
+      pthread_mutex_lock(&mutex_);
+      if (--pending_ == 0) pthread_cond_signal(&done_);
+    }
+    pthread_mutex_unlock(&mutex_);
+  }
+
+  void work(int index) {
+    const int64_t tasks = tasks_;
+    for (int64_t task = next_.fetch_add(1); task < tasks; task = next_.fetch_add(1)) (*body_)(task, buffers_[index]);
+  }
+
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t wake_ = PTHREAD_COND_INITIALIZER;
+  pthread_cond_t done_ = PTHREAD_COND_INITIALIZER;
+  std::vector<pthread_t> threads_;
+  std::vector<Start> starts_;
+  std::vector<float*> buffers_;
+  const std::function<void(int64_t, float*)>* body_ = nullptr;
+  std::atomic<int64_t> next_{0};
+  int64_t tasks_ = 0;
+  int pending_ = 0;
+  uint64_t generation_ = 0;
+  uint64_t first_generation_ = 0;
+  bool stopping_ = false;
+
+ public:
+  void remember_generation() { first_generation_ = generation_; }
+};
+
+Pool& pool() {
+  static Pool instance;
+  return instance;
+}
+
+}  // namespace
+
+void set_thread_count(int count) {
+  if (count < 1) throw std::invalid_argument("threads must be at least 1");
+  if (count == pool().size() && count > 1) return;
+  pool().remember_generation();
+  pool().resize(count);
+}
+
+int thread_count() { return pool().size(); }
+
+void parallel_for(int64_t tasks, const std::function<void(int64_t, float*)>& body) { pool().run(tasks, body); }
+
+}  // namespace profl

@@ -1,0 +1,47 @@
+"""Time and memory of training steps on synthetic data, for the profiler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from device_profiles.errors import FormatError
+from edge_runtime.device.bundle import open_bundle
+from edge_runtime.device.engine import Engine
+from edge_runtime.device.progress import ProgressLine
+from edge_runtime.device.report import StepReport, StepTimes
+
+_LEARNING_RATE = 0.01
+_GOLDEN = 0.6180339887498949
+
+
+def bench(bundle_path: Path, *, block: int, steps: int, warmup_steps: int, threads: int) -> StepReport:
+    """Train `block` on one batch that repeats; steps of the warm-up are made, but not timed."""
+    bundle = open_bundle(bundle_path)
+    program = bundle.program_for("grow", block)
+    engine = Engine(bundle, program, threads=threads)
+    if engine.labels is None or not engine.images.size:
+        raise FormatError(f"{bundle_path}: program {program.name} takes no images or no labels")
+    engine.load_weights()
+    engine.set_learning_rate(_LEARNING_RATE)
+    _fill(engine.images)
+    engine.labels[...] = np.arange(engine.labels.size) % bundle.manifest.model.classes
+    times = StepTimes()
+    losses = []
+    line = ProgressLine(steps)
+    for step in range(-warmup_steps, steps):
+        seconds = engine.execute()
+        losses.append(float(engine.output().reshape(-1)[0]))
+        if step >= 0:
+            times.add(*seconds)
+            line.update(step + 1, f"{seconds[0]:.3f} s")
+    line.close()
+    return times.report(engine, steps=steps, examples=program.batch, loss_first=losses[0], loss_last=losses[-1])
+
+
+def _fill(images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
+    """Even values in [-1, 1), image by image so that no second batch lives beside the staging buffer."""
+    positions = np.arange(images[0].size, dtype=np.float64)
+    for number, image in enumerate(images):
+        image[...] = ((positions + number * images[0].size) * _GOLDEN % 1.0 * 2.0 - 1.0).reshape(image.shape)

@@ -1,0 +1,86 @@
+"""A bundle on disk: its manifest, and the files it vouches for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_profiles.bundle import FileEntry, Manifest, Program
+from device_profiles.contract import (
+    INITIAL_WEIGHTS_NAME,
+    MANIFEST_NAME,
+    PROGRAMS_FOLDER,
+    WEIGHTS_FOLDER,
+    Purpose,
+)
+from device_profiles.errors import DigestError, FormatError, UsageError
+from device_profiles.files import read_json, sha256_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bundle:
+    """A folder whose manifest was read and whose files have the sizes it states.
+
+    Attributes:
+        digest: SHA-256 of `manifest.json`, which stands for the whole bundle.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str
+
+    def program_for(self, purpose: Purpose, block: int) -> Program:
+        """The program of `purpose` for `block` (1-based); raises UsageError with the blocks there are."""
+        for program in self.manifest.programs:
+            if program.purpose == purpose and program.block == block:
+                return program
+        blocks = sorted({p.block for p in self.manifest.programs if p.purpose == purpose})
+        known = ", ".join(map(str, blocks)) or "none"
+        raise UsageError(f"{self.path}: no '{purpose}' program for block {block}; give --block one of: {known}")
+
+    def program_path(self, program: Program) -> Path:
+        """The program's `.pte`, after its digest was checked; raises DigestError."""
+        return self._verified(f"{PROGRAMS_FOLDER}/{program.name}.pte")
+
+    def weights_path(self, name: str = INITIAL_WEIGHTS_NAME) -> Path:
+        """A weights file, after its digest was checked; raises DigestError, or FormatError if there is none."""
+        return self._verified(f"{WEIGHTS_FOLDER}/{name}.safetensors")
+
+    def _verified(self, relative: str) -> Path:
+        entry = next((f for f in self.manifest.files if f.path == relative), None)
+        if entry is None:
+            raise FormatError(f"{self.path / MANIFEST_NAME}: files: {relative} is missing")
+        path = self.path / relative
+        try:
+            actual = sha256_of(path)
+        except OSError as error:
+            raise FormatError(f"{path}: {error.strerror or error}") from None
+        if actual != entry.sha256:
+            raise DigestError(f"{path}: its SHA-256 is not the manifest's; export or copy the bundle again")
+        return path
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read the manifest of `path` and compare every file's size with it.
+
+    A file's SHA-256 is compared when the file is used. Raises FormatError where the manifest is wrong or a file is
+    missing, DigestError where a size differs.
+    """
+    if not path.is_dir():
+        raise FormatError(f"{path}: not a bundle folder; 'profl-edge export -o {path}' writes one")
+    manifest_path = path / MANIFEST_NAME
+    manifest = read_json(manifest_path, Manifest)
+    for entry in manifest.files:
+        _check_size(path / entry.path, entry)
+    return Bundle(path=path, manifest=manifest, digest=sha256_of(manifest_path))
+
+
+def _check_size(path: Path, entry: FileEntry) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror or error}") from None
+    if size != entry.size_bytes:
+        raise DigestError(
+            f"{path}: {size} bytes, the manifest states {entry.size_bytes}; export or copy the bundle again"
+        )

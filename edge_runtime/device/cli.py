@@ -1,0 +1,90 @@
+"""`profl-edge`: the command line, and the one place where errors become exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from device_profiles.errors import ProflError
+
+_COMMANDS = {
+    # command: module that holds it as an attribute of the same name, line of the overview
+    "models": ("edge_runtime.export.cli", "Built-in models, their units and default blocks."),
+    "export": ("edge_runtime.export.cli", "Turn a PyTorch model into a bundle (host, needs torch)."),
+    "inspect": ("edge_runtime.device.commands.inspect", "Blocks, programs and memory plan of a bundle."),
+    "train": ("edge_runtime.device.commands.train", "Train one block."),
+    "eval": ("edge_runtime.device.commands.eval", "Accuracy and loss on the test split."),
+    "bench": ("edge_runtime.device.commands.bench", "Time and memory of training steps on synthetic data."),
+}
+_HOST_PACKAGES = {"torch", "executorch", "onnx", "torchao", "edge_runtime.export"}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is called: `--help` and `train` stay light."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order of the table."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(_COMMANDS[cmd_name][0])
+        command: click.Command = getattr(module, cmd_name if cmd_name != "eval" else "eval_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The overview, from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    epilog="Example: profl-edge train BUNDLE --block 1 --data digits -o update.safetensors",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="profl-edge")
+def application() -> None:
+    """Train one block of a network on a small device, within a promised memory."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status. Errors are one line on standard error."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return run(given)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except ProflError as error:
+        return _fail(str(error), error.exit_status)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _HOST_PACKAGES and error.name != "edge_runtime.export.cli":
+            raise
+        return _fail(f"'{given[0]}' needs the host's packages: pip install profl-edge[export]", 2)
+    except MemoryError:
+        return _fail("no memory left; give the process more, or export a smaller batch or block", 1)
+    except OSError as error:
+        return _fail(str(error), 1)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit status a command asked for, raises its errors."""
+    status = application.main(arguments, prog_name="profl-edge", standalone_mode=False, obj=arguments)
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str, status: int) -> int:
+    click.echo(f"profl-edge: error: {' '.join(message.split())}", err=True)
+    return status

@@ -1,0 +1,40 @@
+"""`profl-edge bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_runtime.device.commands.options import (
+    bundle_argument,
+    json_option,
+    megabytes,
+    print_json,
+    thread_count,
+    threads_option,
+)
+
+
+@click.command(epilog="Example: profl-edge bench BUNDLE --block 2 --steps 20 --threads 1 --json")
+@bundle_argument
+@click.option("--block", type=click.IntRange(1), default=1, show_default=True, help="Block, counted from 1.")
+@click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Timed steps.")
+@click.option("--warmup", "warmup_steps", type=click.IntRange(0), default=1, show_default=True, help="Untimed steps.")
+@threads_option
+@json_option
+def bench(bundle: Path, block: int, steps: int, warmup_steps: int, threads: int | None, as_json: bool) -> None:
+    """Time and memory of training steps of one block, on synthetic data."""
+    from edge_runtime.device.process import make_light
+
+    make_light()
+    from edge_runtime.device.bench import bench as run_bench
+
+    report = run_bench(bundle, block=block, steps=steps, warmup_steps=warmup_steps, threads=thread_count(threads))
+    if as_json:
+        print_json(report)
+        return
+    click.echo(f"block {report.block} ({report.program}), {report.steps} steps, {report.threads} threads")
+    click.echo(f"step           {report.step_seconds_median:.4f} s (prefix {report.prefix_seconds or 0:.4f} s)")
+    click.echo(f"promised peak  {megabytes(report.predicted_peak_bytes)}")
+    click.echo(f"measured peak  {megabytes(report.measured_peak_bytes)}")

@@ -1,0 +1,111 @@
+"""`profl-edge inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_runtime.device.commands.options import (
+    FILE,
+    bundle_argument,
+    json_option,
+    megabytes,
+    print_json,
+    thread_count,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from device_profiles.bundle import Manifest, Program
+    from device_profiles.profile import DeviceProfile
+
+
+@click.command(epilog="Example: profl-edge inspect BUNDLE --profile phone.json")
+@bundle_argument
+@click.option("--profile", "profile_path", type=FILE, help="Device profile: show the promise on that device.")
+@threads_option
+@json_option
+def inspect(bundle: Path, profile_path: Path | None, threads: int | None, as_json: bool) -> None:
+    """Blocks, programs and memory plan of BUNDLE; with a profile, the promise on that device."""
+    from device_profiles.errors import UsageError
+    from device_profiles.files import read_json
+    from device_profiles.profile import DeviceProfile
+    from edge_runtime.device.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    profile = read_json(profile_path, DeviceProfile) if profile_path is not None else None
+    if profile is not None and profile.bundle_sha256 != opened.digest:
+        raise UsageError(f"--profile {profile_path}: was measured with another bundle; profile this one again")
+    manifest = opened.manifest
+    # A profile was measured with its own number of threads; its promise holds for those.
+    count = profile.measurement.threads if profile is not None else thread_count(threads)
+    document = {
+        "model": manifest.model.name,
+        "input_shape": manifest.model.input_shape,
+        "classes": manifest.model.classes,
+        "bundle_sha256": opened.digest,
+        "threads": count,
+        "blocks": _blocks(manifest),
+        "programs": [_program(program, count, profile) for program in manifest.programs],
+    }
+    if as_json:
+        print_json(document)
+    else:
+        _print_tables(document, profile)
+
+
+def _blocks(manifest: Manifest) -> list[dict[str, Any]]:
+    return [
+        {
+            "block": block.index,
+            "units": [unit.name for unit in manifest.model.units[block.first_unit : block.last_unit + 1]],
+            "parameter_bytes": sum(
+                unit.parameter_bytes for unit in manifest.model.units[block.first_unit : block.last_unit + 1]
+            ),
+        }
+        for block in manifest.partition.blocks
+    ]
+
+
+def _program(program: Program, threads: int, profile: DeviceProfile | None) -> dict[str, Any]:
+    import msgspec
+
+    memory = program.memory
+    entry = {
+        "program": program.name,
+        "purpose": program.purpose,
+        "block": program.block,
+        "batch": program.batch,
+        "memory": msgspec.structs.asdict(memory),
+        "arena_per_live": memory.arena_bytes / memory.live_bytes if memory.live_bytes else None,
+        "total_bytes": memory.total_bytes(threads),
+    }
+    cost = profile.cost(program.name) if profile is not None else None
+    if cost is not None:
+        entry |= {
+            "predicted_peak_bytes": cost.predicted_peak_bytes,
+            "measured_peak_bytes": cost.measured_peak_bytes,
+            "fits": cost.fits,
+        }
+    return entry
+
+
+def _print_tables(document: dict[str, Any], profile: DeviceProfile | None) -> None:
+    shape = "x".join(map(str, document["input_shape"]))
+    click.echo(f"{document['model']}, input {shape}, {document['classes']} classes, {document['threads']} threads")
+    for block in document["blocks"]:
+        click.echo(f"block {block['block']}: {', '.join(block['units'])} ({megabytes(block['parameter_bytes'])})")
+    header = f"{'program':<18}{'arena':>12}{'arena/live':>12}{'frozen':>12}{'total':>12}"
+    click.echo(header + ("  promise" if profile else ""))
+    for entry in document["programs"]:
+        memory, ratio = entry["memory"], entry["arena_per_live"]
+        row = f"{entry['program']:<18}{megabytes(memory['arena_bytes']):>12}"
+        row += f"{ratio:>12.3f}" if ratio is not None else f"{'-':>12}"
+        row += f"{megabytes(memory['frozen_bytes']):>12}{megabytes(entry['total_bytes']):>12}"
+        if "predicted_peak_bytes" in entry:
+            row += f"  {megabytes(entry['predicted_peak_bytes'])}" + ("" if entry["fits"] else ", does not fit")
+        elif profile is not None:
+            row += "  not measured"
+        click.echo(row)

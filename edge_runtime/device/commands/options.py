@@ -1,0 +1,50 @@
+"""Option types and output that the commands share."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+_UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size with a unit, as 128MB; 1 MB = 1,048,576 bytes. Raises click.BadParameter."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(i?B)?", text, re.IGNORECASE)
+    size = int(float(match[1]) * _UNITS[f"{match[2].upper()}B"]) if match else 0
+    if size <= 0:
+        raise click.BadParameter(f"'{text}' is not a size above zero; write it as 128MB")
+    return size
+
+
+FILE = click.Path(path_type=Path)
+bundle_argument = click.argument("bundle", type=FILE)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object.")
+data_option = click.option(
+    "--data", required=True, help="fashion-mnist, mnist-5k, digits, idx:DIR, npz:FILE, images:DIR or cifar10:DIR."
+)
+weights_option = click.option("--weights", type=FILE, help="Safetensors file whose tensors replace the bundle's.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 256), default=None, help="Threads of the kernels [default: the cores]."
+)
+
+
+def thread_count(threads: int | None) -> int:
+    """The option's value, or the cores that this process may use."""
+    return threads if threads is not None else len(os.sched_getaffinity(0))
+
+
+def megabytes(count: int) -> str:
+    """Bytes as megabytes of 1,048,576."""
+    return f"{count / (1 << 20):.1f} MB"
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object."""
+    import msgspec
+
+    click.echo(msgspec.json.encode(value))

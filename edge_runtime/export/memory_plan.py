@@ -1,0 +1,150 @@
+"""Plan the arena: what may be overwritten in place, when each tensor lives, and where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from device_profiles.errors import ExecutionError
+from edge_runtime.export.graph import EXTERNAL_ROLES, IN_PLACE, PERSISTENT_ROLES, StepGraph, Value
+
+ALIGNMENT_BYTES = 64
+"""A cache line, and the widest vector of the kernels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Bytes [offset, offset + size) of the arena, alive during operations first..last inclusive."""
+
+    value: Value
+    offset: int
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArenaPlan:
+    """Placements by root value; `live_bytes` is the largest sum alive at once, `peak` the operation where."""
+
+    placements: dict[Value, Placement]
+    arena_bytes: int
+    live_bytes: int
+    peak: int
+
+
+def plan_arena(graph: StepGraph) -> ArenaPlan:
+    """Alias what may be aliased (changes `storage` of values) and place every storage."""
+    alias_in_place(graph)
+    lifetimes = storage_lifetimes(graph)
+    live = _live_bytes(lifetimes, len(graph.operations))
+    peak = max(range(len(live)), key=live.__getitem__)
+    orders: list[Callable[[Value], tuple[int, ...]]] = [
+        lambda v: (-v.bytes, lifetimes[v][0]),
+        lambda v: (lifetimes[v][0] - lifetimes[v][1], -v.bytes),
+        lambda v: (-v.bytes * (lifetimes[v][1] - lifetimes[v][0] + 1), lifetimes[v][0]),
+        lambda v: (0 if lifetimes[v][0] <= peak <= lifetimes[v][1] else 1, -v.bytes, lifetimes[v][0]),
+    ]
+    candidates = [_place(sorted(lifetimes, key=order), lifetimes) for order in orders]
+    placements = min(candidates, key=_arena_bytes)
+    _check(placements)
+    return ArenaPlan(placements=placements, arena_bytes=_arena_bytes(placements), live_bytes=live[peak], peak=peak)
+
+
+def _arena_bytes(placements: dict[Value, Placement]) -> int:
+    return max((p.offset + p.size for p in placements.values()), default=0)
+
+
+def alias_in_place(graph: StepGraph) -> None:
+    """Let an output take over the storage of an argument that dies at the operation, where the kernel allows it."""
+    last_read = _last_reads(graph)
+    kept = {value.root for value in graph.outputs}
+    for position, operation in enumerate(graph.operations):
+        taken: set[Value] = set()
+        for output_index, argument_index in IN_PLACE.get(operation.operator, ()):
+            output, argument = operation.outputs[output_index], operation.arguments[argument_index]
+            if output is None or output.storage is not None or not isinstance(argument, Value):
+                continue
+            root = argument.root
+            if root in taken or root in kept or root.role in PERSISTENT_ROLES | EXTERNAL_ROLES:
+                continue
+            if last_read[root] != position or root.bytes != output.bytes or output.root in kept:
+                continue
+            if _read_elsewhere(operation.arguments, argument_index, root):
+                continue
+            output.storage = root
+            taken.add(root)
+            last_read[root] = max(position, last_read.get(output, position))
+
+
+def _read_elsewhere(arguments: tuple[object, ...], index: int, root: Value) -> bool:
+    return any(isinstance(a, Value) and a.root is root for i, a in enumerate(arguments) if i != index)
+
+
+def _last_reads(graph: StepGraph) -> dict[Value, int]:
+    last: dict[Value, int] = {}
+    for position, operation in enumerate(graph.operations):
+        for value in [*operation.reads, *operation.writes]:
+            last[value.root] = position
+            last[value] = position
+    return last
+
+
+def storage_lifetimes(graph: StepGraph) -> dict[Value, tuple[int, int]]:
+    """First and last operation of every storage in the arena; state lives always, outputs to the end."""
+    end = len(graph.operations) - 1
+    lifetimes = {value: (0, end) for value in graph.state}
+    for position, operation in enumerate(graph.operations):
+        for value in [*operation.reads, *operation.writes]:
+            root = value.root
+            if root.role in EXTERNAL_ROLES or root.role in PERSISTENT_ROLES:
+                continue
+            first, _ = lifetimes.get(root, (position, position))
+            lifetimes[root] = (first, position)
+    for value in graph.outputs:
+        lifetimes[value.root] = (lifetimes[value.root][0], end)
+    return lifetimes
+
+
+def aligned(size: int) -> int:
+    """`size` rounded up to the alignment of the arena."""
+    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+def _live_bytes(lifetimes: dict[Value, tuple[int, int]], operations: int) -> list[int]:
+    change = [0] * (operations + 1)
+    for value, (first, last) in lifetimes.items():
+        change[first] += value.bytes
+        change[last + 1] -= value.bytes
+    live, total = [], 0
+    for delta in change[:operations]:
+        total += delta
+        live.append(total)
+    return live
+
+
+def _place(order: list[Value], lifetimes: dict[Value, tuple[int, int]]) -> dict[Value, Placement]:
+    """Lowest offset that is free during the whole lifetime (best fit by the order given)."""
+    placed: dict[Value, Placement] = {}
+    for value in order:
+        first, last = lifetimes[value]
+        size = aligned(max(value.bytes, 1))
+        busy = sorted((p.offset, p.offset + p.size) for p in placed.values() if p.first <= last and first <= p.last)
+        offset = 0
+        for begin, stop in busy:
+            if begin - offset >= size:
+                break
+            offset = max(offset, stop)
+        placed[value] = Placement(value=value, offset=offset, size=size, first=first, last=last)
+    return placed
+
+
+def _check(placements: dict[Value, Placement]) -> None:
+    """Raise ExecutionError when two tensors that live at once overlap; a plan is never trusted unchecked."""
+    ordered = sorted(placements.values(), key=lambda p: p.offset)
+    for i, a in enumerate(ordered):
+        for b in ordered[i + 1 :]:
+            if b.offset >= a.offset + a.size:
+                break
+            if a.first <= b.last and b.first <= a.last:
+                raise ExecutionError(f"memory plan: {a.value.name} and {b.value.name} overlap")

@@ -1,0 +1,91 @@
+"""Built-in models: ordinary PyTorch modules with the tensor names their users know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from device_profiles.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuiltIn:
+    """A model of this package; `width` is the channel count of its first convolution."""
+
+    name: str
+    description: str
+    input_shape: tuple[int, int, int]
+    width: int
+    default_blocks: tuple[tuple[int, int], ...]
+
+
+BUILT_IN = {
+    model.name: model
+    for model in (
+        BuiltIn(
+            name="resnet18",
+            description="ResNet-18 with the CIFAR stem (3x3, stride 1, no max-pool)",
+            input_shape=(3, 32, 32),
+            width=64,
+            default_blocks=((0, 2), (3, 4), (5, 6), (7, 8)),
+        ),
+        BuiltIn(
+            name="resnet34",
+            description="ResNet-34 with the CIFAR stem",
+            input_shape=(3, 32, 32),
+            width=64,
+            default_blocks=((0, 3), (4, 7), (8, 13), (14, 16)),
+        ),
+        BuiltIn(
+            name="vgg11_bn",
+            description="VGG-11 with BatchNorm and one linear layer",
+            input_shape=(3, 32, 32),
+            width=64,
+            default_blocks=((0, 1), (2, 3), (4, 5), (6, 7)),
+        ),
+        BuiltIn(
+            name="vgg16_bn",
+            description="VGG-16 with BatchNorm and one linear layer",
+            input_shape=(3, 32, 32),
+            width=64,
+            default_blocks=((0, 3), (4, 6), (7, 9), (10, 12)),
+        ),
+        BuiltIn(
+            name="cnn",
+            description="three convolutions with BatchNorm, for tests and small devices",
+            input_shape=(3, 32, 32),
+            width=16,
+            default_blocks=((0, 0), (1, 1), (2, 2)),
+        ),
+    )
+}
+
+
+def built_in(name: str) -> BuiltIn:
+    """The built-in model called `name`; raises UsageError with the names there are."""
+    if name not in BUILT_IN:
+        raise UsageError(f"--model {name}: not a built-in model (there are: {', '.join(BUILT_IN)})")
+    return BUILT_IN[name]
+
+
+def create(name: str, *, width: int | None = None, classes: int = 10, input_channels: int = 3) -> nn.Module:
+    """A built-in model with PyTorch's default initialisation (seed it with `torch.manual_seed`)."""
+    model = built_in(name)
+    width = model.width if width is None else width
+    if width < 1 or classes < 2:
+        raise UsageError(f"--width {width} --classes {classes}: a model needs at least width 1 and 2 classes")
+    if name.startswith("resnet"):
+        from edge_runtime.export.models.resnet import ResNet
+
+        depths = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}[name]
+        return ResNet(depths, width=width, classes=classes, input_channels=input_channels)
+    if name.startswith("vgg"):
+        from edge_runtime.export.models.vgg import VGG
+
+        return VGG(name, width=width, classes=classes, input_channels=input_channels)
+    from edge_runtime.export.models.cnn import Cnn
+
+    return Cnn(width=width, classes=classes, input_channels=input_channels)

@@ -1,0 +1,1 @@
+"""profl-profile: what training each program of a bundle really costs on this device."""

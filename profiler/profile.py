@@ -1,0 +1,142 @@
+"""Profile a bundle: the profile is written after each program, so that an interruption loses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from device_profiles.bundle import Program
+from device_profiles.contract import LimitKind, Purpose
+from device_profiles.errors import FormatError, UsageError
+from device_profiles.files import read_json, write_json
+from device_profiles.profile import Cost, DeviceProfile, Measurement
+from edge_runtime.device.bundle import Bundle, open_bundle
+from profiler.breakdown import cost_of
+from profiler.device_facts import describe_device, describe_software, inherited_limit
+from profiler.measure import Meter, Observation, ProcessMeter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProfileRequest:
+    """What to measure. Without `limit_bytes` the limit that this process already lives under is recorded."""
+
+    bundle: Path
+    output: Path
+    name: str
+    limit_bytes: int | None = None
+    block: int | None = None
+    purposes: tuple[Purpose, ...] = ("grow",)
+    steps: int = 3
+    warmup_steps: int = 1
+    repetitions: int = 1
+    threads: int = 1
+
+
+def profile_bundle(
+    request: ProfileRequest, *, meter: Meter | None = None, progress: Callable[[str], None] = lambda line: None
+) -> DeviceProfile:
+    """Measure the programs of a bundle and write the profile to `request.output`.
+
+    A profile already there is continued when it was measured the same way, replaced when it was not. Raises
+    FormatError for a damaged bundle or an output that is not a profile, UsageError where no program is asked for,
+    ExecutionError where a program fails for another reason than memory.
+    """
+    return _Profiling(request, meter, progress).run()
+
+
+class _Profiling:
+    def __init__(self, request: ProfileRequest, meter: Meter | None, progress: Callable[[str], None]) -> None:
+        self._request = request
+        self._progress = progress
+        self._bundle = open_bundle(request.bundle)
+        self._programs = _programs(self._bundle, request)
+        self._meter = meter or ProcessMeter(
+            request.bundle,
+            limit_bytes=request.limit_bytes,
+            steps=request.steps,
+            warmup_steps=request.warmup_steps,
+            threads=request.threads,
+        )
+        inherited = inherited_limit() if request.limit_bytes is None else None
+        self._limit_bytes = request.limit_bytes if inherited is None else inherited[0]
+        self._limit_kind: LimitKind = "none" if inherited is None else inherited[1]
+        self._software = describe_software(None)
+
+    def run(self) -> DeviceProfile:
+        profile = self._earlier()
+        done = {cost.program for cost in profile.costs} if profile is not None else set()
+        todo = [program for program in self._programs if program.name not in done]
+        for number, program in enumerate(todo, start=1):
+            self._progress(f"{program.name}: measuring ({number}/{len(todo)})")
+            cost = self._measure(program)
+            profile = self._profile((*(profile.costs if profile is not None else ()), cost))
+            write_json(self._request.output, profile)
+        assert profile is not None  # there is a program, and each one leaves a profile
+        return profile
+
+    def _measure(self, program: Program) -> Cost:
+        observations: list[Observation] = []
+        for _ in range(self._request.repetitions):
+            observations.append(self._meter.measure(program))
+            if observations[-1].report is None:
+                break
+        if observations[-1].limit_kind != "none":
+            self._limit_kind = observations[-1].limit_kind
+        instruction_set = next((o.report.get("instruction_set") for o in observations if o.report), None)
+        if instruction_set is not None:
+            self._software = describe_software(instruction_set)
+        return cost_of(program, observations, base_bytes=self._meter.base_bytes, threads=self._request.threads)
+
+    def _profile(self, costs: tuple[Cost, ...]) -> DeviceProfile:
+        request = self._request
+        return DeviceProfile(
+            device=describe_device(request.name, limit_bytes=self._limit_bytes, limit_kind=self._limit_kind),
+            software=self._software,
+            runtime="native",
+            model=self._bundle.manifest.model.name,
+            bundle_sha256=self._bundle.digest,
+            measurement=Measurement(
+                repetitions=request.repetitions,
+                steps=request.steps,
+                warmup_steps=request.warmup_steps,
+                threads=request.threads,
+                measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            ),
+            costs=costs,
+        )
+
+    def _earlier(self) -> DeviceProfile | None:
+        """The profile at the output when it measures the same thing the same way."""
+        request = self._request
+        if not request.output.exists():
+            return None
+        try:
+            profile = read_json(request.output, DeviceProfile)
+        except FormatError as error:
+            raise FormatError(
+                f"-o {error}; it is not a profile to continue: remove it or choose another file"
+            ) from None
+        measured = profile.measurement
+        same = (
+            profile.bundle_sha256 == self._bundle.digest
+            and (profile.device.name, profile.device.limit_bytes) == (request.name, self._limit_bytes)
+            and (measured.threads, measured.repetitions) == (request.threads, request.repetitions)
+            and (measured.steps, measured.warmup_steps) == (request.steps, request.warmup_steps)
+        )
+        if not same:
+            return None
+        self._software, self._limit_kind = profile.software, profile.device.limit_kind
+        return profile
+
+
+def _programs(bundle: Bundle, request: ProfileRequest) -> list[Program]:
+    every = [program for program in bundle.manifest.programs if program.purpose in request.purposes]
+    chosen = [program for program in every if request.block in (None, program.block)]
+    if not chosen:
+        known = ", ".join(program.name for program in every) or "none"
+        raise UsageError(
+            f"{request.bundle}: no program to profile is left by --block and --purpose (there are: {known})"
+        )
+    return chosen

@@ -1,0 +1,1 @@
+"""profl-server: turns device profiles into a plan and runs the rounds."""

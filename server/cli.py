@@ -1,0 +1,92 @@
+"""The command line of profl-server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from device_profiles.errors import ProflError, UsageError
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.group()
+def cli() -> None:
+    """Plan a fleet's work from device profiles and run the rounds."""
+
+
+@cli.command(epilog="Example: profl-server plan --bundle bundles/resnet18 --profiles profiles/ -o plan.json")
+@click.option("--bundle", type=_FILE, required=True, help="Bundle that was profiled.")
+@click.option("--profiles", type=_FILE, required=True, help="Folder of device profiles (*.json).")
+@click.option("--margin", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Safety margin.")
+@click.option("-o", "--output", type=_FILE, help="Plan to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def plan(bundle: Path, profiles: Path, margin: float, output: Path | None, as_json: bool) -> None:
+    """Assign the blocks of a bundle to the devices that hold them."""
+    from device_profiles.files import read_json, write_json
+    from device_profiles.profile import DeviceProfile
+    from edge_runtime.device.bundle import open_bundle
+    from server.planner import make_plan
+    from server.tables import plan_table
+
+    files = sorted(profiles.glob("*.json")) if profiles.is_dir() else [profiles]
+    if not files:
+        raise UsageError(f"--profiles {profiles}: no *.json in this folder; write some with profl-profile")
+    known: dict[str, DeviceProfile] = {}
+    for path in files:
+        profile = read_json(path, DeviceProfile)
+        if profile.device.name in known:
+            raise UsageError(f"--profiles {path}: a second profile of {profile.device.name}; name it with --name")
+        known[profile.device.name] = profile
+    opened = open_bundle(bundle)
+    made = make_plan(opened.manifest, opened.digest, known, margin=margin)
+    if output is not None:
+        write_json(output, made)
+    click.echo(msgspec.json.encode(made).decode() if as_json else plan_table(made))
+
+
+@cli.command(epilog="Example: profl-server run --fleet examples/fleets/demo.toml -o runs/demo")
+@click.option("--fleet", "fleet_path", type=_FILE, required=True, help="Fleet file (TOML).")
+@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="Where rounds run.")
+@click.option("-o", "--output", type=_FILE, default=Path("runs/latest"), show_default=True, help="Run folder.")
+@click.option("--resume", is_flag=True, help="Continue the run in the folder, if there is one.")
+@click.option("--no-whole-network", is_flag=True, help="Skip measuring who could train the whole network.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_network: bool, as_json: bool) -> None:
+    """Profile, plan and train a fleet block by block; state is saved after every round."""
+    from server.fleet import read_fleet
+    from server.progress import TerminalProgress
+    from server.run import run_fleet
+    from server.tables import summary_table
+
+    progress = TerminalProgress()
+    summary = run_fleet(
+        read_fleet(fleet_path),
+        output,
+        resume=resume,
+        observer=progress,
+        note=progress.note,
+        compare_whole=not no_whole_network,
+    )
+    click.echo(msgspec.json.encode(summary).decode() if as_json else summary_table(summary))
+
+
+def main() -> None:
+    """Entry point of profl-server: errors of the project become one line and its exit status."""
+    try:
+        cli(prog_name="profl-server", standalone_mode=True)
+    except ProflError as error:
+        click.echo(f"profl-server: error: {error}", err=True)
+        sys.exit(error.exit_status)
+    except OSError as error:
+        # A full disk, a folder that may not be written: the user's to mend, not a fault of the program.
+        named = f"{error.filename}: " if error.filename else ""
+        click.echo(f"profl-server: error: {named}{error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Engines: what carries the work of a round to clients and back."""

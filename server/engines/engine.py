@@ -1,0 +1,55 @@
+"""The seam between the ProFL schedule and whatever carries the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from server.aggregation import ReceivedUpdate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One client's work in a round: train `block` from `weights` (safetensors, called `base_version`)."""
+
+    client: str
+    block: int
+    weights: Path
+    base_version: str
+    steps: int
+    learning_rate: float
+    seed: int
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a task; without `update` the `status` says why. Peak and kills are of the client's process."""
+
+    client: str
+    status: str
+    seconds: float
+    examples: int = 0
+    loss_first: float | None = None
+    loss_last: float | None = None
+    predicted_peak_bytes: int | None = None
+    measured_peak_bytes: int | None = None
+    oom_kills: int = 0
+    limit_kind: str = "none"
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+class Engine(Protocol):
+    """Gives tasks to clients and collects what comes back; a client that fails is a result, not an exception."""
+
+    def train(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> tuple[list[Result], list[ReceivedUpdate]]:
+        """Run all tasks; `done` is told each result as it comes."""
+
+    def evaluate(self, block: int, weights: Path, *, full: bool = False) -> tuple[float, float]:
+        """Accuracy and loss of the model up to `block` on the test set; raises ExecutionError.
+
+        Without `full` the first `test_examples` of the fleet file, which follow the rounds cheaply.
+        """

@@ -1,0 +1,115 @@
+"""The fleet file: one TOML document that says which model is trained, on what data, by which devices and how."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from device_profiles.errors import FormatError
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One device: its name and its hard memory limit."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+$")]
+    limit_mb: Annotated[float, msgspec.Meta(gt=0)]
+
+    @property
+    def limit_bytes(self) -> int:
+        """The limit in bytes; 1 MB = 1,048,576 bytes."""
+        return int(self.limit_mb * (1 << 20))
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is exported; `partition` as on the command line, the model's default blocks without it."""
+
+    name: str
+    width: Positive | None = None
+    classes: Annotated[int, msgspec.Meta(ge=2)] = 10
+    input_shape: tuple[Positive, Positive, Positive] = (3, 32, 32)
+    batch: Annotated[int, msgspec.Meta(ge=2)] = 32
+    partition: str | None = None
+    seed: int = 0
+
+
+class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The data set and how it is cut into the clients' parts.
+
+    `sources` are tried in order, so that a demo can prefer a set that is not on every machine. `alpha` belongs to
+    the Dirichlet split.
+    """
+
+    sources: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    split: Literal["iid", "shards", "dirichlet"] = "iid"
+    alpha: Annotated[float, msgspec.Meta(gt=0)] = 0.5
+    examples_per_client: Positive | None = None
+    test_examples: Positive | None = None
+    seed: int = 0
+
+
+class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Local training of a round and the optimizer."""
+
+    steps: Positive = 20
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 0.05
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
+    threads: Positive = 1
+    parallel: Positive = 2
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 600.0
+    min_clients: Positive = 1
+    attempts: Positive = 3
+
+
+class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a block is frozen by effective movement (Wu, Li, Xu, KDD 2025); defaults after the authors' example.
+
+    Attributes:
+        window: H, rounds over which movement is compared with its path.
+        fit_length: recent values that the line is fitted to.
+        threshold: freeze while the absolute slope of the line (per round) stays under it ...
+        patience: ... for this many evaluations in a row (W).
+        scalars: sampled parameters, all of them if there are fewer.
+        max_rounds: round cap of a step.
+        min_rounds: no freezing before this many rounds.
+    """
+
+    window: Positive = 6
+    fit_length: Annotated[int, msgspec.Meta(ge=2)] = 5
+    threshold: Annotated[float, msgspec.Meta(gt=0)] = 0.02
+    patience: Positive = 3
+    scalars: Positive = 10_000
+    max_rounds: Positive = 50
+    min_rounds: Positive = 1
+    seed: int = 0
+
+
+class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file. `margin` is the planner's safety margin on every measured peak."""
+
+    model: ModelSettings
+    data: DataSettings
+    clients: Annotated[tuple[ClientSettings, ...], msgspec.Meta(min_length=1)]
+    training: TrainingSettings = TrainingSettings()
+    freezing: FreezingSettings = FreezingSettings()
+    margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+
+
+def read_fleet(path: Path) -> Fleet:
+    """Read a fleet file; raises FormatError, naming the file and the field."""
+    try:
+        fleet = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Fleet, strict=True)
+    except OSError as error:
+        raise FormatError(f"--fleet {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise FormatError(f"--fleet {path}: {error}") from None
+    names = [client.name for client in fleet.clients]
+    if len(set(names)) != len(names):
+        raise FormatError(f"--fleet {path}: two clients carry the same name")
+    return fleet

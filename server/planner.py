@@ -1,0 +1,87 @@
+"""The planner: from profiles to what every client does in every growing step, with its memory promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from device_profiles.bundle import Manifest
+from device_profiles.contract import program_name
+from device_profiles.errors import FormatError
+from device_profiles.plan import ClientPlan, Plan, StepPlan
+from device_profiles.profile import Cost, DeviceProfile
+
+DEFAULT_MARGIN = 0.05
+"""Part of the measured peak that is added to it in every promise, for what differs between two runs."""
+
+
+def make_plan(
+    manifest: Manifest, bundle_sha256: str, profiles: Mapping[str, DeviceProfile], *, margin: float = DEFAULT_MARGIN
+) -> Plan:
+    """Plan every growing step of a bundle for the clients in `profiles` (by name; their limits are the budgets).
+
+    A client trains the active block when its promise, the larger of predicted and measured peak plus `margin`, fits
+    its limit. Raises FormatError where a profile is of another bundle or has no limit.
+    """
+    for client, profile in profiles.items():
+        if profile.bundle_sha256 != bundle_sha256:
+            raise FormatError(f"profile of {client}: measured another bundle; run profl-profile on this one")
+    steps = []
+    for block in manifest.partition.blocks:
+        plans = tuple(_assign(name, profile, block.index, margin) for name, profile in profiles.items())
+        steps.append(StepPlan(block=block.index, participation=_share(plans), clients=plans))
+    best = tuple(_most_demanding(name, steps) for name in profiles)
+    return Plan(
+        bundle_sha256=bundle_sha256,
+        margin=margin,
+        partition=manifest.partition,
+        participation=_share(best),
+        clients=best,
+        steps=tuple(steps),
+    )
+
+
+def promise_of(cost: Cost, margin: float) -> int:
+    """Bytes that are promised: the larger of predicted and measured peak, with the margin."""
+    return int(max(cost.predicted_peak_bytes, cost.measured_peak_bytes or 0) * (1 + margin))
+
+
+def _assign(client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:
+    budget = profile.device.limit_bytes or profile.device.memory_available_bytes
+    if budget is None:
+        raise FormatError(f"profile of {client}: neither limit_bytes nor memory_available_bytes is known")
+    name = program_name("grow", block)
+    cost = profile.cost(name)
+    if cost is None:
+        return _idle(client, block, budget, None, f"{name} was not profiled")
+    promise = promise_of(cost, margin)
+    if not cost.fits:
+        return _idle(client, block, budget, promise, cost.reason or "does not fit")
+    if promise > budget:
+        reason = f"needs {promise / 2**20:.1f} MB, may use {budget / 2**20:.1f} MB"
+        return _idle(client, block, budget, promise, reason)
+    return ClientPlan(
+        client=client, block=block, program=name, predicted_peak_bytes=promise, budget_bytes=budget, fits=True
+    )
+
+
+def _idle(client: str, block: int, budget: int, promise: int | None, reason: str) -> ClientPlan:
+    return ClientPlan(
+        client=client,
+        block=block,
+        program=None,
+        predicted_peak_bytes=promise,
+        budget_bytes=budget,
+        fits=False,
+        reason=reason,
+    )
+
+
+def _share(plans: tuple[ClientPlan, ...]) -> float:
+    return sum(plan.fits for plan in plans) / len(plans) if plans else 0.0
+
+
+def _most_demanding(client: str, steps: list[StepPlan]) -> ClientPlan:
+    own = [plan for step in steps for plan in step.clients if plan.client == client]
+    fitting = [plan for plan in own if plan.fits]
+    chosen = fitting or own
+    return max(chosen, key=lambda plan: plan.predicted_peak_bytes or 0)

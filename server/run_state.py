@@ -1,0 +1,154 @@
+"""The state of a run on disk: switched to the next round by one atomic rename, so that no round is lost or doubled.
+
+RUN/state.json           what is finished, naming the weights it belongs to
+RUN/weights/<n>.safetensors   weights after round n of the whole run
+RUN/rounds.jsonl         one object a round; lines the state does not count are cut off at resume
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from device_profiles.contract import FORMAT_VERSION
+from device_profiles.errors import FormatError
+from device_profiles.files import atomic_file, read_json, sha256_of, write_json
+from server.engines.engine import Result
+
+Weights = dict[str, NDArray[Any]]
+_STATE = "state.json"
+_ROUNDS = "rounds.jsonl"
+
+
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A finished growing step, as `summary.json` lists it."""
+
+    stage: str
+    block: int
+    rounds: int
+    froze_because: str
+    accuracy: float
+
+
+class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `rounds.jsonl`.
+
+    `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered.
+    """
+
+    round: int
+    stage: str
+    block: int
+    round_of_step: int
+    participation: float
+    clients: tuple[Result, ...]
+    rejected: dict[str, str]
+    loss: float | None
+    accuracy: float
+    effective_movement: float | None
+    slope: float | None
+    bytes_down: int
+    bytes_up: int
+    seconds: float
+    froze_because: str | None = None
+    repeated: tuple[Result, ...] = ()
+
+
+class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is finished: `round` rounds of the run, `round_of_step` of the step that trains `block`.
+
+    `weights_sha256` is the digest of `weights/<round>.safetensors`; `rounds_bytes` the length of rounds.jsonl.
+    """
+
+    format_version: int = FORMAT_VERSION
+    settings_sha256: str
+    round: int
+    block: int
+    round_of_step: int
+    steps: tuple[StepRecord, ...]
+    finished: bool
+    weights_sha256: str
+    rounds_bytes: int
+
+
+class RunFolder:
+    """Reads and writes a run's state."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def exists(self) -> bool:
+        """Whether a state was ever saved here."""
+        return (self.folder / _STATE).is_file()
+
+    def load_or_start(self, settings_sha256: str, initial: Callable[[], Weights]) -> tuple[RunState, Weights]:
+        """The last saved state and its weights; where nothing was saved, round 0 with the `initial` weights."""
+        if self.exists:
+            return self.load()
+        state = RunState(
+            settings_sha256=settings_sha256,
+            round=0,
+            block=1,
+            round_of_step=0,
+            steps=(),
+            finished=False,
+            weights_sha256="",
+            rounds_bytes=0,
+        )
+        weights = initial()
+        return self.save(state, weights, None), weights
+
+    def weights_path(self, round_number: int) -> Path:
+        """Weights after `round_number` rounds of the run."""
+        return self.folder / "weights" / f"{round_number:06d}.safetensors"
+
+    def load(self) -> tuple[RunState, Weights]:
+        """The last saved state and its weights; cuts rounds.jsonl back to it. Raises FormatError naming the file."""
+        state = read_json(self.folder / _STATE, RunState)
+        path = self.weights_path(state.round)
+        if not path.is_file() or sha256_of(path) != state.weights_sha256:
+            raise FormatError(f"{path}: missing or not the file that {_STATE} names")
+        rounds = self.folder / _ROUNDS
+        if state.rounds_bytes and (not rounds.is_file() or rounds.stat().st_size < state.rounds_bytes):
+            raise FormatError(f"{rounds}: shorter than {_STATE} says")
+        if rounds.is_file():
+            with rounds.open("r+b") as lines:
+                lines.truncate(state.rounds_bytes)
+        self._remove_all_but(path)
+        return state, load_file(path)
+
+    def save(self, state: RunState, weights: Mapping[str, NDArray[Any]], record: RoundRecord | None) -> RunState:
+        """Save the state after a round: weights, then the round's line, then the state that names both."""
+        path = self.weights_path(state.round)
+        with atomic_file(path) as temporary:
+            save_file(dict(weights), temporary)
+        rounds = self.folder / _ROUNDS
+        with rounds.open("ab") as lines:
+            if record is not None:
+                lines.write(msgspec.json.encode(record) + b"\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+        saved = msgspec.structs.replace(state, weights_sha256=sha256_of(path), rounds_bytes=rounds.stat().st_size)
+        write_json(self.folder / _STATE, saved)
+        self._remove_all_but(path)
+        return saved
+
+    def _remove_all_but(self, weights: Path) -> None:
+        """Remove earlier weights, and what a killed run had not finished writing."""
+        for old in weights.parent.iterdir():
+            if old != weights:
+                old.unlink()
+
+    def records(self) -> list[RoundRecord]:
+        """Every saved round."""
+        path = self.folder / _ROUNDS
+        if not path.is_file():
+            return []
+        return [msgspec.json.decode(line, type=RoundRecord) for line in path.read_bytes().splitlines()]

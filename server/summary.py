@@ -1,0 +1,117 @@
+"""`summary.json`: the result of a run, from its state, its rounds and its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from device_profiles.plan import Plan
+from server.fleet import Fleet
+from server.run_state import RoundRecord, RunState, StepRecord
+from server.whole_network import WholeNetwork
+
+
+class ClientSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One device: its limit, the largest promise it was given, the largest peak it reached."""
+
+    client: str
+    limit_bytes: int
+    limit_kind: str
+    predicted_peak_bytes: int
+    measured_peak_bytes: int
+    oom_kills: int
+    blocks: tuple[int, ...]
+    rounds: int
+    failures: int
+
+
+class StepSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One growing step."""
+
+    stage: str
+    block: int
+    rounds: int
+    froze_because: str
+    accuracy: float
+    participation: float
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys that scripts rely on."""
+
+    model: str
+    data: str
+    accuracy: float
+    rounds: int
+    steps: tuple[StepSummary, ...]
+    clients: tuple[ClientSummary, ...]
+    participation: float
+    bytes_down: int
+    bytes_up: int
+    seconds: float
+    whole_network: WholeNetwork | None
+    model_file: str
+    finished: bool
+
+
+def summarise(
+    *,
+    fleet: Fleet,
+    data: str,
+    accuracy: float,
+    plan: Plan,
+    state: RunState,
+    records: Sequence[RoundRecord],
+    whole_network: WholeNetwork | None,
+    model_file: str,
+) -> Summary:
+    """The summary of a run; `accuracy` is the finished model's on the whole test set."""
+    promises = {(c.client, step.block): c.predicted_peak_bytes for step in plan.steps for c in step.clients if c.fits}
+    return Summary(
+        model=fleet.model.name,
+        data=data,
+        accuracy=accuracy,
+        rounds=state.round,
+        steps=tuple(_step(step, plan) for step in state.steps),
+        clients=tuple(_client(client.name, client.limit_bytes, records, promises) for client in fleet.clients),
+        participation=plan.participation,
+        bytes_down=sum(record.bytes_down for record in records),
+        bytes_up=sum(record.bytes_up for record in records),
+        seconds=sum(record.seconds for record in records),
+        whole_network=whole_network,
+        model_file=model_file,
+        finished=state.finished,
+    )
+
+
+def _step(step: StepRecord, plan: Plan) -> StepSummary:
+    return StepSummary(
+        stage=step.stage,
+        block=step.block,
+        rounds=step.rounds,
+        froze_because=step.froze_because,
+        accuracy=step.accuracy,
+        participation=plan.steps[step.block - 1].participation,
+    )
+
+
+def _client(
+    name: str, limit_bytes: int, records: Sequence[RoundRecord], promises: dict[tuple[str, int], int | None]
+) -> ClientSummary:
+    own = [(record, result) for record in records for result in record.clients if result.client == name]
+    repeated = [result for record in records for result in record.repeated if result.client == name]
+    all_results = [*(result for _, result in own), *repeated]
+    taken = [record.block for record, result in own if result.status == "ok" and name not in record.rejected]
+    blocks = sorted(set(taken))
+    return ClientSummary(
+        client=name,
+        limit_bytes=limit_bytes,
+        limit_kind=all_results[-1].limit_kind if all_results else "none",
+        predicted_peak_bytes=max((promises.get((name, block)) or 0 for block in blocks), default=0),
+        measured_peak_bytes=max((result.measured_peak_bytes or 0 for result in all_results), default=0),
+        oom_kills=sum(result.oom_kills for result in all_results),
+        blocks=tuple(blocks),
+        rounds=len(taken),
+        failures=len(own) - len(taken) + sum(result.status != "ok" for result in repeated),
+    )

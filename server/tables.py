@@ -1,0 +1,53 @@
+"""Plans and results as tables for a terminal. MB = 1,048,576 bytes."""
+
+from __future__ import annotations
+
+from device_profiles.plan import Plan
+from server.summary import Summary
+
+_MB = float(1 << 20)
+
+
+def plan_table(plan: Plan) -> str:
+    """A line a client, a column a block: its promise in MB, or `-` without work."""
+    blocks = [step.block for step in plan.steps]
+    lines = [f"{'client':<12}{'limit MB':>9}" + "".join(f"{f'block {b}':>10}" for b in blocks)]
+    for position, client in enumerate(plan.clients):
+        cells = []
+        for step in plan.steps:
+            own = step.clients[position]
+            cells.append(f"{(own.predicted_peak_bytes or 0) / _MB:.1f}" if own.fits else "-")
+        lines.append(f"{client.client:<12}{client.budget_bytes / _MB:>9.1f}" + "".join(f"{cell:>10}" for cell in cells))
+    shares = "".join(f"{step.participation:>10.0%}" for step in plan.steps)
+    lines.append(f"{'with work':<21}{shares}")
+    lines.append(f"promises in MB, {plan.margin:.0%} above what was measured; '-': does not fit, no work in that step")
+    return "\n".join(lines)
+
+
+def summary_table(summary: Summary) -> str:
+    """Devices, steps and result of a run."""
+    lines = [f"{'device':<12}{'limit MB':>9}{'promised':>10}{'measured':>10}{'rounds':>8}  blocks trained"]
+    for client in summary.clients:
+        blocks = ", ".join(map(str, client.blocks)) or "none"
+        trouble = f"  {client.failures} failed" if client.failures else ""
+        lines.append(
+            f"{client.client:<12}{client.limit_bytes / _MB:>9.1f}{client.predicted_peak_bytes / _MB:>10.1f}"
+            f"{client.measured_peak_bytes / _MB:>10.1f}{client.rounds:>8}  {blocks}{trouble}"
+        )
+    lines += ["", f"{'step':<8}{'rounds':>7}{'devices':>9}{'accuracy':>10}  frozen because"]
+    for step in summary.steps:
+        lines.append(
+            f"{f'block {step.block}':<8}{step.rounds:>7}{step.participation:>9.0%}{step.accuracy:>10.4f}  "
+            f"{step.froze_because}"
+        )
+    lines += ["", f"accuracy on the test set of {summary.data}: {summary.accuracy:.4f}"]
+    whole = summary.whole_network
+    if whole is not None:
+        count = len(summary.clients)
+        lines.append(
+            f"devices that could train the whole network at once (measured): {whole.pytorch_devices} of {count} with "
+            f"PyTorch (needs {whole.pytorch_peak_bytes / _MB:.0f} MB), {whole.native_devices} of {count} with this "
+            f"runtime (needs {whole.native_peak_bytes / _MB:.0f} MB)"
+        )
+    lines.append(f"model: {summary.model_file}")
+    return "\n".join(lines)

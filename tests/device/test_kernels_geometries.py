@@ -1,0 +1,101 @@
+"""Convolutions of every geometry the kernels cut differently: the same bits on any number of threads, near float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch", reason="the reference is PyTorch in float64")
+
+from torch.nn import functional  # noqa: E402
+
+from edge_runtime.device import _operators  # noqa: E402
+
+# Sums are built from short ones, so the error stays far below that of one long sum in float32.
+TOLERANCE = 3e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    name: str
+    batch: int = 1
+    inputs: int
+    size: tuple[int, int]
+    outputs: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+CASES = [
+    Case(name="a line longer than a piece", inputs=2, size=(3, 1300), outputs=5),
+    Case(name="a column longer than a piece", inputs=2, size=(700, 2), outputs=5),
+    Case(name="more small images than a piece holds", batch=45, inputs=6, size=(6, 6), outputs=20),
+    Case(name="one pixel an image", batch=37, inputs=9, size=(1, 1), outputs=17, kernel=(1, 1), padding=(0, 0)),
+    Case(name="more rows and channels than a block", inputs=600, size=(2, 2), outputs=600),
+    Case(name="taps further apart than rows", inputs=3, size=(40, 40), outputs=4, padding=(9, 9), dilation=(9, 9)),
+    Case(name="taps that meet only padding", batch=2, inputs=3, size=(6, 6), outputs=3, padding=(24, 24),
+         dilation=(24, 24)),
+    Case(name="the largest kernel", batch=2, inputs=3, size=(64, 64), outputs=8, kernel=(11, 11), stride=(4, 4),
+         padding=(2, 2)),
+    Case(name="the widest kernel", inputs=1, size=(9, 9), outputs=1, kernel=(1, 121), padding=(0, 60)),
+    Case(name="a shortcut", batch=3, inputs=70, size=(8, 8), outputs=130, kernel=(1, 1), stride=(2, 2), padding=(0, 0)),
+    Case(name="a stride beyond the kernel", inputs=2, size=(17, 19), outputs=3, kernel=(2, 2), stride=(3, 5)),
+    Case(name="unequal sides", batch=2, inputs=3, size=(5, 600), outputs=4, kernel=(1, 7), stride=(1, 3),
+         padding=(0, 3)),
+    Case(name="groups", batch=2, inputs=12, size=(9, 5), outputs=18, kernel=(3, 2), stride=(2, 1), padding=(1, 0),
+         dilation=(1, 2), groups=3),
+    Case(name="depthwise", batch=2, inputs=19, size=(7, 7), outputs=19, stride=(2, 2), groups=19),
+]  # fmt: skip
+
+
+def _error(ours: NDArray[np.float32], expected: torch.Tensor) -> float:
+    theirs = expected.detach().numpy()
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_geometry_is_exact_and_the_same_on_any_number_of_threads(case: Case) -> None:
+    random = np.random.default_rng(7)
+    x = random.standard_normal((case.batch, case.inputs, *case.size)).astype(np.float32)
+    weight = random.standard_normal((case.outputs, case.inputs // case.groups, *case.kernel)).astype(np.float32)
+    geometry = (case.stride, case.padding, case.dilation, case.groups)
+    x64, weight64 = (torch.from_numpy(a).double().requires_grad_() for a in (x, weight))
+    y64 = functional.conv2d(x64, weight64, None, *geometry)
+    gradient = random.standard_normal(tuple(y64.shape)).astype(np.float32)
+    y64.backward(torch.from_numpy(gradient).double())
+
+    lists = [list(g) if isinstance(g, tuple) else g for g in geometry]
+    bits = set()
+    for threads in (1, 2, 3):
+        _operators.set_threads(threads)
+        y, to_x, to_weight = (np.full(a.shape, np.nan, np.float32) for a in (gradient, x, weight))
+        assert _operators.call("profl::conv2d.out", [x, weight, None, *lists, y]) == 0
+        assert _operators.call("profl::conv2d_input_grad.out", [gradient, weight, None, *lists, to_x]) == 0
+        assert _operators.call("profl::conv2d_weight_grad.out", [gradient, x, *lists, to_weight]) == 0
+        assert _error(y, y64) < TOLERANCE
+        assert _error(to_x, x64.grad) < TOLERANCE
+        assert _error(to_weight, weight64.grad) < TOLERANCE
+        bits.add((y.tobytes(), to_x.tobytes(), to_weight.tobytes()))
+    assert len(bits) == 1
+
+
+def test_a_kernel_of_more_taps_than_fit_is_refused() -> None:
+    x, weight, y = np.ones((1, 1, 12, 12), np.float32), np.ones((1, 1, 12, 12), np.float32), np.ones((1, 1, 1, 1), "f4")
+    not_supported = 16
+    arguments = [x, weight, None, [1, 1], [0, 0], [1, 1], 1, y]
+    assert _operators.call("profl::conv2d.out", arguments) == not_supported
+
+
+def test_a_nan_reaches_every_pixel_that_sees_it_and_no_other() -> None:
+    x, weight, y = np.zeros((1, 2, 9, 9), np.float32), np.ones((5, 2, 3, 3), np.float32), np.empty((1, 5, 9, 9), "f4")
+    x[0, 1, 4, 4] = np.nan
+    assert _operators.call("profl::conv2d.out", [x, weight, None, [1, 1], [1, 1], [1, 1], 1, y]) == 0
+    seen = np.zeros((9, 9), bool)
+    seen[3:6, 3:6] = True
+    np.testing.assert_array_equal(np.isnan(y), np.broadcast_to(seen, y.shape))

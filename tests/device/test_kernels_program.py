@@ -1,0 +1,74 @@
+"""The native module refuses wrong use with an exception: it neither crashes nor computes with the wrong memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device_profiles.bundle import Manifest
+from device_profiles.files import read_json
+from edge_runtime.device import _native
+
+
+@pytest.fixture
+def program(cnn_bundle: Path) -> _native.Program:
+    return _native.Program(str(cnn_bundle / "programs" / "grow-block1.pte"), 1)
+
+
+@pytest.fixture
+def shapes(cnn_bundle: Path) -> list[tuple[int, ...]]:
+    manifest = read_json(cnn_bundle / "manifest.json", Manifest)
+    return [tuple(i.shape) for p in manifest.programs if p.name == "grow-block1" for i in p.inputs]
+
+
+def test_a_step_whose_inputs_were_not_set_is_an_error(program: _native.Program) -> None:
+    with pytest.raises(RuntimeError, match=r"input 0 was not set \(ExecuTorch error 2, "):
+        program.execute()
+
+
+def test_an_input_of_another_shape_type_or_order_is_refused(
+    program: _native.Program, shapes: list[tuple[int, ...]]
+) -> None:
+    images = shapes[0]
+    for wrong in (
+        np.zeros((*images[:-1], images[-1] + 1), np.float32),
+        np.zeros(images[1:], np.float32),
+        np.zeros(images, np.float64),
+        np.zeros(images[::-1], np.float32).transpose(),
+    ):
+        with pytest.raises(ValueError, match="input 0 takes a contiguous float32 array of shape"):
+            program.set_input(0, wrong)
+    with pytest.raises(IndexError):
+        program.set_input(program.input_count, np.zeros((), np.float32))
+
+
+def test_an_input_may_be_read_only_and_is_kept_alive(program: _native.Program, shapes: list[tuple[int, ...]]) -> None:
+    images = np.ones(shapes[0], np.float32)
+    images.flags.writeable = False
+    program.set_input(0, images)
+    program.set_input(1, np.zeros(shapes[1], np.int64))
+    program.set_input(2, np.array(0.1, np.float32))
+    del images
+    total, prefix = program.execute()
+    assert total > 0
+    assert prefix == 0
+
+
+def test_what_does_not_exist_is_named(program: _native.Program, tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="no such buffer"):
+        program.buffer("no such buffer")
+    with pytest.raises(IndexError):
+        program.output(program.output_count)
+    broken = tmp_path / "broken.pte"
+    broken.write_bytes(b"not a program at all" * 100)
+    for path in (broken, tmp_path / "missing.pte"):
+        with pytest.raises(RuntimeError, match=str(path)):
+            _native.Program(str(path), 1)
+
+
+def test_threads_are_counted_in_the_workspace(cnn_bundle: Path) -> None:
+    path = str(cnn_bundle / "programs" / "grow-block1.pte")
+    assert _native.Program(path, 2).workspace_bytes == 2 * _native.workspace_bytes_per_thread()
+    assert _native.Program(path, 1).workspace_bytes == _native.workspace_bytes_per_thread()

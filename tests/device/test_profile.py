@@ -1,0 +1,70 @@
+"""`profl-profile` over the real runtime: real processes, real limits, real kills."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.device.limits import run_limited
+
+ROOT = Path(__file__).parents[2]
+
+
+def _profile(*arguments: object) -> tuple[int, dict[str, Any], str]:
+    command = [sys.executable, "-m", "profiler", *map(str, arguments), "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+
+
+def test_every_program_is_promised_and_measured(cnn_bundle: Path, tmp_path: Path) -> None:
+    output = tmp_path / "profile.json"
+    status, profile, errors = _profile(cnn_bundle, "--purpose", "all", "--steps", 2, "--threads", 1, "-o", output)
+    assert status == 0, errors
+    assert json.loads(output.read_bytes()) == profile
+    names = {cost["program"] for cost in profile["costs"]}
+    assert names == {f"{purpose}-block{block}" for purpose in ("grow", "eval") for block in (1, 2, 3)}
+    for cost in profile["costs"]:
+        assert cost["fits"]
+        assert abs(cost["unexplained_bytes"]) < 4 << 20, cost
+        assert (cost["step_seconds_median"] is not None) == (cost["purpose"] == "grow")
+
+
+def test_a_limit_that_kills_is_a_result(cnn_bundle: Path, tmp_path: Path) -> None:
+    # Half of what a Python process with numpy holds: no program can live in it.
+    output = tmp_path / "profile.json"
+    status, profile, errors = _profile(
+        cnn_bundle, "--block", 1, "--limit", "6MB", "--steps", 1, "--threads", 1, "-o", output
+    )
+    assert status == 0, errors
+    (cost,) = profile["costs"]
+    assert not cost["fits"] and cost["measured_peak_bytes"] is None
+    assert cost["reason"].startswith("does not fit")
+    assert cost["base_bytes"] > 6 << 20
+    assert profile["device"]["limit_bytes"] == 6 << 20
+    assert profile["device"]["limit_kind"] == run_limited(["true"], limit_bytes=64 << 20).limit_kind
+
+
+def test_the_base_of_what_did_not_live_is_that_of_what_does(cnn_bundle: Path, tmp_path: Path) -> None:
+    status, profile, errors = _profile(cnn_bundle, "--block", 1, "--steps", 1, "-o", tmp_path / "profile.json")
+    assert status == 0, errors
+    said = subprocess.run(
+        [sys.executable, "-m", "profiler.base", str(cnn_bundle)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert abs(int(said.stdout) - profile["costs"][0]["base_bytes"]) < 2 << 20
+
+
+def test_a_damaged_bundle_is_an_error_and_leaves_no_profile(cnn_bundle: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(cnn_bundle, bundle)
+    program = bundle / "programs" / "grow-block1.pte"
+    content = bytearray(program.read_bytes())
+    content[len(content) // 2] ^= 1
+    program.write_bytes(content)
+    status, profile, errors = _profile(bundle, "--block", 1, "--limit", "512MB", "-o", tmp_path / "profile.json")
+    assert status == 2 and profile == {}
+    assert "SHA-256" in errors.splitlines()[-1]
+    assert not (tmp_path / "profile.json").exists()

@@ -1,0 +1,156 @@
+"""A whole run with real processes: three devices, the `cnn` model, real digits; killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the bundle is exported with torch")
+pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+
+from safetensors.torch import load_file  # noqa: E402
+
+from edge_runtime.export import models  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+FLEET = """
+[model]
+name = "cnn"
+width = 4
+batch = 16
+
+[data]
+sources = ["digits"]
+test_examples = 100
+
+[training]
+steps = 4
+learning_rate = 0.05
+min_clients = 1
+
+[freezing]
+window = 1
+fit_length = 2
+max_rounds = 2
+
+[[clients]]
+name = "a"
+limit_mb = 96
+
+[[clients]]
+name = "b"
+limit_mb = 90
+
+[[clients]]
+name = "too-small"
+limit_mb = 24
+"""
+
+
+def _command(fleet: Path, output: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "server", "run", "--fleet", str(fleet), "-o", str(output), "--no-whole-network",
+        "--json", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fleet") / "fleet.toml"
+    path.write_text(FLEET)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(fleet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("run") / "whole"
+    done = subprocess.run(_command(fleet, output), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((output / "summary.json").read_text())
+    return output
+
+
+def test_every_block_is_trained_within_the_limits(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert [step["block"] for step in summary["steps"]] == [1, 2, 3]
+    assert all(step["froze_because"] for step in summary["steps"])
+    for client in summary["clients"]:
+        assert client["measured_peak_bytes"] <= client["limit_bytes"]
+        assert client["oom_kills"] == 0
+    assert summary["participation"] == pytest.approx(2 / 3)
+    assert next(c for c in summary["clients"] if c["client"] == "too-small")["blocks"] == []
+
+
+def test_a_device_that_is_too_small_has_no_work_and_a_reason(finished: Path) -> None:
+    plan = json.loads((finished / "plan.json").read_text())
+    idle = [c for step in plan["steps"] for c in step["clients"] if c["client"] == "too-small"]
+    assert all(not c["fits"] and c["program"] is None and c["reason"] for c in idle)
+
+
+def test_the_assembled_model_is_an_ordinary_state_dict(finished: Path) -> None:
+    model = models.create("cnn", width=4)
+    model.load_state_dict(load_file(finished / "model.safetensors"), strict=True)
+
+
+def test_eval_and_pytorch_agree_on_the_assembled_model(finished: Path, tmp_path: Path) -> None:
+    from edge_runtime.device.data import open_data
+
+    command = [sys.executable, "-m", "edge_runtime.device", "eval", str(finished / "bundle"), "--data", "digits"]
+    command += ["--weights", str(finished / "model.safetensors"), "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    data = open_data("digits", split="test", input_shape=(3, 32, 32))
+    import numpy as np
+
+    images = np.empty((len(data), 3, 32, 32), np.float32)
+    data.fetch(range(len(data)), images)
+    model = models.create("cnn", width=4)
+    model.load_state_dict(load_file(finished / "model.safetensors"))
+    with torch.no_grad():
+        predicted = model.eval()(torch.from_numpy(images)).argmax(1).numpy()
+    assert json.loads(said)["accuracy"] == pytest.approx(float((predicted == data.labels).mean()), abs=1e-6)
+
+
+def test_a_killed_run_resumes_without_losing_or_doubling_a_round(fleet: Path, finished: Path, tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    process = subprocess.Popen(
+        _command(fleet, output), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    rounds = output / "rounds.jsonl"
+    deadline = time.monotonic() + 240
+    while (not rounds.is_file() or rounds.read_bytes().count(b"\n") < 2) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.15)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    again = subprocess.run(_command(fleet, output, "--resume"), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert again.returncode == 0, again.stderr
+    lines = [json.loads(line) for line in rounds.read_bytes().splitlines()]
+    assert [line["round"] for line in lines] == list(range(1, len(lines) + 1))
+    assert len(lines) == json.loads((output / "summary.json").read_text())["rounds"]
+    # The same clients, seeds and threads: the same model, bit by bit (a safetensors header has no fixed order).
+    ours, theirs = load_file(output / "model.safetensors"), load_file(finished / "model.safetensors")
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("--resume", "another fleet file"), (None, "continue it with --resume")],
+)
+def test_a_folder_of_another_run_is_refused(
+    change: str | None, message: str, fleet: Path, finished: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(FLEET.replace("steps = 4", "steps = 5"))
+    command = _command(other, finished, *([change] if change else []))
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert refused.returncode == 2
+    assert message in refused.stderr and refused.stderr.count("\n") == 1

@@ -1,0 +1,83 @@
+"""One block's training step equals PyTorch eager's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the reference is PyTorch eager")
+
+from safetensors.torch import load_file  # noqa: E402  # after the skip
+
+from device_profiles.contract import optimizer_state_name  # noqa: E402
+from edge_runtime.device import _native  # noqa: E402
+from edge_runtime.export.bundle import export_bundle  # noqa: E402
+from tests.support.reference import BlockReference  # noqa: E402
+
+CASES = [
+    *[("cnn", 8, 8, b) for b in (1, 2, 3)],
+    *[("resnet18", 16, 8, b) for b in (1, 2, 3, 4)],
+    *[("vgg11_bn", 16, 8, b) for b in (1, 2, 3, 4)],
+]
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("bundles")
+    result = {}
+    for name, width, batch in sorted({case[:3] for case in CASES}):
+        result[name] = root / name
+        export_bundle(name, result[name], width=width, batch=batch)
+    return result
+
+
+@pytest.mark.parametrize(("name", "width", "batch", "block"), CASES)
+def test_ten_steps_equal_pytorch_eager(name: str, width: int, batch: int, block: int, bundles: dict[str, Path]) -> None:
+    from device_profiles.bundle import Manifest
+    from device_profiles.files import read_json
+
+    folder = bundles[name]
+    manifest = read_json(folder / "manifest.json", Manifest)
+    weights = load_file(folder / "weights" / "initial.safetensors")
+    torch.manual_seed(7)
+    for key in weights:  # running statistics of a trained prefix, not the trivial initial ones
+        if key.endswith("running_mean"):
+            weights[key] = 0.1 * torch.randn_like(weights[key])
+        elif key.endswith("running_var"):
+            weights[key] = 0.5 + torch.rand_like(weights[key])
+    reference = BlockReference(name, manifest.partition, block, weights, width=width)
+    described = manifest.program(f"grow-block{block}")
+    program = _native.Program(str(folder / "programs" / f"{described.name}.pte"), 2, described.prefix_instructions)
+    for tensor in described.tensors:
+        program.buffer(tensor.name)[...] = 0 if tensor.role == "optimizer_state" else weights[tensor.name].numpy()
+    images = np.empty((batch, 3, 32, 32), np.float32)
+    labels = np.empty(batch, np.int64)
+    rate = np.array(0.02, np.float32)
+    staged = {"images": images, "labels": labels, "learning_rate": rate}
+    for index, value in enumerate(described.inputs):
+        program.set_input(index, staged[value.name] if value.role != "frozen" else weights[value.name].numpy())
+    difference = []
+    for step in range(10):
+        images[...] = torch.randn(batch, 3, 32, 32).numpy()
+        labels[...] = torch.randint(0, 10, (batch,)).numpy()
+        expected = reference.step(torch.from_numpy(images), torch.from_numpy(labels), float(rate))
+        program.execute()
+        loss = float(program.output(0).reshape(-1)[0])
+        difference.append(abs(loss - expected) / abs(expected))
+        if step == 0:
+            _compare_tensors(described, program, reference)
+    assert difference[0] < 1e-5
+    assert difference[9] < 1e-3
+
+
+def _compare_tensors(described, program, reference) -> None:
+    expected = reference.tensors()
+    for tensor in described.tensors:
+        if tensor.role == "optimizer_state":
+            continue
+        ours, theirs = program.buffer(tensor.name), expected[tensor.name].numpy()
+        scale = np.linalg.norm(theirs) or 1.0
+        assert np.linalg.norm(ours - theirs) / scale < 1e-4, tensor.name
+    assert optimizer_state_name("momentum", described.tensors[0].name) in program.buffer_names()

@@ -1,0 +1,139 @@
+"""Strict reading, atomic writing, golden files and schemas of the vocabulary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+
+from device_profiles.bundle import Manifest
+from device_profiles.errors import FormatError
+from device_profiles.files import atomic_file, read_json, to_json, write_json
+from device_profiles.model import Block, Partition
+from device_profiles.plan import Plan
+from device_profiles.profile import DeviceProfile
+from device_profiles.update import UpdateMetadata
+
+ROOT = Path(__file__).resolve().parents[3]
+GOLDEN = ROOT / "tests" / "golden"
+KINDS = {"manifest": Manifest, "profile": DeviceProfile, "plan": Plan}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_golden_files_are_read_and_written_back_byte_for_byte(name: str) -> None:
+    path = GOLDEN / f"{name}.json"
+    assert to_json(read_json(path, KINDS[name])) == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_schemas_in_the_docs_are_current_and_hold_for_the_golden_files(name: str) -> None:
+    schema = json.loads((ROOT / "docs" / "schemas" / f"{name}.json").read_text())
+    assert schema == msgspec.json.schema(KINDS[name])
+    jsonschema.validate(json.loads((GOLDEN / f"{name}.json").read_text()), schema)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_unknown_field_a_missing_one_and_a_wrong_type_are_named(name: str, tmp_path: Path) -> None:
+    document = json.loads((GOLDEN / f"{name}.json").read_text())
+    wrong = tmp_path / "wrong.json"
+    field = next(key for key in document if key != "format_version")
+    for changed, message in (
+        ({**document, "surplus": 1}, "surplus"),
+        ({key: value for key, value in document.items() if key != field}, field),
+        ({**document, field: 3.5}, field),
+    ):
+        wrong.write_text(json.dumps(changed))
+        with pytest.raises(FormatError, match=rf"wrong\.json.*{message}"):
+            read_json(wrong, KINDS[name])
+
+
+@pytest.mark.parametrize("name", ["manifest", "profile"])
+def test_another_format_version_is_refused(name: str, tmp_path: Path) -> None:
+    document = json.loads((GOLDEN / f"{name}.json").read_text()) | {"format_version": 99}
+    (tmp_path / "new.json").write_text(json.dumps(document))
+    with pytest.raises(FormatError, match="format_version 99"):
+        read_json(tmp_path / "new.json", KINDS[name])
+
+
+def _manifest_with(tmp_path: Path, change) -> Path:
+    document = json.loads((GOLDEN / "manifest.json").read_text())
+    change(document)
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["files"][0].update(path="../outside"), "leaves the bundle"),
+        (lambda d: d["programs"][0].update(block=99), "block 99"),
+        (lambda d: d["programs"].append(d["programs"][0]), "same name"),
+        (lambda d: d["programs"][0]["memory"].update(arena_bytes=-1), "negative"),
+        (lambda d: d["partition"]["blocks"].pop(), "partition"),
+        (lambda d: d["files"].clear(), "missing"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(change, message: str, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=message):
+        read_json(_manifest_with(tmp_path, change), Manifest)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("arena_bytes", -5, "arena_bytes is negative"),
+        ("predicted_peak_bytes", 1, "its parts are"),
+        ("step_seconds_median", -1.0, "not a duration"),
+        ("measured_peak_bytes", None, "measured_peak_bytes is missing"),
+    ],
+)
+def test_a_profile_that_contradicts_itself_is_refused(field: str, value, message: str, tmp_path: Path) -> None:
+    document = json.loads((GOLDEN / "profile.json").read_text())
+    document["costs"][0][field] = value
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    with pytest.raises(FormatError, match=message):
+        read_json(tmp_path / "p.json", DeviceProfile)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+def test_what_is_no_document_is_one_line_with_the_file(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(FormatError, match=r"x\.json") as caught:
+        read_json(tmp_path / "x.json", Plan)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"gone\.json"):
+        read_json(tmp_path / "gone.json", Plan)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_blocks_with_a_gap_are_refused() -> None:
+    partition = Partition(blocks=(Block(index=1, first_unit=0, last_unit=1), Block(index=2, first_unit=3, last_unit=4)))
+    with pytest.raises(FormatError, match="block 2 must start at unit 2"):
+        partition.check(5)
+
+
+def test_update_metadata_survives_a_safetensors_header() -> None:
+    metadata = UpdateMetadata(
+        block=2, program="grow-block2", examples=640, steps=20, base_version="3-ab", loss_first=2.5, loss_last=1.25
+    )
+    assert UpdateMetadata.from_strings(metadata.to_strings(), "u.safetensors") == metadata
+    with pytest.raises(FormatError, match=r"u\.safetensors"):
+        UpdateMetadata.from_strings({}, "u.safetensors")
+    with pytest.raises(FormatError, match="metadata"):
+        UpdateMetadata.from_strings({"profl": '{"block": "two"}'}, "u.safetensors")

@@ -1,0 +1,158 @@
+"""The server's process ends at every point of a run, as by kill -9, and is resumed: no round is lost or doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_run import FakeEngine, initial_weights, run
+
+from device_profiles.errors import FormatError
+from server.run_state import RunFolder
+
+_KILLED = 9
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _without_waiting_for_the_disk() -> Iterator[None]:
+    # A process that is killed loses nothing that it wrote; only a machine that loses its power does.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+def _until(folder: Path, point: int) -> bool:
+    """Run in a process that ends at its `point`-th chance, without any clean-up; whether it got to its end."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            left = point
+
+            def tick() -> None:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    os._exit(_KILLED)
+
+            _tick_at_every_file_operation(tick)
+            run(folder, FakeEngine(tick=tick))
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, _KILLED), f"ended with {status}"
+    return status == 0
+
+
+def _tick_at_every_file_operation(tick: Any) -> None:
+    """Before and after every rename, removal and flush; only ever called in a process of its own."""
+
+    def around(function: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            tick()
+            result = function(*arguments, **options)
+            tick()
+            return result
+
+        return wrapped
+
+    Path.replace = around(Path.replace)  # type: ignore[method-assign]
+    Path.unlink = around(Path.unlink)  # type: ignore[method-assign]
+    os.fsync = around(os.fsync)
+
+
+def _told(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_bytes().splitlines()]
+    for line in lines:
+        del line["seconds"]
+    return lines
+
+
+def _weights(folder: Path) -> bytes:
+    (path,) = (folder / "weights").iterdir()
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(folder, FakeEngine())
+    assert [line["round"] for line in _told(folder)] == [1, 2, 3, 4, 5, 6]
+    return folder
+
+
+def _assert_same(folder: Path, undisturbed: Path) -> None:
+    assert _told(folder) == _told(undisturbed)
+    assert _weights(folder) == _weights(undisturbed)
+    state = RunFolder(folder).load()[0]
+    assert state.finished and state.steps == RunFolder(undisturbed).load()[0].steps
+
+
+def test_killed_at_every_point_and_resumed_it_is_the_undisturbed_run(undisturbed: Path, tmp_path: Path) -> None:
+    for point in range(1, 10_000):
+        folder = tmp_path / str(point)
+        folder.mkdir()
+        if _until(folder, point):
+            break
+        run(folder, FakeEngine())
+        _assert_same(folder, undisturbed)
+    assert point > 100, "the run has more points than these"
+
+
+@pytest.mark.parametrize("every", [45, 61, 83])
+def test_killed_again_and_again_it_still_ends_the_same(undisturbed: Path, tmp_path: Path, every: int) -> None:
+    kills = 0
+    while not _until(tmp_path, every):
+        kills += 1
+        assert kills < 100
+    assert kills >= 2
+    _assert_same(tmp_path, undisturbed)
+
+
+def test_a_resumed_run_keeps_the_shape_of_every_tensor(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine())
+    _, resumed = RunFolder(tmp_path).load()
+    assert {name: tensor.shape for name, tensor in resumed.items()} == {
+        name: tensor.shape for name, tensor in initial_weights().items()
+    }
+
+
+def test_a_finished_run_that_is_resumed_trains_nothing(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine())
+    engine = FakeEngine()
+    state, _ = run(tmp_path, engine)
+    assert state.round == 6 and engine.calls == []
+
+
+def test_a_half_written_line_is_cut_off(undisturbed: Path, tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine())
+    with (tmp_path / "rounds.jsonl").open("ab") as lines:
+        lines.write(b'{"round":7,"sta')
+    RunFolder(tmp_path).load()
+    _assert_same(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "weights" / "000006.safetensors").write_bytes(b"x"), "000006.safetensors"),
+        (lambda folder: (folder / "weights" / "000006.safetensors").unlink(), "000006.safetensors"),
+        (lambda folder: (folder / "rounds.jsonl").write_bytes(b"{}\n"), "rounds.jsonl: shorter"),
+        (lambda folder: (folder / "rounds.jsonl").unlink(), "rounds.jsonl: shorter"),
+        (lambda folder: (folder / "state.json").write_bytes(b'{"round":'), "state.json"),
+    ],
+)
+def test_a_damaged_state_is_refused_by_the_name_of_its_file(damage: Any, message: str, tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine())
+    damage(tmp_path)
+    with pytest.raises(FormatError, match=message):
+        RunFolder(tmp_path).load()

@@ -1,0 +1,143 @@
+"""The growing schedule: what is trained when, and clients that fail."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_run import MANIFEST, FakeEngine, initial_weights, run
+
+from device_profiles.errors import ExecutionError
+from server.aggregation import ReceivedUpdate
+from server.engines.engine import Result, Task
+from server.run_state import RunFolder
+
+Answer = ReceivedUpdate | Result
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "rounds.jsonl").read_bytes().splitlines()]
+
+
+def _dead(task: Task) -> Result:
+    return Result(client=task.client, status="killed at its memory limit", seconds=0.1, oom_kills=1)
+
+
+def test_blocks_grow_front_to_back_and_every_tensor_of_the_model_is_trained(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    state, weights = run(tmp_path, engine)
+    assert [tasks[0].block for tasks in engine.calls] == [1, 1, 2, 2, 3, 3]
+    assert [(step.block, step.rounds, step.froze_because) for step in state.steps] == [
+        (block, 2, "round cap 2") for block in (1, 2, 3)
+    ]
+    start = initial_weights()
+    for spec in MANIFEST.model.tensors:
+        changed = not np.array_equal(weights[spec.name], start[spec.name])
+        assert changed == (not spec.name.endswith("num_batches_tracked")), spec.name
+
+
+def test_a_frozen_block_does_not_change_any_more(tmp_path: Path) -> None:
+    after: dict[int, np.ndarray] = {}
+
+    def remember(call: int, task: Task, update: ReceivedUpdate) -> Answer:
+        from safetensors.numpy import load_file
+
+        after[task.block] = load_file(task.weights)["stage1.0.weight"]
+        return update
+
+    _, weights = run(tmp_path, FakeEngine(fate=remember))
+    np.testing.assert_array_equal(after[2], after[3])
+    np.testing.assert_array_equal(after[3], weights["stage1.0.weight"])
+
+
+def test_every_round_has_other_seeds_and_starts_from_the_last_average(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    run(tmp_path, engine)
+    assert len({tasks[0].seed for tasks in engine.calls}) == 6
+    assert len({tasks[0].base_version for tasks in engine.calls}) == 6
+
+
+def test_clients_without_the_memory_get_no_task(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    run(tmp_path, engine, holders=("a", "c"))
+    assert {task.client for tasks in engine.calls for task in tasks} == {"a", "c"}
+    assert _lines(tmp_path)[0]["participation"] == pytest.approx(2 / 3)
+
+
+def test_a_client_that_dies_is_reported_and_the_round_goes_on(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine(fate=lambda call, task, update: _dead(task) if task.client == "b" else update))
+    lines = _lines(tmp_path)
+    assert len(lines) == 6
+    for line in lines:
+        assert [c["status"] for c in line["clients"]] == ["ok", "killed at its memory limit", "ok"]
+        assert line["repeated"] == []
+
+
+def test_a_round_in_which_too_few_deliver_is_repeated_and_its_first_attempt_kept(tmp_path: Path) -> None:
+    engine = FakeEngine(fate=lambda call, task, update: _dead(task) if call == 1 and task.client != "a" else update)
+    run(tmp_path, engine)
+    first, *others = _lines(tmp_path)
+    assert [(c["client"], c["oom_kills"]) for c in first["repeated"]] == [("a", 0), ("b", 1), ("c", 1)]
+    assert all(c["status"] == "ok" for c in first["clients"])
+    assert all(line["repeated"] == [] for line in others) and len(engine.calls) == 7
+    assert engine.calls[0][0].seed != engine.calls[1][0].seed
+    assert engine.calls[0][0].base_version == engine.calls[1][0].base_version
+
+
+def test_when_nobody_delivers_the_run_stops_saved_and_can_be_resumed(tmp_path: Path) -> None:
+    stopped = FakeEngine(fate=lambda call, task, update: _dead(task) if call >= 3 else update)
+    with pytest.raises(ExecutionError, match=r"in 3 attempts .*a: killed at its memory limit.*--resume"):
+        run(tmp_path, stopped)
+    assert RunFolder(tmp_path).load()[0].round == 2
+    state, _ = run(tmp_path, FakeEngine())
+    assert state.finished
+    assert [line["round"] for line in _lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_too_small_a_fleet_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    with pytest.raises(ExecutionError, match="block 1: 1 clients hold its promise, min_clients is 2"):
+        run(tmp_path, engine, holders=("a",))
+    assert engine.calls == []
+
+
+def test_a_poisoned_update_stays_out_of_the_average_and_is_named(tmp_path: Path) -> None:
+    def poison(call: int, task: Task, update: ReceivedUpdate) -> Answer:
+        if task.client != "b":
+            return update
+        name = next(iter(update.tensors))
+        return ReceivedUpdate(
+            client="b",
+            metadata=update.metadata,
+            tensors={**update.tensors, name: update.tensors[name] * np.float32("nan")},
+        )
+
+    _, weights = run(tmp_path / "poisoned", FakeEngine(fate=poison))
+    _, without = run(
+        tmp_path / "without", FakeEngine(fate=lambda call, task, update: _dead(task) if task.client == "b" else update)
+    )
+    assert all("not finite" in line["rejected"]["b"] for line in _lines(tmp_path / "poisoned"))
+    for name, tensor in weights.items():
+        np.testing.assert_array_equal(tensor, without[name])
+
+
+def test_an_update_from_older_weights_is_rejected(tmp_path: Path) -> None:
+    def stale(call: int, task: Task, update: ReceivedUpdate) -> Answer:
+        if task.client != "c":
+            return update
+        return ReceivedUpdate(
+            client="c",
+            metadata=msgspec.structs.replace(update.metadata, base_version="0-older"),
+            tensors=update.tensors,
+        )
+
+    run(tmp_path, FakeEngine(fate=stale))
+    assert all(line["rejected"]["c"].startswith("started from weights 0-older") for line in _lines(tmp_path))

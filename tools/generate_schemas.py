@@ -1,0 +1,24 @@
+"""Write the JSON Schemas of the vocabulary to docs/schemas: `python tools/generate_schemas.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from device_profiles.bundle import Manifest
+from device_profiles.plan import Plan
+from device_profiles.profile import DeviceProfile
+
+
+def main() -> None:
+    """Write one file for each document."""
+    folder = Path(__file__).resolve().parents[1] / "docs" / "schemas"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, kind in (("manifest", Manifest), ("profile", DeviceProfile), ("plan", Plan)):
+        (folder / f"{name}.json").write_text(json.dumps(msgspec.json.schema(kind), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
