@@ -86,7 +86,8 @@ def test_the_learning_rate_and_the_users_weights_matter(cnn_bundle: Path, tmp_pa
 
 def test_evaluation_improves_with_training_and_counts_the_held_out_fifth(cnn_bundle: Path, tmp_path: Path) -> None:
     update = tmp_path / "update.safetensors"
-    _train(cnn_bundle, 1, "--epochs", 4, "--lr", 0.02, "-o", update)
+    # Ten calm epochs: running statistics of batches of 8 are noisy, and the bounds below hold for any seed.
+    _train(cnn_bundle, 1, "--epochs", 10, "--lr", 0.01, "-o", update)
     arguments = ["eval", cnn_bundle, "--block", 1, "--data", "digits", "--json"]
     before = profl_edge(*arguments, guarded=True).report()
     after = profl_edge(*arguments, "--weights", update, guarded=True).report()
