@@ -83,18 +83,3 @@ class StepGraph:
     ) -> None:
         """Append one operation."""
         self.operations.append(Operation(operator, arguments, outputs))
-
-
-IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {
-    "conv2d_input_grad": ((0, 2),),
-    "conv2d_frozen": ((0, 8),),
-    "batch_norm_train": ((0, 7),),
-    "batch_norm_apply": ((0, 5), (0, 0)),
-    "batch_norm_backward": ((1, 0), (1, 6), (0, 1), (0, 0)),
-    "batch_norm_frozen": ((0, 6), (0, 0)),
-    "relu": ((0, 0),),
-    "relu_backward": ((0, 0), (0, 1)),
-    "add": ((0, 0), (0, 1)),
-    "cross_entropy": ((1, 0),),
-}
-"""Per operator, pairs (output, argument): that output may overwrite that argument when nothing reads it later."""

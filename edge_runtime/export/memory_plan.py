@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from device_profiles.errors import ExecutionError
-from edge_runtime.export.graph import EXTERNAL_ROLES, IN_PLACE, PERSISTENT_ROLES, StepGraph, Value
+from edge_runtime.export.graph import EXTERNAL_ROLES, PERSISTENT_ROLES, StepGraph, Value
+from edge_runtime.export.operators import IN_PLACE
 
 ALIGNMENT_BYTES = 64
 """A cache line, and the widest vector of the kernels."""
