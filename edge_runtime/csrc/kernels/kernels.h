@@ -1,8 +1,8 @@
 // Every operator of the `profl` namespace. A stack is the arguments and then the outputs, as each kernel
 // reads them and `edge_runtime/export/layers.py` writes them. The `_sgd` kernels are their namesakes and `sgd` in one:
-//   conv2d_weight_grad_sgd: grad, x, stride, padding, dilation, groups, weight, rate, momentum buffer or none, momentum,
-//                           weight decay; weight, momentum buffer or none
-//   linear_weight_grad_sgd: grad, x, weight, rate, momentum buffer or none, momentum, weight decay; as above
+//   conv2d_weight_grad_sgd: grad, x, stride, padding, dilation, groups, then
+//   linear_weight_grad_sgd: grad, x, then
+//     weight, rate, momentum buffer or none, momentum, weight decay; weight, momentum buffer or none
 #pragma once
 
 #include "kernels/stack.h"
