@@ -12,7 +12,7 @@ from edge_runtime.device.engine import Engine
 from edge_runtime.device.progress import ProgressLine
 from edge_runtime.device.report import StepReport, StepTimes
 
-_LEARNING_RATE = 0.01
+LEARNING_RATE = 0.01
 _GOLDEN = 0.6180339887498949
 
 
@@ -24,8 +24,8 @@ def bench(bundle_path: Path, *, block: int, steps: int, warmup_steps: int, threa
     if engine.labels is None or not engine.images.size:
         raise FormatError(f"{bundle_path}: program {program.name} takes no images or no labels")
     engine.load_weights()
-    engine.set_learning_rate(_LEARNING_RATE)
-    _fill(engine.images)
+    engine.set_learning_rate(LEARNING_RATE)
+    fill(engine.images)
     engine.labels[...] = np.arange(engine.labels.size) % bundle.manifest.model.classes
     times = StepTimes()
     losses = []
@@ -40,7 +40,7 @@ def bench(bundle_path: Path, *, block: int, steps: int, warmup_steps: int, threa
     return times.report(engine, steps=steps, examples=program.batch, loss_first=losses[0], loss_last=losses[-1])
 
 
-def _fill(images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
+def fill(images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
     """Even values in [-1, 1), image by image so that no second batch lives beside the staging buffer."""
     positions = np.arange(images[0].size, dtype=np.float64)
     for number, image in enumerate(images):

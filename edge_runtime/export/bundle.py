@@ -64,7 +64,7 @@ def export_bundle(
     """
     _check_output(output)
     torch.manual_seed(seed)
-    module = _create(model, width=width, classes=classes, input_shape=input_shape)
+    module = create_model(model, width=width, classes=classes, input_shape=input_shape)
     source = BlockModel.of(module, name=model, batch=batch, input_shape=input_shape, classes=classes)
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     count = len(cut_into.blocks)
@@ -126,7 +126,8 @@ def initial_weights(module: nn.Module, source: BlockModel, partition: Partition)
     return weights
 
 
-def _create(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+def create_model(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+    """A built-in model by its name, or what `package.module:factory` returns; raises UsageError."""
     if ":" not in model:
         return models.create(model, width=width, classes=classes, input_channels=input_shape[0])
     if width is not None:
