@@ -92,9 +92,12 @@ def _last_reads(graph: StepGraph) -> dict[Value, int]:
 
 
 def storage_lifetimes(graph: StepGraph) -> dict[Value, tuple[int, int]]:
-    """First and last operation of every storage in the arena; state lives always, outputs to the end."""
+    """First and last operation of every storage in the arena.
+
+    State lives always, data from the begin, outputs to the end.
+    """
     end = len(graph.operations) - 1
-    lifetimes = {value: (0, end) for value in graph.state}
+    lifetimes = {value: (0, end) for value in graph.state} | {value: (0, 0) for value in graph.data}
     for position, operation in enumerate(graph.operations):
         for value in [*operation.reads, *operation.writes]:
             root = value.root

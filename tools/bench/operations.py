@@ -14,9 +14,11 @@ PRODUCTS = {
     "conv2d_frozen": (None, 1),
     "conv2d_input_grad": (0, 1),
     "conv2d_weight_grad": (0, None),
+    "conv2d_weight_grad_sgd": (0, None),
     "linear": (None, 1),
     "linear_input_grad": (0, 1),
     "linear_weight_grad": (0, None),
+    "linear_weight_grad_sgd": (0, None),
 }
 """Operators whose work is a matrix product; everything else is element by element, and counted as nothing."""
 

@@ -21,7 +21,8 @@ from device_profiles.files import read_json
 from edge_runtime.device.bench import LEARNING_RATE, fill
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined
 from edge_runtime.export.bundle import create_model
-from edge_runtime.export.programs import BlockModel, build_programs
+from edge_runtime.export.programs import BlockModel
+from edge_runtime.export.train_step import StepVariant, build_train_step
 from tools.bench.operations import floating_point_operations
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,9 +124,17 @@ class Workload:
         (folder / "block.py").write_text(_source_code(graphs))
         torch.save({name: tensor.detach().clone() for name, tensor in graphs.tensors.items()}, folder / "tensors.pt")
         self._write_batch(folder)
-        programs = build_programs(self._source, partition, blocks=(index,), optimizer=optimizer)
-        step = next(graph for program, graph, _ in programs if program.purpose == "grow")
         block = partition.blocks[index - 1]
+        step = build_train_step(
+            prefix=self._source.cut.units[: block.first_unit],
+            active=self._source.cut.units[block.first_unit : block.last_unit + 1],
+            stand_ins=self._source.stand_ins(partition, index),
+            head=self._source.cut.head,
+            shapes=self._source.cut.shapes,
+            tensor_shapes=self._source.tensor_shapes(partition),
+            optimizer=optimizer,
+            variant=StepVariant(),
+        )
         return BlockWork(
             index=index,
             units=f"{block.first_unit}-{block.last_unit}",

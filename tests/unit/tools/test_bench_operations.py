@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="a step is built from a PyTorch module")
 
 from device_profiles.bundle import Optimizer
 from edge_runtime.export import models
-from edge_runtime.export.programs import BlockModel, build_programs
+from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
 from edge_runtime.export.units import partition_of
 from tools.bench.operations import PRODUCTS, floating_point_operations
 
@@ -22,9 +22,8 @@ def test_a_step_of_the_small_network_counts_what_its_layers_multiply() -> None:
     module = models.create("cnn", width=4)
     source = BlockModel.of(module, name="cnn", batch=2, input_shape=(3, 32, 32), classes=10)
     partition = partition_of([(0, 0), (1, 1), (2, 2)], 3)
-    optimizer = Optimizer(name="sgd", momentum=0.9)
-    programs = build_programs(source, partition, blocks=(2,), optimizer=optimizer)
-    step = next(graph for program, graph, _ in programs if program.purpose == "grow")
+    choices = TrainingChoices(optimizer=Optimizer(name="sgd", momentum=0.9))
+    step = next(graph for _, graph, _ in build_programs(source, partition, blocks=(2,), choices=choices))
     stem = 2 * 2 * 32 * 32 * 4 * 3 * 9
     active = 2 * 2 * 16 * 16 * 8 * 4 * 9
     stand_in = 2 * 2 * 8 * 8 * 16 * 8 * 9

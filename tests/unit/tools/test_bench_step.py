@@ -70,7 +70,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         output=tmp_path / "results.json",
     )
     work = BlockWork(index=1, units="0-0", folder=tmp_path, operations=10, prefix_operations=0)
-    request = SimpleNamespace(input_shape=(3, 4, 4), batch=2, classes=2)
+    request = SimpleNamespace(input_shape=(3, 4, 4), batch=2, classes=2, export_options="")
     workload: Any = SimpleNamespace(
         block_count=1, bundle=tmp_path / "bundle", folder=tmp_path, request=request, block=lambda index: work
     )
