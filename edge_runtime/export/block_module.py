@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from device_profiles.contract import IMAGES_INPUT
+from device_profiles.contract import IMAGES_INPUT, LABELS_INPUT
 from device_profiles.model import Partition
 from edge_runtime.export.programs import BlockModel
 
@@ -73,20 +73,34 @@ def block_graphs(module: nn.Module, source: BlockModel, partition: Partition, in
 def joined(graphs: BlockGraphs) -> fx.GraphModule:
     """One module, images to logits, whose trainable parameters are exactly the ones that the step updates."""
     graph = fx.Graph()
-    x = graph.placeholder(IMAGES_INPUT)
+    graph.output(_join(graph, graphs, graph.placeholder(IMAGES_INPUT)))
+    return fx.GraphModule(_tensors(graphs), graph)
+
+
+def joined_with_loss(graphs: BlockGraphs) -> fx.GraphModule:
+    """The same with the loss behind it: (images, labels) to the mean cross-entropy."""
+    graph = fx.Graph()
+    images, labels = graph.placeholder(IMAGES_INPUT), graph.placeholder(LABELS_INPUT)
+    logits = _join(graph, graphs, images)
+    graph.output(graph.call_function(_aten.cross_entropy_loss.default, (logits, labels)))
+    return fx.GraphModule(_tensors(graphs), graph)
+
+
+def _join(graph: fx.Graph, graphs: BlockGraphs, x: fx.Node) -> fx.Node:
     for part in (graphs.prefix, graphs.trained):
         if part is not None:
-            inside = next(iter(part.nodes))
-            copied = graph.graph_copy(part, {inside: x})
-            assert isinstance(copied, fx.Node)
+            copied = graph.graph_copy(part, {next(iter(part.nodes)): x})
+            assert isinstance(copied, fx.Node)  # both end with one tensor
             x = copied
-    graph.output(x)
+    return x
+
+
+def _tensors(graphs: BlockGraphs) -> dict[str, torch.Tensor | nn.Parameter]:
     trained = graphs.trained_names()
-    tensors = {
+    return {
         name: nn.Parameter(value.detach(), requires_grad=name in trained) if isinstance(value, nn.Parameter) else value
         for name, value in graphs.tensors.items()
     }
-    return fx.GraphModule(tensors, graph)
 
 
 def _attributes(graph: fx.Graph) -> set[str]:

@@ -29,7 +29,8 @@ def rows(results: Results, threads: int) -> list[list[str]]:
 
 
 def _ratio(cell: Cell) -> str:
-    return f"{cell.ours_to_this:.2f} ({cell.ours_to_this_least:.2f}-{cell.ours_to_this_most:.2f})"
+    least, most = f"{cell.ours_to_this_least:.2f}", f"{cell.ours_to_this_most:.2f}"
+    return f"{cell.ours_to_this:.2f}" + (f" ({least}-{most})" if least != most else "")
 
 
 def summary(results: Results, threads: int) -> str:
@@ -81,7 +82,7 @@ def _machine(results: Results) -> str:
     options = f" ({settings.options})" if settings.options else ""
     return (
         f"{settings.model}{options}, batch {settings.batch}; {device.cpu_model}, {device.cpu_count} cores, "
-        f"{device.architecture}; {versions}; {pairs} pairs of {settings.steps} steps."
+        f"{device.architecture}; {versions}; pairs: {pairs}, timed steps in each process: {settings.steps}."
     )
 
 
