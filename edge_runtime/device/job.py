@@ -16,6 +16,7 @@ from device_profiles.bundle import Program
 from device_profiles.contract import LimitKind
 from device_profiles.errors import ExecutionError, FormatError
 from edge_runtime.device.bundle import Bundle
+from edge_runtime.device.optimizer import hyperparameters
 from edge_runtime.device.tensors import TensorFile
 
 Source = tuple[str, int, int]
@@ -27,16 +28,24 @@ Part = tuple[int, int, int, int] | tuple[int, bytes]
 NamedValue = tuple[str, str, str, tuple[int, ...], Source | None]
 """Name, role, type, shape, and where its bytes come from (None: it starts at zero or is filled by the training)."""
 
+ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int]]
+"""As `NamedValue`, and the instructions after which pages of a mapped tensor are given back."""
+
 
 class ProgramJob(TypedDict):
-    """One program; `memory` holds bytes: arena, frozen, workspace_per_thread, staging, and their total."""
+    """One program; `memory` holds bytes: arena, frozen, workspace_per_thread, staging, and their total.
+
+    A step is `batch // micro_batch` executions; `data` is the buffer in the arena that holds the examples of one.
+    """
 
     name: str
     path: str
     block: int
     batch: int
+    micro_batch: int
     prefix_instructions: int
-    inputs: list[NamedValue]
+    data: NamedValue | None
+    inputs: list[ProgramInput]
     tensors: list[NamedValue]
     memory: dict[str, int]
 
@@ -53,7 +62,7 @@ class DataJob(TypedDict):
 
 
 class Job(TypedDict):
-    """What `work` does not use keeps the values of `new_job`."""
+    """What `work` does not use keeps the values of `new_job`. `hyperparameters` are those of each execution of a step."""
 
     work: Literal["train", "bench", "eval", "base"]
     native: str
@@ -69,7 +78,7 @@ class Job(TypedDict):
     classes: int
     steps: int
     warmup_steps: int
-    learning_rate: float
+    hyperparameters: list[list[float]]
     seed: int
     output: str | None
     lock: tuple[str, int] | None
@@ -100,7 +109,7 @@ def new_job(work: Literal["train", "bench", "eval", "base"], program: ProgramJob
         classes=0,
         steps=0,
         warmup_steps=0,
-        learning_rate=0.0,
+        hyperparameters=[],
         seed=0,
         output=None,
         lock=None,
@@ -122,10 +131,19 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Path
     """
     sources = [TensorFile(path) for path in ([weights] if weights is not None else [])]
     sources.append(TensorFile(bundle.weights_path()))
-    inputs: list[NamedValue] = [
-        (i.name, i.role, i.dtype, i.shape, _source(sources, i.name, i.dtype, i.shape) if i.role == "frozen" else None)
+    inputs: list[ProgramInput] = [
+        (
+            i.name,
+            i.role,
+            i.dtype,
+            i.shape,
+            _source(sources, i.name, i.dtype, i.shape) if i.role == "frozen" else None,
+            list(i.released_after),
+        )
         for i in program.inputs
+        if i.role != "data"
     ]
+    data = next(((i.name, i.role, i.dtype, i.shape, None) for i in program.inputs if i.role == "data"), None)
     tensors: list[NamedValue] = [
         (
             t.name,
@@ -142,7 +160,9 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Path
         path=os.path.abspath(bundle.program_path(program)),
         block=program.block,
         batch=program.batch,
+        micro_batch=program.micro_batch,
         prefix_instructions=program.prefix_instructions,
+        data=data,
         inputs=inputs,
         tensors=tensors,
         memory={
@@ -153,6 +173,14 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Path
             "total": memory.total_bytes(threads),
         },
     )
+
+
+def step_hyperparameters(program: Program, learning_rate: float) -> list[list[float]]:
+    """Hyperparameters for each execution of a step."""
+    if program.optimizer is None:
+        return []
+    count = program.batch // program.micro_batch
+    return [hyperparameters(program.optimizer, learning_rate, position, count) for position in range(count)]
 
 
 def _source(sources: Sequence[TensorFile], name: str, dtype: str, shape: tuple[int, ...]) -> Source:

@@ -16,7 +16,7 @@ from device_profiles.errors import FormatError
 
 _LENGTH_BYTES = 8
 _HEADER_LIMIT_BYTES = 100_000_000
-_DTYPES = {"F32": ("float32", 4), "I64": ("int64", 8)}
+_DTYPES = {"F32": ("float32", 4), "BF16": ("bfloat16", 2), "I64": ("int64", 8)}
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,7 +96,7 @@ def _check_entries(entries: dict[str, _Entry], data_bytes: int, path: Path) -> N
     expected = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         if entry.dtype not in _DTYPES:
-            raise FormatError(f"{path}: tensor '{name}' has type {entry.dtype}; only F32 and I64 are known here")
+            raise FormatError(f"{path}: tensor '{name}' has type {entry.dtype}; only F32, BF16 and I64 are known here")
         count = 1
         for extent in entry.shape:
             if extent < 0:

@@ -15,7 +15,7 @@ from device_profiles.errors import DataError, UsageError
 from edge_runtime.device.bundle import Bundle, open_bundle
 from edge_runtime.device.checkpoint import Settings, checkpoint_path, load_checkpoint
 from edge_runtime.device.data import PixelSource, open_data
-from edge_runtime.device.job import DataJob, Job, new_job, program_job
+from edge_runtime.device.job import DataJob, Job, new_job, program_job, step_hyperparameters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     job["limit_bytes"] = request.limit_bytes
     job["data"] = data_job(data)
     job["steps"] = _step_count(request, per_epoch)
-    job["learning_rate"] = request.learning_rate
+    job["hyperparameters"] = step_hyperparameters(program, request.learning_rate)
     job["seed"] = request.seed
     job["base_version"] = request.base_version
     job["checkpoint_every"] = request.checkpoint_every

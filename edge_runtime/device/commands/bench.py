@@ -8,6 +8,8 @@ import click
 
 from edge_runtime.device.commands.options import bundle_argument, json_option, thread_count, threads_option
 
+_LEARNING_RATE = 0.01
+
 
 @click.command(epilog="Example: profl-edge bench BUNDLE --block 2 --steps 20 --threads 1 --json")
 @bundle_argument
@@ -20,7 +22,7 @@ def bench(bundle: Path, block: int, steps: int, warmup_steps: int, threads: int 
     """Time and memory of training steps of one block, on synthetic data."""
     from edge_runtime.device import launch
     from edge_runtime.device.bundle import open_bundle
-    from edge_runtime.device.job import new_job, program_job
+    from edge_runtime.device.job import new_job, program_job, step_hyperparameters
 
     opened = open_bundle(bundle)
     count = thread_count(threads)
@@ -28,4 +30,5 @@ def bench(bundle: Path, block: int, steps: int, warmup_steps: int, threads: int 
     job = new_job("bench", program_job(opened, program, threads=count), threads=count, json=as_json)
     job["classes"] = opened.manifest.model.classes
     job["steps"], job["warmup_steps"] = steps, warmup_steps
+    job["hyperparameters"] = step_hyperparameters(program, _LEARNING_RATE)
     launch.become(job)

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from edge_runtime.device.job import Job
 
-_LEARNING_RATE = 0.01
-
-
 def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
     """Train on one batch that repeats; steps of the warm-up are made, but not timed."""
     program = job["program"]
@@ -26,19 +23,22 @@ def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
     times = StepTimes()
     engine.promise(times.rehearse)
     engine.load_tensors()
-    engine.set_learning_rate(_LEARNING_RATE)
     for position in range(len(engine.labels)):
         engine.labels[position] = position % job["classes"]
     losses: list[float] = []
     line = ProgressLine(job["steps"])
     for step in range(-job["warmup_steps"], job["steps"]):
-        native.fill_evenly(engine.data)
-        seconds = engine.execute()
-        loss = engine.output()[()]
+        loss = total = prefix = 0.0
+        for hyperparameters in job["hyperparameters"]:
+            native.fill_evenly(engine.data)
+            engine.set_hyperparameters(hyperparameters)
+            seconds = engine.execute()
+            loss += engine.output()[()]
+            total, prefix = total + seconds[0], prefix + seconds[1]
         losses = [*losses[:1], loss]
         if step >= 0:
-            times.add(*seconds)
-            line.update(step + 1, f"{seconds[0]:.3f} s")
+            times.add(total, prefix)
+            line.update(step + 1, f"{total:.3f} s")
     line.close()
     report = step_report(
         native,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edge_runtime.device.job import ProgramJob, Source
 
-_FORMATS = {"float32": ("f", 4), "int64": ("q", 8)}
+_FORMATS = {"float32": ("f", 4), "int64": ("q", 8), "bfloat16": ("H", 2)}
 _OUT_OF_MEMORY = ("no memory", "allocate memory", "out of memory", "memoryallocationfailed")
 
 
@@ -23,8 +23,9 @@ class Engine:
     """A program of a bundle. Call `promise`, then `load_tensors`, before the first `execute`.
 
     Attributes:
-        data: the batch, float32 in the shape of the program's data input; fill it before `execute`.
-        labels: int64, one for each example; None where the program takes no labels.
+        data: the examples of one execution, float32 in the arena; fill it before every `execute`, which may overwrite it.
+        labels: int64, one for each of these examples; None where the program takes no labels.
+        executions: how many make up one step.
         base_bytes: resident memory when everything is ready and nothing of the arena, the weights, the tile buffers
             and the batch was touched; from `promise`.
         predicted_bytes: `base_bytes` and all of those.
@@ -41,7 +42,8 @@ class Engine:
         self._promise()
         self.data: memoryview | None = None
         self.labels: memoryview | None = None
-        self._learning_rate: memoryview | None = None
+        self.executions = program["batch"] // program["micro_batch"]
+        self._hyperparameters: memoryview | None = None
         self._files: dict[str, tuple[int, mmap.mmap | None]] = {}
         try:
             self._native = native.Program(program["path"], threads, program["prefix_instructions"])
@@ -60,7 +62,7 @@ class Engine:
         """
         self._module.release_unused_pages()
         self._module.load_kernels()
-        self.set_learning_rate(0.0)
+        self.set_hyperparameters([0.0])
         rehearse()
         self.output()
         self.base_bytes = int(self._module.resident_bytes())
@@ -82,10 +84,11 @@ class Engine:
                 self._read_into(source, self._native.buffer_view(name), f"tensor '{name}' {list(shape)}")
         self._module.release_unused_pages()
 
-    def set_learning_rate(self, value: float) -> None:
-        """Learning rate of the following steps."""
-        if self._learning_rate is not None:
-            self._learning_rate[()] = value
+    def set_hyperparameters(self, values: list[float]) -> None:
+        """Hyperparameters of the following execution."""
+        if self._hyperparameters is not None:
+            for position, value in enumerate(values):
+                self._hyperparameters[position] = value
 
     def execute(self) -> tuple[float, float]:
         """Run the program once; returns seconds of all of it and of the frozen prefix. Raises ExecutionError."""
@@ -122,41 +125,48 @@ class Engine:
         path = self.program["path"]
         if self._native.input_count != len(inputs):
             raise FormatError(f"{path}: takes {self._native.input_count} inputs, the manifest lists {len(inputs)}")
-        for index, (name, role, dtype, shape, source) in enumerate(inputs):
+        for index, (name, role, dtype, shape, source, released_after) in enumerate(inputs):
             if source is not None:
-                view = self._mapped(source, dtype, shape)
+                self._native.set_input(index, self._mapped(source, dtype, shape))
+                if released_after:
+                    self._native.release_after(index, released_after, memoryview(self._mapping(source[0])))
+                continue
+            view = _zeros(dtype, shape)
+            if role == "label":
+                self.labels = view
+            elif role == "hyperparameter":
+                self._hyperparameters = view
             else:
-                view = _zeros(dtype, shape)
-                if role == "data":
-                    self.data = view
-                elif role == "label":
-                    self.labels = view
-                elif role == "hyperparameter":
-                    self._learning_rate = view
-                else:
-                    raise FormatError(f"{path}: input '{name}' is not known to this release")
+                raise FormatError(f"{path}: input '{name}' is not known to this release")
             self._native.set_input(index, view)
 
     def _check_buffers(self) -> None:
         path = self.program["path"]
-        listed = {name for name, *_ in self.program["tensors"]}
+        data = self.program["data"]
+        buffers = [*self.program["tensors"], *([data] if data is not None else [])]
+        listed = {name for name, *_ in buffers}
         held = set(self._native.buffer_names())
         if listed != held:
             names = ", ".join(sorted(listed ^ held)[:3])
             raise FormatError(f"{path}: its buffers and the manifest's tensors differ: {names}")
-        for name, _, dtype, shape, _ in self.program["tensors"]:
+        for name, _, dtype, shape, _ in buffers:
             view = self._native.buffer_view(name)
             if view.itemsize != _FORMATS[dtype][1] or view.shape != shape:
                 raise FormatError(f"{path}: buffer '{name}' is not what the manifest lists")
+        if data is not None:
+            self.data = self._native.buffer_view(data[0])
 
     def _mapped(self, source: Source, dtype: str, shape: tuple[int, ...]) -> memoryview:
         """The tensor as a read-only view of the mapped file: pages are loaded when touched."""
         path, offset, size = source
+        return memoryview(self._mapping(path))[offset : offset + size].cast(_FORMATS[dtype][0], shape)
+
+    def _mapping(self, path: str) -> mmap.mmap:
         file, mapped = self._open(path)
         if mapped is None:
             mapped = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
             self._files[path] = file, mapped
-        return memoryview(mapped)[offset : offset + size].cast("B").cast(_FORMATS[dtype][0], shape)
+        return mapped
 
     def _read_into(self, source: Source, view: memoryview, what: str) -> None:
         path, offset, size = source

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _ALIGNMENT_BYTES = 8
 _LENGTH_BYTES = 8
-_CODES = {"float32": "F32", "int64": "I64"}
-_ITEM_BYTES = {"F32": 4, "I64": 8}
+_CODES = {"float32": "F32", "bfloat16": "BF16", "int64": "I64"}
+_ITEM_BYTES = {"F32": 4, "BF16": 2, "I64": 8}
 
 
 class AtomicFile:

@@ -63,7 +63,6 @@ class _Training:
         self._engine.load_tensors()
         if job["state"]:
             self._engine.read_state(job["state"])
-        self._engine.set_learning_rate(job["learning_rate"])
         times = StepTimes()
         self._native.note_stop_signals()
         try:
@@ -106,10 +105,17 @@ class _Training:
 
     def _step(self, step: int, times: StepTimes) -> float:
         indices = self._batches.indices(step)
-        self._examples.fetch(indices, self._data)
-        self._examples.fetch_labels(indices, self._labels)
-        times.add(*self._engine.execute())
-        loss: float = self._engine.output()[()]
+        size = len(self._labels)
+        loss = total = prefix = 0.0
+        for position, hyperparameters in enumerate(self._job["hyperparameters"]):
+            part = indices[position * size : (position + 1) * size]
+            self._examples.fetch(part, self._data)
+            self._examples.fetch_labels(part, self._labels)
+            self._engine.set_hyperparameters(hyperparameters)
+            seconds = self._engine.execute()
+            loss += self._engine.output()[()]
+            total, prefix = total + seconds[0], prefix + seconds[1]
+        times.add(total, prefix)
         if loss - loss != 0:
             raise self._diverged(step + 1, f"the loss is {loss}")
         return loss
