@@ -15,6 +15,7 @@ from device_profiles.errors import DataError, UsageError
 from edge_runtime.device.bundle import Bundle, open_bundle
 from edge_runtime.device.checkpoint import Settings, checkpoint_path, load_checkpoint
 from edge_runtime.device.data import PixelSource, open_data
+from edge_runtime.device.data.source import extents
 from edge_runtime.device.job import DataJob, Job, new_job, program_job, step_hyperparameters
 
 
@@ -92,12 +93,11 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
 
 def data_job(data: PixelSource) -> DataJob:
     """Describe a data set for the training process; its files are inherited."""
-    image, model = ((shape[0], shape[1], shape[2]) for shape in (data.image_shape, data.input_shape))
     small = data.labels.max() <= np.iinfo(np.uint8).max
     return DataJob(
         origin=data.origin,
-        image_shape=image,
-        input_shape=model,
+        image_shape=extents(data.image_shape),
+        input_shape=extents(data.input_shape),
         parts=data.parts,
         labels=data.labels.astype(np.uint8 if small else np.int64).tobytes(),
         label_format="B" if small else "q",

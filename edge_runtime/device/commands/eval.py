@@ -48,6 +48,7 @@ def eval_command(
     count = thread_count(threads)
     described = program_job(opened, program, threads=count, weights=weights)
     job = new_job("eval", described, threads=count, json=as_json)
+    job["classes"] = manifest.model.classes
     job["data"] = data_job(source)
     job["examples"] = min(len(source), limit) if limit is not None else len(source)
     launch.become(job)

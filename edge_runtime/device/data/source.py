@@ -98,12 +98,18 @@ class PixelSource:
         if self._images is None:
             from edge_runtime.device import _native
 
-            self._images = _native.Images(self.image_shape, self.input_shape)
+            self._images = _native.Images(*(extents(shape) for shape in (self.image_shape, self.input_shape)))
             for part in self.parts:
                 (self._images.add_at if len(part) == 2 else self._images.add)(*part)
         failed = self._images.fetch([int(index) for index in indices], out_images)
         if failed >= 0:
             raise DataError(f"{self.origin}: ends inside image {failed}")
+
+
+def extents(shape: Shape) -> tuple[int, int, int]:
+    """Channels, height and width."""
+    channels, height, width = shape
+    return channels, height, width
 
 
 def check_fits(pixels: Pixels, input_shape: Shape, spec: str) -> None:

@@ -60,7 +60,8 @@ class Examples:
 
     def __init__(self, native: Any, data: DataJob) -> None:
         self._origin = data["origin"]
-        self._labels = memoryview(data["labels"]).cast(data["label_format"])
+        label_format: Any = data["label_format"]
+        self._labels: memoryview[Any] = memoryview(data["labels"]).cast(label_format)
         channels, height, width = data["input_shape"]
         self._image_bytes = 4 * channels * height * width
         self._images = native.Images(data["image_shape"], data["input_shape"])
@@ -78,7 +79,7 @@ class Examples:
         self.fetch([0], memoryview(bytearray(self._image_bytes)).cast("f"))
         self.label(0)
 
-    def fetch(self, indices: list[int], batch: memoryview) -> None:
+    def fetch(self, indices: list[int], batch: memoryview[Any]) -> None:
         """Fill the first rows of `batch` with scaled images. Raises DataError where the file ends early."""
         failed = self._images.fetch(indices, batch)
         if failed >= 0:
@@ -88,7 +89,7 @@ class Examples:
         """Label of an example."""
         return int(self._labels[index])
 
-    def fetch_labels(self, indices: list[int], labels: memoryview) -> None:
+    def fetch_labels(self, indices: list[int], labels: memoryview[Any]) -> None:
         """Fill the first of `labels`."""
         for position, index in enumerate(indices):
             labels[position] = self._labels[index]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from edge_runtime.device.job import Job
 
+
 def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
     """Train on one batch that repeats; steps of the warm-up are made, but not timed."""
     program = job["program"]

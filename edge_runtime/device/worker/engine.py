@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edge_runtime.device.job import ProgramJob, Source
 
-_FORMATS = {"float32": ("f", 4), "int64": ("q", 8), "bfloat16": ("H", 2)}
+_FORMATS: dict[str, tuple[Any, int]] = {"float32": ("f", 4), "int64": ("q", 8), "bfloat16": ("H", 2)}
 _OUT_OF_MEMORY = ("no memory", "allocate memory", "out of memory", "memoryallocationfailed")
 
 
@@ -23,7 +23,8 @@ class Engine:
     """A program of a bundle. Call `promise`, then `load_tensors`, before the first `execute`.
 
     Attributes:
-        data: the examples of one execution, float32 in the arena; fill it before every `execute`, which may overwrite it.
+        data: the examples of one execution, float32 in the arena; fill it before every `execute`, which may
+            overwrite it.
         labels: int64, one for each of these examples; None where the program takes no labels.
         executions: how many make up one step.
         base_bytes: resident memory when everything is ready and nothing of the arena, the weights, the tile buffers
@@ -40,10 +41,10 @@ class Engine:
         native.release_unused_pages()
         self.base_bytes = int(native.resident_bytes())
         self._promise()
-        self.data: memoryview | None = None
-        self.labels: memoryview | None = None
+        self.data: memoryview[Any] | None = None
+        self.labels: memoryview[Any] | None = None
         self.executions = program["batch"] // program["micro_batch"]
-        self._hyperparameters: memoryview | None = None
+        self._hyperparameters: memoryview[Any] | None = None
         self._files: dict[str, tuple[int, mmap.mmap | None]] = {}
         try:
             self._native = native.Program(program["path"], threads, program["prefix_instructions"])
@@ -98,12 +99,12 @@ class Engine:
             raise self._translated(error) from None
         return total, prefix
 
-    def output(self) -> memoryview:
+    def output(self) -> memoryview[Any]:
         """The first output, valid until the next `execute`: the loss, the logits, or the features."""
-        view: memoryview = self._native.output_view(0)
+        view: memoryview[Any] = self._native.output_view(0)
         return view
 
-    def trained_tensors(self) -> list[tuple[str, str, memoryview]]:
+    def trained_tensors(self) -> list[tuple[str, str, memoryview[Any]]]:
         """Name, type and view of parameters and running statistics: what an update carries."""
         return [
             (name, dtype, self._native.buffer_view(name))
@@ -111,7 +112,7 @@ class Engine:
             if role != "optimizer_state"
         ]
 
-    def state_tensors(self) -> list[tuple[str, str, memoryview]]:
+    def state_tensors(self) -> list[tuple[str, str, memoryview[Any]]]:
         """Name, type and view of every mutable buffer: what a checkpoint carries."""
         return [(name, dtype, self._native.buffer_view(name)) for name, _, dtype, _, _ in self.program["tensors"]]
 
@@ -156,10 +157,11 @@ class Engine:
         if data is not None:
             self.data = self._native.buffer_view(data[0])
 
-    def _mapped(self, source: Source, dtype: str, shape: tuple[int, ...]) -> memoryview:
+    def _mapped(self, source: Source, dtype: str, shape: tuple[int, ...]) -> memoryview[Any]:
         """The tensor as a read-only view of the mapped file: pages are loaded when touched."""
         path, offset, size = source
-        return memoryview(self._mapping(path))[offset : offset + size].cast(_FORMATS[dtype][0], shape)
+        view: memoryview[Any] = memoryview(self._mapping(path))[offset : offset + size]
+        return view.cast(_FORMATS[dtype][0], shape)
 
     def _mapping(self, path: str) -> mmap.mmap:
         file, mapped = self._open(path)
@@ -168,7 +170,7 @@ class Engine:
             self._files[path] = file, mapped
         return mapped
 
-    def _read_into(self, source: Source, view: memoryview, what: str) -> None:
+    def _read_into(self, source: Source, view: memoryview[Any], what: str) -> None:
         path, offset, size = source
         if size == 0:
             return
@@ -202,9 +204,10 @@ class Engine:
         return ExecutionError(f"{name}: {text}")
 
 
-def _zeros(dtype: str, shape: tuple[int, ...]) -> memoryview:
+def _zeros(dtype: str, shape: tuple[int, ...]) -> memoryview[Any]:
     code, item_bytes = _FORMATS[dtype]
     count = 1
     for extent in shape:
         count *= extent
-    return memoryview(bytearray(count * item_bytes)).cast(code, shape)
+    view: memoryview[Any] = memoryview(bytearray(count * item_bytes))
+    return view.cast(code, shape)

@@ -37,7 +37,7 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
         source.fetch(indices, engine.data)
         engine.execute()
         logits = engine.output()
-        classes = logits.shape[1]
+        classes = job["classes"]
         flat = logits.cast("B").cast("f")
         for row, index in enumerate(indices):
             hit, row_loss = score(flat[row * classes : (row + 1) * classes].tolist(), source.label(index))

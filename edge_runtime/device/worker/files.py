@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
+    from typing import Any
 
 _ALIGNMENT_BYTES = 8
 _LENGTH_BYTES = 8
@@ -30,7 +31,7 @@ class AtomicFile:
         self._file = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         return self
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | memoryview[Any]) -> None:
         """Append bytes."""
         rest = memoryview(data)
         while len(rest):
@@ -54,7 +55,7 @@ class AtomicFile:
 
 
 def write_tensors(
-    path: str, tensors: Sequence[tuple[str, str, memoryview]], metadata: Mapping[str, str] | None = None
+    path: str, tensors: Sequence[tuple[str, str, memoryview[Any]]], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write (name, dtype, contiguous view) as safetensors to `path`, whole or not at all.
 
@@ -70,7 +71,7 @@ def write_tensors(
     for name, dtype, view in ordered:
         header[name] = {
             "dtype": _CODES[dtype],
-            "shape": list(view.shape),
+            "shape": list(view.shape or ()),
             "data_offsets": [position, position + view.nbytes],
         }
         position += view.nbytes

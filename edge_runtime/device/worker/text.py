@@ -7,7 +7,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def json_text(value: object) -> str:
-    """`value` as JSON: None, truth values, finite numbers, strings, lists and tuples of such, dicts with string keys."""
+    """`value` as JSON: None, truth values, finite numbers, strings, lists and dicts of such."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -137,13 +137,11 @@ class _Training:
         assert path is not None  # _checkpoint_due and _save ask for an output, which has one
         state = self._engine.state_tensors()
         self._check_finite(state)
-        progress = json_text(
-            {"steps": self._steps_done, "loss_first": self._loss_first, "loss_last": self._loss_last}
-        )
+        progress = json_text({"steps": self._steps_done, "loss_first": self._loss_first, "loss_last": self._loss_last})
         metadata = f'{{"settings":{self._job["settings"]},"progress":{progress}}}'
         write_tensors(path, state, {"profl_checkpoint": metadata})
 
-    def _check_finite(self, tensors: list[tuple[str, str, memoryview]]) -> None:
+    def _check_finite(self, tensors: list[tuple[str, str, memoryview[Any]]]) -> None:
         """A loss is that of the step before: what the last update made of the tensors shows only in themselves."""
         for name, dtype, view in tensors:
             if dtype == "float32" and not self._native.is_finite(view):
