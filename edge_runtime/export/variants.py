@@ -11,7 +11,7 @@ from edge_runtime.export.memory_plan import ArenaPlan, plan_arena
 from edge_runtime.export.train_step import StepVariant
 
 _MOST_PARTS = 4
-"""Frozen layers run in at most so many parts: every part packs the weights again, and small ones do not fill threads."""
+"""Frozen layers run in at most so many parts: each one packs the weights again, and small ones do not fill threads."""
 _TOLERANCE = 1.002
 """A variant that does less work is taken when it costs no more than this times the smallest arena."""
 
