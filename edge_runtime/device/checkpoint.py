@@ -11,7 +11,7 @@ import msgspec
 
 from device_profiles.bundle import Program
 from device_profiles.errors import FormatError, UsageError
-from edge_runtime.device.job import Source
+from edge_runtime.device.job import CacheDType, Source
 from edge_runtime.device.tensors import TensorFile
 
 
@@ -28,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     weights: str | None
     base_version: str
     threads: int
+    cache_prefix: CacheDType | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -61,6 +61,20 @@ class DataJob(TypedDict):
     label_format: str
 
 
+CacheDType = Literal["float32", "float16", "int8"]
+
+
+class CacheJob(TypedDict):
+    """A cache of the frozen prefix's outputs, [channels, values] an example; `digest` is of all they depend on."""
+
+    path: str
+    digest: str
+    dtype: CacheDType
+    channels: int
+    values: int
+    program: ProgramJob
+
+
 class Job(TypedDict):
     """What `work` does not use keeps the values of `new_job`. `hyperparameters` are those of each execution of a step."""
 
@@ -74,6 +88,7 @@ class Job(TypedDict):
     limit_kind: LimitKind
     check_only: bool
     data: DataJob | None
+    cache: CacheJob | None
     examples: int
     classes: int
     steps: int
@@ -105,6 +120,7 @@ def new_job(work: Literal["train", "bench", "eval", "base"], program: ProgramJob
         limit_kind="none",
         check_only=False,
         data=None,
+        cache=None,
         examples=0,
         classes=0,
         steps=0,

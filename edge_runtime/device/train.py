@@ -16,7 +16,8 @@ from edge_runtime.device.bundle import Bundle, open_bundle
 from edge_runtime.device.checkpoint import Settings, checkpoint_path, load_checkpoint
 from edge_runtime.device.data import PixelSource, open_data
 from edge_runtime.device.data.source import extents
-from edge_runtime.device.job import DataJob, Job, new_job, program_job, step_hyperparameters
+from edge_runtime.device.job import CacheDType, DataJob, Job, new_job, program_job, step_hyperparameters
+from edge_runtime.device.prefix_cache import cache_job, cache_programs, default_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +38,8 @@ class TrainRequest:
     threads: int = 1
     checkpoint_every: int = 100
     resume: bool = False
+    cache_prefix: CacheDType | None = None
+    cache_folder: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +56,10 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     Raises a child of ProflError with one line for everything that is wrong with the files, the data or the options.
     """
     bundle = open_bundle(request.bundle)
-    program = bundle.program_for("grow", request.block)
+    if request.cache_prefix is None:
+        program = bundle.program_for("grow", request.block)
+    else:
+        features, program = cache_programs(bundle, request.block)
     model = bundle.manifest.model
     data = open_data(request.data, split="train", input_shape=model.input_shape)
     check_labels(data, model.classes)
@@ -65,6 +71,18 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
         )
     described = program_job(bundle, program, threads=request.threads, weights=request.weights)
     job = new_job("train", described, threads=request.threads, json=json)
+    if request.cache_prefix is not None:
+        job["cache"] = cache_job(
+            bundle,
+            features,
+            program,
+            data,
+            dtype=request.cache_prefix,
+            folder=request.cache_folder or default_folder(),
+            threads=request.threads,
+            weights=request.weights,
+            native=job["native"],
+        )
     job["limit_bytes"] = request.limit_bytes
     job["data"] = data_job(data)
     job["steps"] = _step_count(request, per_epoch)
@@ -144,4 +162,5 @@ def _settings(request: TrainRequest, bundle: Bundle, program: str, data: PixelSo
         weights=sha256_of(request.weights) if request.weights is not None else None,
         base_version=request.base_version,
         threads=request.threads,
+        cache_prefix=request.cache_prefix,
     )

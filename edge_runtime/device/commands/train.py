@@ -25,7 +25,7 @@ from edge_runtime.device.commands.options import (
 from edge_runtime.device.limit_mark import current_limit
 
 if TYPE_CHECKING:
-    from edge_runtime.device.job import Job
+    from edge_runtime.device.job import CacheDType, Job
     from edge_runtime.device.train import TrainRequest
 
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
@@ -52,8 +52,24 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
     "--checkpoint-every", type=click.IntRange(0), default=100, show_default=True, help="In steps; 0: when stopped."
 )
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint beside the output, if there is one.")
+@click.option("--cache-prefix", is_flag=True, help="Compute the frozen blocks once, and train from a file.")
+@click.option(
+    "--cache-prefix-dtype",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="How the file holds numbers; float32 is exact.",
+)
+@click.option("--cache-dir", "cache_folder", type=FILE, help="Folder of that file [default: the user's cache].")
 @json_option
-def train(bundle: Path, as_json: bool, threads: int | None, **options: Any) -> int:
+def train(
+    bundle: Path,
+    as_json: bool,
+    threads: int | None,
+    cache_prefix: bool,
+    cache_prefix_dtype: CacheDType,
+    **options: Any,
+) -> int:
     """Train one block of BUNDLE and write the update.
 
     Examples are shuffled from the seed and the epoch; those that do not fill a last batch are left out of the epoch.
@@ -64,7 +80,8 @@ def train(bundle: Path, as_json: bool, threads: int | None, **options: Any) -> i
     from edge_runtime.device.lock import exclusive
     from edge_runtime.device.train import TrainRequest
 
-    request = TrainRequest(bundle=bundle, threads=thread_count(threads), **options)
+    cached = cache_prefix_dtype if cache_prefix else None
+    request = TrainRequest(bundle=bundle, threads=thread_count(threads), cache_prefix=cached, **options)
     with exclusive(request.output) if request.output is not None else nullcontext() as lock:
         return _train(request, lock, as_json)
 

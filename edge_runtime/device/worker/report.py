@@ -66,7 +66,7 @@ def step_report(
 ) -> dict[str, object]:
     """What `train` and `bench` print with `--json`. Seconds are of this process; None where it made no step."""
     memory = engine.program["memory"]
-    defaults: dict[str, object] = {"interrupted": False, "resumed_from": 0, "output": None}
+    defaults: dict[str, object] = {"interrupted": False, "resumed_from": 0, "output": None, "cache_bytes": None}
     limits: dict[str, object] = {"limit_bytes": job["limit_bytes"], "limit_kind": job["limit_kind"]}
     return {
         "block": engine.program["block"],
@@ -105,6 +105,8 @@ def step_table(report: dict[str, Any]) -> str:
         lines.append(f"step           {report['step_seconds_median']:.4f} s (prefix {prefix:.4f} s)")
     lines.append(f"promised peak  {megabytes(report['predicted_peak_bytes'])}")
     lines.append(f"measured peak  {megabytes(report['measured_peak_bytes'])} (limit: {report['limit_kind']})")
+    if report["cache_bytes"] is not None:
+        lines.append(f"prefix cache   {megabytes(report['cache_bytes'])} on disk")
     if report["output"] is not None:
         lines.append(f"update         {report['output']}")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from device_profiles.errors import ExecutionError, FormatError
 from edge_runtime.device.worker.batches import Batches, Examples
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from edge_runtime.device.job import Job
+    from edge_runtime.device.worker.prefix_cache import PrefixCache
 
 _SIGINT = 2
 
@@ -44,16 +46,42 @@ class _Training:
         self._steps_done = job["done"]
         self._loss_first = job["loss_first"]
         self._loss_last = job["loss_last"]
+        native.note_stop_signals()
+        self._cache = self._open_cache()
         self._engine = Engine(native, program, threads=job["threads"], limit_bytes=job["limit_bytes"])
         if self._engine.labels is None or self._engine.data is None:
             raise FormatError(f"{program['path']}: takes no images or no labels")
         self._labels, self._data = self._engine.labels, self._engine.data
         self._engine.promise(self._rehearse)
 
+    def _open_cache(self) -> PrefixCache | None:
+        """Have the outputs of the frozen prefix computed, where the job wants them cached."""
+        self._cache_seconds = 0.0
+        self._filling_bytes = 0
+        if self._job["cache"] is None:
+            return None
+        from edge_runtime.device.worker.prefix_cache import PrefixCache
+
+        cache = PrefixCache(self._native, self._job["cache"], rows=len(self._examples))
+        if not cache.complete:
+            cache.check_space()
+            start = time.monotonic()
+            check_only = self._job["check_only"]
+            self._filling_bytes = cache.fill(self._native, self._job, self._examples, check_only=check_only)
+            self._cache_seconds = time.monotonic() - start
+        if cache.complete:
+            cache.share()
+        return cache
+
+    def _fetch(self, indices: list[int]) -> None:
+        source = self._cache if self._cache is not None else self._examples
+        source.fetch(indices, self._data)
+        self._examples.fetch_labels(indices, self._labels)
+
     def _rehearse(self) -> None:
         """Let the order and the reader take their memory now, so that the promise counts it in the base."""
         self._batches.indices(self._job["done"])
-        self._examples.rehearse()
+        (self._examples if self._cache is None else self._cache).rehearse()
         StepTimes().rehearse()
 
     def run(self) -> tuple[dict[str, object] | None, str, int]:
@@ -64,15 +92,12 @@ class _Training:
         if job["state"]:
             self._engine.read_state(job["state"])
         times = StepTimes()
-        self._native.note_stop_signals()
-        try:
-            self._loop(times)
-            signal = self._native.noted_signal()
-            interrupted = signal != 0 and self._steps_done < job["steps"]
-            if job["output"] is not None and self._loss_last is not None:
-                self._save(job["output"], interrupted)
-        finally:
-            self._native.end_on_stop_signals()
+        self._loop(times)
+        signal = self._native.noted_signal()
+        interrupted = signal != 0 and self._steps_done < job["steps"]
+        if job["output"] is not None and self._loss_last is not None:
+            self._save(job["output"], interrupted)
+        self._native.end_on_stop_signals()
         report = step_report(
             self._native,
             job,
@@ -85,7 +110,11 @@ class _Training:
             interrupted=interrupted,
             resumed_from=job["done"],
             output=None if interrupted else job["output"],
+            cache_bytes=self._cache.bytes if self._cache is not None else None,
+            cache_filled_examples=self._cache.filled if self._cache is not None else None,
+            cache_seconds=self._cache_seconds if self._cache is not None else None,
         )
+        report["predicted_peak_bytes"] = max(self._engine.predicted_bytes, self._filling_bytes)
         return report, step_table(report), 128 + _SIGINT if interrupted and signal == _SIGINT else 0
 
     def _loop(self, times: StepTimes) -> None:
@@ -109,8 +138,7 @@ class _Training:
         loss = total = prefix = 0.0
         for position, hyperparameters in enumerate(self._job["hyperparameters"]):
             part = indices[position * size : (position + 1) * size]
-            self._examples.fetch(part, self._data)
-            self._examples.fetch_labels(part, self._labels)
+            self._fetch(part)
             self._engine.set_hyperparameters(hyperparameters)
             seconds = self._engine.execute()
             loss += self._engine.output()[()]

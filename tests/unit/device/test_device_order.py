@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from edge_runtime.device import _native
 from edge_runtime.device.worker.batches import Batches, epoch_start
 
