@@ -18,7 +18,7 @@ from device_profiles.bundle import Manifest, Optimizer
 from device_profiles.contract import INITIAL_WEIGHTS_NAME, MANIFEST_NAME, WEIGHTS_FOLDER, program_name
 from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json
-from edge_runtime.device.bench import LEARNING_RATE, fill
+from edge_runtime.device import _native
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined
 from edge_runtime.export.bundle import create_model
 from edge_runtime.export.programs import BlockModel
@@ -27,6 +27,7 @@ from tools.bench.operations import floating_point_operations
 
 ROOT = Path(__file__).resolve().parents[2]
 _OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
+_LEARNING_RATE = 0.01  # that of `profl-edge bench`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,13 +178,13 @@ class Workload:
     def _write_batch(self, folder: Path) -> None:
         """The batch on which `profl-edge bench` trains."""
         images = np.empty((self.request.batch, *self.request.input_shape), np.float32)
-        fill(images)
+        _native.fill_evenly(images)
         np.save(folder / "images.npy", images)
         np.save(folder / "labels.npy", np.arange(self.request.batch) % self.request.classes)
 
 
 def _write_settings(folder: Path, graphs: BlockGraphs, optimizer: Optimizer) -> None:
-    options = {"lr": LEARNING_RATE, "weight_decay": optimizer.weight_decay}
+    options = {"lr": _LEARNING_RATE, "weight_decay": optimizer.weight_decay}
     if optimizer.name == "sgd":
         options["momentum"] = optimizer.momentum
     settings = {
