@@ -26,7 +26,7 @@ Part = tuple[int, int, int, int] | tuple[int, bytes]
 """Images of one file: its descriptor, then offset of the first, bytes between two and their number; or their offsets."""
 
 NamedValue = tuple[str, str, str, tuple[int, ...], Source | None]
-"""Name, role, type, shape, and where its bytes come from (None: it starts at zero or is filled by the training)."""
+"""Name, role, type, shape, and where its bytes come from (None: zeros, or what the training fills in)."""
 
 ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int]]
 """As `NamedValue`, and the instructions after which pages of a mapped tensor are given back."""
@@ -76,7 +76,7 @@ class CacheJob(TypedDict):
 
 
 class Job(TypedDict):
-    """What `work` does not use keeps the values of `new_job`. `hyperparameters` are those of each execution of a step."""
+    """What `work` does not use keeps the values of `new_job`; `hyperparameters` are of each execution of a step."""
 
     work: Literal["train", "bench", "eval", "base"]
     native: str
