@@ -124,9 +124,10 @@ def data_job(data: PixelSource) -> DataJob:
 def check_labels(data: PixelSource, classes: int) -> None:
     """Raise DataError, with the file, the value and its example, for a label outside [0, classes)."""
     for label in (min(data.labels), max(data.labels)):
+        where = f"{data.labels_origin}: label {label} (example {data.labels.index(label)})"
         if not 0 <= label < classes:
             raise DataError(
-                f"{data.labels_origin}: label {label} (example {data.labels.index(label)}) is outside 0..{classes - 1}; "
+                f"{where} is outside 0..{classes - 1}; "
                 f"export the model with --classes {max(data.classes, 1)} or correct the labels"
             )
 
