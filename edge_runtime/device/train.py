@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from device_profiles.errors import DataError, UsageError
 from edge_runtime.device.bundle import Bundle, open_bundle
@@ -111,24 +110,24 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
 
 def data_job(data: PixelSource) -> DataJob:
     """Describe a data set for the training process; its files are inherited."""
-    small = data.labels.max() <= np.iinfo(np.uint8).max
+    small = max(data.labels) < 256
     return DataJob(
         origin=data.origin,
         image_shape=extents(data.image_shape),
         input_shape=extents(data.input_shape),
         parts=data.parts,
-        labels=data.labels.astype(np.uint8 if small else np.int64).tobytes(),
+        labels=bytes(data.labels.tolist()) if small else data.labels.tobytes(),
         label_format="B" if small else "q",
     )
 
 
 def check_labels(data: PixelSource, classes: int) -> None:
     """Raise DataError, with the file, the value and its example, for a label outside [0, classes)."""
-    for position in (int(data.labels.argmin()), int(data.labels.argmax())):
-        label = int(data.labels[position])
+    for label in (min(data.labels), max(data.labels)):
+        where = f"{data.labels_origin}: label {label} (example {data.labels.index(label)})"
         if not 0 <= label < classes:
             raise DataError(
-                f"{data.labels_origin}: label {label} (example {position}) is outside 0..{classes - 1}; "
+                f"{where} is outside 0..{classes - 1}; "
                 f"export the model with --classes {max(data.classes, 1)} or correct the labels"
             )
 

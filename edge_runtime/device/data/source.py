@@ -1,25 +1,32 @@
-"""The seam between data formats and training: labels, and images on demand."""
+"""The seam between data formats and training: labels, and images on demand.
+
+Nothing here imports numpy: it would more than double what a command needs before it becomes the training process.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from device_profiles.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Labels = array[int]
+    """Of type 'q', which numpy takes as int64 without a copy."""
+    Offsets = range | array[int]
 
 Split = Literal["train", "test"]
 Shape = tuple[int, ...]
 Part = tuple[int, int, int, int] | tuple[int, bytes]
 """Images of one open file: its descriptor, then offset of the first, bytes between two and their number; or the offsets
 of all as int64 of this machine."""
-Labels = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
 HELD_OUT_EVERY = 5
 """Where a data set has no test part of its own, example i is held out when i % 5 == 4."""
 
@@ -36,7 +43,7 @@ class Pixels(Protocol):
     def parts(self) -> list[Part]:
         """Where the images lie, in open files that live as long as this."""
 
-    def read(self, index: int, out: Bytes) -> None:
+    def read(self, index: int, out: NDArray[np.uint8]) -> None:
         """Read image `index` into `out` (uint8, `shape`)."""
 
 
@@ -46,7 +53,7 @@ class RecordFile:
     def __init__(
         self,
         file: IO[bytes],
-        offsets: NDArray[np.int64],
+        offsets: Offsets,
         labels: Labels,
         *,
         shape: Shape,
@@ -59,20 +66,19 @@ class RecordFile:
         self.labels = labels
         self.labels_origin = labels_origin
         self.shape = shape
-        self.classes = int(labels.max()) + 1 if len(labels) else 0
+        self.classes = max(labels) + 1 if len(labels) else 0
 
     def parts(self) -> list[Part]:
         """Where the images lie; evenly spaced ones take no memory each."""
         file, offsets = self._file.fileno(), self._offsets
-        stride = int(offsets[1] - offsets[0]) if len(offsets) > 1 else 0
-        if len(offsets) and (np.diff(offsets) == stride).all():
-            return [(file, int(offsets[0]), stride, len(offsets))]
-        return [(file, offsets.astype(np.int64).tobytes())]
+        if isinstance(offsets, range):
+            return [(file, offsets.start, offsets.step, len(offsets))]
+        return [(file, offsets.tobytes())]
 
-    def read(self, index: int, out: Bytes) -> None:
+    def read(self, index: int, out: NDArray[np.uint8]) -> None:
         """Read image `index` into `out`; raises DataError where the file ends early."""
         view = out.reshape(-1).data
-        if os.preadv(self._file.fileno(), [view], int(self._offsets[index])) != len(view):
+        if os.preadv(self._file.fileno(), [view], self._offsets[index]) != len(view):
             raise DataError(f"{self.origin}: ends inside image {index}")
 
 
@@ -126,12 +132,10 @@ def check_fits(pixels: Pixels, input_shape: Shape, spec: str) -> None:
         raise DataError(f"--data {spec}: holds no example")
 
 
-def held_out(count: int, split: Split) -> NDArray[np.int64]:
+def held_out(count: int, split: Split) -> list[int]:
     """Indices of `split` of a data set without a test part of its own."""
-    every: NDArray[np.int64] = np.arange(count, dtype=np.int64)
-    test = every % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
-    chosen: NDArray[np.int64] = every[test] if split == "test" else every[~test]
-    return chosen
+    last = HELD_OUT_EVERY - 1
+    return [index for index in range(count) if (index % HELD_OUT_EVERY == last) == (split == "test")]
 
 
 def unpacked(pieces: Iterable[bytes]) -> IO[bytes]:
