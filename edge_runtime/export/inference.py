@@ -9,24 +9,25 @@ from edge_runtime.export.builder import StepBuilder, Values
 from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import Layer
 from edge_runtime.export.operators import emit_layer
+from edge_runtime.export.operators.activation import FUSED
 from edge_runtime.export.operators.convolution import frozen_conv2d
 
 
 def emit_frozen(builder: StepBuilder, layers: list[Layer], values: Values) -> Values:
-    """Emit layers in inference mode; a convolution takes the BatchNorm behind it into its epilogue.
+    """Emit layers in inference mode; a convolution takes the BatchNorm or activation behind it into its epilogue.
 
     Returns every activation by name, `values` included.
     """
     values = dict(values)
     readers = Counter(name for layer in layers for name in layer.inputs)
-    norms = {layer.inputs[0]: layer for layer in layers if layer.kind == "batch_norm"}
+    behind = {layer.inputs[0]: layer for layer in layers if _joins_convolution(layer)}
     waiting: dict[str, Layer] = {}
     with builder.inference():
         for layer in layers:
-            if layer.kind == "conv2d" and layer.output in norms and readers[layer.output] == 1:
-                # The convolution runs where its BatchNorm stood, when the residual is there as well.
+            if layer.kind == "conv2d" and layer.output in behind and readers[layer.output] == 1:
+                # The convolution runs where what it takes over stood, when a residual is there as well.
                 waiting[layer.output] = layer
-            elif layer.kind == "batch_norm" and layer.inputs[0] in waiting:
+            elif layer.inputs and layer.inputs[0] in waiting:
                 values[layer.output] = frozen_conv2d(builder, waiting.pop(layer.inputs[0]), layer, values)
             elif layer.kind == "conv2d":
                 values[layer.output] = frozen_conv2d(builder, layer, None, values)
@@ -59,3 +60,7 @@ def emit_prefix(
 def splits_by_example(layers: list[Layer], batch: int) -> bool:
     """Whether the layers may run on some examples of the batch: the first dimension stays that of the examples."""
     return bool(layers) and layers[-1].kind != "reshape" and all(layer.shape[:1] == (batch,) for layer in layers)
+
+
+def _joins_convolution(layer: Layer) -> bool:
+    return layer.kind == "batch_norm" or (layer.kind == "activation" and layer.attributes["activation"] in FUSED)

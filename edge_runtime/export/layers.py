@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,25 +34,40 @@ class CapturedNode:
     """One call of an operator in the captured graph.
 
     Attributes:
-        node: the call itself.
+        node: the call itself, or the part that is taken of its several results.
+        operator: the ATen operator's name, without its overload and without the underscore of one in place.
+        index: which of several results `node` is; None where there is one.
         arguments: its arguments by the schema's names, defaults filled in.
         module: dotted path of the module it comes from.
         state: `state_dict` name of every placeholder that stands for a tensor of the model.
+        parameters: those of them that are trained.
+        known: every activation there is by now.
         renamed: activations that are another one under a new name (identities).
     """
 
     node: torch.fx.Node
+    operator: str
+    index: int | None
     arguments: dict[str, Any]
     module: str
     state: dict[str, str]
+    parameters: frozenset[str]
+    known: Container[str]
     renamed: dict[str, str]
 
     def activation(self, name: str) -> str:
         """Name of the activation that argument `name` is; raises NotCovered where it is none."""
-        value = self.arguments[name]
-        if not isinstance(value, torch.fx.Node) or value.name in self.state:
+        return self._activation(self.arguments[name], name)
+
+    def activations(self, name: str) -> tuple[str, ...]:
+        """Names of the activations in the list that argument `name` is; raises NotCovered where one is none."""
+        return tuple(self._activation(value, name) for value in self.arguments[name])
+
+    def _activation(self, value: object, name: str) -> str:
+        found = self.renamed.get(value.name, value.name) if isinstance(value, torch.fx.Node) else None
+        if found is None or found not in self.known:
             raise NotCovered(f"its argument '{name}' is not an activation")
-        return self.renamed.get(value.name, value.name)
+        return found
 
     def tensor(self, name: str) -> str | None:
         """`state_dict` name of argument `name`, None where it is None; raises NotCovered for anything else."""
@@ -67,12 +83,23 @@ class CapturedNode:
         value = self.arguments.get(name)
         return isinstance(value, torch.fx.Node) and value.name in self.state
 
+    def is_parameter(self, name: str) -> bool:
+        """Whether argument `name` is a parameter of the model, which is trained."""
+        return self.is_tensor(name) and self.state[self.arguments[name].name] in self.parameters
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the tensor that argument `name` is."""
         value = self.arguments[name]
         if not isinstance(value, torch.fx.Node):
             raise NotCovered(f"its argument '{name}' is not a tensor")
         return tuple(value.meta["val"].shape)
+
+    @property
+    def part_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of all results of an operator with several."""
+        whole = self.node.args[0]
+        assert isinstance(whole, torch.fx.Node)
+        return tuple(tuple(part.shape) for part in whole.meta["val"])
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -41,6 +41,10 @@ class Arguments {
   Stack stack_;
 };
 
+// A sequence [N, C, L] is an image of height 1.
+inline int64_t height(const Tensor& t) { return t.dim() > 3 ? t.size(2) : 1; }
+inline int64_t width(const Tensor& t) { return t.size(t.dim() - 1); }
+
 // [N, C, rest...] of a tensor.
 struct Channels {
   int64_t batch, channels, inner;

@@ -86,9 +86,7 @@ def _attention(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         y = builder.new(layer.module, layer.shape)
         query, key, value = (sources[i] for i in attributes["sources"])
         # A second time the logarithms are there already; None leaves them as they are.
-        builder.graph.emit(
-            "attention", (query, key, value, mask, random, *settings), (y, None if again else log_sums)
-        )
+        builder.graph.emit("attention", (query, key, value, mask, random, *settings), (y, None if again else log_sums))
         again = True
         return y
 
