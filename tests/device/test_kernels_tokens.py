@@ -269,31 +269,3 @@ def test_views_made_real_and_their_gradients(name: str) -> None:
     to = _empty(*x.shape)
     _call("strided_copy_backward", np.asarray(gradient), tuple(view.stride()), view.storage_offset(), to)
     _close(to, d.grad)
-
-
-@pytest.mark.parametrize("dim", [0, 1, 2])
-def test_concatenation(dim: int) -> None:
-    parts = [_random(*[length if d == dim else 4 for d in range(3)]) for length in (1, 5, 2)]
-    expected = np.concatenate(parts, dim)
-    _call("concatenate", dim, *parts, y := _empty(*expected.shape))
-    np.testing.assert_array_equal(y, expected)
-
-
-@pytest.mark.parametrize(("first", "last"), [(1, 1), (0, 1), (2, 3), (3, 3), (0, 3)])
-def test_means_and_their_gradients(first: int, last: int) -> None:
-    x = _random(3, 4, 5, 1100)
-    d = _double(x, gradient=True)
-    expected = d.mean(tuple(range(first, last + 1)))
-    _call("mean", x, first, last, y := _empty(*expected.shape))
-    _close(y, expected)
-    gradient = np.asarray(_random(*expected.shape, seed=1))
-    expected.backward(_double(gradient))
-    _call("mean_backward", gradient, first, last, to := _empty(*x.shape))
-    _close(to, d.grad)
-
-
-def test_a_tensor_is_added_to_every_row() -> None:
-    x, row = _random(5, 6, 7), _random(6, 7, seed=1)
-    expected = x + row
-    _call("add_rows", x, row, x)
-    np.testing.assert_array_equal(x, expected)

@@ -1,5 +1,5 @@
 // Views made real: a dense copy of the elements that sizes, strides and an offset name (permute, slice, select, expand),
-// and its gradient; concatenation.
+// and its gradient.
 #include <algorithm>
 
 #include "kernels/kernels.h"
@@ -152,25 +152,6 @@ void strided_copy_backward(Context&, Stack stack) {
       add_run(from + in_dense + repeated_at + first * run.dense, run.dense, count, sums);
     }
     for (int64_t i = 0; i < count; ++i) to[in_viewed + (first + i) * run.viewed] = static_cast<float>(sums[i]);
-  });
-}
-
-void concatenate(Context&, Stack stack) {
-  const Arguments a(stack);
-  const size_t parts = stack.size() - 2;
-  const Tensor& whole = a.tensor(stack.size() - 1);
-  const ssize_t dim = a.integer(0);
-  int64_t outer = 1, inner = 1;
-  for (ssize_t d = 0; d < dim; ++d) outer *= whole.size(d);
-  for (ssize_t d = dim + 1; d < whole.dim(); ++d) inner *= whole.size(d);
-  const int64_t row = whole.size(dim) * inner;
-  for_each(outer, row, [&](int64_t i, float*) {
-    float* to = a.write(stack.size() - 1) + i * row;
-    for (size_t part = 1; part <= parts; ++part) {
-      const int64_t length = a.size(part, dim) * inner;
-      std::copy_n(a.read(part) + i * length, length, to);
-      to += length;
-    }
   });
 }
 
