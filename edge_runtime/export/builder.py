@@ -29,10 +29,14 @@ ADDS_TO: dict[str, int] = {"conv2d_input_grad": 2}
 
 @dataclass(slots=True)
 class StepBuilder:
-    """`tensor_shapes` has every `state_dict` tensor and stand-in; `recompute` names outputs of layers."""
+    """`tensor_shapes` has every `state_dict` tensor and stand-in; `recompute` names outputs of layers.
+
+    One execution is one of `micro_batches` that make up a step of the optimizer.
+    """
 
     tensor_shapes: Shapes
     optimizer: Optimizer
+    micro_batches: int = 1
     recompute: frozenset[str] = frozenset()
     graph: StepGraph = field(default_factory=StepGraph)
     training: bool = True
@@ -105,8 +109,10 @@ class StepBuilder:
                 return again
 
             self._recipes[y] = recipe
-        elif self.training and y.role == "temporary":
-            y.role = "activation"
+        elif self.training:
+            self.graph.kept.append(name)
+            if y.role == "temporary":
+                y.role = "activation"
         return y
 
     def again(self, value: Value) -> Value:
@@ -169,6 +175,6 @@ class StepBuilder:
         else:
             emit_update(self, parameter, gradient)
 
-    def used_once(self, parameter: Value) -> bool:
-        """Whether the use in hand is the parameter's only one, so that its gradient is complete at once."""
+    def fuses_update(self, parameter: Value) -> bool:
+        """Whether the gradient of the use in hand can go straight into the update: it is the only one."""
         return self._uses[parameter] == 1 and parameter not in self._pending

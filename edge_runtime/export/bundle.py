@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import math
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from importlib import metadata
@@ -20,13 +20,15 @@ from device_profiles.contract import (
     MANIFEST_NAME,
     PROGRAMS_FOLDER,
     WEIGHTS_FOLDER,
+    DType,
 )
 from device_profiles.errors import UsageError
 from device_profiles.files import sha256_of, write_json
 from device_profiles.model import Partition
 from edge_runtime.export import models
 from edge_runtime.export.emit import emit_program
-from edge_runtime.export.programs import BlockModel, build_programs
+from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
+from edge_runtime.export.stand_ins import initial_bound
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
@@ -41,10 +43,14 @@ def export_bundle(
     partition: str | None = None,
     block: int | None = None,
     batch: int = 32,
+    micro_batch: int | None = None,
+    recompute_bytes: int | None = None,
     momentum: float = 0.9,
+    momentum_dtype: DType = "float32",
     weight_decay: float = 5e-4,
     input_shape: tuple[int, ...] = (3, 32, 32),
     classes: int = 10,
+    head: str | None = None,
     seed: int = 0,
     progress: Progress = lambda line: None,
 ) -> Manifest:
@@ -58,27 +64,38 @@ def export_bundle(
         partition: unit ranges, `0-2,3-4`.
         block: export only this block's programs (1-based); all by default.
         batch: examples in one step.
+        head: dotted path of the module where the classifier head begins; recognised by default.
+        micro_batch: examples in one execution; divides `batch`, which it is by default.
+        recompute_bytes: compute layers again in the backward pass until no arena is larger than this.
+        momentum_dtype: how the momentum is stored, float32 or bfloat16.
         progress: told one line a program.
 
     Raises UsageError, naming the option, for anything that cannot be exported.
     """
     _check_output(output)
     torch.manual_seed(seed)
-    module = _create(model, width=width, classes=classes, input_shape=input_shape)
-    source = BlockModel.of(module, name=model, batch=batch, input_shape=input_shape, classes=classes)
+    module = create_module(model, width=width, classes=classes, input_shape=input_shape)
+    micro_batches = _micro_batches(batch, micro_batch)
+    source = BlockModel.of(
+        module, name=model, batch=batch // micro_batches, input_shape=input_shape, classes=classes, head=head
+    )
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     count = len(cut_into.blocks)
     if block is not None and not 1 <= block <= count:
         raise UsageError(f"--block {block}: the partition has blocks 1 to {count}")
     chosen = tuple(range(1, count + 1)) if block is None else (block,)
-    optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay)
+    choices = TrainingChoices(
+        optimizer=Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype),
+        micro_batches=micro_batches,
+        recompute_bytes=recompute_bytes,
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         (folder / PROGRAMS_FOLDER).mkdir()
         (folder / WEIGHTS_FOLDER).mkdir()
         described = []
-        for program, graph, plan in build_programs(source, cut_into, blocks=chosen, optimizer=optimizer):
+        for program, graph, plan in build_programs(source, cut_into, blocks=chosen, choices=choices):
             progress(f"{program.name}: arena {program.memory.arena_bytes / 2**20:.1f} MB")
             (folder / PROGRAMS_FOLDER / f"{program.name}.pte").write_bytes(emit_program(graph, plan))
             described.append(program)
@@ -103,6 +120,15 @@ def export_bundle(
     return manifest
 
 
+def _micro_batches(batch: int, micro_batch: int | None) -> int:
+    """Executions of a step; raises UsageError unless the micro-batch divides the batch."""
+    if micro_batch is None:
+        return 1
+    if not 1 <= micro_batch <= batch or batch % micro_batch:
+        raise UsageError(f"--micro-batch {micro_batch}: must divide --batch {batch}")
+    return batch // micro_batch
+
+
 def choose_partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
     """The partition asked for; by default the built-in model's own blocks, or one a unit for a user's model."""
     count = len(source.cut.units)
@@ -121,21 +147,27 @@ def initial_weights(module: nn.Module, source: BlockModel, partition: Partition)
     """The module's `state_dict` and freshly initialised stand-ins (Kaiming, as they feed no normalisation)."""
     weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}
     for name, shape in source.stand_in_shapes(partition).items():
-        bound = math.sqrt(3.0 / math.prod(shape[1:]))
+        bound = initial_bound(shape)
         weights[name] = torch.empty(shape).uniform_(-bound, bound)
     return weights
 
 
-def _create(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+def create_module(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+    """A built-in model, or what the user's `package.module:factory` makes; raises UsageError naming the option."""
     if ":" not in model:
+        if len(input_shape) != 3:
+            raise UsageError(f"--model {model}: takes images; write --input as channels x height x width")
         return models.create(model, width=width, classes=classes, input_channels=input_shape[0])
     if width is not None:
         raise UsageError("--width: only for built-in models")
     module_name, _, factory = model.partition(":")
+    # Found as a script beside the caller would be, also where the command is an installed program.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         made = getattr(importlib.import_module(module_name), factory)()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"--model {model}: {error}") from None
+    except Exception as error:  # the user's code may raise anything
+        raise UsageError(f"--model {model}: {type(error).__name__}: {error}") from None
     if not isinstance(made, nn.Module):
         raise UsageError(f"--model {model}: the factory returned {type(made).__name__}, not a torch.nn.Module")
     return made

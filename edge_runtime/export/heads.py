@@ -21,7 +21,9 @@ def head_start(layers: tuple[Layer, ...], *, classes: int, head: str | None) -> 
     shape = layers[-1].shape
     if len(shape) != 2 or shape[1] != classes:
         text = "x".join(map(str, shape[1:]))
-        raise UsageError(f"the model returns {text} for an example, not {classes} logits; correct --classes or the model")
+        raise UsageError(
+            f"the model returns {text} for an example, not {classes} logits; correct --classes or the model"
+        )
     start = _named(layers, head) if head is not None else _features_head(layers) or _convolution_head(layers)
     if not start:
         raise UsageError(
@@ -36,7 +38,9 @@ def _named(layers: tuple[Layer, ...], head: str) -> int:
         if layer.module == head or layer.module.startswith(f"{head}."):
             return _back_over(layers, start, _POOLING | _ELEMENTWISE - {"activation"})
     modules = list(dict.fromkeys(layer.module for layer in layers if layer.module))
-    raise UsageError(f"--head {head}: no such module with a layer in the model; its last ones are {', '.join(modules[-4:])}")
+    raise UsageError(
+        f"--head {head}: no such module with a layer in the model; its last ones are {', '.join(modules[-4:])}"
+    )
 
 
 def _features_head(layers: tuple[Layer, ...]) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from edge_runtime.export.builder import StepBuilder, Values
+from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import Layer
 from edge_runtime.export.operators import emit_layer
 from edge_runtime.export.operators.activation import FUSED
@@ -36,3 +38,29 @@ def emit_frozen(builder: StepBuilder, layers: list[Layer], values: Values) -> Va
 
 def _joins_convolution(layer: Layer) -> bool:
     return layer.kind == "batch_norm" or (layer.kind == "activation" and layer.attributes["activation"] in FUSED)
+
+
+def emit_prefix(
+    builder: StepBuilder, layers: list[Layer], source: Value, *, input_name: str, output_name: str, rows: int
+) -> Value:
+    """Emit the frozen layers in front of a block, `rows` examples at a time; returns their output for the whole batch.
+
+    Examples do not see each other in inference, so the result is the same, and the largest activations of the prefix
+    exist for `rows` examples only.
+    """
+    batch = source.shape[0]
+    if rows >= batch or not splits_by_example(layers, batch):
+        return emit_frozen(builder, layers, {input_name: source})[output_name]
+    (shape,) = (layer.shape for layer in layers if layer.output == output_name)
+    whole = builder.new("prefix", shape)
+    for first in range(0, batch, rows):
+        count = min(rows, batch - first)
+        part = [replace(layer, shape=(count, *layer.shape[1:])) for layer in layers]
+        output = emit_frozen(builder, part, {input_name: source.rows(first, count)})[output_name].root
+        output.storage, output.storage_offset = whole, first * (whole.bytes // batch)
+    return whole
+
+
+def splits_by_example(layers: list[Layer], batch: int) -> bool:
+    """Whether the layers may run on some examples of the batch: the first dimension stays that of the examples."""
+    return bool(layers) and layers[-1].kind != "reshape" and all(layer.shape[:1] == (batch,) for layer in layers)

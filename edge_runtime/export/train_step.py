@@ -9,22 +9,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from device_profiles.bundle import Optimizer
-from device_profiles.contract import IMAGES_INPUT, LABELS_INPUT, LEARNING_RATE_INPUT, DType
+from device_profiles.contract import (
+    FEATURES_INPUT,
+    HYPERPARAMETERS,
+    HYPERPARAMETERS_INPUT,
+    IMAGES_INPUT,
+    LABELS_INPUT,
+    DType,
+)
 from edge_runtime.export.builder import Shapes, StepBuilder
 from edge_runtime.export.graph import Operation, StepGraph, Value
-from edge_runtime.export.inference import emit_frozen
+from edge_runtime.export.inference import emit_prefix
 from edge_runtime.export.layers import Layer
 from edge_runtime.export.operators import emit_layer
 from edge_runtime.export.operators.loss import cross_entropy
+from edge_runtime.export.stand_ins import StandIn
 from edge_runtime.export.units import UnitLayers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StandIn:
-    """The 3x3 convolution that stands in for one block behind the active one."""
+class StepVariant:
+    """What a training step may trade: bytes against seconds, never against its result.
 
-    name: str
-    stride: tuple[int, int]
+    Attributes:
+        micro_batches: executions that make up one step of the optimizer.
+        prefix_rows: examples of the frozen prefix at a time.
+        recompute: outputs of layers that are computed again in the backward pass instead of kept.
+        cached_prefix: the data are the prefix's outputs, computed beforehand.
+    """
+
+    micro_batches: int = 1
+    prefix_rows: int = 1 << 30
+    recompute: frozenset[str] = frozenset()
+    cached_prefix: bool = False
 
 
 def build_train_step(
@@ -35,23 +52,32 @@ def build_train_step(
     head: UnitLayers,
     shapes: Shapes,
     tensor_shapes: Shapes,
-    input_name: str,
     optimizer: Optimizer,
+    variant: StepVariant,
 ) -> StepGraph:
     """One training step: `prefix` frozen, `active` and the output module (`stand_ins` + `head`) trained.
 
-    Program inputs: images [batch, C, H, W], labels [batch] int64, learning rate (scalar), then the frozen tensors.
-    Output: the loss, scalar.
+    Data: the examples [batch, ...], or with `variant.cached_prefix` the block's inputs. Program inputs: labels [batch]
+    int64, hyperparameters, then the frozen tensors. Output: the loss, scalar.
     """
-    builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=optimizer)
-    batch = shapes[input_name][0]
-    images = _input(builder, IMAGES_INPUT, shapes[input_name])
-    labels = _input(builder, LABELS_INPUT, (batch,), "int64")
-    _input(builder, LEARNING_RATE_INPUT, ())
-    values = emit_frozen(builder, [layer for unit in prefix for layer in unit.layers], {input_name: images})
+    builder = StepBuilder(
+        tensor_shapes=tensor_shapes,
+        optimizer=optimizer,
+        micro_batches=variant.micro_batches,
+        recompute=variant.recompute,
+    )
+    labels = _input(builder, LABELS_INPUT, (shapes[active[0].input][0],), "int64")
+    _input(builder, HYPERPARAMETERS_INPUT, (HYPERPARAMETERS[optimizer.name],))
+    if not prefix:
+        current = _data(builder, IMAGES_INPUT, shapes[active[0].input])
+    elif variant.cached_prefix:
+        current = _data(builder, FEATURES_INPUT, shapes[active[0].input])
+    else:
+        current = _prefix(builder, prefix, shapes, variant.prefix_rows)
+    values = {active[0].input: current}
     builder.graph.prefix_operations = len(builder.graph.operations)
     trained = [layer for unit in active for layer in unit.layers]
-    trained += output_module(shapes[active[-1].output], active[-1].output, stand_ins, head, tensor_shapes)
+    trained += output_module(stand_ins, head)
     for layer in trained:
         values[layer.output] = emit_layer(builder, layer, values)
     logits = values[trained[-1].output]
@@ -69,57 +95,41 @@ def build_evaluation(
     head: UnitLayers,
     shapes: Shapes,
     tensor_shapes: Shapes,
-    input_name: str,
+    rows: int,
 ) -> StepGraph:
     """Inference of `units` and an output module: images -> logits [batch, classes]; every tensor is an input."""
     builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=Optimizer(name="sgd"))
-    images = _input(builder, IMAGES_INPUT, shapes[input_name])
+    images = _data(builder, IMAGES_INPUT, shapes[units[0].input])
     layers = [layer for unit in units for layer in unit.layers]
-    layers += output_module(shapes[units[-1].output], units[-1].output, stand_ins, head, tensor_shapes)
-    values = emit_frozen(builder, layers, {input_name: images})
-    builder.graph.outputs.append(values[layers[-1].output])
+    layers += output_module(stand_ins, head)
+    logits = emit_prefix(builder, layers, images, input_name=units[0].input, output_name=layers[-1].output, rows=rows)
+    builder.graph.outputs.append(logits)
     return builder.graph
 
 
-def output_module(
-    shape: tuple[int, ...], start: str, stand_ins: tuple[StandIn, ...], head: UnitLayers, tensor_shapes: Shapes
-) -> list[Layer]:
-    """Stand-in convolutions, global average pooling and the model's own linear layer, from activation `start`."""
-    layers: list[Layer] = []
-    current = start
-    batch, _, height, width = shape
-    for stand_in in stand_ins:
-        channels = tensor_shapes[stand_in.name][0]
-        height = (height - 1) // stand_in.stride[0] + 1
-        width = (width - 1) // stand_in.stride[1] + 1
-        layers.append(
-            Layer(
-                kind="conv2d",
-                inputs=(current,),
-                output=stand_in.name,
-                shape=(batch, channels, height, width),
-                module=stand_in.name,
-                tensors=(stand_in.name, None),
-                attributes={"stride": stand_in.stride, "padding": (1, 1), "dilation": (1, 1), "groups": 1},
-            )
-        )
-        current = stand_in.name
-    linear = head.layers[-1]
-    weight = linear.tensors[0]
-    assert weight is not None
-    classes, features = tensor_shapes[weight]
-    pooled = Layer(
-        kind="global_average_pool", inputs=(current,), output="pooled", shape=(batch, features), module="head"
-    )
-    logits = Layer(
-        kind="linear",
-        inputs=("pooled",),
-        output="logits",
-        shape=(batch, classes),
-        module=linear.module,
-        tensors=linear.tensors,
-    )
-    return [*layers, pooled, logits]
+def build_features(*, prefix: tuple[UnitLayers, ...], shapes: Shapes, tensor_shapes: Shapes, rows: int) -> StepGraph:
+    """Inference of `prefix`: images -> the inputs of the block behind it [batch, ...]."""
+    builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=Optimizer(name="sgd"))
+    builder.graph.outputs.append(_prefix(builder, prefix, shapes, rows))
+    builder.graph.prefix_operations = len(builder.graph.operations)
+    return builder.graph
+
+
+def _prefix(builder: StepBuilder, prefix: tuple[UnitLayers, ...], shapes: Shapes, rows: int) -> Value:
+    images = _data(builder, IMAGES_INPUT, shapes[prefix[0].input])
+    layers = [layer for unit in prefix for layer in unit.layers]
+    return emit_prefix(builder, layers, images, input_name=prefix[0].input, output_name=prefix[-1].output, rows=rows)
+
+
+def output_module(stand_ins: tuple[StandIn, ...], head: UnitLayers) -> list[Layer]:
+    """What stands in for the blocks behind the last one there is, and the model's own head."""
+    return [*(layer for stand_in in stand_ins for layer in stand_in.layers), *head.layers]
+
+
+def _data(builder: StepBuilder, name: str, shape: tuple[int, ...]) -> Value:
+    value = Value(name, shape, "data")
+    builder.graph.data.append(value)
+    return value
 
 
 def _input(builder: StepBuilder, name: str, shape: tuple[int, ...], dtype: DType = "float32") -> Value:

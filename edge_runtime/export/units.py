@@ -80,7 +80,9 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
         part = layers[first:after]
         units.append(UnitLayers(name=_unit_name(part, container), layers=part, input=current, output=part[-1].output))
         current = part[-1].output
-    uncut = [u for i, pair in enumerate(itertools.pairwise(bounds)) if (u := _uncut(model, i, *pair, alive)) is not None]
+    uncut = [
+        u for i, pair in enumerate(itertools.pairwise(bounds)) if (u := _uncut(model, i, *pair, alive)) is not None
+    ]
     return CutModel(
         units=_distinct(units),
         head=UnitLayers(name="head", layers=layers[start:], input=current, output=layers[-1].output),

@@ -14,11 +14,9 @@ class GradientSink {
  public:
   explicit GradientSink(float* gradient) : gradient_(gradient) {}
 
-  // Reads weight, rate, momentum buffer (or none), momentum and weight decay from the stack, beginning at `at`, and
-  // behind them the outputs: weight and momentum buffer (or none).
-  GradientSink(const Arguments& a, size_t at)
-      : update_{*a.read(at + 1), a.number(at + 3), a.number(at + 4)},
-        tensors_{a.read(at), a.read(at + 2), a.write(at + 5), a.write(at + 6)} {}
+  // Reads weight, hyperparameters and momentum buffer (or none) from the stack, beginning at `at`, and behind them the
+  // outputs: weight and momentum buffer (or none).
+  GradientSink(const Arguments& a, size_t at) : update_(a.read(at + 1)), tensors_(a, at, at + 2, at + 3) {}
 
   // The sink of the elements from `element` on.
   GradientSink from(int64_t element) const {

@@ -8,17 +8,41 @@
 namespace profl {
 
 struct SgdUpdate {
-  float rate, momentum, weight_decay;
+  float rate = 0, momentum = 0, weight_decay = 0;
+
+  SgdUpdate() = default;
+  // [learning rate, momentum, weight decay]
+  explicit SgdUpdate(const float* hyperparameters)
+      : rate(hyperparameters[0]), momentum(hyperparameters[1]), weight_decay(hyperparameters[2]) {}
 
   // Where one tensor's update reads and writes; the new values may be the old ones' places. Without momentum both
-  // buffers are null.
+  // buffers are null. A buffer holds float, or the upper halves of floats (bfloat16) where `half` says so.
   struct Tensors {
-    const float *parameter, *momentum_buffer;
-    float *new_parameter, *new_momentum_buffer;
+    const float* parameter = nullptr;
+    const uint8_t* buffer = nullptr;
+    float* new_parameter = nullptr;
+    uint8_t* new_buffer = nullptr;
+    bool half = false;
+
+    Tensors() = default;
+    // Reads parameter and buffer (or none) from the stack at the first two places, their outputs at the last two.
+    Tensors(const Arguments& a, size_t parameter_at, size_t buffer_at, size_t outputs_at)
+        : parameter(a.read(parameter_at)), new_parameter(a.write(outputs_at)) {
+      if (a.absent(buffer_at)) return;
+      half = a.tensor(buffer_at).scalar_type() == executorch::aten::ScalarType::BFloat16;
+      buffer = static_cast<const uint8_t*>(a.tensor(buffer_at).const_data_ptr());
+      new_buffer = static_cast<uint8_t*>(a.tensor(outputs_at + 1).mutable_data_ptr());
+    }
 
     Tensors from(int64_t element) const {
-      return {parameter + element, momentum_buffer == nullptr ? nullptr : momentum_buffer + element,
-              new_parameter + element, new_momentum_buffer == nullptr ? nullptr : new_momentum_buffer + element};
+      Tensors part = *this;
+      part.parameter += element;
+      part.new_parameter += element;
+      if (buffer != nullptr) {
+        part.buffer += element * (half ? 2 : 4);
+        part.new_buffer += element * (half ? 2 : 4);
+      }
+      return part;
     }
   };
 

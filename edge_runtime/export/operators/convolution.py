@@ -9,6 +9,7 @@ from edge_runtime.export.builder import Pairs, StepBuilder, Values
 from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered, pair
 from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activation
+from edge_runtime.export.optimizers import emit_fused_update
 
 _MOST_TAPS = 121
 """Of the kernels' fixed tables: up to 11x11."""
@@ -19,9 +20,7 @@ def _capture_convolution(call: CapturedNode) -> Layer:
     of_sequences = call.operator == "conv1d"
     if len(call.shape("input")) != (3 if of_sequences else 4):
         raise NotCovered("without a batch dimension")
-    stride, dilation = (
-        _directions(call.arguments[name], of_sequences, missing=1) for name in ("stride", "dilation")
-    )
+    stride, dilation = (_directions(call.arguments[name], of_sequences, missing=1) for name in ("stride", "dilation"))
     kernel = _directions(call.shape("weight")[2:], of_sequences, missing=1)
     if math.prod(kernel) > _MOST_TAPS:
         raise NotCovered(f"with a kernel of more than {_MOST_TAPS} elements")
@@ -65,19 +64,27 @@ def _conv2d(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 
     x = values[layer.inputs[0]]
 
+    def input_gradient(gradient: Value) -> Pairs:
+        if x not in builder.differentiable:
+            return []
+        x_gradient = builder.new(f"{layer.module}.input_gradient", x.shape)
+        builder.graph.emit("conv2d_input_grad", (gradient, weight, None, *shaped), (x_gradient,))
+        return [(x, x_gradient)]
+
     def rule(gradient: Value) -> Pairs:
-        # The weight's gradient first: its input, computed again, is gone before the input's gradient needs room.
-        weight_gradient = builder.gradient_of(weight)
-        builder.graph.emit("conv2d_weight_grad", (gradient, builder.again(x), *shaped), (weight_gradient,))
         if bias is not None:
             bias_gradient = builder.gradient_of(bias)
             builder.graph.emit("channel_sum", (gradient,), (bias_gradient,))
             builder.update(bias, bias_gradient)
-        pairs: Pairs = []
-        if x in builder.differentiable:
-            x_gradient = builder.new(f"{layer.module}.input_gradient", x.shape)
-            builder.graph.emit("conv2d_input_grad", (gradient, weight, None, *shaped), (x_gradient,))
-            pairs.append((x, x_gradient))
+        if builder.fuses_update(weight) and (x not in builder.differentiable or weight.bytes > x.bytes):
+            # The weight's gradient never exists, but the input, computed again, lives beside its own gradient.
+            pairs = input_gradient(gradient)
+            emit_fused_update(builder, "conv2d_weight_grad", (gradient, builder.again(x), *shaped), weight)
+            return pairs
+        # The weight's gradient first: its input, computed again, is gone before the input's gradient needs room.
+        weight_gradient = builder.gradient_of(weight)
+        builder.graph.emit("conv2d_weight_grad", (gradient, builder.again(x), *shaped), (weight_gradient,))
+        pairs = input_gradient(gradient)
         builder.update(weight, weight_gradient)
         return pairs
 

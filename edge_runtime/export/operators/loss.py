@@ -10,10 +10,10 @@ from edge_runtime.export.layers import CapturedNode, Layer
 
 
 def cross_entropy(builder: StepBuilder, logits: Value, labels: Value) -> tuple[Value, Value]:
-    """Mean cross-entropy of the batch: the loss (scalar) and the gradient of `logits`."""
+    """This execution's share of the mean cross-entropy of a step: the loss (scalar) and the gradient of `logits`."""
     loss = builder.new("loss", ())
     gradient = builder.new("logits_gradient", logits.shape)
-    builder.graph.emit("cross_entropy", (logits, labels), (loss, gradient))
+    builder.graph.emit("cross_entropy", (logits, labels, logits.shape[0] * builder.micro_batches), (loss, gradient))
     return loss, gradient
 
 

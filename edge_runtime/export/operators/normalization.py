@@ -60,7 +60,9 @@ def _trained_batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> V
                 (y, batch_mean, batch_rstd, updated(mean), updated(variance)),
             )
         else:
-            builder.graph.emit("batch_norm_apply", (x, weight, bias, batch_mean, batch_rstd, residual, activation), (y,))
+            builder.graph.emit(
+                "batch_norm_apply", (x, weight, bias, batch_mean, batch_rstd, residual, activation), (y,)
+            )
         first = False
         return y
 

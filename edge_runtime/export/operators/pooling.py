@@ -32,9 +32,7 @@ def _window(call: CapturedNode) -> dict[str, Any]:
 def _capture_max_pool(call: CapturedNode) -> Layer:
     dilation = _directions(call, "dilation", missing=1)
     ceil_mode = bool(call.arguments["ceil_mode"])
-    return call.layer(
-        "max_pool2d", (call.activation("self"),), **_window(call), dilation=dilation, ceil_mode=ceil_mode
-    )
+    return call.layer("max_pool2d", (call.activation("self"),), **_window(call), dilation=dilation, ceil_mode=ceil_mode)
 
 
 def _capture_average_pool(call: CapturedNode) -> Layer:
