@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import math
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from importlib import metadata
@@ -28,6 +28,7 @@ from device_profiles.model import Partition
 from edge_runtime.export import models
 from edge_runtime.export.emit import emit_program
 from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
+from edge_runtime.export.stand_ins import initial_bound
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
@@ -49,6 +50,7 @@ def export_bundle(
     weight_decay: float = 5e-4,
     input_shape: tuple[int, ...] = (3, 32, 32),
     classes: int = 10,
+    head: str | None = None,
     seed: int = 0,
     progress: Progress = lambda line: None,
 ) -> Manifest:
@@ -62,6 +64,7 @@ def export_bundle(
         partition: unit ranges, `0-2,3-4`.
         block: export only this block's programs (1-based); all by default.
         batch: examples in one step.
+        head: dotted path of the module where the classifier head begins; recognised by default.
         micro_batch: examples in one execution; divides `batch`, which it is by default.
         recompute_bytes: compute layers again in the backward pass until no arena is larger than this.
         momentum_dtype: how the momentum is stored, float32 or bfloat16.
@@ -71,9 +74,11 @@ def export_bundle(
     """
     _check_output(output)
     torch.manual_seed(seed)
-    module = _create(model, width=width, classes=classes, input_shape=input_shape)
+    module = create_module(model, width=width, classes=classes, input_shape=input_shape)
     micro_batches = _micro_batches(batch, micro_batch)
-    source = BlockModel.of(module, name=model, batch=batch // micro_batches, input_shape=input_shape, classes=classes)
+    source = BlockModel.of(
+        module, name=model, batch=batch // micro_batches, input_shape=input_shape, classes=classes, head=head
+    )
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     count = len(cut_into.blocks)
     if block is not None and not 1 <= block <= count:
@@ -142,21 +147,27 @@ def initial_weights(module: nn.Module, source: BlockModel, partition: Partition)
     """The module's `state_dict` and freshly initialised stand-ins (Kaiming, as they feed no normalisation)."""
     weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}
     for name, shape in source.stand_in_shapes(partition).items():
-        bound = math.sqrt(3.0 / math.prod(shape[1:]))
+        bound = initial_bound(shape)
         weights[name] = torch.empty(shape).uniform_(-bound, bound)
     return weights
 
 
-def _create(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+def create_module(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+    """A built-in model, or what the user's `package.module:factory` makes; raises UsageError naming the option."""
     if ":" not in model:
+        if len(input_shape) != 3:
+            raise UsageError(f"--model {model}: takes images; write --input as channels x height x width")
         return models.create(model, width=width, classes=classes, input_channels=input_shape[0])
     if width is not None:
         raise UsageError("--width: only for built-in models")
     module_name, _, factory = model.partition(":")
+    # Found as a script beside the caller would be, also where the command is an installed program.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         made = getattr(importlib.import_module(module_name), factory)()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"--model {model}: {error}") from None
+    except Exception as error:  # the user's code may raise anything
+        raise UsageError(f"--model {model}: {type(error).__name__}: {error}") from None
     if not isinstance(made, nn.Module):
         raise UsageError(f"--model {model}: the factory returned {type(made).__name__}, not a torch.nn.Module")
     return made

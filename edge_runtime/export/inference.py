@@ -36,6 +36,10 @@ def emit_frozen(builder: StepBuilder, layers: list[Layer], values: Values) -> Va
     return values
 
 
+def _joins_convolution(layer: Layer) -> bool:
+    return layer.kind == "batch_norm" or (layer.kind == "activation" and layer.attributes["activation"] in FUSED)
+
+
 def emit_prefix(
     builder: StepBuilder, layers: list[Layer], source: Value, *, input_name: str, output_name: str, rows: int
 ) -> Value:
@@ -60,7 +64,3 @@ def emit_prefix(
 def splits_by_example(layers: list[Layer], batch: int) -> bool:
     """Whether the layers may run on some examples of the batch: the first dimension stays that of the examples."""
     return bool(layers) and layers[-1].kind != "reshape" and all(layer.shape[:1] == (batch,) for layer in layers)
-
-
-def _joins_convolution(layer: Layer) -> bool:
-    return layer.kind == "batch_norm" or (layer.kind == "activation" and layer.attributes["activation"] in FUSED)

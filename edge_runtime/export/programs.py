@@ -20,19 +20,14 @@ from device_profiles.contract import (
     stand_in_name,
 )
 from device_profiles.errors import UsageError
-from device_profiles.model import Model, Partition, TensorSpec, Unit
+from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
 from edge_runtime.export.capture import capture
 from edge_runtime.export.frozen_residency import frozen_residency
 from edge_runtime.export.fusion import fuse
 from edge_runtime.export.graph import StepGraph, Value
 from edge_runtime.export.memory_plan import ArenaPlan
-from edge_runtime.export.train_step import (
-    StandIn,
-    StepVariant,
-    build_evaluation,
-    build_features,
-    build_train_step,
-)
+from edge_runtime.export.stand_ins import MissingBlock, StandIn, kinds_of, stand_in
+from edge_runtime.export.train_step import StepVariant, build_evaluation, build_features, build_train_step
 from edge_runtime.export.units import CutModel, cut
 from edge_runtime.export.variants import fewest_bytes
 
@@ -49,11 +44,23 @@ class BlockModel:
     tensors: tuple[TensorSpec, ...]
 
     @classmethod
-    def of(cls, module: nn.Module, *, name: str, batch: int, input_shape: tuple[int, ...], classes: int) -> BlockModel:
-        """Capture `module` for batches of `batch`; raises UsageError where it cannot be trained here."""
+    def of(
+        cls,
+        module: nn.Module,
+        *,
+        name: str,
+        batch: int,
+        input_shape: tuple[int, ...],
+        classes: int,
+        head: str | None = None,
+    ) -> BlockModel:
+        """Capture `module` for batches of `batch`; `head` names the module where the classifier head begins.
+
+        Raises UsageError where it cannot be trained here.
+        """
         if batch < 2:
             raise UsageError(f"--batch {batch}: BatchNorm needs at least 2 examples in a step")
-        captured = cut(fuse(capture(module, batch=batch, input_shape=input_shape)))
+        captured = cut(fuse(capture(module, batch=batch, input_shape=input_shape)), classes=classes, head=head)
         specs = tuple(
             TensorSpec(
                 name=key,
@@ -91,33 +98,29 @@ class BlockModel:
         )
 
     def stand_in_shapes(self, partition: Partition) -> dict[str, tuple[int, ...]]:
-        """Weight shapes of the stand-ins of blocks 2..T: 3x3 convolutions from the block's input to its output."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for block in partition.blocks[1:]:
-            before, after = self._block_shapes(partition, block.index)
-            shapes[stand_in_name(block.index)] = (after[0], before[0], 3, 3)
-        return shapes
+        """Weight shapes of the stand-ins of blocks 2..T, by the weights' names."""
+        return {stand_in.name: stand_in.weight_shape for stand_in in self.stand_ins(partition, 1)}
 
     def tensor_shapes(self, partition: Partition) -> dict[str, tuple[int, ...]]:
         """Shapes of every `state_dict` tensor and stand-in."""
         return {spec.name: spec.shape for spec in self.tensors} | self.stand_in_shapes(partition)
 
-    def _block_shapes(self, partition: Partition, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        block = partition.blocks[index - 1]
-        before = self.cut.shapes[self.cut.units[block.first_unit].input][1:]
-        after = self.cut.shapes[self.cut.units[block.last_unit].output][1:]
-        if len(before) != 3 or len(after) != 3:
-            raise UsageError(f"--partition: block {index} does not map images to images, so it has no stand-in")
-        return before, after
-
     def stand_ins(self, partition: Partition, active: int) -> tuple[StandIn, ...]:
-        """The output module's convolutions behind block `active`: one a missing block, stride its reduction."""
-        result = []
-        for block in partition.blocks[active:]:
-            before, after = self._block_shapes(partition, block.index)
-            stride = (max(1, before[1] // after[1]), max(1, before[2] // after[2]))
-            result.append(StandIn(name=stand_in_name(block.index), stride=stride))
-        return tuple(result)
+        """What stands in for the blocks behind block `active`."""
+        return tuple(self._stand_in(block) for block in partition.blocks[active:])
+
+    def _stand_in(self, block: Block) -> StandIn:
+        units = self.cut.units[block.first_unit : block.last_unit + 1]
+        start, end = units[0].input, units[-1].output
+        missing = MissingBlock(
+            name=stand_in_name(block.index),
+            input=start,
+            output=end,
+            before=self.cut.shapes[start],
+            after=self.cut.shapes[end],
+            kinds=kinds_of(layer for unit in units for layer in unit.layers),
+        )
+        return stand_in(missing, index=block.index)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

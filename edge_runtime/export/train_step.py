@@ -23,15 +23,8 @@ from edge_runtime.export.inference import emit_prefix
 from edge_runtime.export.layers import Layer
 from edge_runtime.export.operators import emit_layer
 from edge_runtime.export.operators.loss import cross_entropy
+from edge_runtime.export.stand_ins import StandIn
 from edge_runtime.export.units import UnitLayers
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StandIn:
-    """The 3x3 convolution that stands in for one block behind the active one."""
-
-    name: str
-    stride: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +57,7 @@ def build_train_step(
 ) -> StepGraph:
     """One training step: `prefix` frozen, `active` and the output module (`stand_ins` + `head`) trained.
 
-    Data: images [batch, C, H, W], or with `variant.cached_prefix` the block's inputs. Program inputs: labels [batch]
+    Data: the examples [batch, ...], or with `variant.cached_prefix` the block's inputs. Program inputs: labels [batch]
     int64, hyperparameters, then the frozen tensors. Output: the loss, scalar.
     """
     builder = StepBuilder(
@@ -84,7 +77,7 @@ def build_train_step(
     values = {active[0].input: current}
     builder.graph.prefix_operations = len(builder.graph.operations)
     trained = [layer for unit in active for layer in unit.layers]
-    trained += output_module(shapes[active[-1].output], active[-1].output, stand_ins, head, tensor_shapes)
+    trained += output_module(stand_ins, head)
     for layer in trained:
         values[layer.output] = emit_layer(builder, layer, values)
     logits = values[trained[-1].output]
@@ -108,7 +101,7 @@ def build_evaluation(
     builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=Optimizer(name="sgd"))
     images = _data(builder, IMAGES_INPUT, shapes[units[0].input])
     layers = [layer for unit in units for layer in unit.layers]
-    layers += output_module(shapes[units[-1].output], units[-1].output, stand_ins, head, tensor_shapes)
+    layers += output_module(stand_ins, head)
     logits = emit_prefix(builder, layers, images, input_name=units[0].input, output_name=layers[-1].output, rows=rows)
     builder.graph.outputs.append(logits)
     return builder.graph
@@ -128,45 +121,9 @@ def _prefix(builder: StepBuilder, prefix: tuple[UnitLayers, ...], shapes: Shapes
     return emit_prefix(builder, layers, images, input_name=prefix[0].input, output_name=prefix[-1].output, rows=rows)
 
 
-def output_module(
-    shape: tuple[int, ...], start: str, stand_ins: tuple[StandIn, ...], head: UnitLayers, tensor_shapes: Shapes
-) -> list[Layer]:
-    """Stand-in convolutions, global average pooling and the model's own linear layer, from activation `start`."""
-    layers: list[Layer] = []
-    current = start
-    batch, _, height, width = shape
-    for stand_in in stand_ins:
-        channels = tensor_shapes[stand_in.name][0]
-        height = (height - 1) // stand_in.stride[0] + 1
-        width = (width - 1) // stand_in.stride[1] + 1
-        layers.append(
-            Layer(
-                kind="conv2d",
-                inputs=(current,),
-                output=stand_in.name,
-                shape=(batch, channels, height, width),
-                module=stand_in.name,
-                tensors=(stand_in.name, None),
-                attributes={"stride": stand_in.stride, "padding": (1, 1), "dilation": (1, 1), "groups": 1},
-            )
-        )
-        current = stand_in.name
-    linear = head.layers[-1]
-    weight = linear.tensors[0]
-    assert weight is not None
-    classes, features = tensor_shapes[weight]
-    pooled = Layer(
-        kind="global_average_pool", inputs=(current,), output="pooled", shape=(batch, features), module="head"
-    )
-    logits = Layer(
-        kind="linear",
-        inputs=("pooled",),
-        output="logits",
-        shape=(batch, classes),
-        module=linear.module,
-        tensors=linear.tensors,
-    )
-    return [*layers, pooled, logits]
+def output_module(stand_ins: tuple[StandIn, ...], head: UnitLayers) -> list[Layer]:
+    """What stands in for the blocks behind the last one there is, and the model's own head."""
+    return [*(layer for stand_in in stand_ins for layer in stand_in.layers), *head.layers]
 
 
 def _data(builder: StepBuilder, name: str, shape: tuple[int, ...]) -> Value:

@@ -8,8 +8,8 @@ from typing import Any
 from edge_runtime.export.builder import Pairs, StepBuilder, Values
 from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered, pair
-from edge_runtime.export.optimizers import emit_fused_update
 from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activation
+from edge_runtime.export.optimizers import emit_fused_update
 
 _MOST_TAPS = 121
 """Of the kernels' fixed tables: up to 11x11."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+
 import torch
 
 from edge_runtime.export.builder import Pairs, StepBuilder, Values

@@ -38,7 +38,7 @@ def _reduce(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 
     def rule(gradient: Value) -> Pairs:
         result = builder.new(f"{layer.module}.input_gradient", x.shape)
-        builder.graph.emit("broadcast", (builder.reshaped(gradient, kept), factor), (result,))
+        builder.graph.emit("broadcast", (builder.reshaped(gradient, (x.shape[0], *kept[1:])), factor), (result,))
         return [(x, result)]
 
     return builder.record(builder.kept(layer.output, (x,), compute), rule)

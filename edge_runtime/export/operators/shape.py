@@ -119,18 +119,18 @@ def permuted(builder: StepBuilder, x: Value, dims: tuple[int, ...]) -> Value:
 
 
 def _crop(builder: StepBuilder, layer: Layer, values: Values) -> Value:
-    offsets, shape = tuple(layer.attributes["offsets"]), tuple(layer.attributes["cropped"])
+    offsets, shape = tuple(layer.attributes["offsets"]), (layer.shape[0], *layer.attributes["cropped"][1:])
 
     def compute(x: Value) -> Value:
         y = cropped(builder, x, offsets, shape, float(layer.attributes["value"]))
-        return y if shape == layer.shape else builder.reshaped(y, layer.shape)
+        return y if len(shape) == len(layer.shape) else builder.reshaped(y, layer.shape)
 
     x = values[layer.inputs[0]]
 
     def rule(gradient: Value) -> Pairs:
         if x not in builder.differentiable:
             return []
-        whole = gradient if shape == layer.shape else builder.reshaped(gradient, shape)
+        whole = gradient if len(shape) == len(layer.shape) else builder.reshaped(gradient, shape)
         return [(x, cropped(builder, whole, tuple(-offset for offset in offsets), x.shape))]
 
     return builder.record(builder.derived((x,), compute), rule)
