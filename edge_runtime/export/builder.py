@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from device_profiles.bundle import Optimizer
+from device_profiles.contract import RANDOM_INPUT
 from edge_runtime.export.graph import StepGraph, Value, ValueRole
 from edge_runtime.export.optimizers import emit_update
 
@@ -82,6 +83,13 @@ class StepBuilder:
     def statistic(self, name: str | None) -> Value | None:
         """A running statistic: updated in training, frozen in inference."""
         return None if name is None else self.tensor(name, "running_statistic" if self.training else "frozen")
+
+    def random(self) -> Value:
+        """What dropout's choices follow from, beside the layer: an input [seed, execution]."""
+        if RANDOM_INPUT not in self.tensors:
+            self.tensors[RANDOM_INPUT] = Value(RANDOM_INPUT, (2,), "input", "int64")
+            self.graph.inputs.append(self.tensors[RANDOM_INPUT])
+        return self.tensors[RANDOM_INPUT]
 
     def reshaped(self, value: Value, shape: tuple[int, ...]) -> Value:
         """The same bytes with another shape."""

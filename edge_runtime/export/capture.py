@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from device_profiles.contract import DType
 from device_profiles.errors import UsageError
+from edge_runtime.export.constants import Constants
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import CAPTURES, IDENTITIES
 from edge_runtime.export.operators.shape import VIEWS
@@ -24,14 +26,18 @@ class CapturedModel:
     input_name: str
     input_shape: tuple[int, ...]
     shapes: dict[str, tuple[int, ...]]
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Tensors that follow from neither parameters nor input and are no part of the `state_dict`, such as masks."""
 
 
-def capture(model: nn.Module, *, batch: int, input_shape: tuple[int, ...]) -> CapturedModel:
-    """Capture `model` for inputs [batch, *input_shape] of float32.
+def capture(
+    model: nn.Module, *, batch: int, input_shape: tuple[int, ...], input_dtype: DType = "float32"
+) -> CapturedModel:
+    """Capture `model` for inputs [batch, *input_shape] of `input_dtype` (tokens are int64).
 
     Raises UsageError, naming the operator and its module, for one that this runtime does not train.
     """
-    program = exported(model, batch=batch, input_shape=input_shape)
+    program = exported(model, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
     signature = program.graph_signature
     if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
         raise UsageError(
@@ -41,11 +47,14 @@ def capture(model: nn.Module, *, batch: int, input_shape: tuple[int, ...]) -> Ca
     return _Capture(program, frozenset(model.state_dict())).run()
 
 
-def exported(model: nn.Module, *, batch: int, input_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
+def exported(
+    model: nn.Module, *, batch: int, input_shape: tuple[int, ...], input_dtype: DType = "float32"
+) -> torch.export.ExportedProgram:
     """The module in training mode as PyTorch's own graph; raises UsageError with PyTorch's reason where it has none."""
     was_training = model.training
     try:
-        return torch.export.export(model.train(), (torch.zeros(batch, *input_shape),))
+        example = torch.zeros(batch, *input_shape, dtype=torch.int64 if input_dtype == "int64" else torch.float32)
+        return torch.export.export(model.train(), (example,))
     except Exception as error:  # whatever a user's forward and PyTorch's tracer raise
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         shape = "x".join(map(str, input_shape))
@@ -69,19 +78,27 @@ class _Capture:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._renamed: dict[str, str] = {}
         self._layers: list[Layer] = []
+        self._folded = Constants(program)
+        self._new_constants: dict[str, torch.Tensor] = {}
 
     def run(self) -> CapturedModel:
         for node in self._nodes:
             if node.name == self._input:
                 self._shapes[node.name] = tuple(node.meta["val"].shape)
-            if node.op == "call_function" and not _counts_batches(node, self._state) and not _is_several(node):
+            if node.op != "call_function" or _counts_batches(node, self._state) or self._folded.take(node):
+                continue
+            if not _is_several(node):
                 self._take(node)
         output = self._renamed.get(self._output, self._output)
         layers = _contributing(self._layers, output)
         if not layers:
             raise UsageError("the model's output does not follow from its input")
         return CapturedModel(
-            layers=layers, input_name=self._input, input_shape=self._shapes[self._input], shapes=self._shapes
+            layers=_numbered(layers),
+            input_name=self._input,
+            input_shape=self._shapes[self._input],
+            shapes=self._shapes,
+            constants=self._new_constants,
         )
 
     def _take(self, node: torch.fx.Node) -> None:
@@ -92,6 +109,7 @@ class _Capture:
             if call.operator in IDENTITIES and IDENTITIES[call.operator](call):
                 source = self._call_source(call)
                 self._renamed[node.name] = source
+                self._add(call.before)
                 return
             if call.operator not in CAPTURES:
                 raise NotCovered
@@ -103,8 +121,12 @@ class _Capture:
                 f"module '{call.module or 'model'}': operator {_target(node)} has no training kernel in this "
                 f"runtime{reason}"
             ) from None
-        self._shapes[layer.output] = layer.shape
-        self._layers.append(layer)
+        self._add([*call.before, layer])
+
+    def _add(self, layers: list[Layer]) -> None:
+        for layer in layers:
+            self._shapes[layer.output] = layer.shape
+            self._layers.append(layer)
 
     def _call(self, node: torch.fx.Node) -> CapturedNode | None:
         """The call that `node` is or takes a result of; None for a result that nobody reads."""
@@ -125,6 +147,8 @@ class _Capture:
             parameters=self._parameters,
             known=self._shapes,
             renamed=self._renamed,
+            constants=self._folded.values,
+            new_constants=self._new_constants,
         )
 
     @staticmethod
@@ -164,6 +188,17 @@ def _contributing(layers: list[Layer], output: str) -> tuple[Layer, ...]:
             kept.append(layer)
             needed.update(layer.inputs)
     return tuple(reversed(kept))
+
+
+def _numbered(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Layers that drop something with their number among those: what they drop depends on it."""
+    dropping = [layer.output for layer in layers if layer.attributes.get("dropout", 0.0) > 0.0]
+    return tuple(
+        replace(layer, attributes={**layer.attributes, "dropout_layer": dropping.index(layer.output)})
+        if layer.output in dropping
+        else layer
+        for layer in layers
+    )
 
 
 def _counts_batches(node: torch.fx.Node, state: dict[str, str]) -> bool:

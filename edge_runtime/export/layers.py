@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+from device_profiles.contract import CONSTANT_PREFIX
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +45,9 @@ class CapturedNode:
         parameters: those of them that are trained.
         known: every activation there is by now.
         renamed: activations that are another one under a new name (identities).
+        constants: values of results that follow from no parameter and no input of the model.
+        before: layers that the call needs in front of its own, such as a parameter that is read as an activation.
+        new_constants: tensors that the bundle must carry for the call, by the names they get.
     """
 
     node: torch.fx.Node
@@ -54,6 +59,9 @@ class CapturedNode:
     parameters: frozenset[str]
     known: Container[str]
     renamed: dict[str, str]
+    constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    before: list[Layer] = field(default_factory=list)
+    new_constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def activation(self, name: str) -> str:
         """Name of the activation that argument `name` is; raises NotCovered where it is none."""
@@ -64,10 +72,41 @@ class CapturedNode:
         return tuple(self._activation(value, name) for value in self.arguments[name])
 
     def _activation(self, value: object, name: str) -> str:
-        found = self.renamed.get(value.name, value.name) if isinstance(value, torch.fx.Node) else None
-        if found is None or found not in self.known:
-            raise NotCovered(f"its argument '{name}' is not an activation")
-        return found
+        if isinstance(value, torch.fx.Node):
+            found = self.renamed.get(value.name, value.name)
+            if found in self.known:
+                return found
+            if found in self.state and value.meta["val"].is_floating_point():
+                return self._of_model(value, self.state[found])
+        raise NotCovered(f"its argument '{name}' is not an activation")
+
+    def _of_model(self, value: torch.fx.Node, tensor: str) -> str:
+        """A tensor of the model, read as an activation of its own for this call."""
+        output = f"{tensor}@{self.node.name}"
+        if all(layer.output != output for layer in self.before):
+            self.before.append(
+                Layer(
+                    kind="tensor",
+                    inputs=(),
+                    output=output,
+                    shape=tuple(value.meta["val"].shape),
+                    module=self.module,
+                    tensors=(tensor,),
+                    attributes={"trained": tensor in self.parameters},
+                )
+            )
+        return output
+
+    def constant(self, name: str) -> torch.Tensor | None:
+        """The value of argument `name` where it is a constant; None where it is none."""
+        value = self.arguments.get(name)
+        return self.constants.get(value.name) if isinstance(value, torch.fx.Node) else None
+
+    def keep_constant(self, hint: str, value: torch.Tensor) -> str:
+        """The name under which the bundle carries a constant of this call."""
+        name = f"{CONSTANT_PREFIX}{self.node.name}.{hint}"
+        self.new_constants[name] = value.to(torch.float32).contiguous()
+        return name
 
     def tensor(self, name: str) -> str | None:
         """`state_dict` name of argument `name`, None where it is None; raises NotCovered for anything else."""

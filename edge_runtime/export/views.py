@@ -17,7 +17,7 @@ import torch
 from edge_runtime.export.capture import CapturedModel
 from edge_runtime.export.layers import Layer
 from edge_runtime.export.operators.attention import StridedView
-from edge_runtime.export.operators.shape import seen_through
+from edge_runtime.export.operators.view import VIEW_KINDS, seen_through, views_by_example
 
 
 def fold_views(model: CapturedModel) -> CapturedModel:
@@ -50,7 +50,8 @@ class _Seen:
             view = _viewed(self.view, layer.shape)
             return replace(self, view=self.view if view is None else view, shape=layer.shape)
         view = _viewed(self.view, self.shape)
-        return None if view is None else replace(self, view=seen_through(layer, view), shape=layer.shape)
+        seen = None if view is None else seen_through(layer, view)
+        return None if seen is None else replace(self, view=seen, shape=layer.shape)
 
 
 def _viewed(view: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | None:
@@ -71,9 +72,9 @@ class _Folding:
 
     def run(self) -> CapturedModel:
         for layer in self._model.layers:
-            if layer.kind in ("reshape", "view"):
-                self._look(layer)
-            elif layer.kind == "attention":
+            if layer.kind in VIEW_KINDS and self._look(layer):
+                continue
+            if layer.kind == "attention":
                 self._attend(layer)
             elif layer.kind != "linear" or not self._project_rows(layer):
                 for name in layer.inputs:
@@ -88,15 +89,18 @@ class _Folding:
         self._real.add(layer.output)
         self._seen[layer.output] = _Seen.whole(layer.output, layer.shape)
 
-    def _look(self, layer: Layer) -> None:
+    def _look(self, layer: Layer) -> bool:
+        """Follow a view; False where the layer moves elements in any case."""
         (source,) = layer.inputs
-        self._views[layer.output] = layer
         seen = self._seen[source].through(layer)
         if seen is None:
             self._make_real(source)
             seen = _Seen.whole(source, self._shapes[source]).through(layer)
-            assert seen is not None
+            if seen is None:
+                return False
         self._seen[layer.output] = seen
+        self._views[layer.output] = layer
+        return True
 
     def _make_real(self, name: str) -> None:
         """Add the layer that gives `name` bytes of its own, unless it has them."""
@@ -104,7 +108,9 @@ class _Folding:
             return
         seen, layer = self._seen[name], self._views[name]
         made = replace(layer, kind="reshape", inputs=(seen.base,), attributes={})
-        if not seen.is_dense:
+        if layer.kind in ("permute", "crop") and layer.inputs == (seen.base,):
+            made = layer
+        elif not seen.is_dense:
             made = replace(
                 made,
                 kind="view",
@@ -112,7 +118,7 @@ class _Folding:
                     "sizes": tuple(seen.view.shape),
                     "strides": tuple(seen.view.stride()),
                     "offset": seen.view.storage_offset(),
-                    "by_example": _by_example(seen.view, seen.shape, self._shapes[seen.base]),
+                    "by_example": views_by_example(seen.view, seen.shape, self._shapes[seen.base]),
                 },
             )
         self._layers.append(made)
@@ -124,8 +130,7 @@ class _Folding:
     def _project_rows(self, layer: Layer) -> bool:
         """Put a linear layer to work on its input's base, where it reads all rows of it in any order."""
         seen = self._seen[layer.inputs[0]]
-        base, width, outputs = self._shapes[seen.base], layer.shape[-1], layer.shape[-1]
-        width = seen.shape[-1]
+        base, width, outputs = self._shapes[seen.base], seen.shape[-1], layer.shape[-1]
         if layer.inputs[0] in self._real or not _permutes_rows(seen.view, width, math.prod(base)):
             return False
         rows = base if base[-1] == width else (*_leading(base, width), width)
@@ -180,13 +185,6 @@ class _Folding:
         return replace(
             layer, inputs=tuple(sources), attributes={**layer.attributes, "sources": order, "views": tuple(views)}
         )
-
-
-def _by_example(view: torch.Tensor, shape: tuple[int, ...], base: tuple[int, ...]) -> bool:
-    """Whether the first dimension of a view is the base's first one, or repeats the base."""
-    return view.shape[:1] == shape[:1] and (
-        (view.shape[0] == base[0] and view.stride(0) == math.prod(base[1:])) or view.stride(0) == 0
-    )
 
 
 def _permutes_rows(view: torch.Tensor, width: int, elements: int) -> bool:

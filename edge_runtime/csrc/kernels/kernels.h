@@ -42,6 +42,7 @@ void linear_weight_grad(Context& context, Stack stack);
 void linear_weight_grad_sgd(Context& context, Stack stack);
 void channel_sum(Context& context, Stack stack);
 void cross_entropy(Context& context, Stack stack);
+void mean_squared_error(Context& context, Stack stack);
 void layer_norm(Context& context, Stack stack);
 void layer_norm_apply(Context& context, Stack stack);
 void layer_norm_backward(Context& context, Stack stack);

@@ -42,6 +42,7 @@ const Kernel kKernels[] = {
     Kernel("profl::linear_weight_grad_sgd.out", linear_weight_grad_sgd),
     Kernel("profl::channel_sum.out", channel_sum),
     Kernel("profl::cross_entropy.out", cross_entropy),
+    Kernel("profl::mean_squared_error.out", mean_squared_error),
     Kernel("profl::layer_norm.out", layer_norm),
     Kernel("profl::layer_norm_apply.out", layer_norm_apply),
     Kernel("profl::layer_norm_backward.out", layer_norm_backward),

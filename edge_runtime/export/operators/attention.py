@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from edge_runtime.export.builder import Pairs, StepBuilder, Values
+from edge_runtime.export.constants import Mask
 from edge_runtime.export.graph import Argument, Value
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
 
@@ -45,13 +46,14 @@ def _capture_attention(call: CapturedNode) -> Layer:
     if value[3] > MAX_VALUE_WIDTH:
         raise NotCovered(f"heads wider than {MAX_VALUE_WIDTH}")
     scale = call.arguments["scale"]
-    mask = call.mask("attn_mask", (*query[:3], key[2]))
+    mask = _mask(call, query[2], key[2])
     return call.layer(
         "attention",
         tuple(call.activation(name) for name in ("query", "key", "value")),
-        (mask.tensor,),
+        (None if mask.value is None else call.keep_constant("mask", mask.value),),
         sizes=(query[0], query[1], query[2], key[2], query[3], value[3]),
         views=tuple(StridedView.dense(shape) for shape in (query, key, value)),
+        sources=(0, 1, 2),
         mask_view=mask.view,
         out_view=StridedView.dense((*query[:3], value[3])),
         scale=1.0 / math.sqrt(query[3]) if scale is None else float(scale),
@@ -60,13 +62,21 @@ def _capture_attention(call: CapturedNode) -> Layer:
     )
 
 
+def _mask(call: CapturedNode, queries: int, keys: int) -> Mask:
+    if call.arguments["attn_mask"] is None:
+        return Mask()
+    value = call.constant("attn_mask")
+    if value is None:
+        raise NotCovered("with a mask that follows from the model's input or parameters")
+    return Mask.of(value, queries, keys)
+
+
 def _attention(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     sources = tuple(values[name] for name in layer.inputs)
     attributes = layer.attributes
     mask = None if layer.tensors[0] is None else builder.tensor(layer.tensors[0], "frozen")
     drops = builder.training and attributes["dropout"] > 0.0
-    batch = layer.shape[0] if attributes["by_example"] else attributes["sizes"][0]
-    sizes = (batch, *attributes["sizes"][1:])
+    sizes = (layer.shape[0], *attributes["sizes"][1:])
     random = builder.random() if drops else None
     settings: tuple[Argument, ...] = (
         sizes,

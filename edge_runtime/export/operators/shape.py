@@ -7,6 +7,8 @@ from collections.abc import Callable
 from edge_runtime.export.builder import Pairs, StepBuilder, Values
 from edge_runtime.export.graph import EXTERNAL_ROLES, Value
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators import view
+from edge_runtime.export.operators.view import capture_view
 
 
 def _capture_reshape(call: CapturedNode) -> Layer:
@@ -22,7 +24,7 @@ def _capture_permute(call: CapturedNode) -> Layer:
         a, b = (call.arguments[name] % rank for name in ("dim0", "dim1"))
         order[a], order[b] = b, a
     if order[0] != 0:
-        raise NotCovered("that moves the batch dimension")
+        return capture_view(call)
     return call.layer("permute", (call.activation("self"),), dims=tuple(order))
 
 
@@ -31,7 +33,7 @@ def _part(call: CapturedNode, dim: int, start: int, length: int) -> Layer:
     shape = call.shape("self")
     dim %= len(shape)
     if dim == 0 and (start, length) != (0, shape[0]):
-        raise NotCovered("of the batch dimension")
+        return capture_view(call)
     offsets = tuple(start if d == dim else 0 for d in range(len(shape)))
     cropped = tuple(length if d == dim else extent for d, extent in enumerate(shape))
     return call.layer("crop", (call.activation("self"),), offsets=offsets, cropped=cropped, value=0.0)
@@ -39,7 +41,7 @@ def _part(call: CapturedNode, dim: int, start: int, length: int) -> Layer:
 
 def _capture_slice(call: CapturedNode) -> Layer:
     if call.arguments["step"] != 1:
-        raise NotCovered("with a step")
+        return capture_view(call)
     dim = call.arguments["dim"]
     extent = call.shape("self")[dim]
     start, stop, _ = slice(call.arguments["start"], call.arguments["end"]).indices(extent)
@@ -172,12 +174,13 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     **dict.fromkeys(("permute", "transpose"), _capture_permute),
     **dict.fromkeys(("chunk", "split", "split_with_sizes"), _capture_split),
     **dict.fromkeys(("pad", "constant_pad_nd"), _capture_pad),
+    **dict.fromkeys(("expand", "expand_as", "t", "numpy_T", "movedim", "swapaxes", "unbind"), capture_view),
     "slice": _capture_slice,
     "select": _capture_select,
     "narrow": _capture_narrow,
     "cat": _capture_cat,
 }
-EMITTERS = {"reshape": _reshape, "permute": _permute, "crop": _crop, "cat": _cat}
+EMITTERS = {"reshape": _reshape, "permute": _permute, "crop": _crop, "cat": _cat, **view.EMITTERS}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {}
 VIEWS = frozenset(CAPTURES) - {"pad", "constant_pad_nd", "cat"}
 """Operators whose result shares its bytes with their argument in PyTorch."""
