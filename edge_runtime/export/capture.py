@@ -107,8 +107,7 @@ class _Capture:
             return
         try:
             if call.operator in IDENTITIES and IDENTITIES[call.operator](call):
-                source = self._call_source(call)
-                self._renamed[node.name] = source
+                self._renamed[node.name] = call.activation("self" if "self" in call.arguments else "input")
                 self._add(call.before)
                 return
             if call.operator not in CAPTURES:
@@ -134,9 +133,9 @@ class _Capture:
         if node.target is operator.getitem:
             if not node.users:
                 return None
-            whole, index = node.args
-            assert isinstance(whole, torch.fx.Node) and isinstance(index, int)
-            called = whole
+            whole, place = node.args
+            assert isinstance(whole, torch.fx.Node) and isinstance(place, int)
+            called, index = whole, place
         return CapturedNode(
             node=node,
             operator=str(called.target).removeprefix("aten.").split(".")[0].rstrip("_"),
@@ -151,10 +150,6 @@ class _Capture:
             new_constants=self._new_constants,
         )
 
-    @staticmethod
-    def _call_source(call: CapturedNode) -> str:
-        return call.activation("self" if "self" in call.arguments else "input")
-
     def _refuse_change_of_views(self, node: torch.fx.Node) -> None:
         """Raise NotCovered where an operator in place changes bytes that are read later under another name."""
         name = str(node.target)
@@ -163,10 +158,10 @@ class _Capture:
         changed = node.args[0]
         assert isinstance(changed, torch.fx.Node)
         family = _root(changed)
-        for other in self._nodes[: self._position[node]]:
-            if other.op in ("call_function", "placeholder") and _root(other) is family:
-                if any(self._position[user] > self._position[node] for user in other.users):
-                    raise NotCovered("in place on a tensor that is read later under another name")
+        here = self._position[node]
+        names = [other for other in self._nodes[:here] if other.op != "output" and _root(other) is family]
+        if any(self._position[user] > here for other in names for user in other.users):
+            raise NotCovered("in place on a tensor that is read later under another name")
 
 
 def _root(node: torch.fx.Node) -> torch.fx.Node:

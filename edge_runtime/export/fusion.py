@@ -11,7 +11,7 @@ from edge_runtime.export.operators.activation import FUSED
 
 
 def fuse(model: CapturedModel) -> CapturedModel:
-    """Layers where `batch_norm` carries its residual (second input), it and `group_norm` their activation, `add` its ReLU.
+    """Layers where `batch_norm` carries its residual (second input), both norms their activation, `add` its ReLU.
 
     Only activations with a single reader are fused away, so every other reader still finds its tensor.
     """

@@ -6,8 +6,7 @@ from device_profiles.errors import UsageError
 from edge_runtime.export.layers import Layer
 
 _ELEMENTWISE = frozenset({"activation", "affine", "dropout"})
-_POOLING = frozenset({"global_average_pool", "average_pool2d", "max_pool2d", "reduce", "reshape"})
-"""What turns images or sequences into features."""
+_POOLED = frozenset({"global_average_pool", "reduce", "reshape"})
 _REMEDY = "name the module where it begins with --head MODULE"
 
 
@@ -36,11 +35,10 @@ def head_start(layers: tuple[Layer, ...], *, classes: int, head: str | None) -> 
 def _named(layers: tuple[Layer, ...], head: str) -> int:
     for start, layer in enumerate(layers):
         if layer.module == head or layer.module.startswith(f"{head}."):
-            return _back_over(layers, start, _POOLING | _ELEMENTWISE - {"activation"})
+            return _back_over_pooling(layers, start)
     modules = list(dict.fromkeys(layer.module for layer in layers if layer.module))
-    raise UsageError(
-        f"--head {head}: no such module with a layer in the model; its last ones are {', '.join(modules[-4:])}"
-    )
+    last = ", ".join(modules[-4:])
+    raise UsageError(f"--head {head}: no such module with a layer in the model; its last ones are {last}")
 
 
 def _features_head(layers: tuple[Layer, ...]) -> int:
@@ -50,7 +48,7 @@ def _features_head(layers: tuple[Layer, ...]) -> int:
         start -= 1
     if not any(layer.kind == "linear" for layer in layers[start:]):
         return 0
-    pooled = _back_over(layers, start, _POOLING | _ELEMENTWISE - {"activation"})
+    pooled = _back_over_pooling(layers, start)
     if 0 < pooled < start:
         return pooled
     return max(i for i, layer in enumerate(layers) if layer.kind == "linear")
@@ -58,17 +56,28 @@ def _features_head(layers: tuple[Layer, ...]) -> int:
 
 def _convolution_head(layers: tuple[Layer, ...]) -> int:
     """A 1x1 convolution to the classes, with an activation or not, then pooling."""
-    start = _back_over(layers, len(layers), _POOLING)
+    start = _back_over_pooling(layers, len(layers))
     if start == len(layers):
         return 0
-    start = _back_over(layers, start, _ELEMENTWISE)
+    while start > 0 and layers[start - 1].kind in _ELEMENTWISE:
+        start -= 1
     convolution = layers[start - 1] if start > 0 else None
     if convolution is None or convolution.kind != "conv2d" or convolution.shape[1] != layers[-1].shape[1]:
         return 0
-    return _back_over(layers, start - 1, frozenset({"dropout"}))
-
-
-def _back_over(layers: tuple[Layer, ...], start: int, kinds: frozenset[str]) -> int:
-    while start > 0 and layers[start - 1].kind in kinds:
+    start -= 1
+    while start > 0 and layers[start - 1].kind == "dropout":
         start -= 1
     return start
+
+
+def _back_over_pooling(layers: tuple[Layer, ...], start: int) -> int:
+    """The first of the layers right before `start` that turn images or sequences into features, dropout among them."""
+    while start > 0 and (_pools(layers[start - 1]) or layers[start - 1].kind == "dropout"):
+        start -= 1
+    return start
+
+
+def _pools(layer: Layer) -> bool:
+    adaptive = layer.attributes.get("kernel") == (0, 0)
+    whole = layer.kind == "average_pool2d" and all(extent == 1 for extent in layer.shape[2:])
+    return layer.kind in _POOLED or adaptive or whole

@@ -80,15 +80,13 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
         part = layers[first:after]
         units.append(UnitLayers(name=_unit_name(part, container), layers=part, input=current, output=part[-1].output))
         current = part[-1].output
-    uncut = [
-        u for i, pair in enumerate(itertools.pairwise(bounds)) if (u := _uncut(model, i, *pair, alive)) is not None
-    ]
+    reasons = [_uncut(model, unit, *pair, alive) for unit, pair in enumerate(itertools.pairwise(bounds))]
     return CutModel(
         units=_distinct(units),
         head=UnitLayers(name="head", layers=layers[start:], input=current, output=layers[-1].output),
         shapes=model.shapes,
         input=model.input_name,
-        uncut=tuple(uncut),
+        uncut=tuple(reason for reason in reasons if reason is not None),
     )
 
 
@@ -146,7 +144,7 @@ def _distinct(units: list[UnitLayers]) -> tuple[UnitLayers, ...]:
 
 
 def _unit_name(layers: tuple[Layer, ...], container: list[str]) -> str:
-    """The module path common to the unit's layers with tensors, or the first one's where it is all units' `container`."""
+    """The module path common to the unit's layers with tensors, or the first one's where all units are in it."""
     common = _common_path(layers)
     if common != container:
         return ".".join(common)

@@ -2,7 +2,7 @@
 // reads them and `edge_runtime/export/layers.py` writes them. The `_sgd` kernels are their namesakes and `sgd` in one:
 //   conv2d_weight_grad_sgd: grad, x, stride, padding, dilation, groups, then
 //   linear_weight_grad_sgd: grad, x, then
-//     weight, rate, momentum buffer or none, momentum, weight decay; weight, momentum buffer or none
+//     weight, hyperparameters, momentum buffer or none; weight, momentum buffer or none
 #pragma once
 
 #include "kernels/stack.h"

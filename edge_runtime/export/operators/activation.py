@@ -41,10 +41,9 @@ def _capture_clamp(call: CapturedNode) -> Layer:
     """`hardtanh` and `clamp` where they are ReLU or ReLU6."""
     names = (("min", "min_val"), ("max", "max_val"))
     low, high = (call.arguments.get(name, call.arguments.get(other)) for name, other in names)
-    known = {(0, None): "relu", (0, 6): "relu6"}
-    if (low, high) not in known:
+    if low != 0 or high not in (None, 6):
         raise NotCovered("limits other than 0 and 6")
-    return _layer(call, known[low, high])
+    return _layer(call, "relu" if high is None else "relu6")
 
 
 def _activation(builder: StepBuilder, layer: Layer, values: Values) -> Value:

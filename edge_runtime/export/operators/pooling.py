@@ -9,7 +9,7 @@ from edge_runtime.export.builder import Pairs, StepBuilder, Values
 from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered, pair
 
-_ADAPTIVE = {"kernel": (0, 0), "stride": (1, 1), "padding": (0, 0)}
+_ADAPTIVE: dict[str, Any] = {"kernel": (0, 0), "stride": (1, 1), "padding": (0, 0)}
 """A kernel of size 0: windows follow from the sizes of input and output."""
 
 
