@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from device_profiles.bundle import Optimizer
 from device_profiles.contract import RANDOM_INPUT
 from edge_runtime.export.graph import StepGraph, Value, ValueRole
-from edge_runtime.export.optimizers import emit_update
+from edge_runtime.export.layers import Layer
+from edge_runtime.export.optimizers import emit_clipped_updates, emit_update
 
 Shapes = dict[str, tuple[int, ...]]
 Values = dict[str, Value]
@@ -47,6 +48,7 @@ class StepBuilder:
     _recipes: dict[Value, Callable[[], Value]] = field(default_factory=dict)
     _uses: Counter[Value] = field(default_factory=Counter)
     _pending: dict[Value, Value] = field(default_factory=dict)
+    _unclipped: list[tuple[Value, Value]] = field(default_factory=list)
     _counter: int = 0
 
     @contextmanager
@@ -123,6 +125,12 @@ class StepBuilder:
                 y.role = "activation"
         return y
 
+    def kept_or_derived(self, layer: Layer, inputs: tuple[Value, ...], compute: Callable[..., Value]) -> Value:
+        """Kept where the layer's attribute `keep` says so (see `kept_sums.py`), else derived."""
+        if layer.attributes.get("keep"):
+            return self.kept(layer.output, inputs, compute)
+        return self.derived(inputs, compute)
+
     def again(self, value: Value) -> Value:
         """`value` for the backward pass: itself if it was kept, else computed again here."""
         recipe = self._recipes.get(value)
@@ -152,8 +160,10 @@ class StepBuilder:
                 else:
                     gradients[source] = contribution
         for parameter, waiting in self._pending.items():
-            emit_update(self, parameter, waiting)
+            self._finish(parameter, waiting)
         self._pending.clear()
+        if self._unclipped:
+            emit_clipped_updates(self, self._unclipped)
 
     def _sum(self, first: Value, second: Value) -> Value:
         """first + second; joined into the operation that computes the second where that can add."""
@@ -181,8 +191,17 @@ class StepBuilder:
         if self._uses[parameter] > 0:
             self._pending[parameter] = gradient
         else:
+            self._finish(parameter, gradient)
+
+    def _finish(self, parameter: Value, gradient: Value) -> None:
+        """Update a parameter whose gradient is complete, now or when all gradients are there to be clipped."""
+        if self.optimizer.clip_norm > 0:
+            self._unclipped.append((parameter, gradient))
+        else:
             emit_update(self, parameter, gradient)
 
     def fuses_update(self, parameter: Value) -> bool:
         """Whether the gradient of the use in hand can go straight into the update: it is the only one."""
+        if self.optimizer.name != "sgd" or self.optimizer.clip_norm > 0:
+            return False
         return self._uses[parameter] == 1 and parameter not in self._pending

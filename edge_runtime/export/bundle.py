@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from device_profiles.bundle import FileEntry, Manifest, Optimizer
+from device_profiles.bundle import FileEntry, Loss, Manifest, Optimizer
 from device_profiles.contract import (
     INITIAL_WEIGHTS_NAME,
     MANIFEST_NAME,
@@ -45,10 +45,13 @@ def export_bundle(
     batch: int = 32,
     micro_batch: int | None = None,
     recompute_bytes: int | None = None,
+    optimizer: Optimizer | None = None,
+    loss: Loss | None = None,
     momentum: float = 0.9,
     momentum_dtype: DType = "float32",
     weight_decay: float = 5e-4,
     input_shape: tuple[int, ...] = (3, 32, 32),
+    input_dtype: DType = "float32",
     classes: int = 10,
     head: str | None = None,
     seed: int = 0,
@@ -67,6 +70,9 @@ def export_bundle(
         head: dotted path of the module where the classifier head begins; recognised by default.
         micro_batch: examples in one execution; divides `batch`, which it is by default.
         recompute_bytes: compute layers again in the backward pass until no arena is larger than this.
+        optimizer: of the training programs; by default SGD with `momentum`, `momentum_dtype` and `weight_decay`.
+        loss: what training minimises; by default the cross-entropy.
+        input_dtype: float32, or int64 for tokens.
         momentum_dtype: how the momentum is stored, float32 or bfloat16.
         progress: told one line a program.
 
@@ -77,15 +83,25 @@ def export_bundle(
     module = create_module(model, width=width, classes=classes, input_shape=input_shape)
     micro_batches = _micro_batches(batch, micro_batch)
     source = BlockModel.of(
-        module, name=model, batch=batch // micro_batches, input_shape=input_shape, classes=classes, head=head
+        module,
+        name=model,
+        batch=batch // micro_batches,
+        input_shape=input_shape,
+        classes=classes,
+        head=head,
+        input_dtype=input_dtype,
     )
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     count = len(cut_into.blocks)
     if block is not None and not 1 <= block <= count:
         raise UsageError(f"--block {block}: the partition has blocks 1 to {count}")
     chosen = tuple(range(1, count + 1)) if block is None else (block,)
+    if optimizer is None:
+        optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
+    check_optimizer(optimizer, micro_batches=micro_batches)
     choices = TrainingChoices(
-        optimizer=Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype),
+        optimizer=optimizer,
+        loss=Loss() if loss is None else loss,
         micro_batches=micro_batches,
         recompute_bytes=recompute_bytes,
     )
@@ -120,6 +136,26 @@ def export_bundle(
     return manifest
 
 
+def check_optimizer(optimizer: Optimizer, *, micro_batches: int) -> None:
+    """Raise UsageError, naming the option, for what cannot be trained or not in micro-batches."""
+    if optimizer.nesterov and optimizer.momentum <= 0:
+        raise UsageError("--nesterov: needs --momentum above 0")
+    if not (0 <= optimizer.beta1 < 1 and 0 <= optimizer.beta2 < 1):
+        raise UsageError(f"--betas {optimizer.beta1},{optimizer.beta2}: must lie in [0, 1)")
+    if optimizer.name == "adamw" and optimizer.momentum_dtype != "float32":
+        raise UsageError(f"--momentum-dtype {optimizer.momentum_dtype}: is of SGD's momentum; AdamW keeps float32")
+    if micro_batches == 1:
+        return
+    # Gradients of micro-batches are summed in SGD's momentum; nothing else could hold the sum.
+    for present, option in (
+        (optimizer.name == "adamw", "--optimizer adamw"),
+        (optimizer.nesterov, "--nesterov"),
+        (optimizer.clip_norm > 0, "--clip-norm"),
+    ):
+        if present:
+            raise UsageError(f"--micro-batch: does not go together with {option}; leave one of them out")
+
+
 def _micro_batches(batch: int, micro_batch: int | None) -> int:
     """Executions of a step; raises UsageError unless the micro-batch divides the batch."""
     if micro_batch is None:
@@ -149,7 +185,7 @@ def initial_weights(module: nn.Module, source: BlockModel, partition: Partition)
     for name, shape in source.stand_in_shapes(partition).items():
         bound = initial_bound(shape)
         weights[name] = torch.empty(shape).uniform_(-bound, bound)
-    return weights
+    return weights | source.constants
 
 
 def create_module(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:

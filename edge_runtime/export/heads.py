@@ -13,7 +13,7 @@ _REMEDY = "name the module where it begins with --head MODULE"
 def head_start(layers: tuple[Layer, ...], *, classes: int, head: str | None) -> int:
     """Index of the first layer of the head.
 
-    Recognised are pooling or flattening and linear layers with activations and dropout between them, a last linear
+    Recognised are pooling, flattening or the choice of one token, with a LayerNorm or not, and linear layers with activations and dropout between them, a last linear
     layer behind features, and a 1x1 convolution to the classes before global pooling; `head` names the module where
     any other begins. Raises UsageError where there is none, or the model does not end with logits.
     """
@@ -72,7 +72,15 @@ def _convolution_head(layers: tuple[Layer, ...]) -> int:
 
 def _back_over_pooling(layers: tuple[Layer, ...], start: int) -> int:
     """The first of the layers right before `start` that turn images or sequences into features, dropout among them."""
-    while start > 0 and (_pools(layers[start - 1]) or layers[start - 1].kind == "dropout"):
+    behind = start
+    while start > 0:
+        layer = layers[start - 1]
+        pools = _pools(layer) or layer.kind == "dropout"
+        # A norm of the features right behind pooling, or of the tokens right before it.
+        of_features = layer.kind == "layer_norm" and start > 1 and _pools(layers[start - 2])
+        of_tokens = layer.kind == "layer_norm" and len(layer.shape) == 3 and start < behind
+        if not (pools or of_features or of_tokens):
+            break
         start -= 1
     return start
 
@@ -80,4 +88,6 @@ def _back_over_pooling(layers: tuple[Layer, ...], start: int) -> int:
 def _pools(layer: Layer) -> bool:
     adaptive = layer.attributes.get("kernel") == (0, 0)
     whole = layer.kind == "average_pool2d" and all(extent == 1 for extent in layer.shape[2:])
-    return layer.kind in _POOLED or adaptive or whole
+    # The class token: one of all.
+    token = layer.kind in ("view", "crop") and len(layer.shape) == 2
+    return layer.kind in _POOLED or adaptive or whole or token

@@ -111,6 +111,14 @@ def _stride_and_padding(before: int, after: int) -> tuple[int, int] | None:
     return None
 
 
+def _of_tokens(block: MissingBlock) -> StandIn | None:
+    """Tokens to as many tokens: a linear projection of their width."""
+    if len(block.before) != 3 or len(block.after) != 3 or block.before[1] != block.after[1]:
+        return None
+    weight = (block.after[2], block.before[2])
+    return StandIn(name=block.name, weight_shape=weight, layers=(block.layer("linear", block.after),))
+
+
 def _to_features(block: MissingBlock) -> StandIn | None:
     """Features to features: a linear layer. Images or sequences to features: their mean, then a linear layer."""
     if len(block.after) != 2:
@@ -127,7 +135,7 @@ def _to_features(block: MissingBlock) -> StandIn | None:
     return StandIn(name=block.name, weight_shape=(block.after[1], block.before[1]), layers=tuple(layers))
 
 
-RULES: tuple[Rule, ...] = (_of_images, _of_sequences, _to_features)
+RULES: tuple[Rule, ...] = (_of_images, _of_sequences, _of_tokens, _to_features)
 
 
 def initial_bound(weight_shape: Shape) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from device_profiles.bundle import Optimizer
+from device_profiles.bundle import Loss, Optimizer
 from device_profiles.contract import (
     FEATURES_INPUT,
     HYPERPARAMETERS,
@@ -22,9 +22,11 @@ from edge_runtime.export.graph import Operation, StepGraph, Value
 from edge_runtime.export.inference import emit_prefix
 from edge_runtime.export.layers import Layer
 from edge_runtime.export.operators import emit_layer
-from edge_runtime.export.operators.loss import cross_entropy
+from edge_runtime.export.operators.loss import cross_entropy, mean_squared_error
 from edge_runtime.export.stand_ins import StandIn
 from edge_runtime.export.units import UnitLayers
+
+_CROSS_ENTROPY = Loss()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,11 +56,14 @@ def build_train_step(
     tensor_shapes: Shapes,
     optimizer: Optimizer,
     variant: StepVariant,
+    loss: Loss = _CROSS_ENTROPY,
+    input_dtype: DType = "float32",
 ) -> StepGraph:
     """One training step: `prefix` frozen, `active` and the output module (`stand_ins` + `head`) trained.
 
     Data: the examples [batch, ...], or with `variant.cached_prefix` the block's inputs. Program inputs: labels [batch]
-    int64, hyperparameters, then the frozen tensors. Output: the loss, scalar.
+    int64 (with the mean squared error: targets [batch, outputs] float32), hyperparameters, then the frozen tensors and
+    what dropout needs. Output: the loss, scalar.
     """
     builder = StepBuilder(
         tensor_shapes=tensor_shapes,
@@ -66,14 +71,18 @@ def build_train_step(
         micro_batches=variant.micro_batches,
         recompute=variant.recompute,
     )
-    labels = _input(builder, LABELS_INPUT, (shapes[active[0].input][0],), "int64")
+    batch = shapes[active[0].input][0]
+    if loss.name == "mse":
+        labels = _input(builder, LABELS_INPUT, (batch, *head.layers[-1].shape[1:]))
+    else:
+        labels = _input(builder, LABELS_INPUT, (batch,), "int64")
     _input(builder, HYPERPARAMETERS_INPUT, (HYPERPARAMETERS[optimizer.name],))
     if not prefix:
-        current = _data(builder, IMAGES_INPUT, shapes[active[0].input])
+        current = _data(builder, IMAGES_INPUT, shapes[active[0].input], input_dtype)
     elif variant.cached_prefix:
         current = _data(builder, FEATURES_INPUT, shapes[active[0].input])
     else:
-        current = _prefix(builder, prefix, shapes, variant.prefix_rows)
+        current = _prefix(builder, prefix, shapes, variant.prefix_rows, input_dtype)
     values = {active[0].input: current}
     builder.graph.prefix_operations = len(builder.graph.operations)
     trained = [layer for unit in active for layer in unit.layers]
@@ -81,8 +90,11 @@ def build_train_step(
     for layer in trained:
         values[layer.output] = emit_layer(builder, layer, values)
     logits = values[trained[-1].output]
-    loss, gradient = cross_entropy(builder, logits, labels)
-    builder.graph.outputs.append(loss)
+    if loss.name == "mse":
+        value, gradient = mean_squared_error(builder, logits, labels)
+    else:
+        value, gradient = cross_entropy(builder, logits, labels, loss.label_smoothing)
+    builder.graph.outputs.append(value)
     builder.backward(logits, gradient)
     drop_unused(builder.graph)
     return builder.graph
@@ -96,10 +108,11 @@ def build_evaluation(
     shapes: Shapes,
     tensor_shapes: Shapes,
     rows: int,
+    input_dtype: DType = "float32",
 ) -> StepGraph:
     """Inference of `units` and an output module: images -> logits [batch, classes]; every tensor is an input."""
     builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=Optimizer(name="sgd"))
-    images = _data(builder, IMAGES_INPUT, shapes[units[0].input])
+    images = _data(builder, IMAGES_INPUT, shapes[units[0].input], input_dtype)
     layers = [layer for unit in units for layer in unit.layers]
     layers += output_module(stand_ins, head)
     logits = emit_prefix(builder, layers, images, input_name=units[0].input, output_name=layers[-1].output, rows=rows)
@@ -107,16 +120,23 @@ def build_evaluation(
     return builder.graph
 
 
-def build_features(*, prefix: tuple[UnitLayers, ...], shapes: Shapes, tensor_shapes: Shapes, rows: int) -> StepGraph:
+def build_features(
+    *,
+    prefix: tuple[UnitLayers, ...],
+    shapes: Shapes,
+    tensor_shapes: Shapes,
+    rows: int,
+    input_dtype: DType = "float32",
+) -> StepGraph:
     """Inference of `prefix`: images -> the inputs of the block behind it [batch, ...]."""
     builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=Optimizer(name="sgd"))
-    builder.graph.outputs.append(_prefix(builder, prefix, shapes, rows))
+    builder.graph.outputs.append(_prefix(builder, prefix, shapes, rows, input_dtype))
     builder.graph.prefix_operations = len(builder.graph.operations)
     return builder.graph
 
 
-def _prefix(builder: StepBuilder, prefix: tuple[UnitLayers, ...], shapes: Shapes, rows: int) -> Value:
-    images = _data(builder, IMAGES_INPUT, shapes[prefix[0].input])
+def _prefix(builder: StepBuilder, prefix: tuple[UnitLayers, ...], shapes: Shapes, rows: int, dtype: DType) -> Value:
+    images = _data(builder, IMAGES_INPUT, shapes[prefix[0].input], dtype)
     layers = [layer for unit in prefix for layer in unit.layers]
     return emit_prefix(builder, layers, images, input_name=prefix[0].input, output_name=prefix[-1].output, rows=rows)
 
@@ -126,8 +146,8 @@ def output_module(stand_ins: tuple[StandIn, ...], head: UnitLayers) -> list[Laye
     return [*(layer for stand_in in stand_ins for layer in stand_in.layers), *head.layers]
 
 
-def _data(builder: StepBuilder, name: str, shape: tuple[int, ...]) -> Value:
-    value = Value(name, shape, "data")
+def _data(builder: StepBuilder, name: str, shape: tuple[int, ...], dtype: DType = "float32") -> Value:
+    value = Value(name, shape, "data", dtype)
     builder.graph.data.append(value)
     return value
 

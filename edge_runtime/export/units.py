@@ -12,7 +12,7 @@ from edge_runtime.export.capture import CapturedModel
 from edge_runtime.export.heads import head_start
 from edge_runtime.export.layers import Layer
 
-_ATTACHED = frozenset({"batch_norm", "group_norm", "layer_norm", "arithmetic"})
+_ATTACHED = frozenset({"batch_norm", "group_norm", "layer_norm", "arithmetic", "tensor"})
 """Layers whose tensors do not make a unit: they belong to what is before them."""
 
 

@@ -8,6 +8,7 @@ real by a copy, where it first is read.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -27,16 +28,29 @@ def fold_views(model: CapturedModel) -> CapturedModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Seen:
-    """An activation of `shape` as a view of `base`. `view` is a meta tensor over the base's bytes with the same
-    elements in the same order; its leading dimensions may be those that `shape` has as one."""
+    """An activation as a view of `base`: a meta tensor over the base's bytes with the same elements in the same order.
+
+    Dimension i of the activation is the product of `groups[i]` neighbouring dimensions of `view`, which cannot always
+    be one dimension with one stride.
+    """
 
     base: str
     view: torch.Tensor
-    shape: tuple[int, ...]
+    groups: tuple[int, ...]
+
+    @classmethod
+    def of(cls, base: str, view: torch.Tensor) -> _Seen:
+        return cls(base=base, view=view, groups=(1,) * view.dim())
 
     @classmethod
     def whole(cls, name: str, shape: tuple[int, ...]) -> _Seen:
-        return cls(base=name, view=torch.empty(shape, device="meta"), shape=shape)
+        return cls.of(name, torch.empty(shape, device="meta"))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The activation's."""
+        sizes = iter(self.view.shape)
+        return tuple(math.prod(itertools.islice(sizes, count)) for count in self.groups)
 
     @property
     def is_dense(self) -> bool:
@@ -47,11 +61,25 @@ class _Seen:
     def through(self, layer: Layer) -> _Seen | None:
         """What a view layer shows of it; None where that takes a copy."""
         if layer.kind == "reshape":
-            view = _viewed(self.view, layer.shape)
-            return replace(self, view=self.view if view is None else view, shape=layer.shape)
+            return self._regrouped(layer.shape)
+        if layer.kind == "permute":
+            starts = list(itertools.accumulate(self.groups, initial=0))
+            dims = layer.attributes["dims"]
+            order = [at for d in dims for at in range(starts[d], starts[d] + self.groups[d])]
+            return replace(self, view=self.view.permute(order), groups=tuple(self.groups[d] for d in dims))
         view = _viewed(self.view, self.shape)
         seen = None if view is None else seen_through(layer, view)
-        return None if seen is None else replace(self, view=seen, shape=layer.shape)
+        return None if seen is None else _Seen.of(self.base, seen)
+
+    def _regrouped(self, shape: tuple[int, ...]) -> _Seen | None:
+        view = _viewed(self.view, shape)
+        if view is not None:
+            return _Seen.of(self.base, view)
+        factors = _common_factors(tuple(self.view.shape), shape)
+        view = None if factors is None else _viewed(self.view, tuple(itertools.chain(*factors)))
+        if factors is None or view is None:
+            return None
+        return replace(self, view=view, groups=tuple(len(group) for group in factors))
 
 
 def _viewed(view: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | None:
@@ -59,6 +87,27 @@ def _viewed(view: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | None:
         return view.view(shape)
     except RuntimeError:
         return None
+
+
+def _common_factors(sizes: tuple[int, ...], shape: tuple[int, ...]) -> list[tuple[int, ...]] | None:
+    """Each extent of `shape` as a product of factors that also make up `sizes` one after the other; None without."""
+    left = [size for size in sizes if size != 1]
+    groups = []
+    for extent in shape:
+        group = []
+        while extent != 1:
+            if not left:
+                return None
+            factor = min(extent, left[0])
+            if extent % factor or left[0] % factor:
+                return None
+            group.append(factor)
+            extent //= factor
+            left[0] //= factor
+            if left[0] == 1:
+                left.pop(0)
+        groups.append(tuple(group) or (1,))
+    return None if left else groups
 
 
 class _Folding:
@@ -128,10 +177,13 @@ class _Folding:
     # Linear layers
 
     def _project_rows(self, layer: Layer) -> bool:
-        """Put a linear layer to work on its input's base, where it reads all rows of it in any order."""
+        """Put a linear layer to work on its input's base, where it reads all rows of it in another order."""
         seen = self._seen[layer.inputs[0]]
         base, width, outputs = self._shapes[seen.base], seen.shape[-1], layer.shape[-1]
-        if layer.inputs[0] in self._real or not _permutes_rows(seen.view, width, math.prod(base)):
+        if layer.inputs[0] in self._real or seen.is_dense:
+            return False
+        ordered = _viewed(seen.view, (*seen.view.shape[: -seen.groups[-1]], width))
+        if ordered is None or not _permutes_rows(ordered, width, math.prod(base)):
             return False
         rows = base if base[-1] == width else (*_leading(base, width), width)
         source = seen.base
@@ -141,11 +193,10 @@ class _Folding:
                 self._add(replace(layer, kind="reshape", inputs=(seen.base,), output=source, shape=rows, tensors=()))
         output = f"{layer.output}.rows"
         self._add(replace(layer, inputs=(source,), output=output, shape=(*rows[:-1], outputs)))
-        strides = [stride // width * outputs for stride in seen.view.stride()[:-1]]
-        view = torch.empty((*rows[:-1], outputs), device="meta").as_strided(
-            (*seen.view.shape[:-1], outputs), (*strides, 1)
-        )
-        self._seen[layer.output] = _Seen(base=output, view=view, shape=layer.shape)
+        strides = [stride // width * outputs for stride in ordered.stride()[:-1]]
+        whole = torch.empty((*rows[:-1], outputs), device="meta")
+        view = whole.as_strided((*ordered.shape[:-1], outputs), (*strides, 1))
+        self._seen[layer.output] = _Seen(base=output, view=view, groups=(*seen.groups[:-1], 1))
         self._views[layer.output] = layer
         return True
 
@@ -161,7 +212,7 @@ class _Folding:
         attributes = {**layer.attributes, "out_view": StridedView(offset=0, strides=strides)}
         self._add(replace(layer, output=output, shape=stored, attributes=attributes))
         view = torch.empty(stored, device="meta").view(batch, queries, heads, width).transpose(1, 2)
-        self._seen[layer.output] = _Seen(base=output, view=view, shape=layer.shape)
+        self._seen[layer.output] = _Seen.of(output, view)
         self._views[layer.output] = replace(layer, tensors=(), attributes={})
 
     def _with_sources(self, layer: Layer) -> Layer:

@@ -57,7 +57,7 @@ def _add(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         return y
 
     a, b = values[layer.inputs[0]], values[layer.inputs[1]]
-    y = builder.derived((a, b), compute)
+    y = builder.kept_or_derived(layer, (a, b), compute)
 
     def rule(gradient: Value) -> Pairs:
         if relu:
@@ -108,7 +108,7 @@ def _arithmetic(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     def compute(a: Value, b: Value) -> Value:
         return combined(builder, a, b, operation, layer.shape)
 
-    y = builder.derived((left, right), compute)
+    y = builder.kept_or_derived(layer, (left, right), compute)
 
     def rule(gradient: Value) -> Pairs:
         pairs: Pairs = []
@@ -176,6 +176,7 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
 }
 EMITTERS = {"add": _add, "affine": _affine, "arithmetic": _arithmetic}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {
+    "scale_by": ((0, 0),),
     "add": ((0, 0), (0, 1)),
     "affine": ((0, 0),),
     "arithmetic": ((0, 0), (0, 1)),

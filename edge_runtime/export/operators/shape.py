@@ -23,8 +23,6 @@ def _capture_permute(call: CapturedNode) -> Layer:
     else:
         a, b = (call.arguments[name] % rank for name in ("dim0", "dim1"))
         order[a], order[b] = b, a
-    if order[0] != 0:
-        return capture_view(call)
     return call.layer("permute", (call.activation("self"),), dims=tuple(order))
 
 

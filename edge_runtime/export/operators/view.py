@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -26,17 +27,33 @@ def capture_view(call: CapturedNode) -> Layer:
         seen = called.target(x, *arguments, **called.kwargs)  # type: ignore[operator]  # an operator
         return seen if call.index is None else seen[call.index]  # type: ignore[no-any-return]  # torch ships no types here
 
-    shape = call.shape("self")
+    return _view_layer(call, "self", apply)
+
+
+def strided_view(
+    call: CapturedNode, argument: str, sizes: tuple[int, ...], strides: tuple[int, ...], offset: int
+) -> Layer:
+    """A view of an argument with the strides it has when it is dense."""
+
+    def apply(x: torch.Tensor) -> torch.Tensor:
+        assert x.is_contiguous()  # a tensor of the model is
+        return x.as_strided(sizes, strides, x.storage_offset() + offset)
+
+    return _view_layer(call, argument, apply)
+
+
+def _view_layer(call: CapturedNode, argument: str, apply: Callable[[torch.Tensor], torch.Tensor]) -> Layer:
+    shape = call.shape(argument)
     seen = apply(torch.empty(shape, device="meta"))
     if seen.is_contiguous() and seen.numel() == math.prod(shape):
-        return call.layer("reshape", (call.activation("self"),))
+        return call.layer("reshape", (call.activation(argument),))
     return call.layer(
         "view",
-        (call.activation("self"),),
+        (call.activation(argument),),
         sizes=tuple(seen.shape),
         strides=tuple(seen.stride()),
         offset=seen.storage_offset(),
-        by_example=views_by_example(seen, seen.shape, shape),
+        by_example=views_by_example(seen, tuple(seen.shape), shape),
         apply=apply,
     )
 
@@ -50,8 +67,6 @@ def views_by_example(view: torch.Tensor, shape: tuple[int, ...], base: tuple[int
 
 def seen_through(layer: Layer, x: torch.Tensor) -> torch.Tensor | None:
     """What a layer of VIEW_KINDS shows of the tensor `x`; None where that is not a view of it."""
-    if layer.kind == "permute":
-        return x.permute(layer.attributes["dims"])
     if layer.kind == "view":
         seen: torch.Tensor = layer.attributes["apply"](x)
         return seen
