@@ -1,0 +1,165 @@
+"""Training steps of token models equal PyTorch eager's: every block, with and without dropout, every optimizer."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the reference is PyTorch eager")
+
+from safetensors.torch import load_file  # noqa: E402  # after the skip
+from torch.nn import functional  # noqa: E402
+
+from device_profiles.bundle import Loss, Manifest, Optimizer  # noqa: E402
+from device_profiles.files import read_json  # noqa: E402
+from edge_runtime.device import _native  # noqa: E402
+from edge_runtime.device.optimizer import hyperparameters  # noqa: E402
+from edge_runtime.export.bundle import export_bundle  # noqa: E402
+from edge_runtime.export.programs import BlockModel  # noqa: E402
+from tests.support import token_models  # noqa: E402
+from tests.support.token_reference import TokenReference  # noqa: E402
+
+SGD = Optimizer(name="sgd", momentum=0.9, weight_decay=5e-4)
+MODELS: dict[str, dict[str, Any]] = {
+    "vit": {"input_shape": (3, 32, 32), "classes": 10, "partition": "0-2,3-4,5-6"},
+    "vit_with_dropout": {"input_shape": (3, 32, 32), "classes": 10, "partition": "0,1-2,3-4"},
+    "text": {"input_shape": (12,), "input_dtype": "int64", "classes": 4, "partition": "0-2,3-4"},
+    "text_norm_first": {"input_shape": (12,), "input_dtype": "int64", "classes": 4, "partition": "0,1-2,3,4"},
+    "causal_reader": {"input_shape": (9,), "input_dtype": "int64", "classes": 3},
+    "written_out": {"input_shape": (6, 10), "classes": 4},
+    "mlp": {"input_shape": (20,), "classes": 5},
+}
+BLOCKS = {"vit": 3, "vit_with_dropout": 3, "text": 2, "text_norm_first": 4, "causal_reader": 3, "written_out": 3, "mlp": 3}
+BATCH, VOCABULARY, SEED = 6, 30, 11
+
+
+@functools.cache
+def _bundle(root: Path, name: str, optimizer: Optimizer, loss: Loss) -> tuple[Path, Manifest]:
+    folder = root / f"{name}-{abs(hash((optimizer, loss)))}"
+    export_bundle(
+        f"tests.support.token_models:{name}", folder, batch=BATCH, optimizer=optimizer, loss=loss, **MODELS[name]
+    )
+    return folder, read_json(folder / "manifest.json", Manifest)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("token-bundles")
+
+
+class _Case:
+    """A block of a bundle with its weights in the runtime and in PyTorch."""
+
+    def __init__(self, root: Path, name: str, block: int, chosen: Optimizer, minimised: Loss, **reference: Any) -> None:
+        folder, self.manifest = _bundle(root, name, chosen, minimised)
+        settings = {k: v for k, v in MODELS[name].items() if k != "partition"}
+        weights = load_file(folder / "weights" / "initial.safetensors")
+        torch.manual_seed(3)
+        for key, value in weights.items():  # norms of a trained model, not their trivial start
+            if value.dim() == 1:
+                weights[key] = value + 0.1 * torch.randn_like(value)
+        module = getattr(token_models, name)()
+        cut = BlockModel.of(module, name=name, batch=BATCH, **settings).cut
+        self.dtype = settings.get("input_dtype", "float32")
+        self.shape = (BATCH, *settings["input_shape"])
+        self.reference = TokenReference(
+            module, cut, self.manifest.partition, block, weights, example=self._inputs(), **reference
+        )
+        self.optimizer, self.described = chosen, self.manifest.program(f"grow-block{block}")
+        path = str(folder / "programs" / f"{self.described.name}.pte")
+        self.program = _native.Program(path, 2, self.described.prefix_instructions)
+        for tensor in self.described.tensors:
+            self.program.buffer(tensor.name)[...] = 0 if tensor.role == "optimizer_state" else weights[tensor.name]
+        inputs = [value for value in self.described.inputs if value.role != "data"]
+        self.staged = {v.name: np.zeros(v.shape, v.dtype) for v in inputs if v.role != "frozen"}
+        for index, value in enumerate(inputs):
+            self.program.set_input(index, self.staged.get(value.name, weights.get(value.name, torch.empty(0)).numpy()))
+
+    def _inputs(self) -> torch.Tensor:
+        if self.dtype == "int64":
+            return torch.randint(0, VOCABULARY, self.shape)
+        return torch.randn(self.shape)
+
+    def step(self, step: int, rate: float) -> tuple[float, float]:
+        """Losses of the runtime and of PyTorch."""
+        inputs = self._inputs()
+        labels = self.staged["labels"]
+        labels[...] = torch.randint(0, self.manifest.model.classes, labels.shape).numpy()
+        self.program.buffer("images")[...] = inputs.numpy()
+        self.staged["hyperparameters"][...] = hyperparameters(self.optimizer, rate, 0, 1, step)
+        if "random" in self.staged:
+            self.staged["random"][...] = (SEED, step)
+        expected = self.reference.step(inputs, torch.from_numpy(labels.copy()), rate, (SEED, step))
+        self.program.execute()
+        return float(self.program.output(0).reshape(-1)[0]), expected
+
+    def compare_tensors(self, tolerance: float = 1e-4) -> None:
+        expected = self.reference.tensors()
+        for tensor in self.described.tensors:
+            if tensor.role == "optimizer_state":
+                continue
+            ours, theirs = self.program.buffer(tensor.name), expected[tensor.name].numpy()
+            assert np.linalg.norm(ours - theirs) / (np.linalg.norm(theirs) or 1.0) < tolerance, tensor.name
+
+
+def _sgd(parameters: list[Any]) -> Any:
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+
+def _ten_steps(case: _Case, rate: float) -> None:
+    difference = []
+    for step in range(10):
+        ours, expected = case.step(step, rate)
+        difference.append(abs(ours - expected) / abs(expected))
+        if step == 0:
+            case.compare_tensors()
+    assert difference[0] < 1e-5
+    assert difference[9] < 1e-3
+
+
+@pytest.mark.parametrize(("name", "block"), [(n, b) for n, count in BLOCKS.items() for b in range(1, count + 1)])
+def test_ten_steps_equal_pytorch_eager(name: str, block: int, root: Path) -> None:
+    _ten_steps(_Case(root, name, block, SGD, Loss(), optimizer=_sgd), 0.02)
+
+
+OPTIMIZERS = {
+    "sgd without momentum": (Optimizer(name="sgd", weight_decay=0.01), lambda p: torch.optim.SGD(p, weight_decay=0.01), 0.0),
+    "nesterov": (
+        Optimizer(name="sgd", momentum=0.8, nesterov=True),
+        lambda p: torch.optim.SGD(p, momentum=0.8, nesterov=True),
+        0.0,
+    ),
+    "adamw": (
+        Optimizer(name="adamw", weight_decay=0.05, beta1=0.85, beta2=0.98, eps=1e-7),
+        lambda p: torch.optim.AdamW(p, weight_decay=0.05, betas=(0.85, 0.98), eps=1e-7),
+        0.0,
+    ),
+    "clipped": (Optimizer(name="sgd", momentum=0.9, clip_norm=0.3), lambda p: torch.optim.SGD(p, momentum=0.9), 0.3),
+    "adamw clipped": (
+        Optimizer(name="adamw", weight_decay=0.01, clip_norm=0.5),
+        lambda p: torch.optim.AdamW(p, weight_decay=0.01),
+        0.5,
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize(("name", "block"), [("text", 1), ("mlp", 2)])
+def test_every_optimizer_equals_pytorch(optimizer: str, name: str, block: int, root: Path) -> None:
+    ours, theirs, clip = OPTIMIZERS[optimizer]
+    _ten_steps(_Case(root, name, block, ours, Loss(), optimizer=theirs, clip_norm=clip), 0.01)
+
+
+def test_label_smoothing_equals_pytorch(root: Path) -> None:
+    smoothed = functools.partial(functional.cross_entropy, label_smoothing=0.1)
+    loss = Loss(label_smoothing=0.1)
+    _ten_steps(_Case(root, "mlp", 3, SGD, loss, optimizer=_sgd, loss=smoothed), 0.02)
+
+
+def test_mean_squared_error_equals_pytorch(root: Path) -> None:
+    loss = Loss(name="mse")
+    _ten_steps(_Case(root, "mlp", 1, SGD, loss, optimizer=_sgd, loss=functional.mse_loss), 0.02)
