@@ -24,8 +24,6 @@ def _mix32(value: NDArray[np.uint32]) -> NDArray[np.uint32]:
 def keep_factors(count: int, seed: int, execution: int, layer: int, probability: float) -> NDArray[np.float32]:
     """What elements 0..count-1 are multiplied by: 0 or 1 / (1 - probability)."""
     key = _mix64(_mix64(_mix64(seed & _MASK) ^ (execution & _MASK)) ^ layer)
-    hashed = _mix32(
-        _mix32(np.arange(count, dtype=np.uint32) ^ np.uint32(key & 0xFFFFFFFF)) + np.uint32(key >> 32)
-    )
+    hashed = _mix32(_mix32(np.arange(count, dtype=np.uint32) ^ np.uint32(key & 0xFFFFFFFF)) + np.uint32(key >> 32))
     threshold = np.uint32(float(np.float32(probability)) * 2.0**32)
     return np.where(hashed >= threshold, np.float32(1.0 / (1.0 - probability)), np.float32(0.0))

@@ -163,7 +163,9 @@ class WrittenOut(nn.Module):
 
 def written_out() -> nn.Module:
     """[N, 6, 10] of features -> [N, 4]."""
-    return nn.Sequential(nn.Linear(10, 16), WrittenOut(16), nn.LayerNorm(16), WrittenOut(16), nn.Flatten(), nn.Linear(96, 4))
+    return nn.Sequential(
+        nn.Linear(10, 16), WrittenOut(16), nn.LayerNorm(16), WrittenOut(16), nn.Flatten(), nn.Linear(96, 4)
+    )
 
 
 def mlp() -> nn.Module:

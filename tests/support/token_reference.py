@@ -22,10 +22,9 @@ _ATTENTION = "aten.scaled_dot_product_attention.default"
 
 
 class DroppingRunner:
-    """Runs a module's exported graph eagerly between two activations; `random` is what dropout follows from."""
+    """Runs the exported graph `program` of a module eagerly, on its tensors, between two activations; `random` is what dropout follows from."""
 
-    def __init__(self, module: nn.Module, example: Tensor) -> None:
-        program = torch.export.export(module.train(), (example,))
+    def __init__(self, module: nn.Module, program: torch.export.ExportedProgram) -> None:
         signature = program.graph_signature
         tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers())
         names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -74,7 +73,9 @@ class DroppingRunner:
     ) -> Tensor:  # fmt: skip
         assert mask is None
         probabilities = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
-        return (probabilities * self._factors(node, probability, probabilities.shape) if training else probabilities) @ v
+        return (
+            probabilities * self._factors(node, probability, probabilities.shape) if training else probabilities
+        ) @ v
 
 
 def _drops(node: torch.fx.Node) -> bool:
@@ -89,6 +90,7 @@ class TokenReference:
     def __init__(
         self,
         module: nn.Module,
+        program: torch.export.ExportedProgram,
         cut: CutModel,
         partition: Partition,
         index: int,
@@ -97,11 +99,10 @@ class TokenReference:
         optimizer: MakeOptimizer,
         loss: LossFunction = functional.cross_entropy,
         clip_norm: float = 0.0,
-        example: Tensor,
     ) -> None:
         self.module = module
         module.load_state_dict({name: weights[name] for name in module.state_dict()})
-        self.runner = DroppingRunner(module, example)
+        self.runner = DroppingRunner(module, program)
         block = partition.blocks[index - 1]
         units = cut.units[block.first_unit : block.last_unit + 1]
         self.start, self.end, self.head = units[0].input, units[-1].output, cut.head.input
