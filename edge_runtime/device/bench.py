@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_profiles.errors import FormatError
 from edge_runtime.device.bundle import open_bundle
@@ -24,15 +26,16 @@ def bench(bundle_path: Path, *, block: int, steps: int, warmup_steps: int, threa
     if engine.labels is None or not engine.images.size:
         raise FormatError(f"{bundle_path}: program {program.name} takes no images or no labels")
     engine.load_weights()
-    engine.labels[...] = np.arange(engine.labels.size) % bundle.manifest.model.classes
+    model = bundle.manifest.model
+    engine.labels[...] = (np.arange(engine.labels.size) % model.classes).reshape(engine.labels.shape)
     times = StepTimes()
     losses = []
     line = ProgressLine(steps)
     for step in range(-warmup_steps, steps):
         loss, total, prefix = 0.0, 0.0, 0.0
         for position in range(engine.micro_batches):
-            _fill(engine.images)
-            engine.set_hyperparameters(_LEARNING_RATE, position)
+            _fill(engine.images, model.vocabulary)
+            engine.set_hyperparameters(_LEARNING_RATE, position, max(step, 0))
             seconds = engine.execute()
             loss += float(engine.output().reshape(-1)[0])
             total, prefix = total + seconds[0], prefix + seconds[1]
@@ -44,8 +47,10 @@ def bench(bundle_path: Path, *, block: int, steps: int, warmup_steps: int, threa
     return times.report(engine, steps=steps, examples=program.batch, loss_first=losses[0], loss_last=losses[-1])
 
 
-def _fill(images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
-    """Even values in [-1, 1), image by image so that no second batch lives beside the staging buffer."""
-    positions = np.arange(images[0].size, dtype=np.float64)
-    for number, image in enumerate(images):
-        image[...] = ((positions + number * images[0].size) * _GOLDEN % 1.0 * 2.0 - 1.0).reshape(image.shape)
+def _fill(inputs: NDArray[Any], vocabulary: int | None) -> None:
+    """Even values in [-1, 1), or all tokens in turn; example by example, so that no second batch is staged."""
+    positions = np.arange(inputs[0].size, dtype=np.float64)
+    for number, example in enumerate(inputs):
+        numbered = positions + number * example.size
+        values = numbered % vocabulary if vocabulary is not None else numbered * _GOLDEN % 1.0 * 2.0 - 1.0
+        example[...] = values.reshape(example.shape)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.bundle import Program
-from device_profiles.contract import HYPERPARAMETERS_INPUT, LABELS_INPUT, DType
+from device_profiles.contract import HYPERPARAMETERS_INPUT, LABELS_INPUT, RANDOM_INPUT, DType
 from device_profiles.errors import ExecutionError, FormatError, OutOfMemoryError, PromiseError
 from edge_runtime.device.bundle import Bundle
 from edge_runtime.device.optimizer import hyperparameters
@@ -28,9 +28,9 @@ class Engine:
     """A program of a bundle, ready to execute.
 
     Attributes:
-        images: the data input in the arena, float32 [micro-batch, ...]: fill it before every `execute`, which may
-            overwrite it.
-        labels: int64 [micro-batch]; `None` where the program takes no labels.
+        images: the data input in the arena, float32 or int64 [micro-batch, ...]: fill it before every `execute`, which
+            may overwrite it.
+        labels: int64 [micro-batch], or float32 targets [micro-batch, outputs]; `None` where the program takes none.
         base_bytes: resident memory right before the arena was made.
         predicted_peak_bytes: `base_bytes` + arena + frozen weights + workspace + staging.
 
@@ -60,8 +60,9 @@ class Engine:
         self.instruction_set = str(native.instruction_set())
         self._check_buffers(path)
         self._hyperparameters = np.zeros(0, np.float32)
-        self.images = np.zeros(0, np.float32)
-        self.labels: NDArray[np.int64] | None = None
+        self._random = np.zeros(0, np.int64)
+        self.images: Array = np.zeros(0, np.float32)
+        self.labels: Array | None = None
         self._set_inputs(path)
 
     def load_weights(self) -> None:
@@ -77,11 +78,16 @@ class Engine:
         """Executions that make up one step."""
         return self.program.batch // self.program.micro_batch
 
-    def set_hyperparameters(self, learning_rate: float, position: int) -> None:
-        """Prepare execution `position` (0-based) of the `micro_batches` of a step."""
+    def set_hyperparameters(self, learning_rate: float, position: int, step: int, seed: int = 0) -> None:
+        """Prepare execution `position` (0-based) of the `micro_batches` of `step` (0-based).
+
+        What dropout drops follows from `seed` and the number of the execution since the first step.
+        """
         assert self.program.optimizer is not None
-        values = hyperparameters(self.program.optimizer, learning_rate, position, self.micro_batches)
+        values = hyperparameters(self.program.optimizer, learning_rate, position, self.micro_batches, step)
         self._hyperparameters[...] = values
+        if self._random.size:
+            self._random[...] = (seed, step * self.micro_batches + position)
 
     def execute(self) -> tuple[float, float]:
         """Run the program once; returns seconds of all of it and of the frozen prefix. Raises ExecutionError."""
@@ -118,9 +124,11 @@ class Engine:
         for index, value in enumerate(inputs):
             source = None
             if value.name == LABELS_INPUT:
-                array = self.labels = np.zeros(value.shape, np.int64)
+                array = self.labels = np.zeros(value.shape, value.dtype)
             elif value.name == HYPERPARAMETERS_INPUT:
                 array = self._hyperparameters = np.zeros(value.shape, np.float32)
+            elif value.name == RANDOM_INPUT:
+                array = self._random = np.zeros(value.shape, np.int64)
             elif value.role == "frozen":
                 source = self._source(value.name)
                 source.check(value.name, value.dtype, value.shape)

@@ -14,15 +14,16 @@ from edge_runtime.device.data import open_data
 from edge_runtime.device.engine import Engine
 from edge_runtime.device.process import peak_resident_bytes
 from edge_runtime.device.progress import ProgressLine
-from edge_runtime.device.train import check_labels
+from edge_runtime.device.train import check_examples
 
 
 class EvalReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `eval` prints with `--json`. `loss` is the mean cross-entropy in nats."""
+    """What `eval` prints with `--json`. `loss` is the mean cross-entropy in nats, or the mean squared error, which has
+    no accuracy."""
 
     block: int
     program: str
-    accuracy: float
+    accuracy: float | None
     loss: float
     examples: int
     predicted_peak_bytes: int
@@ -39,8 +40,15 @@ def evaluate(
     bundle = open_bundle(bundle_path)
     manifest = bundle.manifest
     program = bundle.program_for("eval", block if block is not None else len(manifest.partition.blocks))
-    source = open_data(data, split="test", input_shape=manifest.model.input_shape)
-    check_labels(source, manifest.model.classes)
+    source = open_data(
+        data,
+        split="test",
+        input_shape=manifest.model.input_shape,
+        input_dtype=manifest.model.input_dtype,
+        targets=manifest.model.classes if program.loss.name == "mse" else None,
+    )
+    check_examples(source, manifest.model, program.loss.name)
+    score = _score if program.loss.name == "cross-entropy" else _squared_error
     engine = Engine(bundle, program, threads=threads, weights=weights)
     if not engine.images.size:
         raise FormatError(f"{bundle_path}: program {program.name} takes no images")
@@ -53,14 +61,14 @@ def evaluate(
         # The last batch is filled by what lies in the staging buffer; its results are not read.
         source.fetch(indices, engine.images[: len(indices)])
         engine.execute()
-        batch_right, batch_loss = _score(engine.output()[: len(indices)], source.labels[indices])
+        batch_right, batch_loss = score(engine.output()[: len(indices)], source.labels[indices])
         right, loss = right + batch_right, loss + batch_loss
-        line.update(start + len(indices), f"accuracy {right / (start + len(indices)):.4f}")
+        line.update(start + len(indices), f"loss {loss / (start + len(indices)):.4f}")
     line.close()
     return EvalReport(
         block=program.block,
         program=program.name,
-        accuracy=right / examples,
+        accuracy=right / examples if program.loss.name == "cross-entropy" else None,
         loss=loss / examples,
         examples=examples,
         predicted_peak_bytes=engine.predicted_peak_bytes,
@@ -69,6 +77,12 @@ def evaluate(
         base_bytes=engine.base_bytes,
         threads=threads,
     )
+
+
+def _squared_error(outputs: NDArray[np.float32], targets: NDArray[np.float32]) -> tuple[int, float]:
+    """No right answers, and the summed squared error of a batch, a mean over what each example has."""
+    differences = outputs.astype(np.float64) - targets
+    return 0, float((differences**2).reshape(len(outputs), -1).mean(axis=1).sum())
 
 
 def _score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[int, float]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from device_profiles.contract import LimitKind
+from device_profiles.contract import LimitKind, LossName
 from device_profiles.errors import DataError, ExecutionError, FormatError, UsageError
+from device_profiles.model import Model
 from device_profiles.update import UpdateMetadata
 from edge_runtime.device.bundle import Bundle, open_bundle
 from edge_runtime.device.checkpoint import Progress, Settings, checkpoint_path, load_checkpoint, save_checkpoint
@@ -75,8 +76,14 @@ class _Training:
         bundle = open_bundle(request.bundle)
         program = bundle.program_for("grow", request.block)
         model = bundle.manifest.model
-        self._data = open_data(request.data, split="train", input_shape=model.input_shape)
-        check_labels(self._data, model.classes)
+        self._data = open_data(
+            request.data,
+            split="train",
+            input_shape=model.input_shape,
+            input_dtype=model.input_dtype,
+            targets=model.classes if program.loss.name == "mse" else None,
+        )
+        check_examples(self._data, model, program.loss.name)
         self._batches = Batches(seed=request.seed, examples=len(self._data), batch=program.batch)
         if self._batches.per_epoch == 0:
             raise DataError(
@@ -84,7 +91,7 @@ class _Training:
                 "give more data, or export with a smaller --batch"
             )
         self._steps = _step_count(request, self._batches.per_epoch)
-        self._warm_up(model.input_shape)
+        self._warm_up(model)
         self._engine = Engine(
             bundle, program, threads=request.threads, weights=request.weights, limit_bytes=request.limit_bytes
         )
@@ -93,10 +100,10 @@ class _Training:
         self._labels = self._engine.labels
         self._settings = _settings(request, bundle, program.name, self._data)
 
-    def _warm_up(self, input_shape: tuple[int, ...]) -> None:
+    def _warm_up(self, model: Model) -> None:
         """Let the order and the reader take their memory now, so that the promise counts it in the base."""
         first = self._batches.indices(0)[:1]
-        self._data.fetch(first, np.empty((1, *input_shape), np.float32))
+        self._data.fetch(first, np.empty((1, *model.input_shape), model.input_dtype))
 
     def run(self) -> TrainResult:
         output = self._request.output
@@ -149,7 +156,7 @@ class _Training:
             part = indices[position * size : (position + 1) * size]
             self._data.fetch(part, self._engine.images)
             self._labels[...] = self._data.labels[part]
-            self._engine.set_hyperparameters(self._request.learning_rate, position)
+            self._engine.set_hyperparameters(self._request.learning_rate, position, step, self._request.seed)
             seconds = self._engine.execute()
             loss += float(self._engine.output().reshape(-1)[0])
             total, prefix = total + seconds[0], prefix + seconds[1]
@@ -201,6 +208,14 @@ class _Training:
         )
         write_tensors(output, self._engine.trained_tensors(), metadata.to_strings())
         checkpoint_path(output).unlink(missing_ok=True)
+
+
+def check_examples(data: DataSource, model: Model, loss: LossName) -> None:
+    """Raise DataError, with the file, the value and its example, for a label or a token that the model does not know."""
+    if loss == "cross-entropy":
+        check_labels(data, model.classes)
+    if model.vocabulary is not None:
+        data.check_tokens(model.vocabulary)
 
 
 def check_labels(data: DataSource, classes: int) -> None:

@@ -99,6 +99,8 @@ def export_bundle(
     if optimizer is None:
         optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
     check_optimizer(optimizer, micro_batches=micro_batches)
+    if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
+        raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
     choices = TrainingChoices(
         optimizer=optimizer,
         loss=Loss() if loss is None else loss,
@@ -138,6 +140,8 @@ def export_bundle(
 
 def check_optimizer(optimizer: Optimizer, *, micro_batches: int) -> None:
     """Raise UsageError, naming the option, for what cannot be trained or not in micro-batches."""
+    if optimizer.nesterov and optimizer.name != "sgd":
+        raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
     if optimizer.nesterov and optimizer.momentum <= 0:
         raise UsageError("--nesterov: needs --momentum above 0")
     if not (0 <= optimizer.beta1 < 1 and 0 <= optimizer.beta2 < 1):

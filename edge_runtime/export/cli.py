@@ -9,16 +9,32 @@ from pathlib import Path
 import click
 import msgspec
 
-from device_profiles.bundle import Manifest
-from device_profiles.contract import DType
+from device_profiles.bundle import Loss, Manifest, Optimizer
+from device_profiles.contract import DType, LossName, OptimizerName
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.sizes import parse_size
+
+
+def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[float, float]:
+    """`0.9,0.999` as two numbers."""
+    try:
+        first, second = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--betas {text}: write two numbers, such as 0.9,0.999") from None
+    return first, second
 
 
 @click.command("export", epilog="Example: profl-edge export --model resnet18 --batch 32 -o bundles/resnet18")
 @click.option("--model", required=True, help="A built-in model (see `profl-edge models`) or package.module:factory.")
 @click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
 @click.option("--input", "input_text", default="3x32x32", show_default=True, help="Shape of one example, CxHxW.")
+@click.option(
+    "--input-dtype",
+    type=click.Choice(["float32", "int64"]),
+    default="float32",
+    show_default=True,
+    help="int64 for a model of tokens.",
+)
 @click.option("--classes", default=10, show_default=True, help="Number of classes.")
 @click.option("--blocks", type=int, help="Cut into N blocks of about as many units each.")
 @click.option("--partition", help="Cut at these units: 0-2,3-4,5-8.")
@@ -32,8 +48,12 @@ from device_profiles.sizes import parse_size
     metavar="SIZE",
     help="Compute layers again in the backward pass until no arena is larger: 48MB.",
 )
-@click.option("--optimizer", type=click.Choice(["sgd"]), default="sgd", show_default=True, help="Optimizer.")
-@click.option("--momentum", default=0.9, show_default=True, help="Momentum of SGD.")
+@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True, help="Optimizer.")
+@click.option("--momentum", type=click.FloatRange(0.0), default=0.9, show_default=True, help="Momentum of SGD.")
+@click.option("--nesterov", is_flag=True, help="Nesterov's momentum.")
+@click.option("--betas", default="0.9,0.999", show_default=True, callback=_betas, help="Decay of AdamW's moments.")
+@click.option("--eps", type=click.FloatRange(0.0), default=1e-8, show_default=True, help="AdamW's divisor's floor.")
+@click.option("--clip-norm", type=click.FloatRange(0.0), default=0.0, help="Largest norm of all gradients [0: any].")
 @click.option(
     "--momentum-dtype",
     type=click.Choice(["float32", "bfloat16"]),
@@ -41,7 +61,11 @@ from device_profiles.sizes import parse_size
     show_default=True,
     help="How the momentum is stored.",
 )
-@click.option("--weight-decay", default=5e-4, show_default=True, help="Weight decay of SGD.")
+@click.option("--weight-decay", type=click.FloatRange(0.0), default=5e-4, show_default=True, help="Weight decay.")
+@click.option("--loss", type=click.Choice(["cross-entropy", "mse"]), default="cross-entropy", show_default=True)
+@click.option(
+    "--label-smoothing", type=click.FloatRange(0.0, 1.0), default=0.0, help="Share of every label spread over all."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the initial weights.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -57,10 +81,17 @@ def export(
     batch: int,
     micro_batch: int | None,
     recompute: int | None,
-    optimizer: str,
+    optimizer: OptimizerName,
     momentum: float,
+    nesterov: bool,
+    betas: tuple[float, float],
+    eps: float,
+    clip_norm: float,
     momentum_dtype: DType,
     weight_decay: float,
+    loss: LossName,
+    label_smoothing: float,
+    input_dtype: DType,
     seed: int,
     output: Path,
     as_json: bool,
@@ -80,9 +111,19 @@ def export(
         batch=batch,
         micro_batch=micro_batch,
         recompute_bytes=recompute,
-        momentum=momentum,
-        momentum_dtype=momentum_dtype,
-        weight_decay=weight_decay,
+        optimizer=Optimizer(
+            name=optimizer,
+            momentum=momentum if optimizer == "sgd" else 0.0,
+            momentum_dtype=momentum_dtype,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            beta1=betas[0],
+            beta2=betas[1],
+            eps=eps,
+            clip_norm=clip_norm,
+        ),
+        loss=Loss(name=loss, label_smoothing=label_smoothing),
+        input_dtype=input_dtype,
         input_shape=parse_shape(input_text),
         classes=classes,
         seed=seed,
@@ -108,13 +149,13 @@ def _table(manifest: Manifest) -> str:
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
-    """`3x32x32` as a tuple; raises UsageError naming the option."""
+    """`3x32x32` (or `64`) as a tuple; raises UsageError naming the option."""
     try:
         shape = tuple(int(part) for part in text.lower().split("x"))
     except ValueError:
         shape = ()
-    if len(shape) != 3 or min(shape) < 1:
-        raise UsageError(f"--input {text}: write channels x height x width, such as 3x32x32")
+    if min(shape, default=0) < 1:
+        raise UsageError(f"--input {text}: write the shape of one example, such as 3x32x32 or 64")
     return shape
 
 

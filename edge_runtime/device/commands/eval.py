@@ -46,6 +46,7 @@ def eval_command(
         print_json(report)
         return
     click.echo(f"block {report.block} ({report.program}), {report.examples} examples")
-    click.echo(f"accuracy       {report.accuracy:.4f}")
+    if report.accuracy is not None:
+        click.echo(f"accuracy       {report.accuracy:.4f}")
     click.echo(f"loss           {report.loss:.4f}")
     click.echo(f"measured peak  {megabytes(report.measured_peak_bytes)}")

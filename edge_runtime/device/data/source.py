@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +22,22 @@ HELD_OUT_EVERY = 5
 
 
 class DataSource(Protocol):
-    """Examples of a data set. `labels_origin` names the file that the labels came from."""
+    """Examples of a data set. `labels_origin` names the file that the labels came from.
 
-    labels: Labels
+    `labels` are whole numbers [n], or float32 targets [n, outputs] for a model that is trained on those.
+    """
+
+    labels: NDArray[Any]
     labels_origin: str
     classes: int
 
     def __len__(self) -> int: ...
 
-    def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[np.float32]) -> None:
-        """Fill `out_images` [n, C, H, W] with the scaled images of `indices` (n of them)."""
+    def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[Any]) -> None:
+        """Fill `out_images` [n, ...] with the inputs of `indices` (n of them)."""
+
+    def check_tokens(self, vocabulary: int) -> None:
+        """Raise DataError, with the file, for a token outside 0..vocabulary-1."""
 
 
 class Pixels(Protocol):
@@ -104,6 +110,9 @@ class PixelSource:
             target = out_images[position, :, self._rows, self._columns]
             np.multiply(image, np.float32(2.0 / 255.0), out=target, casting="unsafe", dtype=np.float32)
             target -= np.float32(1.0)
+
+    def check_tokens(self, vocabulary: int) -> None:
+        """Pixels are no tokens."""
 
 
 def check_fits(pixels: Pixels, input_shape: Shape, spec: str) -> None:
