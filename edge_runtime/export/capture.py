@@ -128,8 +128,7 @@ class _Capture:
 
     def _refuse_change_of_views(self, node: torch.fx.Node) -> None:
         """Raise NotCovered where an operator in place changes bytes that are read later under another name."""
-        name = str(node.target)
-        if not name.split(".")[-2].endswith("_"):
+        if not str(node.target).removeprefix("aten.").split(".")[0].endswith("_"):
             return
         changed = node.args[0]
         assert isinstance(changed, torch.fx.Node)
