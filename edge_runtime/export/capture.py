@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +49,27 @@ def exported(model: nn.Module, *, batch: int, input_shape: tuple[int, ...]) -> t
     """The module in training mode as PyTorch's own graph; raises UsageError with PyTorch's reason where it has none."""
     was_training = model.training
     try:
-        return torch.export.export(model.train(), (torch.zeros(batch, *input_shape),))
+        with _quiet():
+            return torch.export.export(model.train(), (torch.zeros(batch, *input_shape),))
     except Exception as error:  # whatever a user's forward and PyTorch's tracer raise
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         shape = "x".join(map(str, input_shape))
         raise UsageError(f"torch.export cannot trace the model for --input {shape}: {reason}") from None
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what PyTorch's tracer logs and warns of away from the user; its errors are reported in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 class _Capture:

@@ -84,7 +84,9 @@ def _relu6() -> nn.Module:
     return nn.ReLU6(inplace=True)
 
 
-def _mobilenet_v2(settings: list[tuple[int, int, int, int]], stem: int, stride: int, last: int, classes: int) -> nn.Module:
+def _mobilenet_v2(
+    settings: list[tuple[int, int, int, int]], stem: int, stride: int, last: int, classes: int
+) -> nn.Module:
     layers: list[nn.Module] = [nn.Sequential(*_convolution(3, stem, 3, stride, _relu6))]
     channels = stem
     for expansion, outputs, count, first_stride in settings:
@@ -103,7 +105,15 @@ def mobilenet_v2() -> nn.Module:
 
 def mobilenet_v2_full() -> nn.Module:
     """MobileNetV2, width 1, for small images: [N, 3, 32, 32] -> [N, 10]."""
-    settings = [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    settings = [
+        (1, 16, 1, 1),
+        (6, 24, 2, 1),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ]
     return _mobilenet_v2(settings, 32, 1, 1280, 10)
 
 
@@ -207,9 +217,11 @@ def densenet() -> nn.Module:
         if stage < 2:
             features.append(
                 nn.Sequential(
-                    nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels // 2, 1, bias=False),
+                    nn.BatchNorm2d(channels),
+                    nn.ReLU(),
+                    nn.Conv2d(channels, channels // 2, 1, bias=False),
                     nn.AvgPool2d(2),
-                )  # fmt: skip
+                )
             )
             channels //= 2
     features += [nn.BatchNorm2d(channels), nn.ReLU()]
