@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from device_profiles.bundle import Program
-from device_profiles.contract import IMAGES_INPUT, LimitKind
+from device_profiles.contract import CACHED_PREFIX_VARIANT, IMAGES_INPUT, LimitKind
 from device_profiles.errors import ExecutionError, FormatError, UsageError
 from edge_runtime.device.limits import Outcome, run_limited
 
@@ -52,7 +52,8 @@ class ProcessMeter:
         if program.purpose not in _PURPOSES:
             raise UsageError(f"{program.name}: programs for '{program.purpose}' cannot be profiled in this release")
         if program.purpose == "grow":
-            return self._run("bench", program, self._steps)
+            cached = ["--cache-prefix"] if program.variant == CACHED_PREFIX_VARIANT else []
+            return self._run("bench", program, [*self._steps, *cached])
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / "synthetic.npz"
             _write_synthetic(data, program)

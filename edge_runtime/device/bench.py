@@ -18,10 +18,15 @@ _LEARNING_RATE = 0.01
 _GOLDEN = 0.6180339887498949
 
 
-def bench(bundle_path: Path, *, block: int, steps: int, warmup_steps: int, threads: int) -> StepReport:
-    """Train `block` on one batch that repeats; steps of the warm-up are made, but not timed."""
+def bench(
+    bundle_path: Path, *, block: int, steps: int, warmup_steps: int, threads: int, cached_prefix: bool = False
+) -> StepReport:
+    """Train `block` on one batch that repeats; steps of the warm-up are made, but not timed.
+
+    `cached_prefix`: the step that reads the prefix's outputs, here synthetic as well.
+    """
     bundle = open_bundle(bundle_path)
-    program = bundle.program_for("grow", block)
+    program = bundle.program_for("grow", block, cached_prefix=cached_prefix)
     engine = Engine(bundle, program, threads=threads)
     if engine.labels is None or not engine.images.size:
         raise FormatError(f"{bundle_path}: program {program.name} takes no images or no labels")
@@ -52,5 +57,6 @@ def _fill(inputs: NDArray[Any], vocabulary: int | None) -> None:
     positions = np.arange(inputs[0].size, dtype=np.float64)
     for number, example in enumerate(inputs):
         numbered = positions + number * example.size
-        values = numbered % vocabulary if vocabulary is not None else numbered * _GOLDEN % 1.0 * 2.0 - 1.0
+        tokens = vocabulary is not None and inputs.dtype == np.int64
+        values = numbered % vocabulary if tokens else numbered * _GOLDEN % 1.0 * 2.0 - 1.0
         example[...] = values.reshape(example.shape)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,13 +58,27 @@ def exported(
     was_training = model.training
     try:
         example = torch.zeros(batch, *input_shape, dtype=torch.int64 if input_dtype == "int64" else torch.float32)
-        return torch.export.export(model.train(), (example,))
+        with _quiet():
+            return torch.export.export(model.train(), (example,))
     except Exception as error:  # whatever a user's forward and PyTorch's tracer raise
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         shape = "x".join(map(str, input_shape))
         raise UsageError(f"torch.export cannot trace the model for --input {shape}: {reason}") from None
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what PyTorch's tracer logs and warns of away from the user; its errors are reported in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 class _Capture:
@@ -152,8 +170,7 @@ class _Capture:
 
     def _refuse_change_of_views(self, node: torch.fx.Node) -> None:
         """Raise NotCovered where an operator in place changes bytes that are read later under another name."""
-        name = str(node.target)
-        if not name.removeprefix("aten.").split(".")[0].endswith("_"):
+        if not str(node.target).removeprefix("aten.").split(".")[0].endswith("_"):
             return
         changed = node.args[0]
         assert isinstance(changed, torch.fx.Node)

@@ -14,6 +14,17 @@ from device_profiles.contract import DType, LossName, OptimizerName
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.sizes import parse_size
 
+_width_option = click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
+_input_option = click.option(
+    "--input",
+    "input_text",
+    default="3x32x32",
+    show_default=True,
+    help="Shape of one example: 3x32x32 (images), 6x128 (channels over time), 16 (features).",
+)
+_classes_option = click.option("--classes", default=10, show_default=True, help="Number of classes.")
+_head_option = click.option("--head", help="Module where the classifier head begins, where it is not recognised.")
+
 
 def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[float, float]:
     """`0.9,0.999` as two numbers."""
@@ -26,8 +37,8 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 
 @click.command("export", epilog="Example: profl-edge export --model resnet18 --batch 32 -o bundles/resnet18")
 @click.option("--model", required=True, help="A built-in model (see `profl-edge models`) or package.module:factory.")
-@click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
-@click.option("--input", "input_text", default="3x32x32", show_default=True, help="Shape of one example, CxHxW.")
+@_width_option
+@_input_option
 @click.option(
     "--input-dtype",
     type=click.Choice(["float32", "int64"]),
@@ -35,7 +46,8 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     show_default=True,
     help="int64 for a model of tokens.",
 )
-@click.option("--classes", default=10, show_default=True, help="Number of classes.")
+@_classes_option
+@_head_option
 @click.option("--blocks", type=int, help="Cut into N blocks of about as many units each.")
 @click.option("--partition", help="Cut at these units: 0-2,3-4,5-8.")
 @click.option("--block", type=int, help="Export only this block's programs.")
@@ -74,6 +86,7 @@ def export(
     width: int | None,
     input_text: str,
     classes: int,
+    head: str | None,
     blocks: int | None,
     partition: str | None,
     block: int | None,
@@ -126,6 +139,7 @@ def export(
         input_dtype=input_dtype,
         input_shape=parse_shape(input_text),
         classes=classes,
+        head=head,
         seed=seed,
         progress=lambda line: click.echo(line, err=True),
     )
@@ -154,15 +168,36 @@ def parse_shape(text: str) -> tuple[int, ...]:
         shape = tuple(int(part) for part in text.lower().split("x"))
     except ValueError:
         shape = ()
-    if min(shape, default=0) < 1:
-        raise UsageError(f"--input {text}: write the shape of one example, such as 3x32x32 or 64")
+    if not shape or min(shape) < 1:
+        raise UsageError(f"--input {text}: write the extents of one example, such as 3x32x32, 6x128 or 16")
     return shape
 
 
-@click.command("models", epilog="Example: profl-edge models --json")
+@click.command("models", epilog="Example: profl-edge models --model resnet18")
+@click.option("--model", help="Show one: a built-in model or package.module:factory.")
+@_width_option
+@_input_option
+@_classes_option
+@_head_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def models(as_json: bool) -> None:
-    """List the built-in models with their units and default blocks."""
+def models(
+    model: str | None, width: int | None, input_text: str, classes: int, head: str | None, as_json: bool
+) -> None:
+    """List the built-in models, or show the units of one model and where it cannot be cut."""
+    if model is None:
+        _list_built_in(as_json)
+        return
+    from edge_runtime.export.bundle import create_module
+    from edge_runtime.export.describe import description, lines
+    from edge_runtime.export.programs import BlockModel
+
+    shape = parse_shape(input_text)
+    module = create_module(model, width=width, classes=classes, input_shape=shape)
+    described = description(BlockModel.of(module, name=model, batch=2, input_shape=shape, classes=classes, head=head))
+    click.echo(json.dumps(described) if as_json else "\n".join(lines(described)))
+
+
+def _list_built_in(as_json: bool) -> None:
     from edge_runtime.export import models as built_in
     from edge_runtime.export.programs import BlockModel
 

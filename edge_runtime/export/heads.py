@@ -13,8 +13,9 @@ _REMEDY = "name the module where it begins with --head MODULE"
 def head_start(layers: tuple[Layer, ...], *, classes: int, head: str | None) -> int:
     """Index of the first layer of the head.
 
-    Recognised are pooling, flattening or the choice of one token, with a LayerNorm or not, and linear layers with activations and dropout between them, a last linear
-    layer behind features, and a 1x1 convolution to the classes before global pooling; `head` names the module where
+    Recognised are pooling, flattening or the choice of one token, with a LayerNorm or not, and linear layers with
+    activations and dropout between them, a last linear layer behind features, and a 1x1 convolution to the classes before
+    global pooling; `head` names the module where
     any other begins. Raises UsageError where there is none, or the model does not end with logits.
     """
     shape = layers[-1].shape

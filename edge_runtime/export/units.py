@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from device_profiles.errors import UsageError
 from device_profiles.model import Block, Partition
@@ -74,15 +74,14 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
     starts = [first for first, after in itertools.pairwise([*points, start]) if _has_weights(layers[first:after])]
     bounds = [0, *starts[1:], start]
     units = []
-    container = _common_path(layers[:start])
     current = model.input_name
     for first, after in itertools.pairwise(bounds):
         part = layers[first:after]
-        units.append(UnitLayers(name=_unit_name(part, container), layers=part, input=current, output=part[-1].output))
+        units.append(UnitLayers(name="", layers=part, input=current, output=part[-1].output))
         current = part[-1].output
     reasons = [_uncut(model, unit, *pair, alive) for unit, pair in enumerate(itertools.pairwise(bounds))]
     return CutModel(
-        units=_distinct(units),
+        units=_named(units),
         head=UnitLayers(name="head", layers=layers[start:], input=current, output=layers[-1].output),
         shapes=model.shapes,
         input=model.input_name,
@@ -129,26 +128,22 @@ def _modules(model: CapturedModel, names: set[str]) -> tuple[str, ...]:
     )
 
 
-def _distinct(units: list[UnitLayers]) -> tuple[UnitLayers, ...]:
-    """Units with names of their own: what several share is numbered."""
-    names = [unit.name for unit in units]
-    seen: dict[str, int] = {}
-    result = []
-    for unit in units:
-        name = unit.name
-        if names.count(name) > 1:
-            seen[name] = seen.get(name, 0) + 1
-            name = f"{name}#{seen[name]}"
-        result.append(UnitLayers(name=name, layers=unit.layers, input=unit.input, output=unit.output))
-    return tuple(result)
-
-
-def _unit_name(layers: tuple[Layer, ...], container: list[str]) -> str:
-    """The module path common to the unit's layers with tensors, or the first one's where all units are in it."""
-    common = _common_path(layers)
-    if common != container:
-        return ".".join(common)
-    return next((layer.module for layer in layers if layer.tensors and layer.module), "model")
+def _named(units: list[UnitLayers]) -> tuple[UnitLayers, ...]:
+    """Units named after the module that their layers with tensors share, or after the first of these layers where that
+    module holds other units as well. What is still shared is numbered."""
+    common = [_common_path(unit.layers) for unit in units]
+    names = []
+    for position, (unit, path) in enumerate(zip(units, common, strict=True)):
+        others = common[:position] + common[position + 1 :]
+        if not path or any(other[: len(path)] == path for other in others):
+            names.append(next((layer.module for layer in unit.layers if layer.tensors and layer.module), "model"))
+        else:
+            names.append(".".join(path))
+    numbers = [names[:position].count(name) + 1 for position, name in enumerate(names)]
+    return tuple(
+        replace(unit, name=name if names.count(name) == 1 else f"{name}#{number}")
+        for unit, name, number in zip(units, names, numbers, strict=True)
+    )
 
 
 def _common_path(layers: tuple[Layer, ...]) -> list[str]:

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="the reference is PyTorch in float64
 from torch.nn import functional  # noqa: E402
 
 from edge_runtime.device import _operators  # noqa: E402
+from edge_runtime.export.operators.activation import ACTIVATIONS  # noqa: E402
 
 TOLERANCE = 2e-5
 
@@ -81,9 +82,18 @@ def test_convolution_and_its_gradients(case: tuple) -> None:
     _close(in_place, dx.grad + _double(residual), "input gradient onto a residual, in place")
 
 
-@pytest.mark.parametrize("relu", [False, True])
+FUSED = {
+    "none": lambda x: x,
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "silu": functional.silu,
+    "hardswish": functional.hardswish,
+}
+
+
+@pytest.mark.parametrize("activation", FUSED)
 @pytest.mark.parametrize("with_residual", [False, True])
-def test_frozen_convolution_with_its_epilogue(relu: bool, with_residual: bool) -> None:
+def test_frozen_convolution_with_its_epilogue(activation: str, with_residual: bool) -> None:
     x, weight = _random(2, 5, 7, 7), _random(9, 5, 3, 3)
     gamma, beta, mean, variance = _random(9), _random(9, seed=1), _random(9, seed=2), np.abs(_random(9, seed=3)) + 0.1
     expected = functional.conv2d(_double(x), _double(weight), None, 2, 1)
@@ -93,17 +103,18 @@ def test_frozen_convolution_with_its_epilogue(relu: bool, with_residual: bool) -
     residual = _random(*expected.shape, seed=5) if with_residual else None
     if residual is not None:
         expected = expected + _double(residual)
-    expected = expected.relu() if relu else expected
+    expected = FUSED[activation](expected)
     out = residual if residual is not None else np.empty(tuple(expected.shape), np.float32)
     geometry = ((2, 2), (1, 1), (1, 1), 1)
-    _call("conv2d_frozen", x, weight, None, gamma, beta, mean, variance, 1e-5, residual, relu, *geometry, out)
+    epilogue = (gamma, beta, mean, variance, 1e-5, residual, ACTIVATIONS[activation])
+    _call("conv2d_frozen", x, weight, None, *epilogue, *geometry, out)
     _close(out, expected)
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 5, 7), (7, 17, 1, 1), (8, 2, 32, 32), (9, 5)])
-@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("activation", FUSED)
 @pytest.mark.parametrize("with_residual", [False, True])
-def test_batch_norm_forward_again_and_backward(shape: tuple[int, ...], relu: bool, with_residual: bool) -> None:
+def test_batch_norm_forward_again_and_backward(shape: tuple[int, ...], activation: str, with_residual: bool) -> None:
     channels = shape[1]
     x = _random(*shape) * 3 + 5
     weight, bias = _random(channels, seed=1), _random(channels, seed=2)
@@ -115,19 +126,20 @@ def test_batch_norm_forward_again_and_backward(shape: tuple[int, ...], relu: boo
     dr = None if residual is None else _double(residual, gradient=True)
     if dr is not None:
         expected = expected + dr
-    expected = expected.relu() if relu else expected
+    expected = FUSED[activation](expected)
+    kind = ACTIVATIONS[activation]
     y, saved_mean, saved_rstd = np.empty_like(x), np.empty_like(weight), np.empty_like(weight)
     # The running statistics are updated in place, as the memory plan does it.
     statistics = (mean, variance)
     _call(
-        "batch_norm_train", x, weight, bias, *statistics, 0.1, 1e-5, residual, relu, y, saved_mean, saved_rstd,
+        "batch_norm_train", x, weight, bias, *statistics, 0.1, 1e-5, residual, kind, y, saved_mean, saved_rstd,
         *statistics,
     )  # fmt: skip
     _close(y, expected)
     _close(mean, running_mean)
     _close(variance, running_variance)
     again = np.empty_like(x)
-    _call("batch_norm_apply", x, weight, bias, saved_mean, saved_rstd, residual, relu, again)
+    _call("batch_norm_apply", x, weight, bias, saved_mean, saved_rstd, residual, kind, again)
     np.testing.assert_array_equal(again, y)
     gradient = _random(*shape, seed=6)
     expected.backward(_double(gradient))
@@ -136,7 +148,7 @@ def test_batch_norm_forward_again_and_backward(shape: tuple[int, ...], relu: boo
     source = to_residual if to_residual is not None else gradient
     # grad_x overwrites x, grad_residual overwrites the incoming gradient.
     _call(
-        "batch_norm_backward", source, to_x, weight, bias, saved_mean, saved_rstd, residual, relu, to_x, to_residual,
+        "batch_norm_backward", source, to_x, weight, bias, saved_mean, saved_rstd, residual, kind, to_x, to_residual,
         to_weight, to_bias,
     )  # fmt: skip
     _close(to_weight, dw.grad, "weight")
@@ -232,15 +244,7 @@ def test_elementwise_operations_in_place() -> None:
     _call("add", total, b, True, total)
     np.testing.assert_array_equal(total, np.maximum(a + b, 0))
     masked = a.copy()
-    _call("relu_backward", masked, total, masked)
+    _call("activation_backward", masked, total, ACTIVATIONS["relu"], 0.0, masked)
     np.testing.assert_array_equal(masked, np.where(total > 0, a, 0))
-    _call("relu", b, b)
-    assert b.min() == 0
     _call("fill", 2.5, b)
     assert set(b) == {2.5}
-
-
-def test_nan_is_not_swallowed_by_relu() -> None:
-    x = np.array([np.nan, -1.0, 1.0], np.float32)
-    _call("relu", x, x)
-    assert np.isnan(x[0]) and x[1] == 0 and x[2] == 1

@@ -130,8 +130,7 @@ def _dense(heads: int, tokens: int, width: int) -> tuple[int, ...]:
 def test_attention_and_its_gradients(case: tuple[int, ...], causal: bool, masked: bool, dropout: float) -> None:
     n, h, queries, keys, width, value_width = case
     q, k, v = (
-        _random(n, h, t, w, seed=i)
-        for i, (t, w) in enumerate([(queries, width), (keys, width)] + [(keys, value_width)])
+        _random(n, h, t, w, seed=i) for i, (t, w) in enumerate([(queries, width), (keys, width), (keys, value_width)])
     )
     mask = np.where(_random(n, 1, queries, keys, seed=9) > 1, -np.inf, _random(n, 1, queries, keys)) if masked else None
     if mask is not None:

@@ -221,7 +221,7 @@ def densenet() -> nn.Module:
                     nn.ReLU(),
                     nn.Conv2d(channels, channels // 2, 1, bias=False),
                     nn.AvgPool2d(2),
-                )  # fmt: skip
+                )
             )
             channels //= 2
     features += [nn.BatchNorm2d(channels), nn.ReLU()]

@@ -57,11 +57,15 @@ class GraphRunner:
 
 
 class BlockReference:
-    """Trains block `index` (1-based) of `module` with SGD as PyTorch does, from `weights` by a bundle's names."""
+    """Trains block `index` (1-based) of `module` with SGD as PyTorch does, from `weights` by a bundle's names.
+
+    `runner` runs the same module.
+    """
 
     def __init__(
         self,
         module: nn.Module,
+        runner: GraphRunner,
         cut: CutModel,
         partition: Partition,
         index: int,
@@ -72,7 +76,7 @@ class BlockReference:
     ) -> None:
         self.module = module
         module.load_state_dict({k: v for k, v in weights.items() if not k.startswith("output_module.")})
-        self.runner = GraphRunner(module, torch.zeros(cut.shapes[cut.input]))
+        self.runner = runner
         block = partition.blocks[index - 1]
         self.start, self.end = cut.units[block.first_unit].input, cut.units[block.last_unit].output
         self.head = cut.head.input

@@ -22,7 +22,10 @@ _ATTENTION = "aten.scaled_dot_product_attention.default"
 
 
 class DroppingRunner:
-    """Runs the exported graph `program` of a module eagerly, on its tensors, between two activations; `random` is what dropout follows from."""
+    """Runs the exported graph `program` of a module eagerly, on its tensors, between two activations.
+
+    `random` is what dropout follows from.
+    """
 
     def __init__(self, module: nn.Module, program: torch.export.ExportedProgram) -> None:
         signature = program.graph_signature

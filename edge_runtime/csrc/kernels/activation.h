@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 namespace profl {
 
@@ -22,10 +23,12 @@ enum class Activation : int64_t {
 
 #define PROFL_INLINE inline __attribute__((always_inline))
 
-// e^x by Cephes' expf: relative error below 2e-7 between the ends, where it saturates without overflow.
+// e^x by Cephes' expf: relative error below 2e-7 between the ends, above which it is infinite.
 PROFL_INLINE float exponential(float x) {
+  constexpr float kHighest = 88.3f;
+  const bool overflows = x > kHighest;
   x = x < -87.0f ? -87.0f : x;
-  x = x > 88.0f ? 88.0f : x;
+  x = overflows ? kHighest : x;
   const float scaled = x * 1.44269504088896341f;
   const int32_t n = static_cast<int32_t>(scaled + (scaled < 0.0f ? -0.5f : 0.5f));
   const float whole = static_cast<float>(n);
@@ -40,7 +43,7 @@ PROFL_INLINE float exponential(float x) {
   const uint32_t bits = static_cast<uint32_t>(n + 127) << 23;
   float power;
   std::memcpy(&power, &bits, sizeof(power));
-  return p * power;
+  return overflows ? std::numeric_limits<float>::infinity() : p * power;
 }
 
 PROFL_INLINE float logistic(float x) { return 1.0f / (1.0f + exponential(-x)); }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_runtime.export.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.graph import Value
+from edge_runtime.export.graph import Value, ValueRole
 from edge_runtime.export.layers import CapturedNode, Layer
 
 
@@ -21,7 +21,7 @@ def _layer_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     x = values[layer.inputs[0]]
     weight, bias = (builder.weight(name) for name in layer.tensors)
     rows = x.shape[: len(x.shape) - int(layer.attributes["dims"])]
-    role = "activation" if builder.training else "temporary"
+    role: ValueRole = "activation" if builder.training else "temporary"
     mean, rstd = (builder.new(f"{layer.module}.{name}", rows, role) for name in ("mean", "rstd"))
     first = True
 
