@@ -16,12 +16,11 @@ from torch.nn import functional  # noqa: E402
 
 from device_profiles.bundle import Loss, Manifest, Optimizer  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
-from edge_runtime.device import _native  # noqa: E402
-from edge_runtime.device.optimizer import hyperparameters  # noqa: E402
 from edge_runtime.export.bundle import export_bundle  # noqa: E402
 from edge_runtime.export.programs import BlockModel  # noqa: E402
 from edge_runtime.export.units import CutModel  # noqa: E402
-from tests.support import token_models  # noqa: E402
+from tests.support import token_models, transformers_models  # noqa: E402
+from tests.support.native_step import NativeStep  # noqa: E402
 from tests.support.token_reference import TokenReference  # noqa: E402
 
 SGD = Optimizer(name="sgd", momentum=0.9, weight_decay=5e-4)
@@ -33,6 +32,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "causal_reader": {"input_shape": (9,), "input_dtype": "int64", "classes": 3},
     "written_out": {"input_shape": (6, 10), "classes": 4},
     "mlp": {"input_shape": (20,), "classes": 5},
+    "transformers:vit": {"input_shape": (3, 32, 32), "classes": 10, "partition": "0-2,3-4"},
+    "transformers:bert": {"input_shape": (12,), "input_dtype": "int64", "classes": 4, "partition": "0-2,3-4"},
 }
 BLOCKS = {
     "vit": 3,
@@ -42,23 +43,35 @@ BLOCKS = {
     "causal_reader": 3,
     "written_out": 3,
     "mlp": 3,
+    "transformers:vit": 2,
+    "transformers:bert": 2,
 }
 BATCH, VOCABULARY, SEED = 6, 30, 11
 
 
 @functools.cache
 def _bundle(root: Path, name: str, optimizer: Optimizer, loss: Loss, block: int | None) -> tuple[Path, Manifest]:
-    folder = root / f"{name}-{abs(hash((optimizer, loss, block)))}"
+    folder = root / f"{name.replace(':', '-')}-{abs(hash((optimizer, loss, block)))}"
     model = f"tests.support.token_models:{name}"
+    if name.startswith("transformers:"):
+        model = f"tests.support.transformers_models:{name.partition(':')[2]}"
     export_bundle(model, folder, batch=BATCH, optimizer=optimizer, loss=loss, block=block, **MODELS[name])
     return folder, read_json(folder / "manifest.json", Manifest)
+
+
+def _module(name: str) -> torch.nn.Module:
+    source, _, made = name.rpartition(":")
+    if source:
+        pytest.importorskip("transformers", reason="transformers builds this model: pip install transformers")
+    module: torch.nn.Module = getattr(transformers_models if source else token_models, made)()
+    return module
 
 
 @functools.cache
 def _captured(name: str) -> tuple[CutModel, torch.export.ExportedProgram]:
     """What is cut where, and PyTorch's own graph of it."""
     settings = {key: value for key, value in MODELS[name].items() if key != "partition"}
-    module = getattr(token_models, name)()
+    module = _module(name)
     cut = BlockModel.of(module, name=name, batch=BATCH, **settings).cut
     dtype = torch.int64 if settings.get("input_dtype") == "int64" else torch.float32
     example = torch.zeros(BATCH, *settings["input_shape"], dtype=dtype)
@@ -74,6 +87,8 @@ class _Case:
     """A block of a bundle with its weights in the runtime and in PyTorch."""
 
     def __init__(self, root: Path, name: str, block: int, chosen: Optimizer, minimised: Loss, **reference: Any) -> None:
+        torch.set_num_threads(1)
+        module = _module(name)
         only = None if chosen is SGD and minimised == Loss() else block
         folder, self.manifest = _bundle(root, name, chosen, minimised, only)
         weights = load_file(folder / "weights" / "initial.safetensors")
@@ -83,43 +98,28 @@ class _Case:
                 weights[key] = value + 0.1 * torch.randn_like(value)
         cut, program = _captured(name)
         self.dtype, self.shape = MODELS[name].get("input_dtype"), (BATCH, *MODELS[name]["input_shape"])
-        module = getattr(token_models, name)()
         self.reference = TokenReference(module, program, cut, self.manifest.partition, block, weights, **reference)
-        self.optimizer, self.described = chosen, self.manifest.program(f"grow-block{block}")
-        path = str(folder / "programs" / f"{self.described.name}.pte")
-        self.program = _native.Program(path, 2, self.described.prefix_instructions)
-        for tensor in self.described.tensors:
-            self.program.buffer(tensor.name)[...] = 0 if tensor.role == "optimizer_state" else weights[tensor.name]
-        inputs = [value for value in self.described.inputs if value.role != "data"]
-        self.staged = {v.name: np.zeros(v.shape, v.dtype) for v in inputs if v.role != "frozen"}
-        for index, value in enumerate(inputs):
-            self.program.set_input(index, self.staged.get(value.name, weights.get(value.name, torch.empty(0)).numpy()))
-
-    def _inputs(self) -> torch.Tensor:
-        if self.dtype == "int64":
-            return torch.randint(0, VOCABULARY, self.shape)
-        return torch.randn(self.shape)
+        arrays = {key: value.numpy() for key, value in weights.items()}
+        self.native = NativeStep(folder, f"grow-block{block}", arrays, threads=1, seed=SEED)
+        (self.labels,) = (value for value in self.native.described.inputs if value.role == "label")
 
     def step(self, step: int, rate: float) -> tuple[float, float]:
         """Losses of the runtime and of PyTorch."""
-        inputs = self._inputs()
-        labels = self.staged["labels"]
-        labels[...] = torch.randint(0, self.manifest.model.classes, labels.shape).numpy()
-        self.program.buffer("images")[...] = inputs.numpy()
-        self.staged["hyperparameters"][...] = hyperparameters(self.optimizer, rate, 0, 1, step)
-        if "random" in self.staged:
-            self.staged["random"][...] = (SEED, step)
-        expected = self.reference.step(inputs, torch.from_numpy(labels.copy()), rate, (SEED, step))
-        self.program.execute()
-        return float(self.program.output(0).reshape(-1)[0]), expected
+        if self.dtype == "int64":
+            inputs = torch.randint(0, VOCABULARY, self.shape)
+        else:
+            inputs = torch.randn(self.shape)
+        labels = torch.randint(0, self.manifest.model.classes, self.labels.shape)
+        if self.labels.dtype == "float32":
+            labels = labels.to(torch.float32)
+        expected = self.reference.step(inputs, labels, rate, (SEED, step))
+        return self.native.step(inputs.numpy(), labels.numpy(), rate), expected
 
     def compare_tensors(self, tolerance: float = 1e-4) -> None:
         expected = self.reference.tensors()
-        for tensor in self.described.tensors:
-            if tensor.role == "optimizer_state":
-                continue
-            ours, theirs = self.program.buffer(tensor.name), expected[tensor.name].numpy()
-            assert np.linalg.norm(ours - theirs) / (np.linalg.norm(theirs) or 1.0) < tolerance, tensor.name
+        for name, ours in self.native.tensors().items():
+            theirs = expected[name].numpy()
+            assert np.linalg.norm(ours - theirs) / (np.linalg.norm(theirs) or 1.0) < tolerance, name
 
 
 def _sgd(parameters: list[Any]) -> Any:

@@ -61,7 +61,7 @@ class DroppingRunner:
         if str(node.target) in _DROPOUT:
             return arguments[0] * self._factors(node, arguments[1], arguments[0].shape) if training else arguments[0]
         if str(node.target) == _ATTENTION and _drops(node):
-            return self._attention(node, *arguments, **keywords, training=training)
+            return self._attention(node, arguments, keywords.get("scale"), training)
         return node.target(*arguments, **keywords)  # type: ignore[operator]  # an operator
 
     def _factors(self, node: torch.fx.Node, probability: float, shape: torch.Size) -> Tensor | float:
@@ -70,12 +70,11 @@ class DroppingRunner:
         layer = self._dropping.index(node.name)
         return torch.from_numpy(keep_factors(math.prod(shape), *self.random, layer, probability)).reshape(shape)
 
-    def _attention(
-        self, node: torch.fx.Node, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, probability: float, *,
-        training: bool,
-    ) -> Tensor:  # fmt: skip
-        assert mask is None
-        probabilities = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
+    def _attention(self, node: torch.fx.Node, arguments: list[Any], scale: float | None, training: bool) -> Tensor:
+        q, k, v, mask, probability = arguments
+        assert mask is None or bool(mask.all())
+        scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        probabilities = scores.softmax(-1)
         return (
             probabilities * self._factors(node, probability, probabilities.shape) if training else probabilities
         ) @ v
