@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
-#include <limits>
+
+#include "kernels/vector_math.h"
 
 namespace profl {
 
@@ -20,33 +20,6 @@ enum class Activation : int64_t {
   sigmoid = 7,
   tanh = 8,
 };
-
-#define PROFL_INLINE inline __attribute__((always_inline))
-
-// e^x by Cephes' expf: relative error below 2e-7 between the ends, above which it is infinite.
-PROFL_INLINE float exponential(float x) {
-  constexpr float kHighest = 88.3f;
-  const bool overflows = x > kHighest;
-  x = x < -87.0f ? -87.0f : x;
-  x = overflows ? kHighest : x;
-  const float scaled = x * 1.44269504088896341f;
-  const int32_t n = static_cast<int32_t>(scaled + (scaled < 0.0f ? -0.5f : 0.5f));
-  const float whole = static_cast<float>(n);
-  const float r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const uint32_t bits = static_cast<uint32_t>(n + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, sizeof(power));
-  return overflows ? std::numeric_limits<float>::infinity() : p * power;
-}
-
-PROFL_INLINE float logistic(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 // Cephes' tanhf: a polynomial near zero, where the quotient would lose digits.
 PROFL_INLINE float hyperbolic_tangent(float x) {

@@ -107,7 +107,7 @@ PROFL_CLONES void finish_scores(float* scores, int64_t count, int64_t visible, f
 
 // scores[j] = exp(scores[j] - shift); returns their sum.
 PROFL_CLONES double exponentials(float* scores, int64_t count, float shift) {
-  for (int64_t j = 0; j < count; ++j) scores[j] = vector_exp(scores[j] - shift);
+  for (int64_t j = 0; j < count; ++j) scores[j] = exponential(scores[j] - shift);
   return row_sum(count, [scores](int64_t j) { return scores[j]; });
 }
 
@@ -219,9 +219,8 @@ void tile_gradients(const Problem& p, const Gradients& g, const Scratch& s, int6
                         g.key + p.key.at(n, h) + j0 * p.key.token, p.key.token, s.scores, columns);
   scores.transpose_b = true;
   gemm(scores, s.gemm);
-  Gemm incoming = product(rows, columns, p.value_width, g.out_gradient + p.out.at(n, h) + i0 * p.out.token,
-                          p.out.token, g.value + p.value.at(n, h) + j0 * p.value.token, p.value.token, s.grads,
-                          columns);
+  Gemm incoming = product(rows, columns, p.value_width, g.out_gradient + p.out.at(n, h) + i0 * p.out.token, p.out.token,
+                          g.value + p.value.at(n, h) + j0 * p.value.token, p.value.token, s.grads, columns);
   incoming.transpose_b = true;
   gemm(incoming, s.gemm);
   for (int64_t r = 0; r < rows; ++r) {
@@ -281,7 +280,7 @@ void attention(Context&, Stack stack) {
 void attention_backward(Context&, Stack stack) {
   const Arguments a(stack);
   const Problem p(a, 8, 4, 5);
-  const Gradients g{a.read(0), a.read(1), a.read(2),   a.read(3),   a.read(6),
+  const Gradients g{a.read(0), a.read(1),   a.read(2),   a.read(3),  a.read(6),
                     a.read(7), a.write(18), a.write(19), a.write(20)};
   parallel_for(p.batch * p.heads, [&](int64_t head, float* workspace) {
     head_gradients(p, g, head / p.heads, head % p.heads, workspace);

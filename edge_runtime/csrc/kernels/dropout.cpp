@@ -1,14 +1,10 @@
 // Dropout: the same kernel drops activations and their gradients.
-#include <algorithm>
-
 #include "kernels/dropout_mask.h"
 #include "kernels/kernels.h"
-#include "threads/thread_pool.h"
+#include "kernels/pieces.h"
 
 namespace profl {
 namespace {
-
-constexpr int64_t kPiece = 1 << 15;  // elements of one task
 
 // y may be x itself.
 PROFL_CLONES void drop_range(const DropoutMask& mask, const float* x, float* y, int64_t first, int64_t last) {
@@ -22,11 +18,7 @@ PROFL_CLONES void drop_range(const DropoutMask& mask, const float* x, float* y, 
 void dropout(Context&, Stack stack) {
   const Arguments a(stack);
   const DropoutMask mask(a.tensor(1).const_data_ptr<int64_t>(), a.integer(2), a.number(3));
-  const int64_t elements = a.elements(0);
-  parallel_for((elements + kPiece - 1) / kPiece, [&](int64_t task, float*) {
-    const int64_t first = task * kPiece;
-    drop_range(mask, a.read(0), a.write(4), first, std::min(elements, first + kPiece));
-  });
+  pieces(a.elements(0), [&](int64_t first, int64_t last) { drop_range(mask, a.read(0), a.write(4), first, last); });
 }
 
 }  // namespace profl

@@ -2,12 +2,10 @@
 #include <algorithm>
 
 #include "kernels/kernels.h"
-#include "threads/thread_pool.h"
+#include "kernels/pieces.h"
 
 namespace profl {
 namespace {
-
-constexpr int64_t kElements = 1 << 15;  // of one task, at least a row
 
 PROFL_CLONES void add_row(const float* row, int64_t width, float* to) {
   for (int64_t i = 0; i < width; ++i) to[i] += row[i];
@@ -28,24 +26,20 @@ void embedding(Context& context, Stack stack) {
     context.fail(Error::InvalidArgument);
     return;
   }
-  const int64_t together = std::max<int64_t>(1, kElements / width);
-  parallel_for((count + together - 1) / together, [&](int64_t task, float*) {
-    const int64_t stop = std::min(count, (task + 1) * together);
-    for (int64_t i = task * together; i < stop; ++i) {
+  row_pieces(count, width, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
       std::copy_n(a.read(1) + tokens[i] * width, width, a.write(2) + i * width);
     }
   });
 }
 
-// Every task owns a range of the table's rows and adds to them in the order of the tokens: no two write one row, and the
-// sum does not depend on how many threads there are.
+// Every task owns a range of the table's rows and adds to them in the order of the tokens: no two write one row, and
+// the sum does not depend on how many threads there are.
 void embedding_weight_grad(Context&, Stack stack) {
   const Arguments a(stack);
   const int64_t width = a.size(3, 1), rows = a.size(3, 0), count = a.elements(1), padding = a.integer(2);
   const int64_t* tokens = a.tensor(1).const_data_ptr<int64_t>();
-  const int64_t together = std::max<int64_t>(1, kElements / width);
-  parallel_for((rows + together - 1) / together, [&](int64_t task, float*) {
-    const int64_t first = task * together, last = std::min(rows, first + together);
+  row_pieces(rows, width, [&](int64_t first, int64_t last) {
     std::fill(a.write(3) + first * width, a.write(3) + last * width, 0.0f);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t token = tokens[i];

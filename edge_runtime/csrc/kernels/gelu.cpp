@@ -1,14 +1,10 @@
 // GELU, exact (with the error function) and in its approximation by the hyperbolic tangent.
-#include <algorithm>
-
 #include "kernels/kernels.h"
+#include "kernels/pieces.h"
 #include "kernels/vector_math.h"
-#include "threads/thread_pool.h"
 
 namespace profl {
 namespace {
-
-constexpr int64_t kPiece = 1 << 14;  // elements of one task
 
 struct Gelu {
   float value, slope;
@@ -49,29 +45,22 @@ PROFL_CLONES void gelu_tanh_backward_range(const float* gradient, const float* x
   for (int64_t i = 0; i < count; ++i) out[i] = gradient[i] * approximate(x[i]).slope;
 }
 
-template <typename Body>
-void pieces(int64_t elements, const Body& body) {
-  parallel_for((elements + kPiece - 1) / kPiece, [&](int64_t task, float*) {
-    body(task * kPiece, std::min(kPiece, elements - task * kPiece));
-  });
-}
-
 }  // namespace
 
 void gelu(Context&, Stack stack) {
   const Arguments a(stack);
   const bool tanh = a.flag(1);
-  pieces(a.elements(0), [&](int64_t first, int64_t count) {
-    (tanh ? gelu_tanh_range : gelu_range)(a.read(0) + first, a.write(2) + first, count);
+  pieces(a.elements(0), [&](int64_t first, int64_t last) {
+    (tanh ? gelu_tanh_range : gelu_range)(a.read(0) + first, a.write(2) + first, last - first);
   });
 }
 
 void gelu_backward(Context&, Stack stack) {
   const Arguments a(stack);
   const bool tanh = a.flag(2);
-  pieces(a.elements(0), [&](int64_t first, int64_t count) {
+  pieces(a.elements(0), [&](int64_t first, int64_t last) {
     (tanh ? gelu_tanh_backward_range : gelu_backward_range)(a.read(0) + first, a.read(1) + first, a.write(3) + first,
-                                                            count);
+                                                            last - first);
   });
 }
 

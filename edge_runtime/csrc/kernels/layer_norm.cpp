@@ -3,13 +3,12 @@
 #include <cmath>
 
 #include "kernels/kernels.h"
+#include "kernels/pieces.h"
 #include "kernels/row_sums.h"
-#include "threads/thread_pool.h"
 
 namespace profl {
 namespace {
 
-constexpr int64_t kRows = 32;      // rows of one task
 constexpr int64_t kColumns = 128;  // columns of one task of the sums over rows
 
 struct Rows {
@@ -74,9 +73,8 @@ void parameter_gradients(const Rows& rows, const float* gradient, const float* x
 
 template <typename Body>
 void for_rows(const Rows& rows, const Body& body) {
-  parallel_for((rows.count + kRows - 1) / kRows, [&](int64_t task, float*) {
-    const int64_t stop = std::min(rows.count, (task + 1) * kRows);
-    for (int64_t row = task * kRows; row < stop; ++row) body(row, row * rows.width);
+  row_pieces(rows.count, rows.width, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) body(row, row * rows.width);
   });
 }
 

@@ -3,21 +3,22 @@
 #include <cmath>
 
 #include "kernels/kernels.h"
+#include "kernels/pieces.h"
 #include "kernels/row_sums.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
 namespace {
 
-constexpr int64_t kPiece = 1 << 15;  // elements of one task
-constexpr int64_t kTasks = 64;       // partial sums of a norm
+constexpr int64_t kTasks = 64;  // partial sums of a norm
 
 struct AdamW {
   float rate, first_correction, root_correction, decay;  // filled in for every step
   float beta1, beta2, eps;
 };
 
-// torch.optim.AdamW: the parameter decays first, then moves by m / (sqrt(v) + eps), both corrected for their start at 0.
+// torch.optim.AdamW: the parameter decays first, then moves by m / (sqrt(v) + eps), both corrected for their start at
+// 0.
 PROFL_CLONES void adamw_range(const AdamW& step, const float* parameter, const float* gradient, const float* first,
                               const float* second, float* new_parameter, float* new_first, float* new_second,
                               int64_t begin, int64_t end) {
@@ -62,11 +63,8 @@ void adamw(Context&, Stack stack) {
   const Arguments a(stack);
   const float* filled = a.read(2);
   const AdamW step{filled[0], filled[1], filled[2], filled[3], a.number(5), a.number(6), a.number(7)};
-  const int64_t elements = a.elements(0);
-  parallel_for((elements + kPiece - 1) / kPiece, [&](int64_t task, float*) {
-    const int64_t first = task * kPiece;
-    adamw_range(step, a.read(0), a.read(1), a.read(3), a.read(4), a.write(8), a.write(9), a.write(10), first,
-                std::min(elements, first + kPiece));
+  pieces(a.elements(0), [&](int64_t first, int64_t last) {
+    adamw_range(step, a.read(0), a.read(1), a.read(3), a.read(4), a.write(8), a.write(9), a.write(10), first, last);
   });
 }
 
@@ -83,11 +81,7 @@ void clip_factor(Context&, Stack stack) {
 void scale_by(Context&, Stack stack) {
   const Arguments a(stack);
   const float factor = *a.read(1);
-  const int64_t elements = a.elements(0);
-  parallel_for((elements + kPiece - 1) / kPiece, [&](int64_t task, float*) {
-    const int64_t first = task * kPiece;
-    scale_range(a.read(0), factor, a.write(2), first, std::min(elements, first + kPiece));
-  });
+  pieces(a.elements(0), [&](int64_t first, int64_t last) { scale_range(a.read(0), factor, a.write(2), first, last); });
 }
 
 }  // namespace profl

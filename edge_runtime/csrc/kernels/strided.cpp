@@ -1,5 +1,5 @@
-// Views made real: a dense copy of the elements that sizes, strides and an offset name (permute, slice, select, expand),
-// and its gradient.
+// Views made real: a dense copy of the elements that sizes, strides and an offset name (permute, slice, select,
+// expand), and its gradient.
 #include <algorithm>
 
 #include "kernels/kernels.h"

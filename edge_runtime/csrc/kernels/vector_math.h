@@ -1,4 +1,5 @@
-// Elementary functions that the compiler turns into vectors: no branch, no call, inlined into every loop that uses them.
+// Elementary functions that the compiler turns into vectors: no branch, no call, inlined into every loop that uses
+// them.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +22,9 @@ PROFL_INLINE int32_t bits_of_float(float value) {
   return bits;
 }
 
-// e^x to about one unit in the last place (Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]); below 2^-126 it is zero. NaN and
-// infinity propagate.
-PROFL_INLINE float vector_exp(float x) {
+// e^x to about one unit in the last place (Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]); below 2^-126 it is zero. NaN
+// and infinity propagate.
+PROFL_INLINE float exponential(float x) {
   constexpr float kLargest = 88.72283f, kSmallest = -87.33654f, kRound = 12582912.0f;  // 1.5 * 2^23
   const float clamped = x > kLargest ? kLargest : (x < kSmallest ? kSmallest : x);
   const float shifted = clamped * 1.44269504f + kRound;
@@ -54,11 +55,11 @@ PROFL_INLINE float normal_cdf(float x, float* tail) {
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
-  *tail = vector_exp(-z * z);
+  *tail = exponential(-z * z);
   const float outside = 0.5f * p * t * *tail;
   return x < 0.0f ? outside : 1.0f - outside;
 }
 
-PROFL_INLINE float logistic(float x) { return 1.0f / (1.0f + vector_exp(-x)); }
+PROFL_INLINE float logistic(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 }  // namespace profl
