@@ -13,7 +13,9 @@ from typing import Any, Protocol
 from device_profiles.bundle import Program
 from device_profiles.contract import CACHED_PREFIX_VARIANT, IMAGES_INPUT, LimitKind
 from device_profiles.errors import ExecutionError, FormatError, UsageError
+from edge_runtime.device.bundle import open_bundle
 from edge_runtime.device.limits import Outcome, run_limited
+from profiler.base import base_bytes
 
 _PURPOSES = ("grow", "eval")
 _SIGKILL = -9
@@ -61,11 +63,8 @@ class ProcessMeter:
 
     def base_bytes(self) -> int:
         """Measured without a limit: the base alone is what every other program of the device also needs."""
-        command = [sys.executable, "-m", "profiler.base", str(self._bundle)]
-        outcome, said, complaint = _run_captured(command, None)
-        if outcome.returncode != 0:
-            raise ExecutionError(f"{self._bundle}: base: {_last_line(complaint, outcome)}")
-        return int(said)
+        bundle = open_bundle(self._bundle)
+        return base_bytes(bundle, bundle.manifest.programs[0])
 
     def _run(self, command: str, program: Program, options: list[str]) -> Observation:
         arguments = [sys.executable, "-m", "edge_runtime.device", command, str(self._bundle)]
