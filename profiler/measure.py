@@ -13,7 +13,9 @@ from typing import Any, Protocol
 from device_profiles.bundle import Program
 from device_profiles.contract import CACHED_PREFIX_VARIANT, IMAGES_INPUT, LimitKind
 from device_profiles.errors import ExecutionError, FormatError, UsageError
+from edge_runtime.device.bundle import open_bundle
 from edge_runtime.device.limits import Outcome, run_limited
+from profiler.base import base_bytes
 
 _PURPOSES = ("grow", "eval")
 _SIGKILL = -9
@@ -61,11 +63,8 @@ class ProcessMeter:
 
     def base_bytes(self) -> int:
         """Measured without a limit: the base alone is what every other program of the device also needs."""
-        command = [sys.executable, "-m", "profiler.base", str(self._bundle)]
-        outcome, said, complaint = _run_captured(command, None)
-        if outcome.returncode != 0:
-            raise ExecutionError(f"{self._bundle}: base: {_last_line(complaint, outcome)}")
-        return int(said)
+        bundle = open_bundle(self._bundle)
+        return base_bytes(bundle, bundle.manifest.programs[0])
 
     def _run(self, command: str, program: Program, options: list[str]) -> Observation:
         arguments = [sys.executable, "-m", "edge_runtime.device", command, str(self._bundle)]
@@ -107,10 +106,14 @@ def _last_line(complaint: str, outcome: Outcome) -> str:
 
 
 def _write_synthetic(path: Path, program: Program) -> None:
-    """One batch of grey images: an evaluation costs the same whatever it sees."""
+    """One batch of grey images, or of zeros where the inputs are none: an evaluation costs the same whatever it sees."""
     import numpy as np
 
-    from edge_runtime.device.data import write_npz
+    from edge_runtime.device.data import write_arrays, write_npz
 
     shape = next(value.shape for value in program.inputs if value.name == IMAGES_INPUT)
-    write_npz(path, np.full(shape, 128, np.uint8), np.zeros(shape[0], np.int64))
+    labels = np.zeros(shape[0], np.int64)
+    if len(shape) == 4:
+        write_npz(path, np.full(shape, 128, np.uint8), labels)
+    else:
+        write_arrays(path, np.zeros(shape, np.float32), labels)

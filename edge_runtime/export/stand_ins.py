@@ -87,28 +87,57 @@ def _of_sequences(block: MissingBlock) -> StandIn | None:
     return _convolution(block, (_KERNEL,))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Window:
+    """One direction: a kernel of 3 over `extent` positions from `offset` on, padded on both sides."""
+
+    stride: int
+    padding: int
+    offset: int
+    extent: int
+
+
 def _convolution(block: MissingBlock, kernel: Shape) -> StandIn | None:
-    directions = [_stride_and_padding(a, b) for a, b in zip(block.before[2:], block.after[2:], strict=True)]
-    found = [direction for direction in directions if direction is not None]
-    if len(found) < len(directions):
+    windows = [_window(before, after) for before, after in zip(block.before[2:], block.after[2:], strict=True)]
+    found = [window for window in windows if window is not None]
+    if len(found) < len(windows):
         return None
-    strides, paddings = [1] * (2 - len(found)), [0] * (2 - len(found))
-    strides += [stride for stride, _ in found]
-    paddings += [padding for _, padding in found]
-    layer = block.layer(
-        "conv2d", block.after, stride=tuple(strides), padding=tuple(paddings), dilation=(1, 1), groups=1
+    layers: list[Layer] = []
+    start, shape = block.input, (*block.before[:2], *(window.extent for window in found))
+    if shape != block.before:
+        start = f"{block.name}.window"
+        offsets = (0, 0, *(window.offset for window in found))
+        attributes = {"offsets": offsets, "cropped": shape, "value": 0.0}
+        layers.append(
+            Layer(
+                kind="crop", inputs=(block.input,), output=start, shape=shape, module=block.name, attributes=attributes
+            )
+        )
+    lead = 2 - len(found)  # a sequence is an image of height 1
+    layers.append(
+        block.layer(
+            "conv2d",
+            block.after,
+            start=start,
+            stride=(*(1,) * lead, *(window.stride for window in found)),
+            padding=(*(0,) * lead, *(window.padding for window in found)),
+            dilation=(1, 1),
+            groups=1,
+        )
     )
-    return StandIn(name=block.name, weight_shape=(block.after[1], block.before[1], *kernel), layers=(layer,))
+    return StandIn(name=block.name, weight_shape=(block.after[1], block.before[1], *kernel), layers=tuple(layers))
 
 
-def _stride_and_padding(before: int, after: int) -> tuple[int, int] | None:
-    """How a kernel of 3 takes `before` positions to exactly `after`: padding 1 where that is possible."""
-    reduction = max(1, before // after)
-    for stride in (reduction, reduction + 1):
-        for padding in (1, 0, 2, 3):
-            if before + 2 * padding >= _KERNEL and (before + 2 * padding - _KERNEL) // stride + 1 == after:
-                return stride, padding
-    return None
+def _window(before: int, after: int) -> _Window | None:
+    """The stride is the reduction, the padding 1 where that gives the size, else as many positions as are needed."""
+    if after > before + _KERNEL - 1:
+        return None
+    stride = max(1, before // after)
+    for padding in (1, 0):
+        if before + 2 * padding >= _KERNEL and (before + 2 * padding - _KERNEL) // stride + 1 == after:
+            return _Window(stride=stride, padding=padding, offset=0, extent=before)
+    extent = (after - 1) * stride + _KERNEL
+    return _Window(stride=stride, padding=0, offset=(before - extent) // 2, extent=extent)
 
 
 def _of_tokens(block: MissingBlock) -> StandIn | None:

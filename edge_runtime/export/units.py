@@ -119,8 +119,8 @@ def _uncut(model: CapturedModel, unit: int, first: int, after: int, alive: list[
 
 
 def _modules(model: CapturedModel, names: set[str]) -> tuple[str, ...]:
-    """The modules that activations come from, in order, each with its shape."""
-    known = {layer.output: layer.module or "model" for layer in model.layers}
+    """The modules that activations come from (or the operators, of functions), in order, each with its shape."""
+    known = {layer.output: layer.module or layer.output for layer in model.layers}
     order = [model.input_name, *known]
     return tuple(
         f"{known.get(name, 'input')} ({'x'.join(map(str, model.shapes[name][1:]))})"

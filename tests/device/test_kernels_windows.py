@@ -91,13 +91,12 @@ def test_max_pooling_with_dilation() -> None:
     _pool("max_pool2d", random(2, 3, 9, 8), window, lambda x: functional.max_pool2d(x, (3, 2), (2, 1), 1, (2, 3)))
 
 
-@pytest.mark.parametrize("shape", [(4, 6, 5, 7), (3, 6, 19), (5, 6), (2, 6, 1, 1)])
-@pytest.mark.parametrize("groups", [1, 2, 6])
-@pytest.mark.parametrize("activation", ["none", "relu", "silu"])
-@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [((4, 6, 5, 7), 1), ((4, 6, 5, 7), 2), ((4, 6, 5, 7), 6), ((3, 6, 19), 3), ((5, 6), 2), ((2, 6, 1, 1), 1)],
+)
+@pytest.mark.parametrize(("activation", "affine"), [("none", True), ("none", False), ("relu", True), ("silu", True)])
 def test_group_norm_and_its_gradients(shape: tuple[int, ...], groups: int, activation: str, affine: bool) -> None:
-    if np.prod(shape[1:]) == groups:
-        pytest.skip("a group of one value has no spread: PyTorch refuses it")
     channels = shape[1]
     x = random(*shape) * 3 + 5
     weight, bias = (random(channels, seed=1), random(channels, seed=2)) if affine else (None, None)
@@ -136,7 +135,8 @@ def test_batch_norm_without_weight_and_bias(shape: tuple[int, ...]) -> None:
     close(to_x, dx.grad, tolerance=5e-5)
     frozen = np.empty_like(x)
     call("batch_norm_frozen", x, None, None, mean, variance, 1e-5, None, none, frozen)
-    close(frozen, functional.batch_norm(double(x), double(mean), double(variance), None, None, False, 0.1, 1e-5))
+    running = (double(array).detach() for array in (mean, variance))
+    close(frozen, functional.batch_norm(double(x), *running, None, None, False, 0.1, 1e-5))
 
 
 SEQUENCES = [

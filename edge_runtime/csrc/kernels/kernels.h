@@ -1,8 +1,4 @@
-// Every operator of the `profl` namespace. A stack is the arguments and then the outputs, as each kernel
-// reads them and `edge_runtime/export/layers.py` writes them. The `_sgd` kernels are their namesakes and `sgd` in one:
-//   conv2d_weight_grad_sgd: grad, x, stride, padding, dilation, groups, then
-//   linear_weight_grad_sgd: grad, x, then
-//     weight, hyperparameters, momentum buffer or none; weight, momentum buffer or none
+// Every operator of the `profl` namespace. The order of each stack is in docs/operators.md.
 #pragma once
 
 #include "kernels/stack.h"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,17 @@ data_option = click.option(
 )
 weights_option = click.option("--weights", type=FILE, help="Safetensors file whose tensors replace the bundle's.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(1, 256), default=None, help="Threads of the kernels [default: the cores]."
+    "--threads", type=click.IntRange(1, 256), default=None, help="Threads of the kernels [default: the physical cores]."
 )
 
 
 def thread_count(threads: int | None) -> int:
-    """The option's value, or the cores that this process may use."""
-    return threads if threads is not None else len(os.sched_getaffinity(0))
+    """The option's value, or the physical cores that this process may use."""
+    if threads is not None:
+        return threads
+    from edge_runtime.device.cores import usable_cores
+
+    return usable_cores()
 
 
 def megabytes(count: int) -> str:
