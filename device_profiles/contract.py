@@ -40,8 +40,8 @@ HYPERPARAMETERS_INPUT = "hyperparameters"
 """What of the optimizer may differ from one execution to the next, as one float32 vector.
 
 For SGD: learning rate, momentum, weight decay, 1 for Nesterov's momentum (else 0). A step of several micro-batches is
-accumulated in the momentum itself: the first execution decays it, the others add to it (momentum 1, weight decay 0), and
-only the last one moves the parameters. For AdamW: learning rate, the corrections 1 / (1 - beta1^t) and
+accumulated in the momentum itself: the first execution decays it, the others add to it (momentum 1, weight decay 0),
+and only the last one moves the parameters. For AdamW: learning rate, the corrections 1 / (1 - beta1^t) and
 1 / sqrt(1 - beta2^t) of step t, weight decay.
 """
 HYPERPARAMETERS: dict[str, int] = {"sgd": 4, "adamw": 4}

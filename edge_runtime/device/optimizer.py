@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from device_profiles.bundle import Optimizer
+from edge_runtime.device.worker.bias_correction import bias_corrections
 
 
 def hyperparameters(
@@ -16,17 +15,11 @@ def hyperparameters(
     which the first of them decays; the last one moves the parameters. The sum is that of one large batch:
     v' = momentum v + weight_decay p + g_1 + ... + g_M, p' = p - learning_rate v'.
 
-    AdamW: [learning rate, 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t), weight decay] with t = `step` + 1. That t is all
-    there is beside the moments, so that a resumed run continues with the same corrections.
+    AdamW: [learning rate, 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t), weight decay] with t = `step` + 1.
     """
     if optimizer.name == "adamw":
-        count = step + 1
-        return [
-            learning_rate,
-            1.0 / (1.0 - optimizer.beta1**count),
-            1.0 / math.sqrt(1.0 - optimizer.beta2**count),
-            optimizer.weight_decay,
-        ]
+        corrections = bias_corrections(optimizer.beta1, optimizer.beta2, step)
+        return [learning_rate, *corrections, optimizer.weight_decay]
     first, last = position == 0, position == micro_batches - 1
     return [
         learning_rate if last else 0.0,

@@ -14,9 +14,9 @@ def head_start(layers: tuple[Layer, ...], *, classes: int, head: str | None) -> 
     """Index of the first layer of the head.
 
     Recognised are pooling, flattening or the choice of one token, with a LayerNorm or not, and linear layers with
-    activations and dropout between them, a last linear layer behind features, and a 1x1 convolution to the classes before
-    global pooling; `head` names the module where
-    any other begins. Raises UsageError where there is none, or the model does not end with logits.
+    activations and dropout between them, a last linear layer behind features, and a 1x1 convolution to the classes
+    before global pooling; `head` names the module where any other begins. Raises UsageError where there is none, or the
+    model does not end with logits.
     """
     shape = layers[-1].shape
     if len(shape) != 2 or shape[1] != classes:

@@ -105,10 +105,8 @@ class _Case:
 
     def step(self, step: int, rate: float) -> tuple[float, float]:
         """Losses of the runtime and of PyTorch."""
-        if self.dtype == "int64":
-            inputs = torch.randint(0, VOCABULARY, self.shape)
-        else:
-            inputs = torch.randn(self.shape)
+        tokens = self.dtype == "int64"
+        inputs = torch.randint(0, VOCABULARY, self.shape) if tokens else torch.randn(self.shape)
         labels = torch.randint(0, self.manifest.model.classes, self.labels.shape)
         if self.labels.dtype == "float32":
             labels = labels.to(torch.float32)

@@ -12,6 +12,7 @@ from typing import IO, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from device_profiles.contract import DType
 from device_profiles.errors import DataError
 
 Split = Literal["train", "test"]
@@ -29,14 +30,16 @@ class DataSource(Protocol):
     """Examples of a data set, as a model takes them.
 
     `image_shape` is that of the raw images, None where a file holds the inputs themselves; either way an example takes
-    `record_bytes` in it. `origin` and `labels_origin` name the files.
+    `record_bytes` in it. `origin` and `labels_origin` name the files. `labels` are whole numbers [n], or
+    float32 targets [n, outputs] for a model that is trained on those.
     """
 
-    labels: Labels
+    labels: NDArray[Any]
     labels_origin: str
     origin: str
     classes: int
     input_shape: Shape
+    input_dtype: DType
     record_bytes: int
     parts: list[Part]
 
@@ -46,8 +49,11 @@ class DataSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[np.float32]) -> None:
+    def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[Any]) -> None:
         """Fill `out_images` [n, ...] with the inputs of `indices` (n of them)."""
+
+    def check_tokens(self, vocabulary: int) -> None:
+        """Raise DataError, with the file, for a token outside 0..vocabulary-1."""
 
 
 class Pixels(Protocol):
@@ -105,6 +111,8 @@ class RecordFile:
 class PixelSource:
     """Pixels fitted to a model's input: enlarged, centred, repeated to its channels, scaled to [-1, 1]."""
 
+    input_dtype: DType = "float32"
+
     def __init__(self, pixels: Pixels, input_shape: Shape) -> None:
         self._pixels = pixels  # its files must stay open
         self.labels = pixels.labels
@@ -131,6 +139,9 @@ class PixelSource:
         failed = self._images.fetch([int(index) for index in indices], out_images)
         if failed >= 0:
             raise DataError(f"{self.origin}: ends inside image {failed}")
+
+    def check_tokens(self, vocabulary: int) -> None:
+        """Pixels are no tokens."""
 
 
 def extents(shape: Shape) -> tuple[int, int, int]:

@@ -69,17 +69,19 @@ class Examples:
         values = 1
         for extent in data["input_shape"]:
             values *= extent
-        self._example_bytes = 4 * values
+        words = values * (2 if data["input_dtype"] == "int64" else 1)
+        self._example_bytes = 4 * words
+        self._targets = data["targets"]
         self._kind = "example" if data["image_shape"] is None else "image"
-        self._read = _array_reader(native, data, values) if data["image_shape"] is None else _image_reader(native, data)
+        self._read = _array_reader(native, data, words) if data["image_shape"] is None else _image_reader(native, data)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._labels) // max(self._targets, 1)
 
     def rehearse(self) -> None:
         """Read one example and its label beside the batch."""
         self.fetch([0], memoryview(bytearray(self._example_bytes)).cast("f"))
-        self.label(0)
+        self.target(0)
 
     def fetch(self, indices: list[int], batch: memoryview[Any]) -> None:
         """Fill the first rows of `batch` with inputs. Raises DataError where the file ends early."""
@@ -91,8 +93,20 @@ class Examples:
         """Label of an example."""
         return int(self._labels[index])
 
+    def target(self, index: int) -> list[float]:
+        """What an example's output is compared with."""
+        first = index * self._targets
+        return [float(number) for number in self._labels[first : first + self._targets]]
+
     def fetch_labels(self, indices: list[int], labels: memoryview[Any]) -> None:
-        """Fill the first of `labels`."""
+        """Fill the first of `labels`, or rows of targets."""
+        if self._targets:
+            rows = labels.cast("B").cast("f")
+            for position, index in enumerate(indices):
+                first = position * self._targets
+                from_first = index * self._targets
+                rows[first : first + self._targets] = self._labels[from_first : from_first + self._targets]
+            return
         for position, index in enumerate(indices):
             labels[position] = self._labels[index]
 
@@ -108,8 +122,9 @@ def _image_reader(native: Any, data: DataJob) -> Reader:
     return reader
 
 
-def _array_reader(native: Any, data: DataJob, values: int) -> Reader:
-    rows = native.FeatureRows("float32", 1, values)
+def _array_reader(native: Any, data: DataJob, words: int) -> Reader:
+    # Rows are copied byte by byte, as words of four: a token is two of them.
+    rows = native.FeatureRows("float32", 1, words)
     (part,) = data["parts"]
     file, first = part[:2]
-    return lambda indices, batch: int(rows.read(file, first, indices, batch))
+    return lambda indices, batch: int(rows.read(file, first, indices, batch.cast("B").cast("f")))
