@@ -51,11 +51,14 @@ class ProgramJob(TypedDict):
 
 
 class DataJob(TypedDict):
-    """A data set: images in inherited open files, labels as the bytes of an array of `label_format`."""
+    """A data set: examples in inherited open files, labels as the bytes of an array of `label_format`.
+
+    Without `image_shape` the one part holds float32 inputs of `input_shape`, one behind the other.
+    """
 
     origin: str
-    image_shape: tuple[int, int, int]
-    input_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] | None
+    input_shape: tuple[int, ...]
     parts: list[Part]
     labels: bytes
     label_format: str

@@ -14,7 +14,7 @@ import numpy as np
 from device_profiles.errors import DataError, UsageError
 from edge_runtime.device.bundle import Bundle, open_bundle
 from edge_runtime.device.checkpoint import Settings, checkpoint_path, load_checkpoint
-from edge_runtime.device.data import PixelSource, open_data
+from edge_runtime.device.data import DataSource, open_data
 from edge_runtime.device.data.source import extents
 from edge_runtime.device.job import CacheDType, DataJob, Job, new_job, program_job, step_hyperparameters
 from edge_runtime.device.prefix_cache import cache_job, cache_programs, default_folder
@@ -47,7 +47,7 @@ class Prepared:
     """A job, and the data set whose open files it names."""
 
     job: Job
-    data: PixelSource
+    data: DataSource
 
 
 def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
@@ -109,20 +109,20 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     return Prepared(job=job, data=data)
 
 
-def data_job(data: PixelSource) -> DataJob:
+def data_job(data: DataSource) -> DataJob:
     """Describe a data set for the training process; its files are inherited."""
     small = data.labels.max() <= np.iinfo(np.uint8).max
     return DataJob(
         origin=data.origin,
-        image_shape=extents(data.image_shape),
-        input_shape=extents(data.input_shape),
+        image_shape=None if data.image_shape is None else extents(data.image_shape),
+        input_shape=data.input_shape,
         parts=data.parts,
         labels=data.labels.astype(np.uint8 if small else np.int64).tobytes(),
         label_format="B" if small else "q",
     )
 
 
-def check_labels(data: PixelSource, classes: int) -> None:
+def check_labels(data: DataSource, classes: int) -> None:
     """Raise DataError, with the file, the value and its example, for a label outside [0, classes)."""
     for position in (int(data.labels.argmin()), int(data.labels.argmax())):
         label = int(data.labels[position])
@@ -148,7 +148,7 @@ def _step_count(request: TrainRequest, per_epoch: int) -> int:
     return (request.epochs if request.epochs is not None else 1) * per_epoch
 
 
-def _settings(request: TrainRequest, bundle: Bundle, program: str, data: PixelSource) -> Settings:
+def _settings(request: TrainRequest, bundle: Bundle, program: str, data: DataSource) -> Settings:
     from device_profiles.files import sha256_of
 
     return Settings(

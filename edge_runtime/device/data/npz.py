@@ -41,8 +41,8 @@ def open_npz(path: Path, split: Split) -> RecordFile:
         with zipfile.ZipFile(source) as archive:
             names = set(archive.namelist())
             prefix = "test_" if split == "test" and "test_images.npy" in names else ""
-            images, start, shape = _locate(archive, source, f"{prefix}images", path)
-            labels = _read_labels(archive, f"{prefix}labels", path)
+            images, start, shape = _locate_images(archive, source, f"{prefix}images", path)
+            labels = read_labels(archive, f"{prefix}labels", path)
     except (zipfile.BadZipFile, ValueError, EOFError, zlib.error, NotImplementedError) as error:
         raise DataError(f"{path}: not a readable npz file: {error}") from None
     if len(labels) != shape[0]:
@@ -54,30 +54,40 @@ def open_npz(path: Path, split: Split) -> RecordFile:
     )
 
 
-def _locate(
+def _locate_images(
     archive: zipfile.ZipFile, source: IO[bytes], name: str, path: Path
 ) -> tuple[IO[bytes], int, tuple[int, ...]]:
-    """The file that holds the array's bytes, where they start, and the array's shape."""
-    info = _member(archive, name, path)
+    file, start, shape, dtype = locate(archive, source, name, path)
+    if dtype != np.uint8 or len(shape) not in (3, 4) or 0 in shape[1:]:
+        raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected uint8 [n, H, W] or [n, C, H, W], C order")
+    return file, start, shape
+
+
+def locate(
+    archive: zipfile.ZipFile, source: IO[bytes], name: str, path: Path
+) -> tuple[IO[bytes], int, tuple[int, ...], np.dtype[Any]]:
+    """The file that holds an array's bytes, where they start, and the array's shape and type.
+
+    A compressed array is spooled to a temporary file.
+    """
+    info = member_of(archive, name, path)
     with archive.open(info) as member:
         shape, fortran, dtype = _read_npy_header(member)
         header_bytes = member.tell()
-        if dtype != np.uint8 or len(shape) not in (3, 4) or fortran or 0 in shape[1:]:
-            raise DataError(
-                f"{path}: {name} is {dtype} {list(shape)}; expected uint8 [n, H, W] or [n, C, H, W], C order"
-            )
-        expected = header_bytes + int(np.prod(shape, dtype=np.int64))
+        if fortran or dtype.hasobject:
+            raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected numbers in C order")
+        expected = header_bytes + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if info.file_size != expected:
             raise DataError(f"{path}: {name} holds {info.file_size} bytes, its header describes {expected}")
         if info.compress_type != zipfile.ZIP_STORED:
-            return unpacked(_pieces(member)), 0, shape
+            return unpacked(_pieces(member)), 0, shape, dtype
     # The sizes of the name and extra fields in the local header may differ from those in the directory.
     local = os.pread(source.fileno(), _LOCAL_HEADER_BYTES, info.header_offset)
     name_bytes, extra_bytes = struct.unpack("<HH", local[26:30])
     start = info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes + header_bytes
     if os.fstat(source.fileno()).st_size < start + expected - header_bytes:
         raise DataError(f"{path}: ends inside {name}")
-    return source, start, shape
+    return source, start, shape, dtype
 
 
 def _read_npy_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -86,15 +96,17 @@ def _read_npy_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     return read(member)
 
 
-def _read_labels(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[np.int64]:
-    with archive.open(_member(archive, name, path)) as member:
+def read_labels(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[np.int64]:
+    """Whole numbers [n]; raises DataError where the array is missing or something else."""
+    with archive.open(member_of(archive, name, path)) as member:
         labels = npy.read_array(member, allow_pickle=False)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(f"{path}: {name} is {labels.dtype} {list(labels.shape)}; expected whole numbers [n]")
     return labels.astype(np.int64)
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:
+def member_of(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:
+    """The entry of array `name`; raises DataError where it is missing."""
     try:
         return archive.getinfo(f"{name}.npy")
     except KeyError:

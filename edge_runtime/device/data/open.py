@@ -5,18 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from device_profiles.errors import UsageError
-from edge_runtime.device.data.source import Pixels, PixelSource, Shape, Split, check_fits
+from edge_runtime.device.data.source import DataSource, Pixels, PixelSource, Shape, Split, check_fits
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _KNOWN = "fashion-mnist, mnist-5k, digits, idx:DIR, npz:FILE, images:DIR, cifar10:DIR"
 
 
-def open_data(spec: str, *, split: Split, input_shape: Shape) -> PixelSource:
-    """Open `spec` for a model that takes `input_shape` ([channels, height, width]).
+def open_data(spec: str, *, split: Split, input_shape: Shape) -> DataSource:
+    """Open `spec` for a model that takes `input_shape`: pixels scaled to it, or a file's float32 inputs as they are.
 
     Raises UsageError where `spec` is none of the known forms, DataError where files are missing, damaged or do not
     fit the shape.
     """
+    kind, _, location = spec.partition(":")
+    if kind == "npz" and location:
+        from edge_runtime.device.data.arrays import open_arrays
+
+        arrays = open_arrays(Path(location), split, input_shape)
+        if arrays is not None:
+            return arrays
     pixels = open_pixels(spec, split=split)
     check_fits(pixels, input_shape, spec)
     return PixelSource(pixels, input_shape)

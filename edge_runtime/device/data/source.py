@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,31 @@ Labels = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 HELD_OUT_EVERY = 5
 """Where a data set has no test part of its own, example i is held out when i % 5 == 4."""
+
+
+class DataSource(Protocol):
+    """Examples of a data set, as a model takes them.
+
+    `image_shape` is that of the raw images, None where a file holds the inputs themselves; either way an example takes
+    `record_bytes` in it. `origin` and `labels_origin` name the files.
+    """
+
+    labels: Labels
+    labels_origin: str
+    origin: str
+    classes: int
+    input_shape: Shape
+    record_bytes: int
+    parts: list[Part]
+
+    @property
+    def image_shape(self) -> Shape | None:
+        """Channels, height and width in the file, or None."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[np.float32]) -> None:
+        """Fill `out_images` [n, ...] with the inputs of `indices` (n of them)."""
 
 
 class Pixels(Protocol):
@@ -86,6 +112,7 @@ class PixelSource:
         self.classes = pixels.classes
         self.origin = pixels.origin
         self.image_shape = pixels.shape
+        self.record_bytes = math.prod(pixels.shape)
         self.input_shape = input_shape
         self.parts = pixels.parts()
         self._images: Any = None
@@ -117,7 +144,7 @@ def check_fits(pixels: Pixels, input_shape: Shape, spec: str) -> None:
     channels, height, width = pixels.shape
     found = f"--data {spec}: images are {channels}x{height}x{width}, the model takes {'x'.join(map(str, input_shape))}"
     if len(input_shape) != 3:
-        raise DataError(f"{found}; only image models are known here")
+        raise DataError(f"{found}; inputs that are no images need npz:FILE with float32 `inputs`")
     if channels not in (1, input_shape[0]):
         raise DataError(f"{found}; export the model with --input {channels}x{height}x{width}")
     if height > input_shape[1] or width > input_shape[2]:
