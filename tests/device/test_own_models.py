@@ -20,9 +20,9 @@ FEATURES = ("--model", "tests.support.models:mlp", "--input", "16", "--classes",
 
 
 def _write(path: Path, shape: tuple[int, ...], classes: int) -> None:
-    """Examples whose class is a pattern of their own under noise."""
+    """Examples whose class is the level of each channel (or feature) under noise."""
     random = np.random.default_rng(1)
-    patterns = random.standard_normal((classes, *shape))
+    patterns = 2 * random.standard_normal((classes, shape[0], *(1,) * (len(shape) - 1)))
     labels = np.arange(96) % classes
     write_arrays(path, (patterns[labels] + 0.3 * random.standard_normal((96, *shape))).astype(np.float32), labels)
 

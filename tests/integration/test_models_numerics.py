@@ -37,8 +37,8 @@ class Case:
     width: int | None = None
     study: bool = False
     change: float = 1e-3
-    """How far what a step changes may be from PyTorch's, relative to it. In deep networks of full size rounding errors push
-    values across the corners of ReLU6, and PyTorch's own float32 is 1 to 2 % from float64."""
+    """How far what a step changes may be from PyTorch's, relative to it. In deep networks of full size rounding errors
+    push values across the corners of ReLU6, and PyTorch's own float32 is 1 to 2 % from float64."""
 
     @property
     def model(self) -> str:
