@@ -106,7 +106,7 @@ def _last_line(complaint: str, outcome: Outcome) -> str:
 
 
 def _write_synthetic(path: Path, program: Program) -> None:
-    """One batch of grey images, or of zeros where the inputs are none: an evaluation costs the same whatever it sees."""
+    """One batch of grey images, or of zeros: an evaluation costs the same whatever it sees."""
     import numpy as np
 
     from edge_runtime.device.data import write_arrays, write_npz
