@@ -1,7 +1,7 @@
 """A job: all that the training process needs to know, as plain values that `marshal` writes.
 
-The process that prepares a job reads manifests, headers and options with whatever makes that safe and convenient, checks
-them, and ends in (or waits for) the training process, which imports none of it.
+The process that prepares a job reads and checks manifests, headers and options with whatever makes that safe, and ends
+in (or waits for) the training process, which imports none of it.
 """
 
 from __future__ import annotations

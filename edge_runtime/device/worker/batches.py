@@ -81,7 +81,7 @@ class Examples:
     def rehearse(self) -> None:
         """Read one example and its label beside the batch."""
         self.fetch([0], memoryview(bytearray(self._example_bytes)).cast("f"))
-        self.target(0)
+        self._labels[0]
 
     def fetch(self, indices: list[int], batch: memoryview[Any]) -> None:
         """Fill the first rows of `batch` with inputs. Raises DataError where the file ends early."""
