@@ -3,8 +3,7 @@
 #pragma once
 
 #include <cstdint>
-
-#include "kernels/vector_math.h"
+#include <cstring>
 
 namespace profl {
 
@@ -21,16 +20,47 @@ enum class Activation : int64_t {
   tanh = 8,
 };
 
-// Cephes' tanhf: a polynomial near zero, where the quotient would lose digits.
+#define PROFL_INLINE inline __attribute__((always_inline))
+
+// e^x by Cephes' expf: relative error below 2e-7 from -87 to 88.3, above which the power of two below is infinite.
+PROFL_INLINE float exponential(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  x = x > 89.0f ? 89.0f : x;
+  const float scaled = x * 1.44269504088896341f;
+  const int32_t n = static_cast<int32_t>(scaled + (scaled < 0.0f ? -0.5f : 0.5f));
+  const float whole = static_cast<float>(n);
+  const float r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const uint32_t bits = static_cast<uint32_t>(n + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof(power));
+  return p * power;
+}
+
+PROFL_INLINE float logistic(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+// Cephes' tanhf: a polynomial near zero, where the quotient would lose digits. Both are computed and weighted, because
+// a choice between them would keep the compiler from vectors.
 PROFL_INLINE float hyperbolic_tangent(float x) {
-  const float z = x * x;
+  constexpr float kNear = 0.390625f;  // of the square
+  x = x < -10.0f ? -10.0f : x;
+  x = x > 10.0f ? 10.0f : x;
+  const float square = x * x;
+  const float z = square < kNear ? square : kNear;
   float p = -5.70498872745e-3f;
   p = p * z + 2.06390887954e-2f;
   p = p * z - 5.37397155531e-2f;
   p = p * z + 1.33314422036e-1f;
   p = p * z - 3.33332819422e-1f;
   const float near = p * z * x + x, far = 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f);
-  return z < 0.390625f ? near : far;
+  const float weight = square < kNear ? 1.0f : 0.0f;
+  return weight * near + (1.0f - weight) * far;
 }
 
 template <Activation kind>
@@ -83,6 +113,11 @@ PROFL_INLINE float through(float gradient, float x, float parameter) {
   if constexpr (kind == Activation::relu) return x > 0.0f ? gradient : 0.0f;
   if constexpr (kind == Activation::relu6) return x > 0.0f && x < 6.0f ? gradient : 0.0f;
   return gradient * derivative<kind>(x, parameter);
+}
+
+// Whether a kind costs an exponential, so that a loop over it is too long for GCC to unroll into vectors.
+constexpr bool is_costly(Activation kind) {
+  return kind == Activation::silu || kind == Activation::sigmoid || kind == Activation::tanh;
 }
 
 template <Activation kind>

@@ -165,8 +165,8 @@ void sum_to(Context& context, Stack stack) {
         const int64_t at = r.kept.element(element, 0), at_b = r.kept.element(element, 1);
         double total = 0;
         for (int64_t row = 0; row < runs; ++row) {
-          total += sum_row(x + at + r.summed.row(row, 0), second(at_b + r.summed.row(row, 1)),
-                           r.summed.inner_stride(1), r.summed.inner());
+          total += sum_row(x + at + r.summed.row(row, 0), second(at_b + r.summed.row(row, 1)), r.summed.inner_stride(1),
+                           r.summed.inner());
         }
         out[r.kept.element(element, 2)] = static_cast<float>(total * factor);
       }

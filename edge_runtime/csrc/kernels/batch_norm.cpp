@@ -73,47 +73,77 @@ struct Sums {
 };
 
 // Sums of the gradient before the activation, alone and times (x - mean).
+template <Activation kind>
+PROFL_INLINE void backward_sums(const float* gradient, const float* x, int64_t count, float scale, float shift,
+                                float mean, const float* residual, Sums* sums) {
+  float first[kPartial] = {}, second[kPartial] = {};
+  int64_t i = 0;
+  for (; i + kPartial <= count; i += kPartial) {
+    for (int k = 0; k < kPartial; ++k) {
+      float y = x[i + k] * scale + shift;
+      if (residual != nullptr) y += residual[i + k];
+      const float g = through<kind>(gradient[i + k], y, 0.0f);
+      first[k] += g;
+      second[k] += g * (x[i + k] - mean);
+    }
+  }
+  for (int k = 0; k < kPartial; ++k) {
+    sums->gradient += first[k];
+    sums->product += second[k];
+  }
+  for (; i < count; ++i) {
+    float y = x[i] * scale + shift;
+    if (residual != nullptr) y += residual[i];
+    const float g = through<kind>(gradient[i], y, 0.0f);
+    sums->gradient += g;
+    sums->product += static_cast<double>(g) * (x[i] - mean);
+  }
+}
+
 PROFL_CLONES void backward_sums_row(const float* gradient, const float* x, int64_t count, float scale, float shift,
                                     float mean, const float* residual, Activation kind, Sums* sums) {
   with_activation(kind, [&](auto activation) __attribute__((always_inline)) {
     constexpr Activation own = decltype(activation)::value;
-    float first[kPartial] = {}, second[kPartial] = {};
-    int64_t i = 0;
-    for (; i + kPartial <= count; i += kPartial) {
-      for (int k = 0; k < kPartial; ++k) {
-        float y = x[i + k] * scale + shift;
-        if (residual != nullptr) y += residual[i + k];
-        const float g = through<own>(gradient[i + k], y, 0.0f);
-        first[k] += g;
-        second[k] += g * (x[i + k] - mean);
+    if constexpr (!is_costly(own)) {
+      backward_sums<own>(gradient, x, count, scale, shift, mean, residual, sums);
+    } else {
+      // The gradients of some elements first, in a loop that becomes vectors, then their sums.
+      constexpr int64_t kTogether = 256;
+      for (int64_t i = 0; i < count; i += kTogether) {
+        const int64_t here = count - i < kTogether ? count - i : kTogether;
+        float g[kTogether];
+        if (residual == nullptr) {
+          for (int64_t k = 0; k < here; ++k) g[k] = through<own>(gradient[i + k], x[i + k] * scale + shift, 0.0f);
+        } else {
+          for (int64_t k = 0; k < here; ++k) {
+            g[k] = through<own>(gradient[i + k], x[i + k] * scale + shift + residual[i + k], 0.0f);
+          }
+        }
+        backward_sums<Activation::none>(g, x + i, here, scale, shift, mean, nullptr, sums);
       }
-    }
-    for (int k = 0; k < kPartial; ++k) {
-      sums->gradient += first[k];
-      sums->product += second[k];
-    }
-    for (; i < count; ++i) {
-      float y = x[i] * scale + shift;
-      if (residual != nullptr) y += residual[i];
-      const float g = through<own>(gradient[i], y, 0.0f);
-      sums->gradient += g;
-      sums->product += static_cast<double>(g) * (x[i] - mean);
     }
   });
 }
 
+// `residual` and `to_residual` are there together or not at all.
 PROFL_CLONES void backward_row(const float* gradient, const float* x, int64_t count, float scale, float shift,
                                float mean, float offset, float slope, const float* residual, Activation kind,
                                float* to_x, float* to_residual) {
   with_activation(kind, [&](auto k) __attribute__((always_inline)) {
+    constexpr Activation own = decltype(k)::value;
+    if (residual == nullptr) {
 #pragma GCC ivdep
-    for (int64_t i = 0; i < count; ++i) {
-      const float value = x[i];
-      float y = value * scale + shift;
-      if (residual != nullptr) y += residual[i];
-      const float g = through<decltype(k)::value>(gradient[i], y, 0.0f);
-      if (to_residual != nullptr) to_residual[i] = g;
-      to_x[i] = scale * (g - offset - (value - mean) * slope);
+      for (int64_t i = 0; i < count; ++i) {
+        const float g = through<own>(gradient[i], x[i] * scale + shift, 0.0f);
+        to_x[i] = scale * (g - offset - (x[i] - mean) * slope);
+      }
+    } else {
+#pragma GCC ivdep
+      for (int64_t i = 0; i < count; ++i) {
+        const float value = x[i], g = through<own>(gradient[i], value * scale + shift + residual[i], 0.0f);
+        to_residual[i] = g;
+        to_x[i] = scale * (g - offset - (value - mean) * slope);
+      }
     }
   });
 }

@@ -241,7 +241,8 @@ void conv2d_frozen(Context& context, Stack stack) {
       scale[c] = static_cast<float>(s);
     }
   }
-  forward(a.tensor(0), a.tensor(1), Geometry(a, 10), scale, shift, a.read(8), static_cast<Activation>(a.integer(9)), a.tensor(14));
+  forward(a.tensor(0), a.tensor(1), Geometry(a, 10), scale, shift, a.read(8), static_cast<Activation>(a.integer(9)),
+          a.tensor(14));
 }
 
 // The transposed convolution, cut into one stride-1 problem per phase (output position modulo the stride), so that no

@@ -9,7 +9,8 @@
 namespace profl {
 namespace {
 
-constexpr int kPartial = 16;  // independent partial sums, so that the compiler may keep them in vectors
+constexpr int kPartial = 16;    // independent partial sums, so that the compiler may keep them in vectors
+constexpr int kTogether = 256;  // elements whose gradients are computed before they are summed
 
 struct Statistics {
   float mean, rstd;
@@ -49,23 +50,29 @@ PROFL_CLONES void sums_row(Activation kind, const float* gradient, const float* 
                            float shift, float mean, double* plain, double* product) {
   with_activation(kind, [&](auto k) __attribute__((always_inline)) {
     float first[kPartial] = {}, second[kPartial] = {};
-    int64_t i = 0;
-    for (; i + kPartial <= count; i += kPartial) {
-      for (int p = 0; p < kPartial; ++p) {
-        const float g = through<decltype(k)::value>(gradient[i + p], x[i + p] * scale + shift, 0.0f);
-        first[p] += g;
-        second[p] += g * (x[i + p] - mean);
+    double a = 0, b = 0;
+    // The gradient of some elements, then their sums: each loop alone becomes vectors.
+    for (int64_t i = 0; i < count; i += kTogether) {
+      const int64_t here = count - i < kTogether ? count - i : kTogether;
+      float g[kTogether];
+      for (int64_t j = 0; j < here; ++j) {
+        g[j] = through<decltype(k)::value>(gradient[i + j], x[i + j] * scale + shift, 0.0f);
+      }
+      int64_t done = 0;
+      for (; done + kPartial <= here; done += kPartial) {
+        for (int p = 0; p < kPartial; ++p) {
+          first[p] += g[done + p];
+          second[p] += g[done + p] * (x[i + done + p] - mean);
+        }
+      }
+      for (; done < here; ++done) {
+        a += g[done];
+        b += static_cast<double>(g[done]) * (x[i + done] - mean);
       }
     }
-    double a = 0, b = 0;
     for (int p = 0; p < kPartial; ++p) {
       a += first[p];
       b += second[p];
-    }
-    for (; i < count; ++i) {
-      const float g = through<decltype(k)::value>(gradient[i], x[i] * scale + shift, 0.0f);
-      a += g;
-      b += static_cast<double>(g) * (x[i] - mean);
     }
     *plain = a;
     *product = b;

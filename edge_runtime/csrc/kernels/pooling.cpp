@@ -3,13 +3,14 @@
 #include <limits>
 
 #include "kernels/kernels.h"
+#include "kernels/pieces.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
 namespace {
 
-// The windows of one direction. `kernel` 0 is adaptive pooling: window i of n covers [i * size / n, (i + 1) * size / n),
-// rounded outwards.
+// The windows of one direction. `kernel` 0 is adaptive pooling: window i of n covers [i * size / n, (i + 1) * size /
+// n), rounded outwards.
 struct Direction {
   int64_t size, outputs, kernel, stride, pad, dilation;
 
@@ -160,11 +161,13 @@ void global_average_pool(Context&, Stack stack) {
   const Channels c(a.tensor(0));
   const float* x = a.read(0);
   float* out = a.write(1);
-  for (int64_t plane = 0; plane < c.batch * c.channels; ++plane) {
-    double total = 0;
-    for (int64_t i = 0; i < c.inner; ++i) total += x[plane * c.inner + i];
-    out[plane] = static_cast<float>(total / static_cast<double>(c.inner));
-  }
+  row_pieces(c.batch * c.channels, c.inner, [&](int64_t first, int64_t last) {
+    for (int64_t plane = first; plane < last; ++plane) {
+      double total = 0;
+      for (int64_t i = 0; i < c.inner; ++i) total += x[plane * c.inner + i];
+      out[plane] = static_cast<float>(total / static_cast<double>(c.inner));
+    }
+  });
 }
 
 void global_average_pool_backward(Context&, Stack stack) {
@@ -172,9 +175,11 @@ void global_average_pool_backward(Context&, Stack stack) {
   const Channels c(a.tensor(1));
   const float* gradient = a.read(0);
   float* out = a.write(1);
-  for (int64_t plane = 0; plane < c.batch * c.channels; ++plane) {
-    std::fill_n(out + plane * c.inner, c.inner, gradient[plane] / static_cast<float>(c.inner));
-  }
+  row_pieces(c.batch * c.channels, c.inner, [&](int64_t first, int64_t last) {
+    for (int64_t plane = first; plane < last; ++plane) {
+      std::fill_n(out + plane * c.inner, c.inner, gradient[plane] / static_cast<float>(c.inner));
+    }
+  });
 }
 
 }  // namespace profl

@@ -6,9 +6,9 @@
 #include <cstring>
 #include <limits>
 
-namespace profl {
+#include "kernels/activation.h"
 
-#define PROFL_INLINE inline __attribute__((always_inline))
+namespace profl {
 
 PROFL_INLINE float float_of_bits(int32_t bits) {
   float value;
@@ -22,9 +22,9 @@ PROFL_INLINE int32_t bits_of_float(float value) {
   return bits;
 }
 
-// e^x to about one unit in the last place (Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]); below 2^-126 it is zero. NaN
-// and infinity propagate.
-PROFL_INLINE float exponential(float x) {
+// e^x to about one unit in the last place (Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]) for every x: minus infinity,
+// which masks put into scores, gives exactly zero, and NaN and infinity propagate.
+PROFL_INLINE float exponential_to_zero(float x) {
   constexpr float kLargest = 88.72283f, kSmallest = -87.33654f, kRound = 12582912.0f;  // 1.5 * 2^23
   const float clamped = x > kLargest ? kLargest : (x < kSmallest ? kSmallest : x);
   const float shifted = clamped * 1.44269504f + kRound;
@@ -55,11 +55,9 @@ PROFL_INLINE float normal_cdf(float x, float* tail) {
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
-  *tail = exponential(-z * z);
+  *tail = exponential_to_zero(-z * z);
   const float outside = 0.5f * p * t * *tail;
   return x < 0.0f ? outside : 1.0f - outside;
 }
-
-PROFL_INLINE float logistic(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 }  // namespace profl
