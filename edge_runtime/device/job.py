@@ -23,10 +23,10 @@ Source = tuple[str, int, int]
 """Where the bytes of a tensor lie: path, offset, size."""
 
 Part = tuple[int, int, int, int] | tuple[int, bytes]
-"""Images of one file: its descriptor, then offset of the first, bytes between two and their number; or their offsets."""
+"""Images of a file: its descriptor, then offset of the first, bytes between two and their number; or their offsets."""
 
 NamedValue = tuple[str, str, str, tuple[int, ...], Source | None]
-"""Name, role, type, shape, and where its bytes come from (None: it starts at zero or is filled by the training)."""
+"""Name, role, type, shape, and where its bytes come from (None: zeros, or what the training fills in)."""
 
 ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int]]
 """As `NamedValue`, and the instructions after which pages of a mapped tensor are given back."""
