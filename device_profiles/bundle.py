@@ -8,6 +8,7 @@ from device_profiles.contract import (
     FORMAT_VERSION,
     DType,
     InputRole,
+    LossName,
     OptimizerName,
     Purpose,
     Role,
@@ -70,13 +71,26 @@ class ProgramTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Optimizer of a training program; the device fills its hyperparameters in for every execution.
 
-    `momentum_dtype` is how the momentum is stored; it is computed with in float32.
+    `momentum_dtype` is how the momentum is stored; it is computed with in float32. `beta1`, `beta2` and `eps` are
+    AdamW's. `clip_norm` is the largest norm of all gradients together, 0 where they are not clipped.
     """
 
     name: OptimizerName
     momentum: float = 0.0
     weight_decay: float = 0.0
     momentum_dtype: DType = "float32"
+    nesterov: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float = 0.0
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What training minimises: the mean cross-entropy, with labels smoothed, or the mean squared error."""
+
+    name: LossName = "cross-entropy"
+    label_smoothing: float = 0.0
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +109,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     micro_batch: int
     variant: Variant
     optimizer: Optimizer | None
+    loss: Loss = Loss()
     inputs: tuple[ProgramInput, ...]
     tensors: tuple[ProgramTensor, ...]
     prefix_instructions: int

@@ -22,10 +22,11 @@ block put out, which is what the `cached-prefix` variant of its training step re
 Role = Literal["parameter", "running_statistic", "optimizer_state", "frozen"]
 """What a tensor is to a program. `frozen` tensors are inputs mapped from a file; the others live in the arena."""
 
-InputRole = Literal["data", "label", "hyperparameter", "frozen"]
+InputRole = Literal["data", "label", "hyperparameter", "random", "frozen"]
 DType = Literal["float32", "bfloat16", "int64"]
 ITEM_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "int64": 8}
 OptimizerName = Literal["sgd", "adamw"]
+LossName = Literal["cross-entropy", "mse"]
 Variant = Literal["default", "recompute", "cached-prefix"]
 DEFAULT_VARIANT: Variant = "default"
 CACHED_PREFIX_VARIANT: Variant = "cached-prefix"
@@ -38,12 +39,19 @@ LABELS_INPUT = "labels"
 HYPERPARAMETERS_INPUT = "hyperparameters"
 """What of the optimizer may differ from one execution to the next, as one float32 vector.
 
-For SGD: learning rate, momentum, weight decay. A step of several micro-batches is accumulated in the momentum itself:
-the first execution decays it, the others add to it (momentum 1, weight decay 0), and only the last one moves the
-parameters.
+For SGD: learning rate, momentum, weight decay, 1 for Nesterov's momentum (else 0). A step of several micro-batches is
+accumulated in the momentum itself: the first execution decays it, the others add to it (momentum 1, weight decay 0),
+and only the last one moves the parameters. For AdamW: learning rate, the corrections 1 / (1 - beta1^t) and
+1 / sqrt(1 - beta2^t) of step t, weight decay.
 """
-HYPERPARAMETERS: dict[str, int] = {"sgd": 3}
+HYPERPARAMETERS: dict[str, int] = {"sgd": 4, "adamw": 4}
 """How many there are, by optimizer."""
+
+RANDOM_INPUT = "random"
+"""Seed and number of the execution, int64 [2]: what dropout drops follows from them."""
+
+CONSTANT_PREFIX = "constant."
+"""Tensors that a program reads beside those of the model, such as masks: `constant.attention.mask`."""
 
 STAND_IN_PREFIX = "output_module.block"
 """`output_module.block3.weight` is the convolution that stands in for block 3 (1-based)."""

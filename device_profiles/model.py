@@ -48,8 +48,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The network: its input, its units and every tensor of its `state_dict`.
 
-    `head` names the tensors of the classifier behind the last unit (pooling + linear), which every output
-    module ends with.
+    `classes` is the width of its output. Where the input is tokens (int64), they lie in 0..vocabulary-1. `head` names
+    the tensors of the classifier behind the last unit, which every output module ends with.
     """
 
     name: str
@@ -58,6 +58,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     units: tuple[Unit, ...]
     head: tuple[str, ...]
     tensors: tuple[TensorSpec, ...]
+    input_dtype: DType = "float32"
+    vocabulary: int | None = None
 
 
 class Partition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from device_profiles.bundle import Program
-from device_profiles.contract import LimitKind
+from device_profiles.contract import DType, LimitKind
 from device_profiles.errors import ExecutionError, FormatError
 from edge_runtime.device.bundle import Bundle
 from edge_runtime.device.optimizer import hyperparameters
@@ -51,11 +51,17 @@ class ProgramJob(TypedDict):
 
 
 class DataJob(TypedDict):
-    """A data set: images in inherited open files, labels as the bytes of an array of `label_format`."""
+    """A data set: examples in inherited open files, labels as the bytes of an array of `label_format`.
+
+    Without `image_shape` the one part holds inputs of `input_dtype` and `input_shape`, one behind the other. `targets`
+    is how many numbers an example's output is compared with, 0 where that is a label.
+    """
 
     origin: str
-    image_shape: tuple[int, int, int]
-    input_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] | None
+    input_shape: tuple[int, ...]
+    input_dtype: DType
+    targets: int
     parts: list[Part]
     labels: bytes
     label_format: str
@@ -76,7 +82,11 @@ class CacheJob(TypedDict):
 
 
 class Job(TypedDict):
-    """What `work` does not use keeps the values of `new_job`; `hyperparameters` are of each execution of a step."""
+    """What `work` does not use keeps the values of `new_job`.
+
+    `hyperparameters` are those of each execution of the first step; with `betas` two of them are AdamW's bias
+    corrections, which differ from step to step. `vocabulary` is how many different tokens a model of tokens takes.
+    """
 
     work: Literal["train", "bench", "eval", "base"]
     native: str
@@ -94,6 +104,8 @@ class Job(TypedDict):
     steps: int
     warmup_steps: int
     hyperparameters: list[list[float]]
+    betas: tuple[float, float] | None
+    vocabulary: int | None
     seed: int
     output: str | None
     lock: tuple[str, int] | None
@@ -126,6 +138,8 @@ def new_job(work: Literal["train", "bench", "eval", "base"], program: ProgramJob
         steps=0,
         warmup_steps=0,
         hyperparameters=[],
+        betas=None,
+        vocabulary=None,
         seed=0,
         output=None,
         lock=None,
@@ -191,12 +205,15 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Path
     )
 
 
-def step_hyperparameters(program: Program, learning_rate: float) -> list[list[float]]:
-    """Hyperparameters for each execution of a step."""
-    if program.optimizer is None:
-        return []
+def set_optimizer(job: Job, program: Program, learning_rate: float) -> None:
+    """Hyperparameters for each execution of a step of `program`."""
+    optimizer = program.optimizer
+    if optimizer is None:
+        return
     count = program.batch // program.micro_batch
-    return [hyperparameters(program.optimizer, learning_rate, position, count) for position in range(count)]
+    job["hyperparameters"] = [hyperparameters(optimizer, learning_rate, i, count, step=0) for i in range(count)]
+    if optimizer.name == "adamw":
+        job["betas"] = (optimizer.beta1, optimizer.beta2)
 
 
 def _source(sources: Sequence[TensorFile], name: str, dtype: str, shape: tuple[int, ...]) -> Source:

@@ -13,7 +13,7 @@ from device_profiles.contract import PROGRAMS_FOLDER
 from device_profiles.errors import UsageError
 from device_profiles.files import sha256_of
 from edge_runtime.device.bundle import Bundle
-from edge_runtime.device.data import PixelSource
+from edge_runtime.device.data import DataSource
 from edge_runtime.device.job import CacheDType, CacheJob, Source, program_job
 
 _PIECE_BYTES = 1 << 20
@@ -41,7 +41,7 @@ def cache_job(
     bundle: Bundle,
     features: Program,
     step: Program,
-    data: PixelSource,
+    data: DataSource,
     *,
     dtype: CacheDType,
     folder: Path,
@@ -77,7 +77,7 @@ def cache_job(
     )
 
 
-def _data_digest(data: PixelSource) -> str:
+def _data_digest(data: DataSource) -> str:
     """SHA-256 of every image's place and of the bytes of the files where they lie."""
     digest = hashlib.sha256(repr((data.image_shape, data.input_shape)).encode())
     for part in data.parts:
@@ -88,7 +88,7 @@ def _data_digest(data: PixelSource) -> str:
         else:
             file, first, stride, count = part
             digest.update(repr((stride, count)).encode())
-            _add_bytes(digest, file, first, (count - 1) * stride + math.prod(data.image_shape))
+            _add_bytes(digest, file, first, (count - 1) * stride + data.record_bytes)
     return digest.hexdigest()
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import msgspec
 
+from device_profiles.bundle import Program
 from device_profiles.errors import DataError, UsageError
+from device_profiles.model import Model
 from edge_runtime.device.bundle import Bundle, open_bundle
 from edge_runtime.device.checkpoint import Settings, checkpoint_path, load_checkpoint
-from edge_runtime.device.data import PixelSource, open_data
+from edge_runtime.device.data import DataSource, Split, open_data
 from edge_runtime.device.data.source import extents
-from edge_runtime.device.job import CacheDType, DataJob, Job, new_job, program_job, step_hyperparameters
+from edge_runtime.device.job import CacheDType, DataJob, Job, new_job, program_job, set_optimizer
 from edge_runtime.device.prefix_cache import cache_job, cache_programs, default_folder
 
 
@@ -46,7 +48,7 @@ class Prepared:
     """A job, and the data set whose open files it names."""
 
     job: Job
-    data: PixelSource
+    data: DataSource
 
 
 def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
@@ -60,8 +62,8 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     else:
         features, program = cache_programs(bundle, request.block)
     model = bundle.manifest.model
-    data = open_data(request.data, split="train", input_shape=model.input_shape)
-    check_labels(data, model.classes)
+    data = open_examples(request.data, "train", model, program)
+    check_examples(data, model)
     per_epoch = len(data) // program.batch
     if per_epoch == 0:
         raise DataError(
@@ -85,7 +87,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     job["limit_bytes"] = request.limit_bytes
     job["data"] = data_job(data)
     job["steps"] = _step_count(request, per_epoch)
-    job["hyperparameters"] = step_hyperparameters(program, request.learning_rate)
+    set_optimizer(job, program, request.learning_rate)
     job["seed"] = request.seed
     job["base_version"] = request.base_version
     job["checkpoint_every"] = request.checkpoint_every
@@ -108,20 +110,41 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     return Prepared(job=job, data=data)
 
 
-def data_job(data: PixelSource) -> DataJob:
-    """Describe a data set for the training process; its files are inherited."""
-    small = max(data.labels) < 256
-    return DataJob(
-        origin=data.origin,
-        image_shape=extents(data.image_shape),
-        input_shape=extents(data.input_shape),
-        parts=data.parts,
-        labels=bytes(data.labels.tolist()) if small else data.labels.tobytes(),
-        label_format="B" if small else "q",
+def open_examples(spec: str, split: Split, model: Model, program: Program) -> DataSource:
+    """The data of `spec` as `program` takes them; raises as `open_data` does."""
+    return open_data(
+        spec,
+        split=split,
+        input_shape=model.input_shape,
+        input_dtype=model.input_dtype,
+        targets=model.classes if program.loss.name == "mse" else None,
     )
 
 
-def check_labels(data: PixelSource, classes: int) -> None:
+def data_job(data: DataSource) -> DataJob:
+    """Describe a data set for the training process; its files are inherited."""
+    small = not data.targets and max(data.labels) < 256
+    return DataJob(
+        origin=data.origin,
+        image_shape=None if data.image_shape is None else extents(data.image_shape),
+        input_shape=data.input_shape,
+        input_dtype=data.input_dtype,
+        targets=data.targets,
+        parts=data.parts,
+        labels=bytes(data.labels.tolist()) if small else data.labels.tobytes(),
+        label_format="f" if data.targets else "B" if small else "q",
+    )
+
+
+def check_examples(data: DataSource, model: Model) -> None:
+    """Raise DataError, with the file, the value and its example, for a label or a token unknown to the model."""
+    if not data.targets:
+        check_labels(data, model.classes)
+    if model.vocabulary is not None:
+        data.check_tokens(model.vocabulary)
+
+
+def check_labels(data: DataSource, classes: int) -> None:
     """Raise DataError, with the file, the value and its example, for a label outside [0, classes)."""
     for label in (min(data.labels), max(data.labels)):
         where = f"{data.labels_origin}: label {label} (example {data.labels.index(label)})"
@@ -147,7 +170,7 @@ def _step_count(request: TrainRequest, per_epoch: int) -> int:
     return (request.epochs if request.epochs is not None else 1) * per_epoch
 
 
-def _settings(request: TrainRequest, bundle: Bundle, program: str, data: PixelSource) -> Settings:
+def _settings(request: TrainRequest, bundle: Bundle, program: str, data: DataSource) -> Settings:
     from device_profiles.files import sha256_of
 
     return Settings(

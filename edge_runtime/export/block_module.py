@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from device_profiles.contract import IMAGES_INPUT, LABELS_INPUT
 from device_profiles.model import Partition
+from edge_runtime.export.layers import Layer
 from edge_runtime.export.programs import BlockModel
 
 _aten = torch.ops.aten
@@ -63,11 +64,27 @@ def block_graphs(module: nn.Module, source: BlockModel, partition: Partition, in
     shapes = source.stand_in_shapes(partition)
     for stand_in in source.stand_ins(partition, index):
         tensors[stand_in.name] = nn.Parameter(torch.zeros(shapes[stand_in.name]))
-        weight = trained.get_attr(stand_in.name)
-        x = trained.call_function(_aten.conv2d.default, (x, weight, None, list(stand_in.stride), [1, 1]))
+        for layer in stand_in.layers:
+            x = _stand_in_layer(trained, layer, x, len(shapes[stand_in.name]))
     trained.output(captured.copy(trained, source.cut.head.input, source.cut.head.output, x, training=True))
     read = _attributes(trained) | (set() if prefix is None else _attributes(prefix))
     return BlockGraphs(prefix=prefix, trained=trained, tensors={name: tensors[name] for name in sorted(read)})
+
+
+def _stand_in_layer(graph: fx.Graph, layer: Layer, x: fx.Node, weight_rank: int) -> fx.Node:
+    """A layer of a stand-in as PyTorch's operator."""
+    if layer.kind == "global_average_pool":
+        flat = graph.call_function(_aten.flatten.using_ints, (x, 2))
+        return graph.call_function(_aten.mean.dim, (flat, [2]))
+    (name, _) = layer.tensors
+    assert name is not None
+    weight = graph.get_attr(name)
+    if layer.kind == "linear":
+        return graph.call_function(_aten.linear.default, (x, weight))
+    stride, padding = list(layer.attributes["stride"]), list(layer.attributes["padding"])
+    if weight_rank == 3:  # over time: images of height 1
+        return graph.call_function(_aten.conv1d.default, (x, weight, None, stride[1:], padding[1:]))
+    return graph.call_function(_aten.conv2d.default, (x, weight, None, stride, padding))
 
 
 def joined(graphs: BlockGraphs) -> fx.GraphModule:

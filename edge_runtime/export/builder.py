@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from device_profiles.bundle import Optimizer
+from device_profiles.contract import RANDOM_INPUT
 from edge_runtime.export.graph import StepGraph, Value, ValueRole
-from edge_runtime.export.optimizers import emit_update
+from edge_runtime.export.layers import Layer
+from edge_runtime.export.optimizers import emit_clipped_updates, emit_update
 
 Shapes = dict[str, tuple[int, ...]]
 Values = dict[str, Value]
@@ -48,6 +50,7 @@ class StepBuilder:
     _recipes: dict[Value, Callable[[], Value]] = field(default_factory=dict)
     _uses: Counter[Value] = field(default_factory=Counter)
     _pending: dict[Value, Value] = field(default_factory=dict)
+    _unclipped: list[tuple[Value, Value]] = field(default_factory=list)
     _counter: int = 0
 
     @contextmanager
@@ -85,6 +88,13 @@ class StepBuilder:
         """A running statistic: updated in training, frozen in inference."""
         return None if name is None else self.tensor(name, "running_statistic" if self.training else "frozen")
 
+    def random(self) -> Value:
+        """What dropout's choices follow from, beside the layer: an input [seed, execution]."""
+        if RANDOM_INPUT not in self.tensors:
+            self.tensors[RANDOM_INPUT] = Value(RANDOM_INPUT, (2,), "input", "int64")
+            self.graph.inputs.append(self.tensors[RANDOM_INPUT])
+        return self.tensors[RANDOM_INPUT]
+
     def reshaped(self, value: Value, shape: tuple[int, ...]) -> Value:
         """The same bytes with another shape."""
         self._counter += 1
@@ -117,6 +127,12 @@ class StepBuilder:
             if y.role == "temporary":
                 y.role = "activation"
         return y
+
+    def kept_or_derived(self, layer: Layer, inputs: tuple[Value, ...], compute: Callable[..., Value]) -> Value:
+        """Kept where the layer's attribute `keep` says so (see `kept_sums.py`), else derived."""
+        if layer.attributes.get("keep"):
+            return self.kept(layer.output, inputs, compute)
+        return self.derived(inputs, compute)
 
     def keep(self, value: Value) -> None:
         """Keep a derived value for the backward pass after all: what follows from it need not go further back."""
@@ -152,8 +168,10 @@ class StepBuilder:
                 else:
                     gradients[source] = contribution
         for parameter, waiting in self._pending.items():
-            emit_update(self, parameter, waiting)
+            self._finish(parameter, waiting)
         self._pending.clear()
+        if self._unclipped:
+            emit_clipped_updates(self, self._unclipped)
 
     def _sum(self, first: Value, second: Value) -> Value:
         """first + second; joined into the operation that computes the second where that can add."""
@@ -181,8 +199,17 @@ class StepBuilder:
         if self._uses[parameter] > 0:
             self._pending[parameter] = gradient
         else:
+            self._finish(parameter, gradient)
+
+    def _finish(self, parameter: Value, gradient: Value) -> None:
+        """Update a parameter whose gradient is complete, now or when all gradients are there to be clipped."""
+        if self.optimizer.clip_norm > 0:
+            self._unclipped.append((parameter, gradient))
+        else:
             emit_update(self, parameter, gradient)
 
     def fuses_update(self, parameter: Value) -> bool:
         """Whether the gradient of the use in hand can go straight into the update: it is the only one."""
+        if self.optimizer.name != "sgd" or self.optimizer.clip_norm > 0:
+            return False
         return self._uses[parameter] == 1 and parameter not in self._pending

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import math
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from device_profiles.bundle import FileEntry, Manifest, Optimizer
+from device_profiles.bundle import FileEntry, Loss, Manifest, Optimizer
 from device_profiles.contract import (
     INITIAL_WEIGHTS_NAME,
     MANIFEST_NAME,
@@ -26,6 +26,7 @@ from device_profiles.model import Partition
 from edge_runtime.export import models
 from edge_runtime.export.emit import emit_program
 from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
+from edge_runtime.export.stand_ins import initial_bound
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
@@ -42,11 +43,15 @@ def export_bundle(
     batch: int = 32,
     micro_batch: int | None = None,
     recompute_bytes: int | None = None,
+    optimizer: Optimizer | None = None,
+    loss: Loss | None = None,
     momentum: float = 0.9,
     momentum_dtype: DType = "float32",
     weight_decay: float = 5e-4,
     input_shape: tuple[int, ...] = (3, 32, 32),
+    input_dtype: DType = "float32",
     classes: int = 10,
+    head: str | None = None,
     seed: int = 0,
     progress: Progress = lambda line: None,
 ) -> Manifest:
@@ -60,8 +65,12 @@ def export_bundle(
         partition: unit ranges, `0-2,3-4`.
         block: export only this block's programs (1-based); all by default.
         batch: examples in one step.
+        head: dotted path of the module where the classifier head begins; recognised by default.
         micro_batch: examples in one execution; divides `batch`, which it is by default.
         recompute_bytes: compute layers again in the backward pass until no arena is larger than this.
+        optimizer: of the training programs; by default SGD with `momentum`, `momentum_dtype` and `weight_decay`.
+        loss: what training minimises; by default the cross-entropy.
+        input_dtype: float32, or int64 for tokens.
         momentum_dtype: how the momentum is stored, float32 or bfloat16.
         progress: told one line a program.
 
@@ -71,11 +80,25 @@ def export_bundle(
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
     micro_batches = _micro_batches(batch, micro_batch)
-    source = BlockModel.of(module, name=model, batch=batch // micro_batches, input_shape=input_shape, classes=classes)
+    source = BlockModel.of(
+        module,
+        name=model,
+        batch=batch // micro_batches,
+        input_shape=input_shape,
+        classes=classes,
+        head=head,
+        input_dtype=input_dtype,
+    )
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     chosen = chosen_blocks(cut_into, block)
+    if optimizer is None:
+        optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
+    check_optimizer(optimizer, micro_batches=micro_batches)
+    if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
+        raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
     choices = TrainingChoices(
-        optimizer=Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype),
+        optimizer=optimizer,
+        loss=Loss() if loss is None else loss,
         micro_batches=micro_batches,
         recompute_bytes=recompute_bytes,
     )
@@ -99,6 +122,28 @@ def export_bundle(
         manifest.check(str(output / MANIFEST_NAME))
         write_json(folder / MANIFEST_NAME, manifest)
     return manifest
+
+
+def check_optimizer(optimizer: Optimizer, *, micro_batches: int) -> None:
+    """Raise UsageError, naming the option, for what cannot be trained or not in micro-batches."""
+    if optimizer.nesterov and optimizer.name != "sgd":
+        raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
+    if optimizer.nesterov and optimizer.momentum <= 0:
+        raise UsageError("--nesterov: needs --momentum above 0")
+    if not (0 <= optimizer.beta1 < 1 and 0 <= optimizer.beta2 < 1):
+        raise UsageError(f"--betas {optimizer.beta1},{optimizer.beta2}: must lie in [0, 1)")
+    if optimizer.name == "adamw" and optimizer.momentum_dtype != "float32":
+        raise UsageError(f"--momentum-dtype {optimizer.momentum_dtype}: is of SGD's momentum; AdamW keeps float32")
+    if micro_batches == 1:
+        return
+    # Gradients of micro-batches are summed in SGD's momentum; nothing else could hold the sum.
+    for present, option in (
+        (optimizer.name == "adamw", "--optimizer adamw"),
+        (optimizer.nesterov, "--nesterov"),
+        (optimizer.clip_norm > 0, "--clip-norm"),
+    ):
+        if present:
+            raise UsageError(f"--micro-batch: does not go together with {option}; leave one of them out")
 
 
 def _micro_batches(batch: int, micro_batch: int | None) -> int:
@@ -136,22 +181,27 @@ def initial_weights(module: nn.Module, source: BlockModel, partition: Partition)
     """The module's `state_dict` and freshly initialised stand-ins (Kaiming, as they feed no normalisation)."""
     weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}
     for name, shape in source.stand_in_shapes(partition).items():
-        bound = math.sqrt(3.0 / math.prod(shape[1:]))
+        bound = initial_bound(shape)
         weights[name] = torch.empty(shape).uniform_(-bound, bound)
-    return weights
+    return weights | source.constants
 
 
 def create_model(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
-    """A built-in model by its name, or what `package.module:factory` returns; raises UsageError."""
+    """A built-in model by its name, or what the user's `package.module:factory` makes; raises UsageError."""
     if ":" not in model:
+        if len(input_shape) != 3:
+            raise UsageError(f"--model {model}: takes images; write --input as channels x height x width")
         return models.create(model, width=width, classes=classes, input_channels=input_shape[0])
     if width is not None:
         raise UsageError("--width: only for built-in models")
     module_name, _, factory = model.partition(":")
+    # Found as a script beside the caller would be, also where the command is an installed program.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         made = getattr(importlib.import_module(module_name), factory)()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"--model {model}: {error}") from None
+    except Exception as error:  # the user's code may raise anything
+        raise UsageError(f"--model {model}: {type(error).__name__}: {error}") from None
     if not isinstance(made, nn.Module):
         raise UsageError(f"--model {model}: the factory returned {type(made).__name__}, not a torch.nn.Module")
     return made

@@ -2,57 +2,214 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from device_profiles.contract import DType
 from device_profiles.errors import UsageError
+from edge_runtime.export.constants import Constants
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import CAPTURES, IDENTITIES
+from edge_runtime.export.operators.shape import VIEWS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CapturedModel:
-    """Layers in execution order; shapes carry the batch of the example they were captured with."""
+    """Layers in execution order, the last of which gives the logits; shapes carry the batch of the example they were
+    captured with."""
 
     layers: tuple[Layer, ...]
     input_name: str
     input_shape: tuple[int, ...]
     shapes: dict[str, tuple[int, ...]]
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Tensors that follow from neither parameters nor input and are no part of the `state_dict`, such as masks."""
 
 
-def capture(model: nn.Module, *, batch: int, input_shape: tuple[int, ...]) -> CapturedModel:
-    """Capture `model` for inputs [batch, *input_shape] of float32.
+def capture(
+    model: nn.Module, *, batch: int, input_shape: tuple[int, ...], input_dtype: DType = "float32"
+) -> CapturedModel:
+    """Capture `model` for inputs [batch, *input_shape] of `input_dtype` (tokens are int64).
 
     Raises UsageError, naming the operator and its module, for one that this runtime does not train.
     """
-    example = torch.zeros(batch, *input_shape)
+    program = exported(model, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
+    signature = program.graph_signature
+    if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
+        raise UsageError(
+            f"the model takes {len(signature.user_inputs)} tensors and returns {len(signature.user_outputs)}; wrap it "
+            "in a module that takes one and returns the logits"
+        )
+    return _Capture(program, frozenset(model.state_dict())).run()
+
+
+def exported(
+    model: nn.Module, *, batch: int, input_shape: tuple[int, ...], input_dtype: DType = "float32"
+) -> torch.export.ExportedProgram:
+    """The module in training mode as PyTorch's own graph; raises UsageError with PyTorch's reason where it has none."""
     was_training = model.training
     try:
-        program = torch.export.export(model.train(), (example,))
+        example = torch.zeros(batch, *input_shape, dtype=torch.int64 if input_dtype == "int64" else torch.float32)
+        with _quiet():
+            return torch.export.export(model.train(), (example,))
+    except Exception as error:  # whatever a user's forward and PyTorch's tracer raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        shape = "x".join(map(str, input_shape))
+        raise UsageError(f"torch.export cannot trace the model for --input {shape}: {reason}") from None
     finally:
         model.train(was_training)
-    signature = program.graph_signature
-    state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    user_inputs = list(signature.user_inputs)
-    layers: list[Layer] = []
-    shapes: dict[str, tuple[int, ...]] = {}
-    renamed: dict[str, str] = {}
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in user_inputs:
-            shapes[node.name] = tuple(node.meta["val"].shape)
-        if node.op != "call_function" or _counts_batches(node, state):
-            continue
-        layer = _layer(node, state, renamed)
-        if layer is None:
-            renamed[node.name] = renamed.get(node.args[0].name, node.args[0].name)
-            continue
-        shapes[layer.output] = layer.shape
-        layers.append(layer)
-    return CapturedModel(
-        layers=tuple(layers), input_name=user_inputs[0], input_shape=shapes[user_inputs[0]], shapes=shapes
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what PyTorch's tracer logs and warns of away from the user; its errors are reported in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+class _Capture:
+    """One walk over an exported graph."""
+
+    def __init__(self, program: torch.export.ExportedProgram, state_dict: frozenset[str]) -> None:
+        signature = program.graph_signature
+        state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        self._nodes = list(program.graph.nodes)
+        self._position = {node: i for i, node in enumerate(self._nodes)}
+        self._state = {node: name for node, name in state.items() if name in state_dict}
+        self._parameters = frozenset(signature.inputs_to_parameters.values())
+        self._input = str(signature.user_inputs[0])
+        self._output = str(signature.user_outputs[0])
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._renamed: dict[str, str] = {}
+        self._layers: list[Layer] = []
+        self._folded = Constants(program)
+        self._new_constants: dict[str, torch.Tensor] = {}
+
+    def run(self) -> CapturedModel:
+        for node in self._nodes:
+            if node.name == self._input:
+                self._shapes[node.name] = tuple(node.meta["val"].shape)
+            if node.op != "call_function" or _counts_batches(node, self._state) or self._folded.take(node):
+                continue
+            if not _is_several(node):
+                self._take(node)
+        output = self._renamed.get(self._output, self._output)
+        layers = _contributing(self._layers, output)
+        if not layers:
+            raise UsageError("the model's output does not follow from its input")
+        return CapturedModel(
+            layers=_numbered(layers),
+            input_name=self._input,
+            input_shape=self._shapes[self._input],
+            shapes=self._shapes,
+            constants=self._new_constants,
+        )
+
+    def _take(self, node: torch.fx.Node) -> None:
+        call = self._call(node)
+        if call is None:
+            return
+        try:
+            if call.operator in IDENTITIES and IDENTITIES[call.operator](call):
+                self._renamed[node.name] = call.activation("self" if "self" in call.arguments else "input")
+                self._add(call.before)
+                return
+            if call.operator not in CAPTURES:
+                raise NotCovered
+            self._refuse_change_of_views(node)
+            layer = CAPTURES[call.operator](call)
+        except NotCovered as error:
+            reason = f" ({error})" if str(error) else ""
+            raise UsageError(
+                f"module '{call.module or 'model'}': operator {_target(node)} has no training kernel in this "
+                f"runtime{reason}"
+            ) from None
+        self._add([*call.before, layer])
+
+    def _add(self, layers: list[Layer]) -> None:
+        for layer in layers:
+            self._shapes[layer.output] = layer.shape
+            self._layers.append(layer)
+
+    def _call(self, node: torch.fx.Node) -> CapturedNode | None:
+        """The call that `node` is or takes a result of; None for a result that nobody reads."""
+        called, index = node, None
+        if node.target is operator.getitem:
+            if not node.users:
+                return None
+            whole, place = node.args
+            assert isinstance(whole, torch.fx.Node) and isinstance(place, int)
+            called, index = whole, place
+        return CapturedNode(
+            node=node,
+            operator=str(called.target).removeprefix("aten.").split(".")[0].rstrip("_"),
+            index=index,
+            arguments=_normalised(called),
+            module=_module_name(node),
+            state=self._state,
+            parameters=self._parameters,
+            known=self._shapes,
+            renamed=self._renamed,
+            constants=self._folded.values,
+            new_constants=self._new_constants,
+        )
+
+    def _refuse_change_of_views(self, node: torch.fx.Node) -> None:
+        """Raise NotCovered where an operator in place changes bytes that are read later under another name."""
+        if not str(node.target).removeprefix("aten.").split(".")[0].endswith("_"):
+            return
+        changed = node.args[0]
+        assert isinstance(changed, torch.fx.Node)
+        family = _root(changed)
+        here = self._position[node]
+        names = [other for other in self._nodes[:here] if other.op != "output" and _root(other) is family]
+        if any(self._position[user] > here for other in names for user in other.users):
+            raise NotCovered("in place on a tensor that is read later under another name")
+
+
+def _root(node: torch.fx.Node) -> torch.fx.Node:
+    """The node whose bytes `node` shows, through views and operators in place."""
+    while node.op == "call_function" and node.args and isinstance(node.args[0], torch.fx.Node):
+        name = str(node.target).removeprefix("aten.").split(".")[0]
+        if node.target is not operator.getitem and name not in VIEWS and not name.endswith("_"):
+            break
+        node = node.args[0]
+    return node
+
+
+def _contributing(layers: list[Layer], output: str) -> tuple[Layer, ...]:
+    """The layers that `output` depends on."""
+    needed = {output}
+    kept: list[Layer] = []
+    for layer in reversed(layers):
+        if layer.output in needed:
+            kept.append(layer)
+            needed.update(layer.inputs)
+    return tuple(reversed(kept))
+
+
+def _numbered(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Layers that drop something with their number among those: what they drop depends on it."""
+    dropping = [layer.output for layer in layers if layer.attributes.get("dropout", 0.0) > 0.0]
+    return tuple(
+        replace(layer, attributes={**layer.attributes, "dropout_layer": dropping.index(layer.output)})
+        if layer.output in dropping
+        else layer
+        for layer in layers
     )
 
 
@@ -63,21 +220,14 @@ def _counts_batches(node: torch.fx.Node, state: dict[str, str]) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-def _layer(node: torch.fx.Node, state: dict[str, str], renamed: dict[str, str]) -> Layer | None:
-    """The layer for a node; None when it leaves its input as it is (identity, `contiguous`)."""
-    operator = str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
-    call = CapturedNode(node=node, arguments=_normalised(node), module=_module_name(node), state=state, renamed=renamed)
-    reason = ""
-    if operator in IDENTITIES and IDENTITIES[operator](call):
-        return None
-    if operator in CAPTURES:
-        try:
-            return CAPTURES[operator](call)
-        except NotCovered as error:
-            reason = f" ({error})"
-    raise UsageError(
-        f"module '{call.module or 'model'}': operator {node.target} has no training kernel in this runtime{reason}"
-    )
+def _is_several(node: torch.fx.Node) -> bool:
+    """Whether a node has several results, each of which another node takes."""
+    return isinstance(node.meta.get("val"), (tuple, list))
+
+
+def _target(node: torch.fx.Node) -> str:
+    whole = node.args[0] if node.target is operator.getitem else node
+    return str(whole.target) if isinstance(whole, torch.fx.Node) else str(node.target)
 
 
 def _module_name(node: torch.fx.Node) -> str:
@@ -87,7 +237,9 @@ def _module_name(node: torch.fx.Node) -> str:
 
 def _normalised(node: torch.fx.Node) -> dict[str, Any]:
     """The node's arguments by name, with the schema's defaults filled in."""
-    schema = node.target._schema  # type: ignore[union-attr]  # an OpOverload, by torch.export's contract
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:  # a symbolic size or a Python function, not an operator
+        return {}
     named: dict[str, Any] = {}
     for position, argument in enumerate(schema.arguments):
         if position < len(node.args):

@@ -9,18 +9,46 @@ from pathlib import Path
 import click
 import msgspec
 
-from device_profiles.bundle import Manifest
-from device_profiles.contract import DType
+from device_profiles.bundle import Loss, Manifest, Optimizer
+from device_profiles.contract import DType, LossName, OptimizerName
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.sizes import parse_size
 from edge_runtime.export.targets import TARGETS, export_target
 
+_width_option = click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
+_input_option = click.option(
+    "--input",
+    "input_text",
+    default="3x32x32",
+    show_default=True,
+    help="Shape of one example: 3x32x32 (images), 6x128 (channels over time), 16 (features).",
+)
+_classes_option = click.option("--classes", default=10, show_default=True, help="Number of classes.")
+_head_option = click.option("--head", help="Module where the classifier head begins, where it is not recognised.")
+
+
+def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[float, float]:
+    """`0.9,0.999` as two numbers."""
+    try:
+        first, second = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--betas {text}: write two numbers, such as 0.9,0.999") from None
+    return first, second
+
 
 @click.command("export", epilog="Example: profl-edge export --model resnet18 --batch 32 -o bundles/resnet18")
 @click.option("--model", required=True, help="A built-in model (see `profl-edge models`) or package.module:factory.")
-@click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
-@click.option("--input", "input_text", default="3x32x32", show_default=True, help="Shape of one example, CxHxW.")
-@click.option("--classes", default=10, show_default=True, help="Number of classes.")
+@_width_option
+@_input_option
+@click.option(
+    "--input-dtype",
+    type=click.Choice(["float32", "int64"]),
+    default="float32",
+    show_default=True,
+    help="int64 for a model of tokens.",
+)
+@_classes_option
+@_head_option
 @click.option("--blocks", type=int, help="Cut into N blocks of about as many units each.")
 @click.option("--partition", help="Cut at these units: 0-2,3-4,5-8.")
 @click.option("--block", type=int, help="Export only this block's programs.")
@@ -33,8 +61,12 @@ from edge_runtime.export.targets import TARGETS, export_target
     metavar="SIZE",
     help="Compute layers again in the backward pass until no arena is larger: 48MB.",
 )
-@click.option("--optimizer", type=click.Choice(["sgd"]), default="sgd", show_default=True, help="Optimizer.")
-@click.option("--momentum", default=0.9, show_default=True, help="Momentum of SGD.")
+@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True, help="Optimizer.")
+@click.option("--momentum", type=click.FloatRange(0.0), default=0.9, show_default=True, help="Momentum of SGD.")
+@click.option("--nesterov", is_flag=True, help="Nesterov's momentum.")
+@click.option("--betas", default="0.9,0.999", show_default=True, callback=_betas, help="Decay of AdamW's moments.")
+@click.option("--eps", type=click.FloatRange(0.0), default=1e-8, show_default=True, help="AdamW's divisor's floor.")
+@click.option("--clip-norm", type=click.FloatRange(0.0), default=0.0, help="Largest norm of all gradients [0: any].")
 @click.option(
     "--momentum-dtype",
     type=click.Choice(["float32", "bfloat16"]),
@@ -42,7 +74,11 @@ from edge_runtime.export.targets import TARGETS, export_target
     show_default=True,
     help="How the momentum is stored.",
 )
-@click.option("--weight-decay", default=5e-4, show_default=True, help="Weight decay of SGD.")
+@click.option("--weight-decay", type=click.FloatRange(0.0), default=5e-4, show_default=True, help="Weight decay.")
+@click.option("--loss", type=click.Choice(["cross-entropy", "mse"]), default="cross-entropy", show_default=True)
+@click.option(
+    "--label-smoothing", type=click.FloatRange(0.0, 1.0), default=0.0, help="Share of every label spread over all."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the initial weights.")
 @click.option(
     "--target",
@@ -62,6 +98,7 @@ def export(
     width: int | None,
     input_text: str,
     classes: int,
+    head: str | None,
     blocks: int | None,
     partition: str | None,
     block: int | None,
@@ -69,10 +106,17 @@ def export(
     batch: int,
     micro_batch: int | None,
     recompute: int | None,
-    optimizer: str,
+    optimizer: OptimizerName,
     momentum: float,
+    nesterov: bool,
+    betas: tuple[float, float],
+    eps: float,
+    clip_norm: float,
     momentum_dtype: DType,
     weight_decay: float,
+    loss: LossName,
+    label_smoothing: float,
+    input_dtype: DType,
     seed: int,
     target: str,
     weights: Path | None,
@@ -99,11 +143,22 @@ def export(
         batch=batch,
         micro_batch=micro_batch,
         recompute_bytes=recompute,
-        momentum=momentum,
-        momentum_dtype=momentum_dtype,
-        weight_decay=weight_decay,
+        optimizer=Optimizer(
+            name=optimizer,
+            momentum=momentum if optimizer == "sgd" else 0.0,
+            momentum_dtype=momentum_dtype,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            beta1=betas[0],
+            beta2=betas[1],
+            eps=eps,
+            clip_norm=clip_norm,
+        ),
+        loss=Loss(name=loss, label_smoothing=label_smoothing),
+        input_dtype=input_dtype,
         input_shape=parse_shape(input_text),
         classes=classes,
+        head=head,
         seed=seed,
         progress=lambda line: click.echo(line, err=True),
     )
@@ -127,20 +182,41 @@ def _table(manifest: Manifest) -> str:
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
-    """`3x32x32` as a tuple; raises UsageError naming the option."""
+    """`3x32x32` (or `64`) as a tuple; raises UsageError naming the option."""
     try:
         shape = tuple(int(part) for part in text.lower().split("x"))
     except ValueError:
         shape = ()
-    if len(shape) != 3 or min(shape) < 1:
-        raise UsageError(f"--input {text}: write channels x height x width, such as 3x32x32")
+    if not shape or min(shape) < 1:
+        raise UsageError(f"--input {text}: write the extents of one example, such as 3x32x32, 6x128 or 16")
     return shape
 
 
-@click.command("models", epilog="Example: profl-edge models --json")
+@click.command("models", epilog="Example: profl-edge models --model resnet18")
+@click.option("--model", help="Show one: a built-in model or package.module:factory.")
+@_width_option
+@_input_option
+@_classes_option
+@_head_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def models(as_json: bool) -> None:
-    """List the built-in models with their units and default blocks."""
+def models(
+    model: str | None, width: int | None, input_text: str, classes: int, head: str | None, as_json: bool
+) -> None:
+    """List the built-in models, or show the units of one model and where it cannot be cut."""
+    if model is None:
+        _list_built_in(as_json)
+        return
+    from edge_runtime.export.bundle import create_model
+    from edge_runtime.export.describe import description, lines
+    from edge_runtime.export.programs import BlockModel
+
+    shape = parse_shape(input_text)
+    module = create_model(model, width=width, classes=classes, input_shape=shape)
+    described = description(BlockModel.of(module, name=model, batch=2, input_shape=shape, classes=classes, head=head))
+    click.echo(json.dumps(described) if as_json else "\n".join(lines(described)))
+
+
+def _list_built_in(as_json: bool) -> None:
     from edge_runtime.export import models as built_in
     from edge_runtime.export.programs import BlockModel
 

@@ -1,4 +1,4 @@
-"""Fuse BatchNorm with the addition and the ReLU behind it, before anything is differentiated."""
+"""Fuse normalisation with the addition and the activation behind it, before anything is differentiated."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import replace
 
 from edge_runtime.export.capture import CapturedModel
 from edge_runtime.export.layers import Layer
+from edge_runtime.export.operators.activation import FUSED
 
 
 def fuse(model: CapturedModel) -> CapturedModel:
-    """Layers where `batch_norm` carries its residual (second input) and ReLU, and `add` its ReLU.
+    """Layers where `batch_norm` carries its residual (second input), both norms their activation, `add` its ReLU.
 
     Only activations with a single reader are fused away, so every other reader still finds its tensor.
     """
     layers = _fuse_additions(list(model.layers))
-    return replace(model, layers=tuple(_fuse_relu(layers)))
+    return replace(model, layers=tuple(_fuse_activations(layers)))
 
 
 def _readers(layers: list[Layer]) -> Counter[str]:
@@ -48,18 +49,25 @@ def _last_batch_norm(done: list[Layer], addition: Layer, readers: Counter[str]) 
     return None
 
 
-def _fuse_relu(layers: list[Layer]) -> list[Layer]:
+def _fuse_activations(layers: list[Layer]) -> list[Layer]:
     readers = _readers(layers)
     result: list[Layer] = []
     for layer in layers:
         previous = next((i for i, done in enumerate(result) if done.output in layer.inputs), None)
-        if layer.kind == "relu" and previous is not None:
+        if layer.kind == "activation" and previous is not None:
             producer = result[previous]
-            fusable = producer.kind in ("batch_norm", "add") and not producer.attributes["relu"]
-            if fusable and readers[producer.output] == 1:
-                result[previous] = replace(
-                    producer, output=layer.output, attributes={**producer.attributes, "relu": True}
-                )
+            if readers[producer.output] == 1 and _takes(producer, layer.attributes["activation"]):
+                attributes = {**producer.attributes, "activation": layer.attributes["activation"]}
+                result[previous] = replace(producer, output=layer.output, attributes=attributes)
                 continue
         result.append(layer)
     return result
+
+
+def _takes(producer: Layer, activation: str) -> bool:
+    """Whether a layer can carry `activation`, and carries none so far."""
+    if producer.attributes.get("activation") != "none":
+        return False
+    if producer.kind == "add":
+        return activation == "relu"
+    return producer.kind in ("batch_norm", "group_norm") and activation in FUSED

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+from device_profiles.contract import CONSTANT_PREFIX
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,25 +36,77 @@ class CapturedNode:
     """One call of an operator in the captured graph.
 
     Attributes:
-        node: the call itself.
+        node: the call itself, or the part that is taken of its several results.
+        operator: the ATen operator's name, without its overload and without the underscore of one in place.
+        index: which of several results `node` is; None where there is one.
         arguments: its arguments by the schema's names, defaults filled in.
         module: dotted path of the module it comes from.
         state: `state_dict` name of every placeholder that stands for a tensor of the model.
+        parameters: those of them that are trained.
+        known: every activation there is by now.
         renamed: activations that are another one under a new name (identities).
+        constants: values of results that follow from no parameter and no input of the model.
+        before: layers that the call needs in front of its own, such as a parameter that is read as an activation.
+        new_constants: tensors that the bundle must carry for the call, by the names they get.
     """
 
     node: torch.fx.Node
+    operator: str
+    index: int | None
     arguments: dict[str, Any]
     module: str
     state: dict[str, str]
+    parameters: frozenset[str]
+    known: Container[str]
     renamed: dict[str, str]
+    constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    before: list[Layer] = field(default_factory=list)
+    new_constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def activation(self, name: str) -> str:
         """Name of the activation that argument `name` is; raises NotCovered where it is none."""
-        value = self.arguments[name]
-        if not isinstance(value, torch.fx.Node) or value.name in self.state:
-            raise NotCovered(f"its argument '{name}' is not an activation")
-        return self.renamed.get(value.name, value.name)
+        return self._activation(self.arguments[name], name)
+
+    def activations(self, name: str) -> tuple[str, ...]:
+        """Names of the activations in the list that argument `name` is; raises NotCovered where one is none."""
+        return tuple(self._activation(value, name) for value in self.arguments[name])
+
+    def _activation(self, value: object, name: str) -> str:
+        if isinstance(value, torch.fx.Node):
+            found = self.renamed.get(value.name, value.name)
+            if found in self.known:
+                return found
+            if found in self.state and value.meta["val"].is_floating_point():
+                return self._of_model(value, self.state[found])
+        raise NotCovered(f"its argument '{name}' is not an activation")
+
+    def _of_model(self, value: torch.fx.Node, tensor: str) -> str:
+        """A tensor of the model, read as an activation of its own for this call."""
+        output = f"{tensor}@{self.node.name}"
+        if all(layer.output != output for layer in self.before):
+            self.before.append(
+                Layer(
+                    kind="tensor",
+                    inputs=(),
+                    output=output,
+                    shape=tuple(value.meta["val"].shape),
+                    module=self.module,
+                    tensors=(tensor,),
+                    attributes={"trained": tensor in self.parameters},
+                )
+            )
+        return output
+
+    def constant(self, name: str) -> torch.Tensor | None:
+        """The value of argument `name` where it is a constant; None where it is none."""
+        value = self.arguments.get(name)
+        return self.constants.get(value.name) if isinstance(value, torch.fx.Node) else None
+
+    def keep_constant(self, hint: str, value: torch.Tensor) -> str:
+        """The name under which the bundle carries a constant of this call."""
+        name = f"{CONSTANT_PREFIX}{self.node.name}.{hint}"
+        self.new_constants[name] = value.to(torch.float32).contiguous()
+        return name
 
     def tensor(self, name: str) -> str | None:
         """`state_dict` name of argument `name`, None where it is None; raises NotCovered for anything else."""
@@ -67,12 +122,23 @@ class CapturedNode:
         value = self.arguments.get(name)
         return isinstance(value, torch.fx.Node) and value.name in self.state
 
+    def is_parameter(self, name: str) -> bool:
+        """Whether argument `name` is a parameter of the model, which is trained."""
+        return self.is_tensor(name) and self.state[self.arguments[name].name] in self.parameters
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the tensor that argument `name` is."""
         value = self.arguments[name]
         if not isinstance(value, torch.fx.Node):
             raise NotCovered(f"its argument '{name}' is not a tensor")
         return tuple(value.meta["val"].shape)
+
+    @property
+    def part_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of all results of an operator with several."""
+        whole = self.node.args[0]
+        assert isinstance(whole, torch.fx.Node)
+        return tuple(tuple(part.shape) for part in whole.meta["val"])
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -12,13 +12,41 @@ if TYPE_CHECKING:
 
 
 def emit_update(builder: StepBuilder, parameter: Value, gradient: Value) -> None:
-    """Update `parameter` in place (torch.optim.SGD, with momentum where the optimizer has one)."""
+    """Update `parameter` in place, as torch.optim's SGD or AdamW does."""
+    if builder.optimizer.name == "adamw":
+        _emit_adamw(builder, parameter, gradient)
+        return
     momentum = _momentum(builder, parameter)
     builder.graph.emit(
         "sgd",
         (parameter, gradient, builder.tensors[HYPERPARAMETERS_INPUT], momentum),
         (updated(parameter), None if momentum is None else updated(momentum)),
     )
+
+
+def _emit_adamw(builder: StepBuilder, parameter: Value, gradient: Value) -> None:
+    optimizer = builder.optimizer
+    first, second = (optimizer_state(builder, slot, parameter) for slot in ("first_moment", "second_moment"))
+    hyperparameters = builder.tensors[HYPERPARAMETERS_INPUT]
+    constants = (optimizer.beta1, optimizer.beta2, optimizer.eps)
+    builder.graph.emit(
+        "adamw",
+        (parameter, gradient, hyperparameters, first, second, *constants),
+        (updated(parameter), updated(first), updated(second)),
+    )
+
+
+def emit_clipped_updates(builder: StepBuilder, gradients: list[tuple[Value, Value]]) -> None:
+    """All updates, once the norm of all (parameter, gradient) pairs' gradients together is known and limited.
+
+    Every gradient lives until then: clipping costs the bytes of all gradients, where else one lives at a time.
+    """
+    factor = builder.new("clip_factor", ())
+    builder.graph.emit("clip_factor", (builder.optimizer.clip_norm, *(g for _, g in gradients)), (factor,))
+    for parameter, gradient in gradients:
+        clipped = builder.gradient_of(parameter)
+        builder.graph.emit("scale_by", (gradient, factor), (clipped,))
+        emit_update(builder, parameter, clipped)
 
 
 def emit_fused_update(builder: StepBuilder, operator: str, arguments: tuple[Argument, ...], parameter: Value) -> None:

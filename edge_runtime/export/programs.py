@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
-from device_profiles.bundle import MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
+from device_profiles.bundle import Loss, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
 from device_profiles.contract import (
     CACHED_PREFIX_VARIANT,
     HYPERPARAMETERS_INPUT,
     LABELS_INPUT,
+    RANDOM_INPUT,
     WORKSPACE_BYTES_PER_THREAD,
+    DType,
     InputRole,
     Purpose,
     Variant,
@@ -20,21 +23,18 @@ from device_profiles.contract import (
     stand_in_name,
 )
 from device_profiles.errors import UsageError
-from device_profiles.model import Model, Partition, TensorSpec, Unit
+from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
 from edge_runtime.export.capture import capture
 from edge_runtime.export.frozen_residency import frozen_residency
 from edge_runtime.export.fusion import fuse
 from edge_runtime.export.graph import StepGraph, Value
+from edge_runtime.export.kept_sums import keep_sums
 from edge_runtime.export.memory_plan import ArenaPlan, plan_arena
-from edge_runtime.export.train_step import (
-    StandIn,
-    StepVariant,
-    build_evaluation,
-    build_features,
-    build_train_step,
-)
+from edge_runtime.export.stand_ins import MissingBlock, StandIn, kinds_of, stand_in
+from edge_runtime.export.train_step import StepVariant, build_evaluation, build_features, build_train_step
 from edge_runtime.export.units import CutModel, cut
 from edge_runtime.export.variants import fewest_bytes
+from edge_runtime.export.views import fold_views
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,13 +47,32 @@ class BlockModel:
     classes: int
     batch: int
     tensors: tuple[TensorSpec, ...]
+    input_dtype: DType = "float32"
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, module: nn.Module, *, name: str, batch: int, input_shape: tuple[int, ...], classes: int) -> BlockModel:
-        """Capture `module` for batches of `batch`; raises UsageError where it cannot be trained here."""
+    def of(
+        cls,
+        module: nn.Module,
+        *,
+        name: str,
+        batch: int,
+        input_shape: tuple[int, ...],
+        classes: int,
+        head: str | None = None,
+        input_dtype: DType = "float32",
+    ) -> BlockModel:
+        """Capture `module` for batches of `batch`, of float32 or of tokens (int64).
+
+        `head` names the module where the classifier head begins.
+
+        Raises UsageError where it cannot be trained here.
+        """
         if batch < 2:
             raise UsageError(f"--batch {batch}: BatchNorm needs at least 2 examples in a step")
-        captured = cut(fuse(capture(module, batch=batch, input_shape=input_shape)))
+        captured = capture(module, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
+        model = keep_sums(fold_views(fuse(captured)))
+        units = cut(model, classes=classes, head=head)
         specs = tuple(
             TensorSpec(
                 name=key,
@@ -62,7 +81,16 @@ class BlockModel:
             )
             for key, value in module.state_dict().items()
         )
-        return cls(name=name, cut=captured, input_shape=input_shape, classes=classes, batch=batch, tensors=specs)
+        return cls(
+            name=name,
+            cut=units,
+            input_shape=input_shape,
+            classes=classes,
+            batch=batch,
+            tensors=specs,
+            input_dtype=input_dtype,
+            constants=model.constants,
+        )
 
     @property
     def model(self) -> Model:
@@ -88,36 +116,45 @@ class BlockModel:
             units=tuple(units),
             head=self.cut.head.tensors,
             tensors=self.tensors,
+            input_dtype=self.input_dtype,
+            vocabulary=self._vocabulary() if self.input_dtype == "int64" else None,
         )
 
+    def _vocabulary(self) -> int:
+        """How many different tokens the model takes: rows of the smallest table that they are looked up in."""
+        shapes = {spec.name: spec.shape for spec in self.tensors}
+        layers = [layer for unit in self.cut.units for layer in unit.layers if self.cut.input in layer.inputs]
+        tables = [layer.tensors[0] for layer in layers if layer.kind == "embedding"]
+        if len(tables) < len(layers):
+            kinds = ", ".join(sorted({layer.kind for layer in layers} - {"embedding"}))
+            raise UsageError(f"--input-dtype int64: tokens are read by other layers than an embedding ({kinds})")
+        return min(shapes[table][0] for table in tables if table is not None)
+
     def stand_in_shapes(self, partition: Partition) -> dict[str, tuple[int, ...]]:
-        """Weight shapes of the stand-ins of blocks 2..T: 3x3 convolutions from the block's input to its output."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for block in partition.blocks[1:]:
-            before, after = self._block_shapes(partition, block.index)
-            shapes[stand_in_name(block.index)] = (after[0], before[0], 3, 3)
-        return shapes
+        """Weight shapes of the stand-ins of blocks 2..T, by the weights' names."""
+        return {stand_in.name: stand_in.weight_shape for stand_in in self.stand_ins(partition, 1)}
 
     def tensor_shapes(self, partition: Partition) -> dict[str, tuple[int, ...]]:
         """Shapes of every `state_dict` tensor and stand-in."""
-        return {spec.name: spec.shape for spec in self.tensors} | self.stand_in_shapes(partition)
-
-    def _block_shapes(self, partition: Partition, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        block = partition.blocks[index - 1]
-        before = self.cut.shapes[self.cut.units[block.first_unit].input][1:]
-        after = self.cut.shapes[self.cut.units[block.last_unit].output][1:]
-        if len(before) != 3 or len(after) != 3:
-            raise UsageError(f"--partition: block {index} does not map images to images, so it has no stand-in")
-        return before, after
+        constants = {name: tuple(value.shape) for name, value in self.constants.items()}
+        return {spec.name: spec.shape for spec in self.tensors} | constants | self.stand_in_shapes(partition)
 
     def stand_ins(self, partition: Partition, active: int) -> tuple[StandIn, ...]:
-        """The output module's convolutions behind block `active`: one a missing block, stride its reduction."""
-        result = []
-        for block in partition.blocks[active:]:
-            before, after = self._block_shapes(partition, block.index)
-            stride = (max(1, before[1] // after[1]), max(1, before[2] // after[2]))
-            result.append(StandIn(name=stand_in_name(block.index), stride=stride))
-        return tuple(result)
+        """What stands in for the blocks behind block `active`."""
+        return tuple(self._stand_in(block) for block in partition.blocks[active:])
+
+    def _stand_in(self, block: Block) -> StandIn:
+        units = self.cut.units[block.first_unit : block.last_unit + 1]
+        start, end = units[0].input, units[-1].output
+        missing = MissingBlock(
+            name=stand_in_name(block.index),
+            input=start,
+            output=end,
+            before=self.cut.shapes[start],
+            after=self.cut.shapes[end],
+            kinds=kinds_of(layer for unit in units for layer in unit.layers),
+        )
+        return stand_in(missing, index=block.index)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,11 +163,13 @@ class TrainingChoices:
 
     Attributes:
         optimizer: compiled into them.
+        loss: what they minimise.
         micro_batches: executions that make up one step.
         recompute_bytes: compute layers again until the arena is no larger than this; None keeps them all.
     """
 
     optimizer: Optimizer
+    loss: Loss = field(default_factory=Loss)
     micro_batches: int = 1
     recompute_bytes: int | None = None
 
@@ -146,7 +185,7 @@ def build_programs(
     for index in blocks:
         step, prefix_rows = _grow(source, partition, index, choices, cached_prefix=False)
         yield step
-        yield _evaluation(source, partition, index)
+        yield _evaluation(source, partition, index, choices.loss)
         if partition.blocks[index - 1].first_unit > 0:
             yield _features(source, partition, index, prefix_rows)
             yield _grow(source, partition, index, choices, cached_prefix=True)[0]
@@ -169,6 +208,8 @@ def _grow(
             tensor_shapes=source.tensor_shapes(partition),
             optimizer=choices.optimizer,
             variant=variant,
+            loss=choices.loss,
+            input_dtype=source.input_dtype,
         )
 
     variant = StepVariant(micro_batches=choices.micro_batches, cached_prefix=cached_prefix)
@@ -193,11 +234,12 @@ def _grow(
         micro_batch=source.batch,
         variant=name,
         optimizer=choices.optimizer,
+        loss=choices.loss,
     )
     return described, planned.variant.prefix_rows
 
 
-def _evaluation(source: BlockModel, partition: Partition, index: int) -> PlannedProgram:
+def _evaluation(source: BlockModel, partition: Partition, index: int, loss: Loss) -> PlannedProgram:
     block = partition.blocks[index - 1]
 
     def build(variant: StepVariant) -> StepGraph:
@@ -208,11 +250,19 @@ def _evaluation(source: BlockModel, partition: Partition, index: int) -> Planned
             shapes=source.cut.shapes,
             tensor_shapes=source.tensor_shapes(partition),
             rows=variant.prefix_rows,
+            input_dtype=source.input_dtype,
         )
 
     planned = fewest_bytes(build, StepVariant(), batch=source.batch)
     return _describe(
-        "eval", index, planned.graph, planned.plan, batch=source.batch, micro_batch=source.batch, variant="default"
+        "eval",
+        index,
+        planned.graph,
+        planned.plan,
+        batch=source.batch,
+        micro_batch=source.batch,
+        variant="default",
+        loss=loss,
     )
 
 
@@ -224,6 +274,7 @@ def _features(source: BlockModel, partition: Partition, index: int, rows: int) -
         shapes=source.cut.shapes,
         tensor_shapes=source.tensor_shapes(partition),
         rows=rows,
+        input_dtype=source.input_dtype,
     )
     plan = plan_arena(graph)
     return _describe("features", index, graph, plan, batch=source.batch, micro_batch=source.batch, variant="default")
@@ -242,6 +293,7 @@ def _describe(
     micro_batch: int,
     variant: Variant,
     optimizer: Optimizer | None = None,
+    loss: Loss | None = None,
 ) -> PlannedProgram:
     residency = frozen_residency(graph)
     program = Program(
@@ -252,6 +304,7 @@ def _describe(
         micro_batch=micro_batch,
         variant=variant,
         optimizer=optimizer,
+        loss=Loss() if loss is None else loss,
         inputs=tuple(
             ProgramInput(
                 name=value.name,
@@ -278,7 +331,11 @@ def _input_role(value: Value) -> InputRole:
         return "frozen"
     if value.role == "data":
         return "data"
-    roles: dict[str, InputRole] = {LABELS_INPUT: "label", HYPERPARAMETERS_INPUT: "hyperparameter"}
+    roles: dict[str, InputRole] = {
+        LABELS_INPUT: "label",
+        HYPERPARAMETERS_INPUT: "hyperparameter",
+        RANDOM_INPUT: "random",
+    }
     return roles[value.name]
 
 

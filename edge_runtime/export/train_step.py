@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from device_profiles.bundle import Optimizer
+from device_profiles.bundle import Loss, Optimizer
 from device_profiles.contract import (
     FEATURES_INPUT,
     HYPERPARAMETERS,
@@ -22,16 +22,11 @@ from edge_runtime.export.graph import Operation, StepGraph, Value
 from edge_runtime.export.inference import emit_prefix
 from edge_runtime.export.layers import Layer
 from edge_runtime.export.operators import emit_layer
-from edge_runtime.export.operators.loss import cross_entropy
+from edge_runtime.export.operators.loss import cross_entropy, mean_squared_error
+from edge_runtime.export.stand_ins import StandIn
 from edge_runtime.export.units import UnitLayers
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StandIn:
-    """The 3x3 convolution that stands in for one block behind the active one."""
-
-    name: str
-    stride: tuple[int, int]
+_CROSS_ENTROPY = Loss()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,11 +60,14 @@ def build_train_step(
     tensor_shapes: Shapes,
     optimizer: Optimizer,
     variant: StepVariant,
+    loss: Loss = _CROSS_ENTROPY,
+    input_dtype: DType = "float32",
 ) -> StepGraph:
     """One training step: `prefix` frozen, `active` and the output module (`stand_ins` + `head`) trained.
 
-    Data: images [batch, C, H, W], or with `variant.cached_prefix` the block's inputs. Program inputs: labels [batch]
-    int64, hyperparameters, then the frozen tensors. Output: the loss, scalar.
+    Data: the examples [batch, ...], or with `variant.cached_prefix` the block's inputs. Program inputs: labels [batch]
+    int64 (with the mean squared error: targets [batch, outputs] float32), hyperparameters, then the frozen tensors and
+    what dropout needs. Output: the loss, scalar.
     """
     builder = StepBuilder(
         tensor_shapes=tensor_shapes,
@@ -78,25 +76,32 @@ def build_train_step(
         recompute=variant.recompute,
         forgetful=variant.forgetful,
     )
-    labels = _input(builder, LABELS_INPUT, (shapes[active[0].input][0],), "int64")
+    batch = shapes[active[0].input][0]
+    if loss.name == "mse":
+        labels = _input(builder, LABELS_INPUT, (batch, *head.layers[-1].shape[1:]))
+    else:
+        labels = _input(builder, LABELS_INPUT, (batch,), "int64")
     _input(builder, HYPERPARAMETERS_INPUT, (HYPERPARAMETERS[optimizer.name],))
     if not prefix:
-        current = _data(builder, IMAGES_INPUT, shapes[active[0].input])
+        current = _data(builder, IMAGES_INPUT, shapes[active[0].input], input_dtype)
     elif variant.cached_prefix:
         current = _data(builder, FEATURES_INPUT, shapes[active[0].input])
     else:
-        current = _prefix(builder, prefix, shapes, variant.prefix_rows)
+        current = _prefix(builder, prefix, shapes, variant.prefix_rows, input_dtype)
     values = {active[0].input: current}
     builder.graph.prefix_operations = len(builder.graph.operations)
     trained = [layer for unit in active for layer in unit.layers]
-    trained += output_module(shapes[active[-1].output], active[-1].output, stand_ins, head, tensor_shapes)
+    trained += output_module(stand_ins, head)
     for layer in trained:
         values[layer.output] = emit_layer(builder, layer, values)
         if layer.output in variant.keep:
             builder.keep(values[layer.output])
     logits = values[trained[-1].output]
-    loss, gradient = cross_entropy(builder, logits, labels)
-    builder.graph.outputs.append(loss)
+    if loss.name == "mse":
+        value, gradient = mean_squared_error(builder, logits, labels)
+    else:
+        value, gradient = cross_entropy(builder, logits, labels, loss.label_smoothing)
+    builder.graph.outputs.append(value)
     builder.backward(logits, gradient)
     drop_unused(builder.graph)
     return builder.graph
@@ -110,74 +115,46 @@ def build_evaluation(
     shapes: Shapes,
     tensor_shapes: Shapes,
     rows: int,
+    input_dtype: DType = "float32",
 ) -> StepGraph:
     """Inference of `units` and an output module: images -> logits [batch, classes]; every tensor is an input."""
     builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=Optimizer(name="sgd"))
-    images = _data(builder, IMAGES_INPUT, shapes[units[0].input])
+    images = _data(builder, IMAGES_INPUT, shapes[units[0].input], input_dtype)
     layers = [layer for unit in units for layer in unit.layers]
-    layers += output_module(shapes[units[-1].output], units[-1].output, stand_ins, head, tensor_shapes)
+    layers += output_module(stand_ins, head)
     logits = emit_prefix(builder, layers, images, input_name=units[0].input, output_name=layers[-1].output, rows=rows)
     builder.graph.outputs.append(logits)
     return builder.graph
 
 
-def build_features(*, prefix: tuple[UnitLayers, ...], shapes: Shapes, tensor_shapes: Shapes, rows: int) -> StepGraph:
+def build_features(
+    *,
+    prefix: tuple[UnitLayers, ...],
+    shapes: Shapes,
+    tensor_shapes: Shapes,
+    rows: int,
+    input_dtype: DType = "float32",
+) -> StepGraph:
     """Inference of `prefix`: images -> the inputs of the block behind it [batch, ...]."""
     builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=Optimizer(name="sgd"))
-    builder.graph.outputs.append(_prefix(builder, prefix, shapes, rows))
+    builder.graph.outputs.append(_prefix(builder, prefix, shapes, rows, input_dtype))
     builder.graph.prefix_operations = len(builder.graph.operations)
     return builder.graph
 
 
-def _prefix(builder: StepBuilder, prefix: tuple[UnitLayers, ...], shapes: Shapes, rows: int) -> Value:
-    images = _data(builder, IMAGES_INPUT, shapes[prefix[0].input])
+def _prefix(builder: StepBuilder, prefix: tuple[UnitLayers, ...], shapes: Shapes, rows: int, dtype: DType) -> Value:
+    images = _data(builder, IMAGES_INPUT, shapes[prefix[0].input], dtype)
     layers = [layer for unit in prefix for layer in unit.layers]
     return emit_prefix(builder, layers, images, input_name=prefix[0].input, output_name=prefix[-1].output, rows=rows)
 
 
-def output_module(
-    shape: tuple[int, ...], start: str, stand_ins: tuple[StandIn, ...], head: UnitLayers, tensor_shapes: Shapes
-) -> list[Layer]:
-    """Stand-in convolutions, global average pooling and the model's own linear layer, from activation `start`."""
-    layers: list[Layer] = []
-    current = start
-    batch, _, height, width = shape
-    for stand_in in stand_ins:
-        channels = tensor_shapes[stand_in.name][0]
-        height = (height - 1) // stand_in.stride[0] + 1
-        width = (width - 1) // stand_in.stride[1] + 1
-        layers.append(
-            Layer(
-                kind="conv2d",
-                inputs=(current,),
-                output=stand_in.name,
-                shape=(batch, channels, height, width),
-                module=stand_in.name,
-                tensors=(stand_in.name, None),
-                attributes={"stride": stand_in.stride, "padding": (1, 1), "dilation": (1, 1), "groups": 1},
-            )
-        )
-        current = stand_in.name
-    linear = head.layers[-1]
-    weight = linear.tensors[0]
-    assert weight is not None
-    classes, features = tensor_shapes[weight]
-    pooled = Layer(
-        kind="global_average_pool", inputs=(current,), output="pooled", shape=(batch, features), module="head"
-    )
-    logits = Layer(
-        kind="linear",
-        inputs=("pooled",),
-        output="logits",
-        shape=(batch, classes),
-        module=linear.module,
-        tensors=linear.tensors,
-    )
-    return [*layers, pooled, logits]
+def output_module(stand_ins: tuple[StandIn, ...], head: UnitLayers) -> list[Layer]:
+    """What stands in for the blocks behind the last one there is, and the model's own head."""
+    return [*(layer for stand_in in stand_ins for layer in stand_in.layers), *head.layers]
 
 
-def _data(builder: StepBuilder, name: str, shape: tuple[int, ...]) -> Value:
-    value = Value(name, shape, "data")
+def _data(builder: StepBuilder, name: str, shape: tuple[int, ...], dtype: DType = "float32") -> Value:
+    value = Value(name, shape, "data", dtype)
     builder.graph.data.append(value)
     return value
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from device_profiles.errors import UsageError
 from device_profiles.model import Block, Partition
 from edge_runtime.export.capture import CapturedModel
+from edge_runtime.export.heads import head_start
 from edge_runtime.export.layers import Layer
 
-_HEAD_KINDS = frozenset({"global_average_pool", "reshape", "linear"})
+_ATTACHED = frozenset({"batch_norm", "group_norm", "layer_norm", "arithmetic", "tensor"})
+"""Layers whose tensors do not make a unit: they belong to what is before them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,70 +27,129 @@ class UnitLayers:
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """`state_dict` names in order of use."""
-        return tuple(name for layer in self.layers for name in layer.tensors if name is not None)
+        """`state_dict` names in order of use, each once."""
+        return tuple(dict.fromkeys(name for layer in self.layers for name in layer.tensors if name is not None))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Uncut:
+    """Weighted layers, by the modules `first` to `last`, that stay together because several tensors live between them.
+
+    `alive` names the modules whose results live at the point where the fewest do.
+    """
+
+    unit: int
+    first: str
+    last: str
+    layers: int
+    alive: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CutModel:
-    """A captured model cut into units and the classifier head behind them (pooling + linear)."""
+    """A captured model cut into units and the classifier head behind them."""
 
     units: tuple[UnitLayers, ...]
     head: UnitLayers
     shapes: dict[str, tuple[int, ...]]
     input: str
+    uncut: tuple[Uncut, ...] = ()
 
 
-def cut(model: CapturedModel) -> CutModel:
-    """Cut a fused model before every convolution or linear layer where exactly one tensor is alive.
+def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutModel:
+    """Cut a fused model wherever exactly one tensor is alive and weights follow.
 
-    Raises UsageError when the tail is not a classifier head, or nothing lies before it.
+    What has no weights of its own, or only those of a normalisation, stays with the unit before it. `head` names the
+    module where the classifier head begins; by default it is recognised (see `heads.py`).
+
+    Raises UsageError when there is no head, or nothing lies before it.
     """
-    layers = list(model.layers)
-    start = _head_start(layers)
-    starts = [i for i in range(start) if layers[i].kind in ("conv2d", "linear") and _single_alive(layers, i)]
-    if not starts or starts[0] != 0:
-        starts = [0, *[s for s in starts if s > 0]]
-    bounds = [*starts, start]
+    layers = model.layers
+    alive = alive_before(model)
+    start = head_start(layers, classes=classes, head=head)
+    if len(alive[start]) != 1:
+        names = _modules(model, alive[start])
+        raise UsageError(f"the head cannot begin at '{layers[start].module}': {', '.join(names)} live there as well")
+    points = [i for i in range(start) if len(alive[i]) == 1]
+    starts = [first for first, after in itertools.pairwise([*points, start]) if _has_weights(layers[first:after])]
+    bounds = [0, *starts[1:], start]
     units = []
     current = model.input_name
     for first, after in itertools.pairwise(bounds):
-        part = tuple(layers[first:after])
-        units.append(UnitLayers(name=_unit_name(part), layers=part, input=current, output=part[-1].output))
+        part = layers[first:after]
+        units.append(UnitLayers(name="", layers=part, input=current, output=part[-1].output))
         current = part[-1].output
-    head = UnitLayers(name="head", layers=tuple(layers[start:]), input=current, output=layers[-1].output)
-    return CutModel(units=tuple(units), head=head, shapes=model.shapes, input=model.input_name)
+    reasons = [_uncut(model, unit, *pair, alive) for unit, pair in enumerate(itertools.pairwise(bounds))]
+    return CutModel(
+        units=_named(units),
+        head=UnitLayers(name="head", layers=layers[start:], input=current, output=layers[-1].output),
+        shapes=model.shapes,
+        input=model.input_name,
+        uncut=tuple(reason for reason in reasons if reason is not None),
+    )
 
 
-def _head_start(layers: list[Layer]) -> int:
-    """Index of the first layer of the head: global pooling, reshapes and exactly one linear layer."""
-    start = len(layers)
-    while start > 0 and layers[start - 1].kind in _HEAD_KINDS:
-        start -= 1
-    tail = [layer.kind for layer in layers[start:]]
-    if tail.count("linear") != 1 or tail[-1] != "linear" or start == 0:
-        raise UsageError("the model does not end with a classifier head (global average pooling and one linear layer)")
-    return start
+def alive_before(model: CapturedModel) -> list[set[str]]:
+    """Activations that exist before each layer, the model's input among them, and are read by it or behind it."""
+    alive: list[set[str]] = []
+    needed: set[str] = set()
+    for layer in reversed(model.layers):
+        needed = (needed - {layer.output}) | set(layer.inputs)
+        alive.append(needed)
+    return alive[::-1]
 
 
-def _single_alive(layers: list[Layer], position: int) -> bool:
-    """Whether exactly one activation computed before `position` is read at or behind it."""
-    before = {layer.output for layer in layers[:position]}
-    if position == 0:
-        return True
-    read_later = {name for layer in layers[position:] for name in layer.inputs}
-    produced_later = {layer.output for layer in layers[position:]}
-    return len(read_later - produced_later) == 1 and len(read_later & before) == 1
+def _has_weights(layers: tuple[Layer, ...]) -> bool:
+    return any(layer.tensors and layer.kind not in _ATTACHED for layer in layers)
 
 
-def _unit_name(layers: tuple[Layer, ...]) -> str:
-    """The longest module path common to the unit's weighted layers, or its first one's."""
-    paths = [layer.module.split(".") for layer in layers if layer.tensors]
-    common = paths[0]
-    for path in paths[1:]:
-        length = next((i for i, (a, b) in enumerate(zip(common, path, strict=False)) if a != b), None)
-        common = common[: length if length is not None else min(len(common), len(path))]
-    return ".".join(common) if len(common) > 0 and common != ["features"] else ".".join(paths[0])
+def _uncut(model: CapturedModel, unit: int, first: int, after: int, alive: list[set[str]]) -> Uncut | None:
+    """Why a unit of several weighted layers is not cut further; None where it has only one."""
+    weighted = [i for i in range(first, after) if _has_weights(model.layers[i : i + 1])]
+    if len(weighted) < 2:
+        return None
+    fewest = min((alive[i] for i in weighted[1:]), key=len)
+    return Uncut(
+        unit=unit,
+        first=model.layers[weighted[0]].module,
+        last=model.layers[weighted[-1]].module,
+        layers=len(weighted),
+        alive=_modules(model, fewest),
+    )
+
+
+def _modules(model: CapturedModel, names: set[str]) -> tuple[str, ...]:
+    """The modules that activations come from (or the operators, of functions), in order, each with its shape."""
+    known = {layer.output: layer.module or layer.output for layer in model.layers}
+    order = [model.input_name, *known]
+    return tuple(
+        f"{known.get(name, 'input')} ({'x'.join(map(str, model.shapes[name][1:]))})"
+        for name in sorted(names, key=order.index)
+    )
+
+
+def _named(units: list[UnitLayers]) -> tuple[UnitLayers, ...]:
+    """Units named after the module that their layers with tensors share, or after the first of these layers where that
+    module holds other units as well. What is still shared is numbered."""
+    common = [_common_path(unit.layers) for unit in units]
+    names = []
+    for position, (unit, path) in enumerate(zip(units, common, strict=True)):
+        others = common[:position] + common[position + 1 :]
+        if not path or any(other[: len(path)] == path for other in others):
+            names.append(next((layer.module for layer in unit.layers if layer.tensors and layer.module), "model"))
+        else:
+            names.append(".".join(path))
+    numbers = [names[:position].count(name) + 1 for position, name in enumerate(names)]
+    return tuple(
+        replace(unit, name=name if names.count(name) == 1 else f"{name}#{number}")
+        for unit, name, number in zip(units, names, numbers, strict=True)
+    )
+
+
+def _common_path(layers: tuple[Layer, ...]) -> list[str]:
+    paths = [layer.module.split(".") for layer in layers if layer.tensors and layer.module]
+    same = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return [parts[0] for parts in same]
 
 
 def even_partition(unit_bytes: list[int], blocks: int) -> Partition:

@@ -7,7 +7,7 @@ import pytest
 
 from edge_runtime.device import _operators
 
-HYPERPARAMETERS = np.array([0.05, 0.9, 5e-4], np.float32)
+HYPERPARAMETERS = np.array([0.05, 0.9, 5e-4, 0.0], np.float32)
 MOMENTA = [None, np.float32, np.uint16]
 
 CONVOLUTIONS = [

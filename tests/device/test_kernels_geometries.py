@@ -167,6 +167,6 @@ def test_a_frozen_convolution_of_many_channels_finishes_its_outputs(size: tuple[
     expected = functional.conv2d(*double[:3], padding=1)
     expected = (functional.batch_norm(expected, *double[3:7], eps=1e-5) + double[7]).relu()
     geometry = [[1, 1], [1, 1], [1, 1], 1]
-    arguments = [x, weight, bias, gamma, beta, mean, variance, 1e-5, residual, True, *geometry, residual]
+    arguments = [x, weight, bias, gamma, beta, mean, variance, 1e-5, residual, 1, *geometry, residual]
     assert _operators.call("profl::conv2d_frozen.out", arguments) == 0
     assert _error(residual, expected) < WINOGRAD_TOLERANCE

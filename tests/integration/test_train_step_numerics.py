@@ -59,7 +59,7 @@ def test_ten_steps_equal_pytorch_eager(name: str, width: int, batch: int, block:
     images = program.buffer("images")
     labels = np.empty(batch, np.int64)
     rate = 0.02
-    staged = {"labels": labels, "hyperparameters": np.array([rate, 0.9, 5e-4], np.float32)}
+    staged = {"labels": labels, "hyperparameters": np.array([rate, 0.9, 5e-4, 0.0], np.float32)}
     for index, value in enumerate(value for value in described.inputs if value.role != "data"):
         program.set_input(index, staged[value.name] if value.role != "frozen" else weights[value.name].numpy())
     difference = []

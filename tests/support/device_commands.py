@@ -51,11 +51,11 @@ class Done:
         return lines[0]
 
 
-def profl_edge(*arguments: object, guarded: bool = False) -> Done:
-    """Run to the end. `guarded`: in an interpreter where importing a host package raises."""
+def profl_edge(*arguments: object, guarded: bool = False, folder: Path = _ROOT) -> Done:
+    """Run to the end, in `folder`. `guarded`: in an interpreter where importing a host package raises."""
     program = [sys.executable, "-c", _GUARDED] if guarded else _PROGRAM
     done = subprocess.run(
-        [*program, *map(str, arguments)], cwd=_ROOT, env=_environment(), capture_output=True, text=True, check=False
+        [*program, *map(str, arguments)], cwd=folder, env=_environment(), capture_output=True, text=True, check=False
     )
     return Done(status=done.returncode, output=done.stdout, errors=done.stderr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,9 @@ Array = NDArray[np.float32]
 
 
 class NativeStep:
-    """`weights` by the bundle's names; every `step` is one step of the optimizer."""
+    """`weights` by the bundle's names; every `step` is one step of the optimizer. Dropout follows from `seed`."""
 
-    def __init__(self, bundle: Path, name: str, weights: dict[str, Array], *, threads: int = 2) -> None:
+    def __init__(self, bundle: Path, name: str, weights: dict[str, Array], *, threads: int = 2, seed: int = 0) -> None:
         self.described = read_json(bundle / "manifest.json", Manifest).program(name)
         path = str(bundle / "programs" / f"{name}.pte")
         self.program = _native.Program(path, threads, self.described.prefix_instructions)
@@ -26,18 +27,15 @@ class NativeStep:
             self.program.buffer(tensor.name)[...] = 0 if tensor.role == "optimizer_state" else weights[tensor.name]
         (data,) = (value for value in self.described.inputs if value.role == "data")
         self._data_name = data.name
-        staged = {}
-        for value in self.described.inputs:
-            if value.role == "label":
-                staged[value.name] = np.zeros(value.shape, np.int64)
-            elif value.role == "hyperparameter":
-                staged[value.name] = np.zeros(value.shape, np.float32)
-        self._labels, self._hyperparameters = staged["labels"], staged["hyperparameters"]
         outside = [value for value in self.described.inputs if value.role != "data"]
+        staged = {value.name: np.zeros(value.shape, value.dtype) for value in outside if value.role != "frozen"}
+        self._labels, self._hyperparameters = staged["labels"], staged["hyperparameters"]
+        self._random = staged.get("random")
+        self._seed, self._steps = seed, 0
         for index, value in enumerate(outside):
             self.program.set_input(index, staged.get(value.name, weights.get(value.name)))
 
-    def step(self, data: Array, labels: NDArray[np.int64], rate: float) -> float:
+    def step(self, data: NDArray[Any], labels: NDArray[Any], rate: float) -> float:
         """One step over `data` [batch, ...]; returns its loss."""
         assert self.described.optimizer is not None
         size, count = self.described.micro_batch, self.described.batch // self.described.micro_batch
@@ -47,9 +45,13 @@ class NativeStep:
             # The program may overwrite its data.
             self.program.buffer(self._data_name)[...] = data[part]
             self._labels[...] = labels[part]
-            self._hyperparameters[...] = hyperparameters(self.described.optimizer, rate, position, count)
+            optimizer = self.described.optimizer
+            self._hyperparameters[...] = hyperparameters(optimizer, rate, position, count, self._steps)
+            if self._random is not None:
+                self._random[...] = (self._seed, self._steps * count + position)
             self.program.execute()
             loss += float(self.program.output(0).reshape(-1)[0])
+        self._steps += 1
         return loss
 
     def tensors(self) -> dict[str, Array]:

@@ -176,28 +176,28 @@ bool solve_transposed(Problem p, const Geometry& g) {
 }
 
 void forward(const Tensor& x, const Tensor& weight, const Geometry& g, const float* scale, const float* shift,
-             const float* residual, bool relu, const Tensor& out) {
+             const float* residual, Activation activation, const Tensor& out) {
   Problem p{};
-  p.kernel_w = weight.size(3);
+  p.kernel_w = width(weight);
   p.channels = weight.size(1);
-  p.channel_stride = weight.size(2) * p.kernel_w;
+  p.channel_stride = height(weight) * p.kernel_w;
   p.row_stride = p.channels * p.channel_stride;
   p.out_channels_total = out.size(1);
-  p.out_h = out.size(2);
-  p.out_w = out.size(3);
+  p.out_h = height(out);
+  p.out_w = width(out);
   p.rows = out.size(1) / g.groups;
   p.group_stride = p.rows * p.row_stride;
-  p.relu = relu;
+  p.activation = activation;
   Source& source = p.source;
   source.channels_total = x.size(1);
-  source.height = x.size(2);
-  source.width = x.size(3);
+  source.height = height(x);
+  source.width = width(x);
   source.batch = x.size(0);
   source.grid_h = p.out_h;
   source.grid_w = p.out_w;
   source.vertical.step = g.stride_h;
   source.horizontal.step = g.stride_w;
-  for (int64_t h = 0; h < weight.size(2); ++h) source.vertical.add(h * g.dilation_h - g.pad_h, h);
+  for (int64_t h = 0; h < height(weight); ++h) source.vertical.add(h * g.dilation_h - g.pad_h, h);
   for (int64_t w = 0; w < p.kernel_w; ++w) source.horizontal.add(w * g.dilation_w - g.pad_w, w);
   source.in = x.const_data_ptr<float>();
   p.weight = weight.const_data_ptr<float>();
@@ -236,7 +236,7 @@ void copy_residual(const Problem& p) {
 void conv2d(Context& context, Stack stack) {
   const Arguments a(stack);
   if (!supported(context, a.tensor(1))) return;
-  forward(a.tensor(0), a.tensor(1), Geometry(a, 3), nullptr, a.read(2), nullptr, false, a.tensor(7));
+  forward(a.tensor(0), a.tensor(1), Geometry(a, 3), nullptr, a.read(2), nullptr, Activation::none, a.tensor(7));
 }
 
 void conv2d_frozen(Context& context, Stack stack) {
@@ -259,7 +259,8 @@ void conv2d_frozen(Context& context, Stack stack) {
       scale[c] = static_cast<float>(s);
     }
   }
-  forward(a.tensor(0), a.tensor(1), Geometry(a, 10), scale, shift, a.read(8), a.flag(9), a.tensor(14));
+  forward(a.tensor(0), a.tensor(1), Geometry(a, 10), scale, shift, a.read(8), static_cast<Activation>(a.integer(9)),
+          a.tensor(14));
 }
 
 // The transposed convolution, cut into one stride-1 problem per phase (output position modulo the stride), so that no
@@ -270,23 +271,23 @@ void conv2d_input_grad(Context& context, Stack stack) {
   if (!supported(context, weight)) return;
   const Geometry g(a, 3);
   const float* residual = a.read(2);
-  const int64_t kernel_h = weight.size(2), inputs = weight.size(1), outputs = weight.size(0) / g.groups;
+  const int64_t kernel_h = height(weight), inputs = weight.size(1), outputs = weight.size(0) / g.groups;
   Problem p{};
-  p.kernel_w = weight.size(3);
+  p.kernel_w = width(weight);
   p.channels = outputs;
   p.row_stride = kernel_h * p.kernel_w;
   p.channel_stride = inputs * p.row_stride;
   p.group_stride = outputs * p.channel_stride;
   p.out_channels_total = out.size(1);
-  p.out_h = out.size(2);
-  p.out_w = out.size(3);
+  p.out_h = height(out);
+  p.out_w = width(out);
   p.rows = inputs;
   p.step_h = g.stride_h;
   p.step_w = g.stride_w;
   Source& source = p.source;
   source.channels_total = grad.size(1);
-  source.height = grad.size(2);
-  source.width = grad.size(3);
+  source.height = height(grad);
+  source.width = width(grad);
   source.batch = out.size(0);
   source.vertical.step = source.horizontal.step = 1;
   source.in = grad.const_data_ptr<float>();

@@ -125,7 +125,7 @@ void Layout::fill(int64_t first, int64_t count, float* to) const {
 }
 
 bool supported(Context& context, const Tensor& weight) {
-  if (weight.size(2) * weight.size(3) <= kMaxTaps) return true;
+  if (height(weight) * width(weight) <= kMaxTaps) return true;
   context.fail(Error::NotSupported);
   return false;
 }

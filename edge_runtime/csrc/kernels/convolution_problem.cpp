@@ -4,20 +4,18 @@ namespace profl {
 namespace {
 
 PROFL_CLONES void finish_run(const float* sum, int64_t count, float scale, float shift, const float* residual,
-                             bool relu, float* out) {
-  if (residual != nullptr) {
+                             Activation kind, float* out) {
+  with_activation(kind, [&](auto k) __attribute__((always_inline)) {
+    if (residual != nullptr) {
 #pragma GCC ivdep
-    for (int64_t j = 0; j < count; ++j) {
-      const float value = sum[j] * scale + shift + residual[j];
-      out[j] = relu && value < 0.0f ? 0.0f : value;
-    }
-  } else {
+      for (int64_t j = 0; j < count; ++j) {
+        out[j] = activate<decltype(k)::value>(sum[j] * scale + shift + residual[j], 0.0f);
+      }
+    } else {
 #pragma GCC ivdep
-    for (int64_t j = 0; j < count; ++j) {
-      const float value = sum[j] * scale + shift;
-      out[j] = relu && value < 0.0f ? 0.0f : value;
+      for (int64_t j = 0; j < count; ++j) out[j] = activate<decltype(k)::value>(sum[j] * scale + shift, 0.0f);
     }
-  }
+  });
 }
 
 }  // namespace
@@ -37,13 +35,12 @@ void Problem::put(const float* sums, int64_t m, int64_t image, int64_t row, int6
   const int64_t line = (image * out_channels_total + m) * out_h + row * step_h + first_h;
   const int64_t base = line * out_w + column * step_w + first_w;
   if (step_w == 1) {
-    finish_run(sums, count, factor, term, residual == nullptr ? nullptr : residual + base, relu, out + base);
+    finish_run(sums, count, factor, term, residual == nullptr ? nullptr : residual + base, activation, out + base);
     return;
   }
   for (int64_t j = 0; j < count; ++j) {
     const int64_t at = base + j * step_w;
-    const float value = sums[j] * factor + term + (residual == nullptr ? 0.0f : residual[at]);
-    out[at] = relu && value < 0.0f ? 0.0f : value;
+    out[at] = activate(activation, sums[j] * factor + term + (residual == nullptr ? 0.0f : residual[at]));
   }
 }
 

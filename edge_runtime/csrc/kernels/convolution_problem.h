@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/activation.h"
 #include "kernels/convolution_lines.h"
 
 namespace profl {
@@ -18,11 +19,11 @@ struct Problem {
   int64_t out_channels_total, out_h, out_w;
   int64_t rows;
   int64_t step_h = 1, step_w = 1, first_h = 0, first_w = 0;
-  // Epilogue: v * scale[m] + shift[m] (+ residual at the output's place), then ReLU. Null means not there.
+  // Epilogue: v * scale[m] + shift[m] (+ residual at the output's place), then the activation. Null means not there.
   const float* scale = nullptr;
   const float* shift = nullptr;
   const float* residual = nullptr;
-  bool relu = false;
+  Activation activation = Activation::none;
 
   // Makes this the problem of the group behind: its input channels, weights and output channels follow this one's.
   void next_group();

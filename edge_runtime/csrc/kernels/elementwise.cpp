@@ -1,34 +1,15 @@
-// Element by element: ReLU, addition, the optimizer step, filling; and sums over everything but the channel.
+// Element by element: addition, the optimizer step, filling; and sums over everything but the channel.
 #include <algorithm>
 
 #include "kernels/kernels.h"
+#include "kernels/pieces.h"
 #include "kernels/sgd_update.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
 namespace {
 
-constexpr int64_t kPiece = 1 << 15;  // elements of one task
-
 // Outputs may be an input itself, never shifted against it: `ivdep` tells the compiler that vectors are safe.
-
-template <typename Body>
-void pieces(int64_t elements, const Body& body) {
-  parallel_for((elements + kPiece - 1) / kPiece, [&](int64_t task, float*) {
-    const int64_t first = task * kPiece;
-    body(first, std::min(elements, first + kPiece));
-  });
-}
-
-PROFL_CLONES void relu_range(const float* x, float* y, int64_t first, int64_t last) {
-#pragma GCC ivdep
-  for (int64_t i = first; i < last; ++i) y[i] = x[i] < 0.0f ? 0.0f : x[i];
-}
-
-PROFL_CLONES void mask_range(const float* gradient, const float* y, float* out, int64_t first, int64_t last) {
-#pragma GCC ivdep
-  for (int64_t i = first; i < last; ++i) out[i] = y[i] > 0.0f ? gradient[i] : 0.0f;
-}
 
 PROFL_CLONES void add_range(const float* a, const float* b, bool relu, float* out, int64_t first, int64_t last) {
 #pragma GCC ivdep
@@ -38,18 +19,11 @@ PROFL_CLONES void add_range(const float* a, const float* b, bool relu, float* ou
   }
 }
 
+PROFL_CLONES void add_columns(const float* row, int64_t count, double* sums) {
+  for (int64_t i = 0; i < count; ++i) sums[i] += row[i];
+}
+
 }  // namespace
-
-void relu(Context&, Stack stack) {
-  const Arguments a(stack);
-  pieces(a.elements(0), [&](int64_t first, int64_t last) { relu_range(a.read(0), a.write(1), first, last); });
-}
-
-void relu_backward(Context&, Stack stack) {
-  const Arguments a(stack);
-  pieces(a.elements(0),
-         [&](int64_t first, int64_t last) { mask_range(a.read(0), a.read(1), a.write(2), first, last); });
-}
 
 void add(Context&, Stack stack) {
   const Arguments a(stack);
@@ -75,6 +49,17 @@ void channel_sum(Context&, Stack stack) {
   const Channels c(a.tensor(0));
   const float* x = a.read(0);
   float* out = a.write(1);
+  if (c.inner == 1) {
+    // Rows of features: some columns of all rows at a time.
+    constexpr int64_t kColumns = 128;
+    parallel_for((c.channels + kColumns - 1) / kColumns, [&](int64_t task, float*) {
+      const int64_t first = task * kColumns, columns = std::min(kColumns, c.channels - first);
+      double sums[kColumns] = {};
+      for (int64_t n = 0; n < c.batch; ++n) add_columns(x + n * c.channels + first, columns, sums);
+      std::copy_n(sums, columns, out + first);
+    });
+    return;
+  }
   parallel_for(c.channels, [&](int64_t channel, float*) {
     double total = 0;
     for (int64_t n = 0; n < c.batch; ++n) {

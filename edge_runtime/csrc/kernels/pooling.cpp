@@ -1,38 +1,75 @@
-// Max pooling and global average pooling.
+// Max and average pooling over windows, adaptive ones included, and global average pooling.
 #include <algorithm>
 #include <limits>
 
 #include "kernels/kernels.h"
+#include "kernels/pieces.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
 namespace {
 
-struct Window {
-  int64_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-  Window(const Arguments& a, size_t at)
-      : kernel_h(a.pair(at, 0)),
-        kernel_w(a.pair(at, 1)),
-        stride_h(a.pair(at + 1, 0)),
-        stride_w(a.pair(at + 1, 1)),
-        pad_h(a.pair(at + 2, 0)),
-        pad_w(a.pair(at + 2, 1)),
-        dilation_h(a.pair(at + 3, 0)),
-        dilation_w(a.pair(at + 3, 1)) {}
+// The windows of one direction. `kernel` 0 is adaptive pooling: window i of n covers [i * size / n, (i + 1) * size /
+// n), rounded outwards.
+struct Direction {
+  int64_t size, outputs, kernel, stride, pad, dilation;
 
-  // Index of the first maximum of the window at output (i, j), as PyTorch picks it; a NaN wins.
-  int64_t first_maximum(const float* plane, int64_t height, int64_t width, int64_t i, int64_t j) const {
+  struct Range {
+    int64_t first, last;  // inside of the input, in steps of the dilation
+    int64_t padded;       // extent with the padding, as average pooling may count it
+  };
+
+  Range range(int64_t i) const {
+    if (kernel == 0) {
+      const int64_t first = i * size / outputs, last = ((i + 1) * size + outputs - 1) / outputs;
+      return {first, last, last - first};
+    }
+    int64_t first = i * stride - pad;
+    const int64_t end = std::min(first + (kernel - 1) * dilation + 1, size + pad);
+    const int64_t padded = end - first;
+    if (first < 0) first += (-first + dilation - 1) / dilation * dilation;
+    return {first, std::min(end, size), padded};
+  }
+};
+
+// A sequence [N, C, L] is an image of height 1.
+struct Planes {
+  int64_t count, in_floats, out_floats;
+  Direction vertical, horizontal;
+
+  // Kernel, stride and padding stand in the stack from `at` on, and the dilation behind them where there is one.
+  Planes(const Arguments& a, const Tensor& in, const Tensor& out, size_t at, bool dilated)
+      : count(in.size(0) * in.size(1)),
+        vertical{height(in), height(out), a.pair(at, 0), a.pair(at + 1, 0), a.pair(at + 2, 0), 1},
+        horizontal{width(in), width(out), a.pair(at, 1), a.pair(at + 1, 1), a.pair(at + 2, 1), 1} {
+    if (dilated) {
+      vertical.dilation = a.pair(at + 3, 0);
+      horizontal.dilation = a.pair(at + 3, 1);
+    }
+    in_floats = vertical.size * horizontal.size;
+    out_floats = vertical.outputs * horizontal.outputs;
+  }
+
+  // body(plane, output's index in the plane, rows, columns of its window)
+  template <typename Body>
+  void windows(const Body& body) const {
+    for (int64_t i = 0; i < vertical.outputs; ++i) {
+      const Direction::Range rows = vertical.range(i);
+      for (int64_t j = 0; j < horizontal.outputs; ++j) {
+        body(i * horizontal.outputs + j, rows, horizontal.range(j));
+      }
+    }
+  }
+
+  // Index of the first maximum of a window, as PyTorch picks it; a NaN wins; -1 for a window without pixels.
+  int64_t first_maximum(const float* plane, const Direction::Range& rows, const Direction::Range& columns) const {
     int64_t best = -1;
     float largest = -std::numeric_limits<float>::infinity();
-    for (int64_t kh = 0; kh < kernel_h; ++kh) {
-      const int64_t h = i * stride_h - pad_h + kh * dilation_h;
-      if (h < 0 || h >= height) continue;
-      for (int64_t kw = 0; kw < kernel_w; ++kw) {
-        const int64_t w = j * stride_w - pad_w + kw * dilation_w;
-        if (w < 0 || w >= width) continue;
-        const float value = plane[h * width + w];
+    for (int64_t h = rows.first; h < rows.last; h += vertical.dilation) {
+      for (int64_t w = columns.first; w < columns.last; w += horizontal.dilation) {
+        const float value = plane[h * horizontal.size + w];
         if (best < 0 || value > largest || value != value) {
-          best = h * width + w;
+          best = h * horizontal.size + w;
           largest = value;
         }
       }
@@ -41,39 +78,81 @@ struct Window {
   }
 };
 
+// What the sum of a window is divided by.
+struct Divisor {
+  bool count_padding;
+  int64_t fixed;  // 0: the number of pixels
+  float of(const Direction::Range& rows, const Direction::Range& columns) const {
+    if (fixed != 0) return static_cast<float>(fixed);
+    const int64_t inside = (rows.last - rows.first) * (columns.last - columns.first);
+    return static_cast<float>(count_padding ? rows.padded * columns.padded : inside);
+  }
+};
+
 }  // namespace
 
 void max_pool2d(Context&, Stack stack) {
   const Arguments a(stack);
-  const Window window(a, 1);
-  const int64_t height = a.size(0, 2), width = a.size(0, 3), rows = a.size(6, 2), columns = a.size(6, 3);
-  parallel_for(a.size(0, 0) * a.size(0, 1), [&](int64_t task, float*) {
-    const float* plane = a.read(0) + task * height * width;
-    float* out = a.write(6) + task * rows * columns;
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t j = 0; j < columns; ++j) {
-        const int64_t at = window.first_maximum(plane, height, width, i, j);
-        out[i * columns + j] = at < 0 ? -std::numeric_limits<float>::infinity() : plane[at];
-      }
-    }
+  const Planes planes(a, a.tensor(0), a.tensor(6), 1, true);
+  parallel_for(planes.count, [&](int64_t task, float*) {
+    const float* plane = a.read(0) + task * planes.in_floats;
+    float* out = a.write(6) + task * planes.out_floats;
+    planes.windows([&](int64_t index, const Direction::Range& rows, const Direction::Range& columns) {
+      const int64_t at = planes.first_maximum(plane, rows, columns);
+      out[index] = at < 0 ? -std::numeric_limits<float>::infinity() : plane[at];
+    });
   });
 }
 
 void max_pool2d_backward(Context&, Stack stack) {
   const Arguments a(stack);
-  const Window window(a, 2);
-  const int64_t height = a.size(1, 2), width = a.size(1, 3), rows = a.size(0, 2), columns = a.size(0, 3);
-  parallel_for(a.size(1, 0) * a.size(1, 1), [&](int64_t task, float*) {
-    const float* gradient = a.read(0) + task * rows * columns;
-    const float* plane = a.read(1) + task * height * width;
-    float* out = a.write(7) + task * height * width;
-    std::fill_n(out, height * width, 0.0f);
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t j = 0; j < columns; ++j) {
-        const int64_t at = window.first_maximum(plane, height, width, i, j);
-        if (at >= 0) out[at] += gradient[i * columns + j];
+  const Planes planes(a, a.tensor(1), a.tensor(0), 2, true);
+  parallel_for(planes.count, [&](int64_t task, float*) {
+    const float* gradient = a.read(0) + task * planes.out_floats;
+    const float* plane = a.read(1) + task * planes.in_floats;
+    float* out = a.write(7) + task * planes.in_floats;
+    std::fill_n(out, planes.in_floats, 0.0f);
+    planes.windows([&](int64_t index, const Direction::Range& rows, const Direction::Range& columns) {
+      const int64_t at = planes.first_maximum(plane, rows, columns);
+      if (at >= 0) out[at] += gradient[index];
+    });
+  });
+}
+
+void average_pool2d(Context&, Stack stack) {
+  const Arguments a(stack);
+  const Planes planes(a, a.tensor(0), a.tensor(6), 1, false);
+  const Divisor divisor{a.flag(4), a.integer(5)};
+  parallel_for(planes.count, [&](int64_t task, float*) {
+    const float* plane = a.read(0) + task * planes.in_floats;
+    float* out = a.write(6) + task * planes.out_floats;
+    planes.windows([&](int64_t index, const Direction::Range& rows, const Direction::Range& columns) {
+      double total = 0;
+      for (int64_t h = rows.first; h < rows.last; ++h) {
+        const float* line = plane + h * planes.horizontal.size;
+        for (int64_t w = columns.first; w < columns.last; ++w) total += line[w];
       }
-    }
+      out[index] = static_cast<float>(total) / divisor.of(rows, columns);
+    });
+  });
+}
+
+// Reads no input: its shape is the output's.
+void average_pool2d_backward(Context&, Stack stack) {
+  const Arguments a(stack);
+  const Planes planes(a, a.tensor(6), a.tensor(0), 1, false);
+  const Divisor divisor{a.flag(4), a.integer(5)};
+  parallel_for(planes.count, [&](int64_t task, float*) {
+    const float* gradient = a.read(0) + task * planes.out_floats;
+    float* out = a.write(6) + task * planes.in_floats;
+    std::fill_n(out, planes.in_floats, 0.0f);
+    planes.windows([&](int64_t index, const Direction::Range& rows, const Direction::Range& columns) {
+      const float share = gradient[index] / divisor.of(rows, columns);
+      for (int64_t h = rows.first; h < rows.last; ++h) {
+        float* line = out + h * planes.horizontal.size;
+        for (int64_t w = columns.first; w < columns.last; ++w) line[w] += share;
+      }
+    });
   });
 }
 
@@ -82,11 +161,13 @@ void global_average_pool(Context&, Stack stack) {
   const Channels c(a.tensor(0));
   const float* x = a.read(0);
   float* out = a.write(1);
-  for (int64_t plane = 0; plane < c.batch * c.channels; ++plane) {
-    double total = 0;
-    for (int64_t i = 0; i < c.inner; ++i) total += x[plane * c.inner + i];
-    out[plane] = static_cast<float>(total / static_cast<double>(c.inner));
-  }
+  row_pieces(c.batch * c.channels, c.inner, [&](int64_t first, int64_t last) {
+    for (int64_t plane = first; plane < last; ++plane) {
+      double total = 0;
+      for (int64_t i = 0; i < c.inner; ++i) total += x[plane * c.inner + i];
+      out[plane] = static_cast<float>(total / static_cast<double>(c.inner));
+    }
+  });
 }
 
 void global_average_pool_backward(Context&, Stack stack) {
@@ -94,9 +175,11 @@ void global_average_pool_backward(Context&, Stack stack) {
   const Channels c(a.tensor(1));
   const float* gradient = a.read(0);
   float* out = a.write(1);
-  for (int64_t plane = 0; plane < c.batch * c.channels; ++plane) {
-    std::fill_n(out + plane * c.inner, c.inner, gradient[plane] / static_cast<float>(c.inner));
-  }
+  row_pieces(c.batch * c.channels, c.inner, [&](int64_t first, int64_t last) {
+    for (int64_t plane = first; plane < last; ++plane) {
+      std::fill_n(out + plane * c.inner, c.inner, gradient[plane] / static_cast<float>(c.inner));
+    }
+  });
 }
 
 }  // namespace profl

@@ -31,6 +31,16 @@ inline __attribute__((always_inline)) void with_buffer(const float* gradient, co
   auto* new_buffer = reinterpret_cast<Element*>(t.new_buffer);
   const float *parameter = t.parameter, rate = u.rate, momentum = u.momentum, decay = u.weight_decay;
   float* new_parameter = t.new_parameter;
+  if (u.nesterov) {
+    // The parameter takes the step that the buffer would make next.
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) {
+      const float decayed = gradient[i] + decay * parameter[i], velocity = momentum * load(buffer[i]) + decayed;
+      new_parameter[i] = parameter[i] - rate * (decayed + momentum * velocity);
+      store(velocity, new_buffer + i);
+    }
+    return;
+  }
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
     const float velocity = momentum * load(buffer[i]) + (gradient[i] + decay * parameter[i]);

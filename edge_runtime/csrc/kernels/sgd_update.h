@@ -9,11 +9,15 @@ namespace profl {
 
 struct SgdUpdate {
   float rate = 0, momentum = 0, weight_decay = 0;
+  bool nesterov = false;
 
   SgdUpdate() = default;
-  // [learning rate, momentum, weight decay]
+  // [learning rate, momentum, weight decay, 1 for Nesterov's momentum]
   explicit SgdUpdate(const float* hyperparameters)
-      : rate(hyperparameters[0]), momentum(hyperparameters[1]), weight_decay(hyperparameters[2]) {}
+      : rate(hyperparameters[0]),
+        momentum(hyperparameters[1]),
+        weight_decay(hyperparameters[2]),
+        nesterov(hyperparameters[3] != 0.0f) {}
 
   // Where one tensor's update reads and writes; the new values may be the old ones' places. Without momentum both
   // buffers are null. A buffer holds float, or the upper halves of floats (bfloat16) where `half` says so.

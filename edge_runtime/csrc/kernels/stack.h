@@ -32,6 +32,7 @@ class Arguments {
   float* write(size_t i) const { return absent(i) ? nullptr : tensor(i).mutable_data_ptr<float>(); }
   int64_t size(size_t i, ssize_t dim) const { return tensor(i).size(dim); }
   int64_t elements(size_t i) const { return tensor(i).numel(); }
+  double exact_number(size_t i) const { return stack_[i]->toDouble(); }
   float number(size_t i) const { return static_cast<float>(stack_[i]->toDouble()); }
   bool flag(size_t i) const { return stack_[i]->toBool(); }
   int64_t integer(size_t i) const { return stack_[i]->toInt(); }
@@ -40,6 +41,10 @@ class Arguments {
  private:
   Stack stack_;
 };
+
+// A sequence [N, C, L] is an image of height 1.
+inline int64_t height(const Tensor& t) { return t.dim() > 3 ? t.size(2) : 1; }
+inline int64_t width(const Tensor& t) { return t.size(t.dim() - 1); }
 
 // [N, C, rest...] of a tensor.
 struct Channels {

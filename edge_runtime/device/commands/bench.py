@@ -25,7 +25,7 @@ def bench(
     """Time and memory of training steps of one block, on synthetic data."""
     from edge_runtime.device import launch
     from edge_runtime.device.bundle import open_bundle
-    from edge_runtime.device.job import new_job, program_job, step_hyperparameters
+    from edge_runtime.device.job import new_job, program_job, set_optimizer
 
     opened = open_bundle(bundle)
     count = thread_count(threads)
@@ -33,5 +33,6 @@ def bench(
     job = new_job("bench", program_job(opened, program, threads=count), threads=count, json=as_json)
     job["classes"] = opened.manifest.model.classes
     job["steps"], job["warmup_steps"] = steps, warmup_steps
-    job["hyperparameters"] = step_hyperparameters(program, _LEARNING_RATE)
+    job["vocabulary"] = opened.manifest.model.vocabulary
+    set_optimizer(job, program, _LEARNING_RATE)
     launch.become(job)

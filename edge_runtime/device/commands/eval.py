@@ -38,15 +38,14 @@ def eval_command(
     one_blas_thread()
     from edge_runtime.device import launch
     from edge_runtime.device.bundle import open_bundle
-    from edge_runtime.device.data import open_data
     from edge_runtime.device.job import new_job, program_job
-    from edge_runtime.device.train import check_labels, data_job
+    from edge_runtime.device.train import check_examples, data_job, open_examples
 
     opened = open_bundle(bundle)
     manifest = opened.manifest
     program = opened.program_for("eval", block if block is not None else len(manifest.partition.blocks))
-    source = open_data(data, split="test", input_shape=manifest.model.input_shape)
-    check_labels(source, manifest.model.classes)
+    source = open_examples(data, "test", manifest.model, program)
+    check_examples(source, manifest.model)
     count = thread_count(threads)
     described = program_job(opened, program, threads=count, weights=weights)
     job = new_job("eval", described, threads=count, json=as_json)

@@ -2,13 +2,15 @@
 
 `DATA` is `fashion-mnist[:DIR]`, `mnist-5k`, `digits`, `idx:DIR`, `npz:FILE`, `images:DIR` or `cifar10:DIR`. Images
 become float32: the pixel / 255, then (x - 0.5) / 0.5. A smaller image is enlarged by the largest whole factor that
-fits and centred on black; a grey one is repeated to the model's channels.
+fits and centred on black; a grey one is repeated to the model's channels. `npz:FILE` may hold float32 inputs of the
+model's own shape instead, which are taken as they are.
 """
 
 from __future__ import annotations
 
+from edge_runtime.device.data.arrays import write_arrays
 from edge_runtime.device.data.npz import write_npz
 from edge_runtime.device.data.open import open_data
-from edge_runtime.device.data.source import PixelSource, Split
+from edge_runtime.device.data.source import DataSource, PixelSource, Split
 
-__all__ = ["PixelSource", "Split", "open_data", "write_npz"]
+__all__ = ["DataSource", "PixelSource", "Split", "open_data", "write_arrays", "write_npz"]

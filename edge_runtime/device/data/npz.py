@@ -16,7 +16,7 @@ import zlib
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from device_profiles.errors import DataError
 from device_profiles.files import atomic_file
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 _NPY_MAGIC = b"\x93NUMPY"
 _INTEGERS = {"i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q"}
-_UNREADABLE = (
+_FLOATS = {"f4": "f", "f8": "d"}
+UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError),
     *(ValueError, SyntaxError, TypeError, KeyError),  # a header that is not numpy's
 )
@@ -55,18 +56,9 @@ def open_npz(path: Path, split: Split) -> RecordFile:
         with zipfile.ZipFile(source) as archive:
             names = set(archive.namelist())
             prefix = "test_" if split == "test" and "test_images.npy" in names else ""
-            images, start, shape = _locate(archive, source, f"{prefix}images", path)
-            labels = _read_labels(archive, f"{prefix}labels", path)
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        SyntaxError,
-        TypeError,
-        KeyError,
-        EOFError,
-        zlib.error,
-        NotImplementedError,
-    ) as error:
+            images, start, shape = _locate_images(archive, source, f"{prefix}images", path)
+            labels = read_labels(archive, f"{prefix}labels", path)
+    except UNREADABLE as error:
         raise DataError(f"{path}: not a readable npz file: {error}") from None
     if len(labels) != shape[0]:
         raise DataError(f"{path}: {len(labels)} labels for {shape[0]} images")
@@ -82,30 +74,40 @@ def open_npz(path: Path, split: Split) -> RecordFile:
     )
 
 
-def _locate(
+def _locate_images(
     archive: zipfile.ZipFile, source: IO[bytes], name: str, path: Path
 ) -> tuple[IO[bytes], int, tuple[int, ...]]:
-    """The file that holds the array's bytes, where they start, and the array's shape."""
-    info = _member(archive, name, path)
+    file, start, shape, dtype = locate(archive, source, name, path)
+    if dtype[1:] != "u1" or len(shape) not in (3, 4) or 0 in shape[1:]:
+        raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected uint8 [n, H, W] or [n, C, H, W], C order")
+    return file, start, shape
+
+
+def locate(
+    archive: zipfile.ZipFile, source: IO[bytes], name: str, path: Path
+) -> tuple[IO[bytes], int, tuple[int, ...], str]:
+    """The file that holds an array's bytes, where they start, and the array's shape and type (`|u1`).
+
+    A compressed array is spooled to a temporary file.
+    """
+    info = member_of(archive, name, path)
     with archive.open(info) as member:
         shape, fortran, dtype = _read_npy_header(member)
         header_bytes = member.tell()
-        if dtype[1:] != "u1" or len(shape) not in (3, 4) or fortran or 0 in shape[1:]:
-            raise DataError(
-                f"{path}: {name} is {dtype} {list(shape)}; expected uint8 [n, H, W] or [n, C, H, W], C order"
-            )
-        expected = header_bytes + math.prod(shape)
+        if fortran or dtype[1:2] not in ("i", "u", "f"):
+            raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected numbers in C order")
+        expected = header_bytes + math.prod(shape) * int(dtype[2:])
         if info.file_size != expected:
             raise DataError(f"{path}: {name} holds {info.file_size} bytes, its header describes {expected}")
         if info.compress_type != zipfile.ZIP_STORED:
-            return unpacked(_pieces(member)), 0, shape
+            return unpacked(_pieces(member)), 0, shape, dtype
     # The sizes of the name and extra fields in the local header may differ from those in the directory.
     local = os.pread(source.fileno(), _LOCAL_HEADER_BYTES, info.header_offset)
     name_bytes, extra_bytes = struct.unpack("<HH", local[26:30])
     start = info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes + header_bytes
     if os.fstat(source.fileno()).st_size < start + expected - header_bytes:
         raise DataError(f"{path}: ends inside {name}")
-    return source, start, shape
+    return source, start, shape, dtype
 
 
 def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, str]:
@@ -116,29 +118,41 @@ def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, str]:
     length = member.read(2 if start[-2] == 1 else 4)
     header = ast.literal_eval(member.read(int.from_bytes(length, "little")).decode("latin-1").strip())
     shape, fortran, dtype = (header[field] for field in ("shape", "fortran_order", "descr"))
-    if not isinstance(dtype, str) or not all(isinstance(extent, int) and extent >= 0 for extent in shape):
+    if (
+        not isinstance(dtype, str)
+        or "O" in dtype
+        or not all(isinstance(extent, int) and extent >= 0 for extent in shape)
+    ):
         raise ValueError("its type is not one of plain numbers")
     return tuple(shape), bool(fortran), dtype
 
 
-def _read_labels(archive: zipfile.ZipFile, name: str, path: Path) -> Labels:
-    with archive.open(_member(archive, name, path)) as member:
-        shape, _, dtype = _read_npy_header(member)
-        raw = member.read()
-    code = _INTEGERS.get(dtype[1:])
-    if "O" in dtype:
-        raise ValueError("objects are not read")
-    if code is None or len(shape) != 1:
+def read_labels(archive: zipfile.ZipFile, name: str, path: Path) -> Labels:
+    """Whole numbers [n]; raises DataError where the array is missing or something else."""
+    shape, dtype, values = read_numbers(archive, name, path)
+    if dtype[1:] not in _INTEGERS or len(shape) != 1:
         raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected whole numbers [n]")
-    values = array(code, raw)
-    if len(values) != shape[0]:
-        raise DataError(f"{path}: {name} holds {len(values)} numbers, its header describes {shape[0]}")
-    if dtype[0] == (">" if sys.byteorder == "little" else "<"):
-        values.byteswap()
     return array("q", values)
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:
+def read_numbers(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], str, array[Any]]:
+    """Shape, numpy's type and the numbers themselves, in C order, of a small array; raises DataError or ValueError."""
+    with archive.open(member_of(archive, name, path)) as member:
+        shape, fortran, dtype = _read_npy_header(member)
+        raw = member.read()
+    code = (_INTEGERS | _FLOATS).get(dtype[1:])
+    if code is None or (fortran and len(shape) > 1):
+        raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected numbers in C order")
+    values = array(code, raw)
+    if len(values) != math.prod(shape):
+        raise DataError(f"{path}: {name} holds {len(values)} numbers, its header describes {math.prod(shape)}")
+    if dtype[0] == (">" if sys.byteorder == "little" else "<"):
+        values.byteswap()
+    return shape, dtype, values
+
+
+def member_of(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:
+    """The entry of array `name`; raises DataError where it is missing."""
     try:
         return archive.getinfo(f"{name}.npy")
     except KeyError:

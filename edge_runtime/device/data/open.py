@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from device_profiles.contract import DType
 from device_profiles.errors import UsageError
-from edge_runtime.device.data.source import Pixels, PixelSource, Shape, Split, check_fits
+from edge_runtime.device.data.source import DataSource, Pixels, PixelSource, Shape, Split, check_fits
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _KNOWN = "fashion-mnist, mnist-5k, digits, idx:DIR, npz:FILE, images:DIR, cifar10:DIR"
 
 
-def open_data(spec: str, *, split: Split, input_shape: Shape) -> PixelSource:
-    """Open `spec` for a model that takes `input_shape` ([channels, height, width]).
+def open_data(
+    spec: str, *, split: Split, input_shape: Shape, input_dtype: DType = "float32", targets: int | None = None
+) -> DataSource:
+    """Open `spec` for a model that takes `input_shape`: pixels scaled to it, or a file's inputs as they are.
+
+    `targets` is how many numbers each example's output is compared with; None for a label of whole numbers.
 
     Raises UsageError where `spec` is none of the known forms, DataError where files are missing, damaged or do not
     fit the shape.
     """
+    kind, _, location = spec.partition(":")
+    if kind == "npz" and location:
+        from edge_runtime.device.data.arrays import open_arrays
+
+        arrays = open_arrays(Path(location), split, input_shape, input_dtype, targets)
+        if arrays is not None:
+            return arrays
+    if input_dtype != "float32" or targets is not None:
+        raise UsageError(f"--data {spec}: gives images and labels; this model needs npz:FILE with `inputs` of its own")
     pixels = open_pixels(spec, split=split)
     check_fits(pixels, input_shape, spec)
     return PixelSource(pixels, input_shape)

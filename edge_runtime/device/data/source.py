@@ -5,6 +5,7 @@ Nothing here imports numpy: it would more than double what a command needs befor
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from array import array
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
+from device_profiles.contract import DType
 from device_profiles.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,6 +31,37 @@ Part = tuple[int, int, int, int] | tuple[int, bytes]
 of all as int64 of this machine."""
 HELD_OUT_EVERY = 5
 """Where a data set has no test part of its own, example i is held out when i % 5 == 4."""
+
+
+class DataSource(Protocol):
+    """Examples of a data set, as a model takes them.
+
+    `image_shape` is that of the raw images, None where a file holds the inputs themselves; either way an example takes
+    `record_bytes` in it. `origin` and `labels_origin` name the files. `labels` are whole numbers, one for each example, or
+    `targets` float32 numbers for each (0 with labels).
+    """
+
+    labels: array[Any]
+    targets: int
+    labels_origin: str
+    origin: str
+    classes: int
+    input_shape: Shape
+    input_dtype: DType
+    record_bytes: int
+    parts: list[Part]
+
+    @property
+    def image_shape(self) -> Shape | None:
+        """Channels, height and width in the file, or None."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[Any]) -> None:
+        """Fill `out_images` [n, ...] with the inputs of `indices` (n of them)."""
+
+    def check_tokens(self, vocabulary: int) -> None:
+        """Raise DataError, with the file, for a token outside 0..vocabulary-1."""
 
 
 class Pixels(Protocol):
@@ -85,13 +118,17 @@ class RecordFile:
 class PixelSource:
     """Pixels fitted to a model's input: enlarged, centred, repeated to its channels, scaled to [-1, 1]."""
 
+    input_dtype: DType = "float32"
+    targets = 0
+
     def __init__(self, pixels: Pixels, input_shape: Shape) -> None:
         self._pixels = pixels  # its files must stay open
-        self.labels = pixels.labels
+        self.labels: array[Any] = pixels.labels
         self.labels_origin = pixels.labels_origin
         self.classes = pixels.classes
         self.origin = pixels.origin
         self.image_shape = pixels.shape
+        self.record_bytes = math.prod(pixels.shape)
         self.input_shape = input_shape
         self.parts = pixels.parts()
         self._images: Any = None
@@ -111,6 +148,9 @@ class PixelSource:
         if failed >= 0:
             raise DataError(f"{self.origin}: ends inside image {failed}")
 
+    def check_tokens(self, vocabulary: int) -> None:
+        """Pixels are no tokens."""
+
 
 def extents(shape: Shape) -> tuple[int, int, int]:
     """Channels, height and width."""
@@ -123,7 +163,7 @@ def check_fits(pixels: Pixels, input_shape: Shape, spec: str) -> None:
     channels, height, width = pixels.shape
     found = f"--data {spec}: images are {channels}x{height}x{width}, the model takes {'x'.join(map(str, input_shape))}"
     if len(input_shape) != 3:
-        raise DataError(f"{found}; only image models are known here")
+        raise DataError(f"{found}; inputs that are no images need npz:FILE with float32 `inputs`")
     if channels not in (1, input_shape[0]):
         raise DataError(f"{found}; export the model with --input {channels}x{height}x{width}")
     if height > input_shape[1] or width > input_shape[2]:

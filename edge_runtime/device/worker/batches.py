@@ -6,9 +6,13 @@ from device_profiles.errors import DataError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from edge_runtime.device.job import DataJob
+
+    Reader = Callable[[list[int], memoryview[Any]], int]
+    """Fills a batch; returns the first example that its file does not hold whole, or -1."""
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -56,40 +60,71 @@ class Batches:
 
 
 class Examples:
-    """The examples of a data set: images on disk, labels in memory."""
+    """The examples of a data set: inputs on disk, labels in memory."""
 
     def __init__(self, native: Any, data: DataJob) -> None:
         self._origin = data["origin"]
         label_format: Any = data["label_format"]
         self._labels: memoryview[Any] = memoryview(data["labels"]).cast(label_format)
-        channels, height, width = data["input_shape"]
-        self._image_bytes = 4 * channels * height * width
-        self._images = native.Images(data["image_shape"], data["input_shape"])
-        for part in data["parts"]:
-            if len(part) == 2:
-                self._images.add_at(*part)
-            else:
-                self._images.add(*part)
+        values = 1
+        for extent in data["input_shape"]:
+            values *= extent
+        words = values * (2 if data["input_dtype"] == "int64" else 1)
+        self._example_bytes = 4 * words
+        self._targets = data["targets"]
+        self._kind = "example" if data["image_shape"] is None else "image"
+        self._read = _array_reader(native, data, words) if data["image_shape"] is None else _image_reader(native, data)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._labels) // max(self._targets, 1)
 
     def rehearse(self) -> None:
-        """Read one image and its label beside the batch."""
-        self.fetch([0], memoryview(bytearray(self._image_bytes)).cast("f"))
-        self.label(0)
+        """Read one example and its label beside the batch."""
+        self.fetch([0], memoryview(bytearray(self._example_bytes)).cast("f"))
+        self._labels[0]
 
     def fetch(self, indices: list[int], batch: memoryview[Any]) -> None:
-        """Fill the first rows of `batch` with scaled images. Raises DataError where the file ends early."""
-        failed = self._images.fetch(indices, batch)
+        """Fill the first rows of `batch` with inputs. Raises DataError where the file ends early."""
+        failed = self._read(indices, batch)
         if failed >= 0:
-            raise DataError(f"{self._origin}: ends inside image {failed}")
+            raise DataError(f"{self._origin}: ends inside {self._kind} {failed}")
 
     def label(self, index: int) -> int:
         """Label of an example."""
         return int(self._labels[index])
 
+    def target(self, index: int) -> list[float]:
+        """What an example's output is compared with."""
+        first = index * self._targets
+        return [float(number) for number in self._labels[first : first + self._targets]]
+
     def fetch_labels(self, indices: list[int], labels: memoryview[Any]) -> None:
-        """Fill the first of `labels`."""
+        """Fill the first of `labels`, or rows of targets."""
+        if self._targets:
+            rows = labels.cast("B").cast("f")
+            for position, index in enumerate(indices):
+                first = position * self._targets
+                from_first = index * self._targets
+                rows[first : first + self._targets] = self._labels[from_first : from_first + self._targets]
+            return
         for position, index in enumerate(indices):
             labels[position] = self._labels[index]
+
+
+def _image_reader(native: Any, data: DataJob) -> Reader:
+    images = native.Images(data["image_shape"], data["input_shape"])
+    for part in data["parts"]:
+        if len(part) == 2:
+            images.add_at(*part)
+        else:
+            images.add(*part)
+    reader: Reader = images.fetch
+    return reader
+
+
+def _array_reader(native: Any, data: DataJob, words: int) -> Reader:
+    # Rows are copied byte by byte, as words of four: a token is two of them.
+    rows = native.FeatureRows("float32", 1, words)
+    (part,) = data["parts"]
+    file, first = part[:2]
+    return lambda indices, batch: int(rows.read(file, first, indices, batch.cast("B").cast("f")))

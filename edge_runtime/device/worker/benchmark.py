@@ -31,14 +31,16 @@ def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
     times = StepTimes()
     engine.promise(times.rehearse)
     engine.load_tensors()
-    for position in range(len(engine.labels)):
-        engine.labels[position] = position % job["classes"]
+    label_format: Any = engine.labels.format
+    labels = engine.labels.cast("B").cast(label_format)
+    for position in range(len(labels)):
+        labels[position] = position % job["classes"]
     losses: list[float] = []
     line = ProgressLine(job["steps"])
     for step in range(-job["warmup_steps"], job["steps"]):
         loss = total = prefix = 0.0
         for hyperparameters in job["hyperparameters"]:
-            native.fill_evenly(engine.data)
+            _fill(native, engine.data, job["vocabulary"])
             engine.set_hyperparameters(hyperparameters)
             seconds = engine.execute()
             loss += engine.output()[()]
@@ -66,3 +68,13 @@ def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
         f"measured peak  {megabytes(native.peak_resident_bytes())}",
     ]
     return report, "\n".join(table), 0
+
+
+def _fill(native: Any, data: memoryview[Any], vocabulary: int | None) -> None:
+    """Even values in [-1, 1), or all tokens in turn."""
+    if data.format != "q" or vocabulary is None:
+        native.fill_evenly(data)
+        return
+    tokens = data.cast("B").cast("q")
+    for position in range(len(tokens)):
+        tokens[position] = position % vocabulary

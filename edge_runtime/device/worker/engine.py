@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge_runtime.device.job import ProgramJob, Source
 
 _FORMATS: dict[str, tuple[Any, int]] = {"float32": ("f", 4), "int64": ("q", 8), "bfloat16": ("H", 2)}
+_SIGN = 1 << 63
 _OUT_OF_MEMORY = ("no memory", "allocate memory", "out of memory", "memoryallocationfailed")
 
 
@@ -23,9 +24,9 @@ class Engine:
     """A program of a bundle. Call `promise`, then `load_tensors`, before the first `execute`.
 
     Attributes:
-        data: the examples of one execution, float32 in the arena; fill it before every `execute`, which may
+        data: the examples of one execution, float32 or int64 in the arena; fill it before every `execute`, which may
             overwrite it.
-        labels: int64, one for each of these examples; None where the program takes no labels.
+        labels: one int64, or a row of float32 targets, for each of these examples; None where the program takes none.
         executions: how many make up one step.
         base_bytes: resident memory when everything is ready and nothing of the arena, the weights, the tile buffers
             and the batch was touched; from `promise`.
@@ -45,6 +46,7 @@ class Engine:
         self.labels: memoryview[Any] | None = None
         self.executions = program["batch"] // program["micro_batch"]
         self._hyperparameters: memoryview[Any] | None = None
+        self._random: memoryview[Any] | None = None
         self._files: dict[str, tuple[int, mmap.mmap | None]] = {}
         try:
             self._native = native.Program(program["path"], threads, program["prefix_instructions"])
@@ -93,6 +95,12 @@ class Engine:
             for position, value in enumerate(values):
                 self._hyperparameters[position] = value
 
+    def set_random(self, seed: int, execution: int) -> None:
+        """What dropout drops in the following execution follows from these two."""
+        if self._random is not None:
+            self._random[0] = (seed + _SIGN) % (2 * _SIGN) - _SIGN
+            self._random[1] = execution
+
     def execute(self) -> tuple[float, float]:
         """Run the program once; returns seconds of all of it and of the frozen prefix. Raises ExecutionError."""
         try:
@@ -139,6 +147,8 @@ class Engine:
                 self.labels = view
             elif role == "hyperparameter":
                 self._hyperparameters = view
+            elif role == "random":
+                self._random = view
             else:
                 raise FormatError(f"{path}: input '{name}' is not known to this release")
             self._native.set_input(index, view)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
-    """Evaluate on the first `examples` of the data; the loss is the mean cross-entropy in nats."""
+    """Evaluate on the first `examples` of the data.
+
+    The loss is the mean cross-entropy in nats, or against targets the mean squared error, which has no accuracy.
+    """
     program = job["program"]
     assert job["data"] is not None  # the command asks for it
     source = Examples(native, job["data"])
@@ -33,7 +36,7 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
 
     engine.promise(rehearse)
     engine.load_tensors()
-    examples = job["examples"]
+    examples, targets = job["examples"], job["data"]["targets"]
     right, loss = 0, 0.0
     line = ProgressLine(examples)
     for start in range(0, examples, program["batch"]):
@@ -45,15 +48,19 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
         classes = job["classes"]
         flat = logits.cast("B").cast("f")
         for row, index in enumerate(indices):
-            hit, row_loss = score(flat[row * classes : (row + 1) * classes].tolist(), source.label(index))
-            right, loss = right + hit, loss + row_loss
+            outputs = flat[row * classes : (row + 1) * classes].tolist()
+            if targets:
+                loss += squared_error(outputs, source.target(index))
+            else:
+                hit, row_loss = score(outputs, source.label(index))
+                right, loss = right + hit, loss + row_loss
         done = start + len(indices)
-        line.update(done, f"accuracy {right / done:.4f}")
+        line.update(done, f"loss {loss / done:.4f}" if targets else f"accuracy {right / done:.4f}")
     line.close()
     report: dict[str, Any] = {
         "block": program["block"],
         "program": program["name"],
-        "accuracy": right / examples,
+        "accuracy": None if targets else right / examples,
         "loss": loss / examples if loss - loss == 0 else None,
         "examples": examples,
         "predicted_peak_bytes": engine.predicted_bytes,
@@ -64,11 +71,16 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
     }
     table = [
         f"block {report['block']} ({report['program']}), {examples} examples",
-        f"accuracy       {report['accuracy']:.4f}",
+        *([] if targets else [f"accuracy       {report['accuracy']:.4f}"]),
         f"loss           {loss / examples:.4f}",
         f"measured peak  {megabytes(report['measured_peak_bytes'])}",
     ]
     return report, "\n".join(table), 0
+
+
+def squared_error(outputs: Sequence[float], targets: Sequence[float]) -> float:
+    """The mean squared error of one example."""
+    return math.fsum((y - t) ** 2 for y, t in zip(outputs, targets, strict=True)) / len(targets)
 
 
 def score(logits: Sequence[float], label: int) -> tuple[bool, float]:

@@ -7,6 +7,7 @@ import time
 
 from device_profiles.errors import ExecutionError, FormatError
 from edge_runtime.device.worker.batches import Batches, Examples
+from edge_runtime.device.worker.bias_correction import of_step
 from edge_runtime.device.worker.engine import Engine
 from edge_runtime.device.worker.files import write_tensors
 from edge_runtime.device.worker.progress import ProgressLine
@@ -139,7 +140,8 @@ class _Training:
         for position, hyperparameters in enumerate(self._job["hyperparameters"]):
             part = indices[position * size : (position + 1) * size]
             self._fetch(part)
-            self._engine.set_hyperparameters(hyperparameters)
+            self._engine.set_hyperparameters(of_step(hyperparameters, self._job["betas"], step))
+            self._engine.set_random(self._job["seed"], step * self._engine.executions + position)
             seconds = self._engine.execute()
             loss += self._engine.output()[()]
             total, prefix = total + seconds[0], prefix + seconds[1]

@@ -14,12 +14,18 @@ from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import CapturedNode, Layer
 from edge_runtime.export.operators import (
     activation,
+    attention,
     convolution,
+    dropout,
     elementwise,
+    embedding,
+    gelu,
+    layer_norm,
     linear,
     loss,
     normalization,
     pooling,
+    reduction,
     shape,
 )
 
@@ -27,7 +33,22 @@ Capture = Callable[[CapturedNode], Layer]
 """Raises NotCovered for arguments that are not covered."""
 Emitter = Callable[[StepBuilder, Layer, Values], Value]
 
-FAMILIES = (activation, convolution, elementwise, linear, loss, normalization, pooling, shape)
+FAMILIES = (
+    activation,
+    attention,
+    convolution,
+    dropout,
+    elementwise,
+    embedding,
+    gelu,
+    layer_norm,
+    linear,
+    loss,
+    normalization,
+    pooling,
+    reduction,
+    shape,
+)
 
 CAPTURES: dict[str, Capture] = {name: rule for family in FAMILIES for name, rule in family.CAPTURES.items()}
 EMITTERS: dict[str, Emitter] = {kind: rule for family in FAMILIES for kind, rule in family.EMITTERS.items()}
@@ -38,8 +59,8 @@ IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {
 IDENTITIES: dict[str, Callable[[CapturedNode], bool]] = {
     "contiguous": lambda call: True,
     "alias": lambda call: True,
-    "detach": lambda call: True,
-    "dropout": lambda call: float(call.arguments["p"]) == 0.0,
+    "clone": lambda call: True,
+    "dropout": lambda call: float(call.arguments["p"]) == 0.0 or not call.arguments["train"],
 }
 """ATen operators that leave their first argument as it is, and when."""
 

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from edge_runtime.export.builder import Pairs, StepBuilder, Values
 from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered, pair
+from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activation
 from edge_runtime.export.optimizers import emit_fused_update
 
+_MOST_TAPS = 121
+"""Of the kernels' fixed tables: up to 11x11."""
 
-def _capture_conv2d(call: CapturedNode) -> Layer:
-    if isinstance(call.arguments["padding"], str):
-        raise NotCovered("padding given as a word")
+
+def _capture_convolution(call: CapturedNode) -> Layer:
+    """`conv2d`, and `conv1d` as one of images of height 1."""
+    of_sequences = call.operator == "conv1d"
+    if len(call.shape("input")) != (3 if of_sequences else 4):
+        raise NotCovered("without a batch dimension")
+    stride, dilation = (_directions(call.arguments[name], of_sequences, missing=1) for name in ("stride", "dilation"))
+    kernel = _directions(call.shape("weight")[2:], of_sequences, missing=1)
+    if math.prod(kernel) > _MOST_TAPS:
+        raise NotCovered(f"with a kernel of more than {_MOST_TAPS} elements")
+    padding = call.arguments["padding"]
+    if padding == "valid":
+        before = (0, 0)
+    elif padding == "same":
+        # What is missing on the far side, one more where the sum is odd, follows from the output's size.
+        before = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
+    else:
+        before = _directions(padding, of_sequences, missing=0)
     return call.layer(
         "conv2d",
         (call.activation("input"),),
         (call.tensor("weight"), call.tensor("bias")),
-        stride=pair(call.arguments["stride"]),
-        padding=pair(call.arguments["padding"]),
-        dilation=pair(call.arguments["dilation"]),
+        stride=stride,
+        padding=before,
+        dilation=dilation,
         groups=int(call.arguments["groups"]),
     )
+
+
+def _directions(sizes: Any, of_sequences: bool, *, missing: int) -> tuple[int, int]:
+    return (missing, pair(sizes)[1]) if of_sequences else pair(sizes)
 
 
 def geometry(layer: Layer) -> tuple[Any, ...]:
@@ -68,19 +91,23 @@ def _conv2d(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     return builder.record(builder.kept(layer.output, (x,), compute), rule)
 
 
-def frozen_conv2d(builder: StepBuilder, layer: Layer, norm: Layer | None, values: Values) -> Value:
-    """A frozen convolution that applies the BatchNorm behind it, with its residual and ReLU, to what it stores."""
+def frozen_conv2d(builder: StepBuilder, layer: Layer, behind: Layer | None, values: Values) -> Value:
+    """A frozen convolution that applies to what it stores what is `behind` it: BatchNorm with residual and activation,
+    or an activation alone."""
     weight, bias = builder.weight(layer.tensors[0]), builder.weight(layer.tensors[1])
+    norm = behind if behind is not None and behind.kind == "batch_norm" else None
     statistics = (None, None, None, None) if norm is None else tuple(builder.weight(name) for name in norm.tensors)
     eps = 0.0 if norm is None else float(norm.attributes["eps"])
     residual = values[norm.inputs[1]] if norm is not None and len(norm.inputs) > 1 else None
-    relu = norm is not None and bool(norm.attributes["relu"])
+    activation = ACTIVATIONS["none"] if behind is None else fused_activation(behind)
     y = builder.new(layer.module, layer.shape)
     x = values[layer.inputs[0]]
-    builder.graph.emit("conv2d_frozen", (x, weight, bias, *statistics, eps, residual, relu, *geometry(layer)), (y,))
+    builder.graph.emit(
+        "conv2d_frozen", (x, weight, bias, *statistics, eps, residual, activation, *geometry(layer)), (y,)
+    )
     return y
 
 
-CAPTURES = {"conv2d": _capture_conv2d}
+CAPTURES = {"conv1d": _capture_convolution, "conv2d": _capture_convolution}
 EMITTERS = {"conv2d": _conv2d}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {"conv2d_input_grad": ((0, 2),), "conv2d_frozen": ((0, 8),)}

@@ -1,24 +1,55 @@
-"""Arithmetic of two tensors of one shape, and the optimizer's updates."""
+"""Arithmetic: two tensors with broadcasting, or a tensor and a number; and the optimizer's updates."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 
 from edge_runtime.export.builder import Pairs, StepBuilder, Values
 from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators.activation import activation_gradient
+
+ADD, SUBTRACT, MULTIPLY, DIVIDE = range(4)
+"""Number of each operation in a program; `csrc/kernels/arithmetic.cpp` has the same."""
 
 
-def _capture_add(call: CapturedNode) -> Layer:
-    if not isinstance(call.arguments["other"], torch.fx.Node) or call.arguments.get("alpha", 1) != 1:
-        raise NotCovered("a number added, or a factor alpha")
-    if call.shape("self") != call.shape("other"):
-        raise NotCovered("shapes that differ")
-    return call.layer("add", (call.activation("self"), call.activation("other")), relu=False)
+def _capture_pair(operation: int, number: Callable[[float], tuple[float, float]]) -> Callable[[CapturedNode], Layer]:
+    """The rule of an operation; `number` gives factor and offset where the other operand is a number."""
+
+    def capture(call: CapturedNode) -> Layer:
+        other = call.arguments["other"]
+        if call.arguments.get("alpha", 1) != 1 or call.arguments.get("rounding_mode") is not None:
+            raise NotCovered("with a factor alpha or a rounding mode")
+        if not isinstance(other, torch.fx.Node):
+            factor, offset = number(float(other))
+            return call.layer("affine", (call.activation("self"),), factor=factor, offset=offset)
+        return _capture_tensors(call, operation)
+
+    return capture
+
+
+def _capture_tensors(call: CapturedNode, operation: int) -> Layer:
+    """Two activations, or one and a tensor of the model: a parameter, or a buffer that stays as it is."""
+    names = ("self", "other")
+    of_model = tuple(call.is_tensor(name) for name in names)
+    if all(of_model):
+        raise NotCovered("of two tensors of the model")
+    inputs = tuple(call.activation(name) for name in names if not call.is_tensor(name))
+    if operation == ADD and len(inputs) == 2 and call.shape("self") == call.shape("other"):
+        return call.layer("add", inputs, activation="none")
+    tensors = tuple(call.tensor(name) for name in names if call.is_tensor(name))
+    trained = all(call.is_parameter(name) for name in names if call.is_tensor(name))
+    return call.layer("arithmetic", inputs, tensors, operation=operation, of_model=of_model, trained=trained)
+
+
+def _capture_negation(call: CapturedNode) -> Layer:
+    return call.layer("affine", (call.activation("self"),), factor=-1.0, offset=0.0)
 
 
 def _add(builder: StepBuilder, layer: Layer, values: Values) -> Value:
-    relu = bool(layer.attributes["relu"])
+    relu = layer.attributes["activation"] == "relu"
 
     def compute(a: Value, b: Value) -> Value:
         y = builder.new("sum", layer.shape)
@@ -26,18 +57,127 @@ def _add(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         return y
 
     a, b = values[layer.inputs[0]], values[layer.inputs[1]]
-    y = builder.derived((a, b), compute)
+    y = builder.kept_or_derived(layer, (a, b), compute)
 
     def rule(gradient: Value) -> Pairs:
         if relu:
-            masked = builder.new("sum.gradient", layer.shape)
-            builder.graph.emit("relu_backward", (gradient, builder.again(y)), (masked,))
-            gradient = masked
+            # ReLU lets the same elements through whether it is asked by its input or by its output.
+            gradient = activation_gradient(builder, layer, gradient, builder.again(y))
         return [(a, gradient), (b, gradient)]
 
     return builder.record(y, rule)
 
 
-CAPTURES = {"add": _capture_add}
-EMITTERS = {"add": _add}
-IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {"add": ((0, 0), (0, 1))}
+def _affine(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    factor, offset = float(layer.attributes["factor"]), float(layer.attributes["offset"])
+
+    def compute(x: Value) -> Value:
+        return affine(builder, x, factor, offset)
+
+    x = values[layer.inputs[0]]
+    return builder.record(
+        builder.derived((x,), compute), lambda gradient: [(x, affine(builder, gradient, factor, 0.0))]
+    )
+
+
+def affine(builder: StepBuilder, x: Value, factor: float, offset: float) -> Value:
+    """x * factor + offset."""
+    y = builder.new(f"{x.name}.scaled", x.shape)
+    builder.graph.emit("affine", (x, factor, offset), (y,))
+    return y
+
+
+def combined(builder: StepBuilder, a: Value, b: Value, operation: int, shape: tuple[int, ...]) -> Value:
+    """`a` and `b`, broadcast to `shape`."""
+    y = builder.new(f"{a.name}.combined", shape)
+    builder.graph.emit("arithmetic", (a, b, operation), (y,))
+    return y
+
+
+def summed(builder: StepBuilder, x: Value, factors: Value | None, factor: float, shape: tuple[int, ...]) -> Value:
+    """Sum of x * factors * factor over the dimensions that `shape` does not have, or has with one element."""
+    y = builder.new(f"{x.name}.summed", shape)
+    builder.graph.emit("sum_to", (x, factors, factor), (y,))
+    return y
+
+
+def _arithmetic(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    operation = int(layer.attributes["operation"])
+    left, right = _operands(builder, layer, values)
+
+    def compute(a: Value, b: Value) -> Value:
+        return combined(builder, a, b, operation, layer.shape)
+
+    y = builder.kept_or_derived(layer, (left, right), compute)
+
+    def rule(gradient: Value) -> Pairs:
+        pairs: Pairs = []
+        trained = []
+        # A sum first: the other gradient may then take over the incoming one's bytes.
+        for operand, other in sorted(((left, right), (right, left)), key=lambda pair: pair[0].bytes):
+            if operand.role == "parameter":
+                result = _operand_gradient(builder, gradient, operand, other, y, operation, first=operand is left)
+                trained.append((operand, result))
+            elif operand in builder.differentiable:
+                result = _operand_gradient(builder, gradient, operand, other, y, operation, first=operand is left)
+                pairs.append((operand, result))
+        for parameter, result in trained:
+            builder.update(parameter, result)
+        return pairs
+
+    return builder.record(y, rule)
+
+
+def _operands(builder: StepBuilder, layer: Layer, values: Values) -> tuple[Value, Value]:
+    activations, tensors = iter(layer.inputs), iter(layer.tensors)
+    found = []
+    for of_model in layer.attributes["of_model"]:
+        if not of_model:
+            found.append(values[next(activations)])
+            continue
+        name = next(tensors)
+        assert name is not None
+        value = builder.weight(name) if layer.attributes["trained"] else builder.tensor(name, "frozen")
+        assert value is not None
+        found.append(value)
+    return found[0], found[1]
+
+
+def _operand_gradient(
+    builder: StepBuilder, gradient: Value, operand: Value, other: Value, y: Value, operation: int, *, first: bool
+) -> Value:
+    """The gradient of one operand, summed over the dimensions along which it was repeated."""
+    whole = operand.shape == gradient.shape
+    factor = -1.0 if operation in (SUBTRACT, DIVIDE) and not first else 1.0
+    if operation in (ADD, SUBTRACT):
+        if whole:
+            return gradient if factor == 1.0 else affine(builder, gradient, factor, 0.0)
+        return summed(builder, gradient, None, factor, operand.shape)
+    if operation == MULTIPLY:
+        factors = builder.again(other)
+    elif first:
+        quotient = combined(builder, gradient, builder.again(other), DIVIDE, gradient.shape)
+        return quotient if whole else summed(builder, quotient, None, 1.0, operand.shape)
+    else:
+        factors = combined(builder, builder.again(y), builder.again(operand), DIVIDE, gradient.shape)
+    if not whole:
+        return summed(builder, gradient, factors, factor, operand.shape)
+    product = combined(builder, gradient, factors, MULTIPLY, gradient.shape)
+    return product if factor == 1.0 else affine(builder, product, factor, 0.0)
+
+
+CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
+    "add": _capture_pair(ADD, lambda number: (1.0, number)),
+    "sub": _capture_pair(SUBTRACT, lambda number: (1.0, -number)),
+    "rsub": _capture_pair(SUBTRACT, lambda number: (-1.0, number)),
+    "mul": _capture_pair(MULTIPLY, lambda number: (number, 0.0)),
+    "div": _capture_pair(DIVIDE, lambda number: (1.0 / number, 0.0)),
+    "neg": _capture_negation,
+}
+EMITTERS = {"add": _add, "affine": _affine, "arithmetic": _arithmetic}
+IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {
+    "scale_by": ((0, 0),),
+    "add": ((0, 0), (0, 1)),
+    "affine": ((0, 0),),
+    "arithmetic": ((0, 0), (0, 1)),
+}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from edge_runtime.export.builder import Pairs, StepBuilder, Values
 from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
@@ -9,8 +11,8 @@ from edge_runtime.export.optimizers import emit_fused_update
 
 
 def _capture_linear(call: CapturedNode) -> Layer:
-    if len(call.shape("input")) != 2:
-        raise NotCovered("more than two dimensions")
+    if len(call.shape("input")) < 2:
+        raise NotCovered("without a batch dimension")
     return call.layer("linear", (call.activation("input"),), (call.tensor("weight"), call.tensor("bias")))
 
 
@@ -35,7 +37,8 @@ def _linear(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     def rule(gradient: Value) -> Pairs:
         if bias is not None:
             bias_gradient = builder.gradient_of(bias)
-            builder.graph.emit("channel_sum", (gradient,), (bias_gradient,))
+            rows = builder.reshaped(gradient, (math.prod(gradient.shape[:-1]), gradient.shape[-1]))
+            builder.graph.emit("channel_sum", (rows,), (bias_gradient,))
             builder.update(bias, bias_gradient)
         if builder.fuses_update(weight):
             pairs = input_gradient(gradient)

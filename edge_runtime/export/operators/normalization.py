@@ -1,24 +1,27 @@
-"""Normalisation. BatchNorm carries the residual addition and the ReLU behind it (see `fusion.py`)."""
+"""Normalisation. BatchNorm carries the residual addition behind it, and both their activation (see `fusion.py`)."""
 
 from __future__ import annotations
 
 from edge_runtime.export.builder import Pairs, StepBuilder, Values
 from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activation
 from edge_runtime.export.optimizers import updated
 
 
 def _capture_batch_norm(call: CapturedNode) -> Layer:
     names = tuple(call.tensor(name) for name in ("weight", "bias", "running_mean", "running_var"))
-    if None in names:
-        raise NotCovered("without weight, bias or running statistics")
+    if None in names[2:]:
+        raise NotCovered("without running statistics, which its frozen form needs; GroupNorm has none and is covered")
+    if (names[0] is None) != (names[1] is None):
+        raise NotCovered("with only one of weight and bias")
     return call.layer(
         "batch_norm",
         (call.activation("input"),),
         names,
         momentum=float(call.arguments["momentum"]),
         eps=float(call.arguments["eps"]),
-        relu=False,
+        activation="none",
     )
 
 
@@ -29,7 +32,7 @@ def _batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 def _frozen_batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     residual = values[layer.inputs[1]] if len(layer.inputs) > 1 else None
     tensors = tuple(builder.weight(name) for name in layer.tensors)
-    arguments = (values[layer.inputs[0]], *tensors, layer.attributes["eps"], residual, layer.attributes["relu"])
+    arguments = (values[layer.inputs[0]], *tensors, layer.attributes["eps"], residual, fused_activation(layer))
     y = builder.new(layer.module, layer.shape)
     builder.graph.emit("batch_norm_frozen", arguments, (y,))
     return y
@@ -40,10 +43,10 @@ def _trained_batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> V
     residual = values[layer.inputs[1]] if len(layer.inputs) > 1 else None
     weight, bias = (builder.weight(name) for name in layer.tensors[:2])
     mean, variance = (builder.statistic(name) for name in layer.tensors[2:])
-    assert weight is not None and bias is not None and mean is not None and variance is not None
-    momentum, eps, relu = (layer.attributes[key] for key in ("momentum", "eps", "relu"))
-    batch_mean = builder.new(f"{layer.module}.batch_mean", weight.shape, "activation")
-    batch_rstd = builder.new(f"{layer.module}.batch_rstd", weight.shape, "activation")
+    assert mean is not None and variance is not None
+    momentum, eps, activation = layer.attributes["momentum"], layer.attributes["eps"], fused_activation(layer)
+    batch_mean = builder.new(f"{layer.module}.batch_mean", mean.shape, "activation")
+    batch_rstd = builder.new(f"{layer.module}.batch_rstd", mean.shape, "activation")
     inputs = (x,) if residual is None else (x, residual)
     first = True
 
@@ -53,28 +56,29 @@ def _trained_batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> V
         if first:
             builder.graph.emit(
                 "batch_norm_train",
-                (x, weight, bias, mean, variance, momentum, eps, residual, relu),
+                (x, weight, bias, mean, variance, momentum, eps, residual, activation),
                 (y, batch_mean, batch_rstd, updated(mean), updated(variance)),
             )
         else:
-            builder.graph.emit("batch_norm_apply", (x, weight, bias, batch_mean, batch_rstd, residual, relu), (y,))
+            builder.graph.emit(
+                "batch_norm_apply", (x, weight, bias, batch_mean, batch_rstd, residual, activation), (y,)
+            )
         first = False
         return y
 
     def rule(gradient: Value) -> Pairs:
-        weight_gradient, bias_gradient = builder.gradient_of(weight), builder.gradient_of(bias)
+        weight_gradient, bias_gradient = (None if p is None else builder.gradient_of(p) for p in (weight, bias))
         x_gradient = builder.new(f"{layer.module}.input_gradient", x.shape)
-        # Without ReLU the residual's gradient is the incoming one, and the residual itself is not needed.
-        masked = residual if relu else None
+        # Without activation the residual's gradient is the incoming one, and the residual itself is not needed.
+        masked = residual if activation != ACTIVATIONS["none"] else None
         residual_gradient = None if masked is None else builder.new(f"{layer.module}.residual_gradient", x.shape)
         masked_again = None if masked is None else builder.again(masked)
         builder.graph.emit(
             "batch_norm_backward",
-            (gradient, builder.again(x), weight, bias, batch_mean, batch_rstd, masked_again, relu),
+            (gradient, builder.again(x), weight, bias, batch_mean, batch_rstd, masked_again, activation),
             (x_gradient, residual_gradient, weight_gradient, bias_gradient),
         )
-        builder.update(weight, weight_gradient)
-        builder.update(bias, bias_gradient)
+        _update(builder, (weight, weight_gradient), (bias, bias_gradient))
         pairs: Pairs = [(x, x_gradient)]
         if residual is not None:
             pairs.append((residual, gradient if residual_gradient is None else residual_gradient))
@@ -83,11 +87,55 @@ def _trained_batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> V
     return builder.record(builder.derived(inputs, compute), rule)
 
 
-CAPTURES = {"batch_norm": _capture_batch_norm}
-EMITTERS = {"batch_norm": _batch_norm}
+def _update(builder: StepBuilder, *pairs: tuple[Value | None, Value | None]) -> None:
+    """Update the parameters that are there."""
+    for parameter, gradient in pairs:
+        if parameter is not None and gradient is not None:
+            builder.update(parameter, gradient)
+
+
+def _capture_group_norm(call: CapturedNode) -> Layer:
+    return call.layer(
+        "group_norm",
+        (call.activation("input"),),
+        (call.tensor("weight"), call.tensor("bias")),
+        groups=int(call.arguments["num_groups"]),
+        eps=float(call.arguments["eps"]),
+        activation="none",
+    )
+
+
+def _group_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    x = values[layer.inputs[0]]
+    weight, bias = (builder.weight(name) for name in layer.tensors)
+    how = (layer.attributes["groups"], layer.attributes["eps"], fused_activation(layer))
+
+    def compute(x: Value) -> Value:
+        y = builder.new(layer.module, layer.shape)
+        builder.graph.emit("group_norm", (x, weight, bias, *how), (y,))
+        return y
+
+    def rule(gradient: Value) -> Pairs:
+        weight_gradient, bias_gradient = (None if p is None else builder.gradient_of(p) for p in (weight, bias))
+        x_gradient = builder.new(f"{layer.module}.input_gradient", x.shape)
+        builder.graph.emit(
+            "group_norm_backward",
+            (gradient, builder.again(x), weight, bias, *how),
+            (x_gradient, weight_gradient, bias_gradient),
+        )
+        _update(builder, (weight, weight_gradient), (bias, bias_gradient))
+        return [(x, x_gradient)]
+
+    return builder.record(builder.derived((x,), compute), rule)
+
+
+CAPTURES = {"batch_norm": _capture_batch_norm, "group_norm": _capture_group_norm}
+EMITTERS = {"batch_norm": _batch_norm, "group_norm": _group_norm}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {
     "batch_norm_train": ((0, 7),),
     "batch_norm_apply": ((0, 5), (0, 0)),
     "batch_norm_backward": ((1, 0), (1, 6), (0, 1), (0, 0)),
     "batch_norm_frozen": ((0, 6), (0, 0)),
+    "group_norm": ((0, 0),),
+    "group_norm_backward": ((0, 0), (0, 1)),
 }

@@ -1,28 +1,184 @@
-"""Operators that only say how bytes are read."""
+"""Operators that move elements or only say how they are read: views, permutation, parts, padding, concatenation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from edge_runtime.export.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.graph import Value
-from edge_runtime.export.layers import CapturedNode, Layer
+from edge_runtime.export.graph import EXTERNAL_ROLES, Value
+from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators import view
+from edge_runtime.export.operators.view import capture_view
 
 
-def _capture_reshape(argument: str) -> Callable[[CapturedNode], Layer]:
-    return lambda call: call.layer("reshape", (call.activation(argument),))
+def _capture_reshape(call: CapturedNode) -> Layer:
+    return call.layer("reshape", (call.activation("self"),))
+
+
+def _capture_permute(call: CapturedNode) -> Layer:
+    rank = len(call.shape("self"))
+    order = list(range(rank))
+    if call.operator == "permute":
+        order = [d % rank for d in call.arguments["dims"]]
+    else:
+        a, b = (call.arguments[name] % rank for name in ("dim0", "dim1"))
+        order[a], order[b] = b, a
+    return call.layer("permute", (call.activation("self"),), dims=tuple(order))
+
+
+def _part(call: CapturedNode, dim: int, start: int, length: int) -> Layer:
+    """`length` elements of dimension `dim` from `start` on."""
+    shape = call.shape("self")
+    dim %= len(shape)
+    if dim == 0 and (start, length) != (0, shape[0]):
+        return capture_view(call)
+    offsets = tuple(start if d == dim else 0 for d in range(len(shape)))
+    cropped = tuple(length if d == dim else extent for d, extent in enumerate(shape))
+    return call.layer("crop", (call.activation("self"),), offsets=offsets, cropped=cropped, value=0.0)
+
+
+def _capture_slice(call: CapturedNode) -> Layer:
+    if call.arguments["step"] != 1:
+        return capture_view(call)
+    dim = call.arguments["dim"]
+    extent = call.shape("self")[dim]
+    start, stop, _ = slice(call.arguments["start"], call.arguments["end"]).indices(extent)
+    return _part(call, dim, start, max(0, stop - start))
+
+
+def _capture_select(call: CapturedNode) -> Layer:
+    dim = call.arguments["dim"]
+    return _part(call, dim, call.arguments["index"] % call.shape("self")[dim], 1)
+
+
+def _capture_narrow(call: CapturedNode) -> Layer:
+    return _part(call, call.arguments["dim"], call.arguments["start"], call.arguments["length"])
+
+
+def _capture_split(call: CapturedNode) -> Layer:
+    """One of the parts of `chunk`, `split` and `split_with_sizes`."""
+    dim, index = call.arguments["dim"], call.index
+    assert index is not None
+    lengths = [shape[dim] for shape in call.part_shapes]
+    return _part(call, dim, sum(lengths[:index]), lengths[index])
+
+
+def _capture_pad(call: CapturedNode) -> Layer:
+    if call.arguments.get("mode", "constant") != "constant":
+        raise NotCovered("with values other than a constant")
+    shape, padding = call.shape("self"), call.arguments["pad"]
+    offsets = [0] * len(shape)
+    for position, before in enumerate(padding[::2]):  # pairs, from the last dimension on
+        offsets[-1 - position] = -int(before)
+    if call.output_shape[0] != shape[0] or offsets[0] != 0:
+        raise NotCovered("of the batch dimension")
+    value = float(call.arguments["value"] or 0.0)
+    return call.layer(
+        "crop", (call.activation("self"),), offsets=tuple(offsets), cropped=call.output_shape, value=value
+    )
+
+
+def _capture_cat(call: CapturedNode) -> Layer:
+    dim = call.arguments["dim"] % len(call.output_shape)
+    if dim == 0:
+        raise NotCovered("along the batch dimension")
+    return call.layer("cat", call.activations("tensors"), dim=dim)
 
 
 def _reshape(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    def compute(x: Value) -> Value:
+        if x.root.role not in EXTERNAL_ROLES:
+            return builder.reshaped(x, layer.shape)
+        # What the caller holds has one shape only: the program reads it through a copy.
+        y = builder.new(layer.module, layer.shape)
+        builder.graph.emit("affine", (x, 1.0, 0.0), (y,))
+        return y
+
     x = values[layer.inputs[0]]
-    y = builder.derived((x,), lambda x: builder.reshaped(x, layer.shape))
-    return builder.record(y, lambda gradient: _pairs(builder, x, gradient))
+    y = builder.derived((x,), compute)
+    return builder.record(y, lambda gradient: [(x, builder.reshaped(gradient, x.shape))])
 
 
-def _pairs(builder: StepBuilder, x: Value, gradient: Value) -> Pairs:
-    return [(x, builder.reshaped(gradient, x.shape))]
+def _permute(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    dims = tuple(layer.attributes["dims"])
+    back = tuple(dims.index(d) for d in range(len(dims)))
+
+    def compute(x: Value) -> Value:
+        return permuted(builder, x, dims)
+
+    x = values[layer.inputs[0]]
+    y = builder.derived((x,), compute)
+    return builder.record(y, lambda gradient: [(x, permuted(builder, gradient, back))])
 
 
-CAPTURES = {name: _capture_reshape("self") for name in ("flatten", "view", "reshape", "squeeze")}
-EMITTERS = {"reshape": _reshape}
+def permuted(builder: StepBuilder, x: Value, dims: tuple[int, ...]) -> Value:
+    """Dimension d of the result is dimension dims[d] of x."""
+    y = builder.new(f"{x.name}.permuted", tuple(x.shape[d] for d in dims))
+    builder.graph.emit("permute", (x, dims), (y,))
+    return y
+
+
+def _crop(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    offsets, shape = tuple(layer.attributes["offsets"]), (layer.shape[0], *layer.attributes["cropped"][1:])
+
+    def compute(x: Value) -> Value:
+        y = cropped(builder, x, offsets, shape, float(layer.attributes["value"]))
+        return y if len(shape) == len(layer.shape) else builder.reshaped(y, layer.shape)
+
+    x = values[layer.inputs[0]]
+
+    def rule(gradient: Value) -> Pairs:
+        if x not in builder.differentiable:
+            return []
+        whole = gradient if len(shape) == len(layer.shape) else builder.reshaped(gradient, shape)
+        return [(x, cropped(builder, whole, tuple(-offset for offset in offsets), x.shape))]
+
+    return builder.record(builder.derived((x,), compute), rule)
+
+
+def cropped(
+    builder: StepBuilder, x: Value, offsets: tuple[int, ...], shape: tuple[int, ...], value: float = 0.0
+) -> Value:
+    """Element i is x[i + offsets], or `value` where that is outside of x."""
+    y = builder.new(f"{x.name}.part", shape)
+    builder.graph.emit("crop", (x, offsets, value), (y,))
+    return y
+
+
+def _cat(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    dim = int(layer.attributes["dim"])
+    parts = tuple(values[name] for name in layer.inputs)
+
+    def compute(*parts: Value) -> Value:
+        y = builder.new(layer.module, layer.shape)
+        builder.graph.emit("cat", (dim, *parts), (y,))
+        return y
+
+    def rule(gradient: Value) -> Pairs:
+        pairs: Pairs = []
+        start = 0
+        for part in parts:
+            if part in builder.differentiable:
+                offsets = tuple(start if d == dim else 0 for d in range(len(layer.shape)))
+                pairs.append((part, cropped(builder, gradient, offsets, part.shape)))
+            start += part.shape[dim]
+        return pairs
+
+    return builder.record(builder.derived(parts, compute), rule)
+
+
+CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
+    **dict.fromkeys(("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten"), _capture_reshape),
+    **dict.fromkeys(("permute", "transpose"), _capture_permute),
+    **dict.fromkeys(("chunk", "split", "split_with_sizes"), _capture_split),
+    **dict.fromkeys(("pad", "constant_pad_nd"), _capture_pad),
+    **dict.fromkeys(("expand", "expand_as", "t", "numpy_T", "movedim", "swapaxes", "unbind"), capture_view),
+    "slice": _capture_slice,
+    "select": _capture_select,
+    "narrow": _capture_narrow,
+    "cat": _capture_cat,
+}
+EMITTERS = {"reshape": _reshape, "permute": _permute, "crop": _crop, "cat": _cat, **view.EMITTERS}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {}
+VIEWS = frozenset(CAPTURES) - {"pad", "constant_pad_nd", "cat"}
+"""Operators whose result shares its bytes with their argument in PyTorch."""

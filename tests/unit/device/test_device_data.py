@@ -193,7 +193,7 @@ def test_an_npz_file_of_objects_is_not_unpickled(tmp_path: Path) -> None:
     ("shape", "message"),
     [
         ((1, 3, 3), "images larger than the input"),
-        ((3, 4), "only image models"),
+        ((3, 4), "inputs that are no images"),
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused_with_both(tmp_path: Path, shape: tuple[int, ...], message: str) -> None:

@@ -16,7 +16,7 @@ def _chain(length: int) -> StepGraph:
     graph.inputs.append(current)
     for i in range(length):
         following = Value(f"v{i}", (4,), "temporary")
-        graph.emit("relu", (current,), (following,))
+        graph.emit("activation", (current,), (following,))
         current = following
     graph.outputs.append(current)
     return graph
@@ -39,8 +39,8 @@ def test_an_argument_read_again_later_is_not_overwritten() -> None:
     x = Value("images", (4,), "input")
     graph.inputs.append(x)
     a, b, c = (Value(n, (4,), "temporary") for n in "abc")
-    graph.emit("relu", (x,), (a,))
-    graph.emit("relu", (a,), (b,))
+    graph.emit("activation", (x,), (a,))
+    graph.emit("activation", (a,), (b,))
     graph.emit("add", (a, b, False), (c,))
     graph.outputs.append(c)
     plan_arena(graph)

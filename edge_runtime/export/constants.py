@@ -1,0 +1,93 @@
+"""What a captured graph computes from constants alone: positions, masks. It is computed at export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+class Constants:
+    """Values of the nodes of an exported program that follow from no parameter and no input.
+
+    Floating-point buffers are tensors of the model, which a bundle carries anyway; what is computed from them is not
+    folded. `values` is by name of node.
+    """
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        signature = program.graph_signature
+        self.values: dict[str, torch.Tensor] = {}
+        for node, name in signature.inputs_to_buffers.items():
+            value = program.state_dict[name] if name in program.state_dict else program.constants[name]
+            if not value.is_floating_point() and name not in signature.buffers_to_mutate.values():
+                self.values[node] = value
+        for node, name in signature.inputs_to_lifted_tensor_constants.items():
+            self.values[node] = program.constants[name]
+
+    def take(self, node: torch.fx.Node) -> bool:
+        """Compute `node` where all its arguments are constants; whether it was."""
+        arguments = list(_nodes((node.args, node.kwargs)))
+        if any(argument.name not in self.values for argument in arguments) or not isinstance(
+            node.meta.get("val"), torch.Tensor
+        ):
+            return bool(arguments) and all(a.name in self.values for a in arguments) and not node.users
+        with torch.no_grad():
+            positional, named = _filled((node.args, node.kwargs), self.values)
+            self.values[node.name] = node.target(*positional, **named)  # type: ignore[operator]  # an operator
+        return True
+
+
+def _nodes(argument: Any) -> Iterator[torch.fx.Node]:
+    if isinstance(argument, torch.fx.Node):
+        yield argument
+    elif isinstance(argument, (tuple, list)):
+        for part in argument:
+            yield from _nodes(part)
+    elif isinstance(argument, dict):
+        yield from _nodes(list(argument.values()))
+
+
+def _filled(argument: Any, values: dict[str, torch.Tensor]) -> Any:
+    if isinstance(argument, torch.fx.Node):
+        return values[argument.name]
+    if isinstance(argument, (tuple, list)):
+        return type(argument)(_filled(part, values) for part in argument)
+    if isinstance(argument, dict):
+        return {key: _filled(part, values) for key, part in argument.items()}
+    return argument
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mask:
+    """What attention adds to its scores: nothing, minus infinity for later keys, or a constant tensor.
+
+    `view` is where a row of it begins, as an offset and strides for batch, head and query.
+    """
+
+    value: torch.Tensor | None = None
+    causal: bool = False
+    view: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @classmethod
+    def of(cls, value: torch.Tensor, queries: int, keys: int) -> Mask:
+        """A mask that is broadcast to [batch, heads, queries, keys]; booleans say which keys are seen."""
+        added = value
+        if value.dtype == torch.bool:
+            added = torch.zeros(value.shape).masked_fill(~value, -torch.inf)
+        added = added.to(torch.float32)
+        while added.dim() < 4:
+            added = added[None]
+        for dim in (0, 1):
+            if added.shape[dim] > 1 and bool((added == added.narrow(dim, 0, 1)).all()):
+                added = added.narrow(dim, 0, 1)
+        hidden = added <= torch.finfo(torch.float32).min / 2
+        if not bool(added.any()):
+            return cls()
+        later = torch.ones(queries, keys, dtype=torch.bool).triu(1)
+        if bool((hidden == later).all()) and not bool(added.masked_fill(hidden, 0.0).any()):
+            return cls(causal=True)
+        added = added.expand(*added.shape[:2], queries, keys).contiguous()
+        batch, head = (0 if added.shape[dim] == 1 else added.stride(dim) for dim in (0, 1))
+        return cls(value=added, view=(0, batch, head, keys))

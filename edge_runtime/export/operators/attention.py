@@ -1,0 +1,186 @@
+"""Scaled dot-product attention, and what attention is made of where a model writes it out: softmax and products.
+
+Attention keeps its output and one number for each row of probabilities; the probabilities are computed again tile by
+tile. Queries, keys and values may be views of one activation (see `views.py`), which then takes one gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edge_runtime.export.builder import Pairs, StepBuilder, Values
+from edge_runtime.export.constants import Mask
+from edge_runtime.export.graph import Argument, Value
+from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
+
+MAX_VALUE_WIDTH = 512
+"""Widest head whose tile of results fits the kernels' workspace."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StridedView:
+    """[batch, heads, tokens, width] within an activation: an offset and strides in elements; the width is dense."""
+
+    offset: int
+    strides: tuple[int, int, int]
+
+    @classmethod
+    def dense(cls, shape: tuple[int, ...]) -> StridedView:
+        """A whole activation of `shape` [batch, heads, tokens, width]."""
+        _, heads, tokens, width = shape
+        return cls(offset=0, strides=(heads * tokens * width, tokens * width, width))
+
+    @property
+    def argument(self) -> tuple[int, ...]:
+        """As the kernels take it."""
+        return (self.offset, *self.strides)
+
+
+def _capture_attention(call: CapturedNode) -> Layer:
+    query, key, value = (call.shape(name) for name in ("query", "key", "value"))
+    if not len(query) == len(key) == len(value) == 4:
+        raise NotCovered("without batch and head dimensions")
+    if query[:2] != key[:2] or key[:3] != value[:3]:
+        raise NotCovered("of shapes that are broadcast or grouped")
+    if value[3] > MAX_VALUE_WIDTH:
+        raise NotCovered(f"heads wider than {MAX_VALUE_WIDTH}")
+    scale = call.arguments["scale"]
+    mask = _mask(call, query[2], key[2])
+    return call.layer(
+        "attention",
+        tuple(call.activation(name) for name in ("query", "key", "value")),
+        (None if mask.value is None else call.keep_constant("mask", mask.value),),
+        sizes=(query[0], query[1], query[2], key[2], query[3], value[3]),
+        views=tuple(StridedView.dense(shape) for shape in (query, key, value)),
+        sources=(0, 1, 2),
+        mask_view=mask.view,
+        out_view=StridedView.dense((*query[:3], value[3])),
+        scale=1.0 / math.sqrt(query[3]) if scale is None else float(scale),
+        causal=bool(call.arguments["is_causal"]) or mask.causal,
+        dropout=float(call.arguments["dropout_p"]),
+    )
+
+
+def _mask(call: CapturedNode, queries: int, keys: int) -> Mask:
+    if call.arguments["attn_mask"] is None:
+        return Mask()
+    value = call.constant("attn_mask")
+    if value is None:
+        raise NotCovered("with a mask that follows from the model's input or parameters")
+    return Mask.of(value, queries, keys)
+
+
+def _attention(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    sources = tuple(values[name] for name in layer.inputs)
+    attributes = layer.attributes
+    mask = None if layer.tensors[0] is None else builder.tensor(layer.tensors[0], "frozen")
+    drops = builder.training and attributes["dropout"] > 0.0
+    sizes = (layer.shape[0], *attributes["sizes"][1:])
+    random = builder.random() if drops else None
+    settings: tuple[Argument, ...] = (
+        sizes,
+        *(view.argument for view in attributes["views"]),
+        attributes["mask_view"],
+        attributes["out_view"].argument,
+        attributes["scale"],
+        attributes["causal"],
+        attributes["dropout"] if drops else 0.0,
+        attributes.get("dropout_layer", 0),
+    )
+    log_sums = builder.new(f"{layer.module}.log_sums", sizes[:3], "activation") if builder.training else None
+    again = False
+
+    def compute(*sources: Value) -> Value:
+        nonlocal again
+        y = builder.new(layer.module, layer.shape)
+        query, key, value = (sources[i] for i in attributes["sources"])
+        # A second time the logarithms are there already; None leaves them as they are.
+        builder.graph.emit("attention", (query, key, value, mask, random, *settings), (y, None if again else log_sums))
+        again = True
+        return y
+
+    y = builder.kept(layer.output, sources, compute)
+
+    def rule(gradient: Value) -> Pairs:
+        assert log_sums is not None
+        found = tuple(builder.again(source) for source in sources)
+        results = tuple(builder.new(f"{layer.module}.input_gradient", source.shape) for source in sources)
+        order = attributes["sources"]
+        builder.graph.emit(
+            "attention_backward",
+            (gradient, *(found[i] for i in order), mask, random, builder.again(y), log_sums, *settings),
+            tuple(results[i] for i in order),
+        )
+        return list(zip(sources, results, strict=True))
+
+    return builder.record(y, rule)
+
+
+def _capture_softmax(call: CapturedNode) -> Layer:
+    rank = len(call.shape("self"))
+    if call.arguments["dim"] % rank != rank - 1:
+        raise NotCovered("over another dimension than the last")
+    return call.layer("softmax", (call.activation("self"),))
+
+
+def _softmax(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    def compute(x: Value) -> Value:
+        y = builder.new(layer.module, layer.shape)
+        builder.graph.emit("softmax", (x,), (y,))
+        return y
+
+    x = values[layer.inputs[0]]
+    y = builder.kept(layer.output, (x,), compute)
+
+    def rule(gradient: Value) -> Pairs:
+        result = builder.new(f"{layer.module}.input_gradient", layer.shape)
+        builder.graph.emit("softmax_backward", (gradient, builder.again(y)), (result,))
+        return [(x, result)]
+
+    return builder.record(y, rule)
+
+
+def _capture_matmul(call: CapturedNode) -> Layer:
+    names = ("mat1", "mat2") if "mat1" in call.arguments else ("self", "mat2" if "mat2" in call.arguments else "other")
+    left, right = (call.shape(name) for name in names)
+    if len(left) < 2 or len(left) != len(right) or left[:-2] != right[:-2]:
+        raise NotCovered("of shapes that are broadcast")
+    return call.layer("matmul", tuple(call.activation(name) for name in names))
+
+
+def _matmul(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    def product(hint: str, a: Value, b: Value, shape: tuple[int, ...], *, turn_a: bool, turn_b: bool) -> Value:
+        y = builder.new(hint, shape)
+        builder.graph.emit("matmul", (a, b, turn_a, turn_b), (y,))
+        return y
+
+    a, b = (values[name] for name in layer.inputs)
+    y = builder.kept(
+        layer.output,
+        (a, b),
+        lambda a, b: product(layer.module, a, b, layer.shape, turn_a=False, turn_b=False),
+    )
+
+    def rule(gradient: Value) -> Pairs:
+        pairs: Pairs = []
+        hint = f"{layer.module}.input_gradient"
+        if a in builder.differentiable:
+            pairs.append((a, product(hint, gradient, builder.again(b), a.shape, turn_a=False, turn_b=True)))
+        if b in builder.differentiable:
+            pairs.append((b, product(hint, builder.again(a), gradient, b.shape, turn_a=True, turn_b=False)))
+        return pairs
+
+    return builder.record(y, rule)
+
+
+CAPTURES = {
+    "scaled_dot_product_attention": _capture_attention,
+    "softmax": _capture_softmax,
+    **dict.fromkeys(("matmul", "bmm", "mm"), _capture_matmul),
+}
+EMITTERS = {"attention": _attention, "softmax": _softmax, "matmul": _matmul}
+IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {
+    "softmax": ((0, 0),),
+    "softmax_backward": ((0, 0), (0, 1)),
+}

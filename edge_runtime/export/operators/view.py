@@ -1,0 +1,124 @@
+"""Views in general, by sizes, strides and an offset, and tensors of the model that are read as activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from edge_runtime.export.builder import Pairs, StepBuilder, Values
+from edge_runtime.export.graph import Value
+from edge_runtime.export.layers import CapturedNode, Layer
+
+VIEW_KINDS = frozenset({"reshape", "permute", "crop", "view"})
+"""Layers that may be nothing but another way to read their input."""
+
+
+def capture_view(call: CapturedNode) -> Layer:
+    """Any operator whose result shares its argument's bytes: PyTorch itself says where the elements lie."""
+    called = call.node if call.index is None else call.node.args[0]
+    assert isinstance(called, torch.fx.Node)
+
+    def apply(x: torch.Tensor) -> torch.Tensor:
+        arguments = [
+            argument.meta["val"] if isinstance(argument, torch.fx.Node) else argument for argument in called.args[1:]
+        ]
+        seen = called.target(x, *arguments, **called.kwargs)  # type: ignore[operator]  # an operator
+        return seen if call.index is None else seen[call.index]  # type: ignore[no-any-return]  # torch ships no types here
+
+    return _view_layer(call, "self", apply)
+
+
+def strided_view(
+    call: CapturedNode, argument: str, sizes: tuple[int, ...], strides: tuple[int, ...], offset: int
+) -> Layer:
+    """A view of an argument with the strides it has when it is dense."""
+
+    def apply(x: torch.Tensor) -> torch.Tensor:
+        assert x.is_contiguous()  # a tensor of the model is
+        return x.as_strided(sizes, strides, x.storage_offset() + offset)
+
+    return _view_layer(call, argument, apply)
+
+
+def _view_layer(call: CapturedNode, argument: str, apply: Callable[[torch.Tensor], torch.Tensor]) -> Layer:
+    shape = call.shape(argument)
+    seen = apply(torch.empty(shape, device="meta"))
+    if seen.is_contiguous() and seen.numel() == math.prod(shape):
+        return call.layer("reshape", (call.activation(argument),))
+    return call.layer(
+        "view",
+        (call.activation(argument),),
+        sizes=tuple(seen.shape),
+        strides=tuple(seen.stride()),
+        offset=seen.storage_offset(),
+        by_example=views_by_example(seen, tuple(seen.shape), shape),
+        apply=apply,
+    )
+
+
+def views_by_example(view: torch.Tensor, shape: tuple[int, ...], base: tuple[int, ...]) -> bool:
+    """Whether the first dimension of a view of `shape` is the base's first one, or repeats the base."""
+    if len(view.shape) == 0 or view.shape[:1] != shape[:1]:
+        return False
+    return view.stride(0) == 0 or (view.shape[0] == base[0] and view.stride(0) == math.prod(base[1:]))
+
+
+def seen_through(layer: Layer, x: torch.Tensor) -> torch.Tensor | None:
+    """What a layer of VIEW_KINDS shows of the tensor `x`; None where that is not a view of it."""
+    if layer.kind == "view":
+        seen: torch.Tensor = layer.attributes["apply"](x)
+        return seen
+    if layer.kind == "crop":
+        offsets, sizes = layer.attributes["offsets"], layer.attributes["cropped"]
+        if any(o < 0 or o + size > extent for o, size, extent in zip(offsets, sizes, x.shape, strict=True)):
+            return None
+        x = x[tuple(slice(o, o + size) for o, size in zip(offsets, sizes, strict=True))]
+    try:
+        return x.view(layer.shape)
+    except RuntimeError:
+        return None
+
+
+def _view(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    attributes = layer.attributes
+    where = (tuple(attributes["strides"]), int(attributes["offset"]))
+    sizes = tuple(attributes["sizes"])
+    if attributes["by_example"]:
+        sizes = (layer.shape[0], *sizes[1:])
+    x = values[layer.inputs[0]]
+
+    def compute(x: Value) -> Value:
+        y = builder.new(layer.module, sizes)
+        builder.graph.emit("strided_copy", (x, *where), (y,))
+        return y if sizes == layer.shape else builder.reshaped(y, layer.shape)
+
+    def rule(gradient: Value) -> Pairs:
+        if x not in builder.differentiable:
+            return []
+        result = builder.new(f"{layer.module}.input_gradient", x.shape)
+        whole = gradient if sizes == layer.shape else builder.reshaped(gradient, sizes)
+        builder.graph.emit("strided_copy_backward", (whole, *where), (result,))
+        return [(x, result)]
+
+    return builder.record(builder.derived((x,), compute), rule)
+
+
+def _tensor(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    """A tensor of the model as an activation: a parameter, whose gradient is the activation's, or a buffer."""
+    (name,) = layer.tensors
+    assert name is not None
+    if not builder.training or not layer.attributes["trained"]:
+        return builder.tensor(name, "frozen")
+    parameter = builder.weight(name)
+    assert parameter is not None
+
+    def rule(gradient: Value) -> Pairs:
+        builder.update(parameter, gradient)
+        return []
+
+    return builder.record(builder.reshaped(parameter, parameter.shape), rule)
+
+
+EMITTERS = {"view": _view, "tensor": _tensor}

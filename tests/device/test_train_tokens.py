@@ -1,0 +1,145 @@
+"""Models of tokens on the device: int64 data, dropout and AdamW that resume bit for bit, targets instead of labels."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_runtime.device.data.arrays import write_arrays
+from tests.support.device_commands import profl_edge, start, wait_for
+
+_ROOT = Path(__file__).parents[2]
+
+
+def _export(output: Path, model: str, *options: str) -> Path:
+    for package in ("torch", "executorch"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"exporting a bundle needs {package}: pip install profl-edge[export]")
+    command = [sys.executable, "-m", "edge_runtime.export.cli", "export", "--batch", "8", *options, "-o", str(output)]
+    done = subprocess.run(
+        [*command, "--model", f"tests.support.token_models:{model}"],
+        cwd=_ROOT,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def text_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("bundles") / "text"
+    options = ["--input", "12", "--input-dtype", "int64", "--classes", "4", "--partition", "0-1,2-4"]
+    return _export(output, "text_norm_first", *options, "--optimizer", "adamw", "--clip-norm", "1", "--block", "2")
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The class of a text is the token that it holds most often."""
+    random = np.random.default_rng(0)
+    labels = np.arange(64) % 4
+    inputs = random.integers(4, 60, (64, 12))
+    inputs[:, ::2] = labels[:, None]
+    path = tmp_path_factory.mktemp("data") / "tokens.npz"
+    write_arrays(path, inputs.astype(np.int64), labels)
+    return path
+
+
+def _arguments(bundle: Path, data: Path, output: Path, *more: object) -> list[object]:
+    arguments: list[object] = ["train", bundle, "--block", 2, "--data", f"npz:{data}", "--lr", 0.01, "--threads", 2]
+    return [*arguments, "--seed", 5, "--checkpoint-every", 4, "-o", output, "--json", *more]
+
+
+def test_a_killed_run_with_dropout_and_adamw_resumes_bit_equal(text_bundle: Path, tokens: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
+    report = profl_edge(*_arguments(text_bundle, tokens, whole, "--steps", 600), guarded=True).report()
+    assert report["loss_last"] < 0.5 * report["loss_first"]
+    process = start(*_arguments(text_bundle, tokens, killed, "--steps", 600))
+    checkpoint = killed.with_name(killed.name + ".checkpoint")
+    wait_for(checkpoint, process)
+    process.kill()
+    process.communicate()
+    continued = profl_edge(*_arguments(text_bundle, tokens, killed, "--steps", 600, "--resume")).report()
+    assert 0 < continued["resumed_from"] < 600
+    assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_dropout_follows_from_the_seed_and_not_from_the_threads(
+    text_bundle: Path, tokens: Path, tmp_path: Path
+) -> None:
+    outputs = {}
+    for name, more in {"a": (), "b": ("--threads", 1), "c": ("--seed", 6)}.items():
+        output = tmp_path / name
+        profl_edge(*_arguments(text_bundle, tokens, output, "--steps", 3, *more)).report()
+        outputs[name] = output.read_bytes()
+    assert outputs["a"] == outputs["b"]
+    assert outputs["a"] != outputs["c"]
+
+
+def test_a_trained_text_model_is_evaluated_without_dropout(text_bundle: Path, tokens: Path, tmp_path: Path) -> None:
+    output = tmp_path / "update.safetensors"
+    profl_edge(*_arguments(text_bundle, tokens, output, "--steps", 200)).report()
+    evaluate = ["eval", text_bundle, "--block", 2, "--data", f"npz:{tokens}", "--weights", output, "--json"]
+    first, second = (profl_edge(*evaluate).report() for _ in range(2))
+    assert first["accuracy"] > 0.9
+    assert first["loss"] == second["loss"]
+
+
+@pytest.mark.parametrize("wrong", [-1, 60])
+def test_a_token_outside_the_vocabulary_is_refused_before_training(
+    text_bundle: Path, tmp_path: Path, wrong: int
+) -> None:
+    inputs = np.ones((16, 12), np.int64)
+    inputs[9, 3] = wrong
+    write_arrays(tmp_path / "wrong.npz", inputs, np.arange(16) % 4)
+    line = profl_edge(*_arguments(text_bundle, tmp_path / "wrong.npz", tmp_path / "out")).refusal(2)
+    assert f"token {wrong} (example 9) is outside 0..59" in line
+
+
+def test_data_of_another_type_or_shape_is_refused(text_bundle: Path, tmp_path: Path) -> None:
+    for number, inputs in enumerate((np.zeros((16, 12), np.float32), np.zeros((16, 11), np.int64))):
+        path = tmp_path / f"{number}.npz"
+        write_arrays(path, inputs, np.zeros(16, np.int64))
+        line = profl_edge(*_arguments(text_bundle, path, tmp_path / "out")).refusal(2)
+        assert "the model takes int64 of 12 for an example" in line
+    line = profl_edge("train", text_bundle, "--block", 2, "--data", "digits", "-o", tmp_path / "out", "--json").refusal(
+        2
+    )
+    assert "needs npz:FILE" in line
+
+
+def test_the_bench_fills_in_tokens(text_bundle: Path) -> None:
+    report = profl_edge("bench", text_bundle, "--block", 2, "--steps", 2, "--json").report()
+    assert report["steps"] == 2
+
+
+def test_targets_are_learned_with_the_mean_squared_error(tmp_path: Path) -> None:
+    bundle = _export(
+        tmp_path / "bundle", "mlp", "--input", "20", "--classes", "5", "--loss", "mse", "--partition", "0-2",
+        "--nesterov",
+    )  # fmt: skip
+    random = np.random.default_rng(1)
+    inputs = random.standard_normal((64, 20)).astype(np.float32)
+    write_arrays(tmp_path / "data.npz", inputs, 3.0 * inputs[:, :5])
+    arguments = ["--block", 1, "--data", f"npz:{tmp_path / 'data.npz'}", "--lr", 0.02, "--epochs", 40, "--json"]
+    report = profl_edge("train", bundle, *arguments, "-o", tmp_path / "update").report()
+    assert report["loss_last"] < 0.6 * report["loss_first"]
+    evaluated = profl_edge(
+        "eval", bundle, "--block", 1, *arguments[2:4], "--weights", tmp_path / "update", "--json"
+    ).report()
+    assert evaluated["accuracy"] is None
+    assert evaluated["loss"] < 0.6 * report["loss_first"]
+    wrong = tmp_path / "wrong.npz"
+    write_arrays(wrong, inputs, np.zeros((64, 3), np.float32))
+    line = profl_edge(
+        "train", bundle, "--block", 1, "--data", f"npz:{wrong}", "-o", tmp_path / "out", "--json"
+    ).refusal(2)
+    assert "needs numbers [n, 5]" in line

@@ -1,0 +1,185 @@
+"""Networks of many kinds: every block's training step equals PyTorch eager's, and the evaluation the module itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the reference is PyTorch eager")
+
+from safetensors.torch import load_file  # noqa: E402
+from torch import nn  # noqa: E402
+
+from device_profiles.bundle import Manifest  # noqa: E402
+from device_profiles.files import read_json  # noqa: E402
+from edge_runtime.device import _native  # noqa: E402
+from edge_runtime.export.bundle import create_model, export_bundle  # noqa: E402
+from edge_runtime.export.programs import BlockModel  # noqa: E402
+from tests.support.graph_reference import BlockReference, GraphRunner  # noqa: E402
+from tests.support.native_step import NativeStep  # noqa: E402
+
+STEPS, RATE = 10, 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A model of tests/support/models.py, or a built-in one where `width` is given."""
+
+    name: str
+    input_shape: tuple[int, ...] = (3, 32, 32)
+    classes: int = 10
+    blocks: int = 4
+    batch: int = 8
+    width: int | None = None
+    study: bool = False
+    change: float = 1e-3
+    """How far what a step changes may be from PyTorch's, relative to it. In deep networks of full size rounding errors
+    push values across the corners of ReLU6, and PyTorch's own float32 is 1 to 2 % from float64."""
+
+    @property
+    def model(self) -> str:
+        return self.name if self.width is not None else f"tests.support.models:{self.name}"
+
+    @property
+    def options(self) -> dict[str, object]:
+        return {"width": self.width, "input_shape": self.input_shape, "classes": self.classes}
+
+
+CASES = [
+    Case(name="mobilenet_v2"),
+    Case(name="mobilenet_v3"),
+    Case(name="efficientnet"),
+    Case(name="densenet", blocks=3),
+    Case(name="inception", blocks=3),
+    Case(name="sensor_cnn", input_shape=(6, 128), classes=6, blocks=3),
+    Case(name="mlp", input_shape=(16,), classes=4, blocks=3),
+    Case(name="lenet", input_shape=(1, 28, 28), blocks=2),
+    Case(name="vgg16_bn", width=4, batch=4),
+    Case(name="resnet34", width=8, batch=16, study=True),
+    Case(name="mobilenet_v2_full", batch=16, study=True, change=5e-2),
+    Case(name="efficientnet_full", batch=16, study=True, change=5e-2),
+]
+BLOCKS = [
+    pytest.param(case, block, marks=[pytest.mark.study] if case.study else [], id=f"{case.name}-block{block}")
+    for case in CASES
+    for block in range(1, case.blocks + 1)
+]
+MODELS = [pytest.param(case, marks=[pytest.mark.study] if case.study else [], id=case.name) for case in CASES]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A bundle, the weights to start from, and the module as PyTorch runs it."""
+
+    folder: Path
+    manifest: Manifest
+    weights: dict[str, torch.Tensor]
+    module: nn.Module
+    source: BlockModel
+    runner: GraphRunner
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> object:
+    torch.set_num_threads(1)  # small layers: threads of a second pool only wait for each other
+
+    @cache
+    def export(case: Case, blocks: int) -> Exported:
+        folder = tmp_path_factory.mktemp(case.name) / "bundle"
+        export_bundle(case.model, folder, blocks=blocks, batch=case.batch, **case.options)  # type: ignore[arg-type]
+        weights = load_file(folder / "weights" / "initial.safetensors")
+        generator = torch.Generator().manual_seed(7)
+        for key, value in weights.items():  # running statistics of a trained prefix, not the trivial initial ones
+            if key.endswith("running_mean"):
+                weights[key] = 0.1 * torch.randn(value.shape, generator=generator)
+            elif key.endswith("running_var"):
+                weights[key] = 0.5 + torch.rand(value.shape, generator=generator)
+        module = create_model(case.model, **case.options)  # type: ignore[arg-type]
+        shape = case.input_shape
+        source = BlockModel.of(module, name=case.name, batch=case.batch, input_shape=shape, classes=case.classes)
+        runner = GraphRunner(module, torch.zeros(case.batch, *shape))
+        manifest = read_json(folder / "manifest.json", Manifest)
+        return Exported(folder=folder, manifest=manifest, weights=weights, module=module, source=source, runner=runner)
+
+    return export
+
+
+def _batches(case: Case) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(11)
+    return [
+        (
+            torch.randn(case.batch, *case.input_shape, generator=generator),
+            torch.randint(0, case.classes, (case.batch,), generator=generator),
+        )
+        for _ in range(STEPS)
+    ]
+
+
+@pytest.mark.parametrize(("case", "block"), BLOCKS)
+def test_ten_steps_equal_pytorch_eager(case: Case, block: int, exported) -> None:
+    made: Exported = exported(case, case.blocks)
+    weights = {name: tensor.clone() for name, tensor in made.weights.items()}
+    native = NativeStep(made.folder, f"grow-block{block}", {k: v.numpy() for k, v in weights.items()})
+    reference = BlockReference(made.module, made.runner, made.source.cut, made.manifest.partition, block, made.weights)
+    differences = []
+    for step, (inputs, labels) in enumerate(_batches(case)):
+        expected = reference.step(inputs, labels, RATE)
+        loss = native.step(inputs.numpy(), labels.numpy(), RATE)
+        differences.append(abs(loss - expected) / abs(expected))
+        if step == 0:
+            _compare(native.tensors(), reference.tensors(), weights, case.change)
+    assert differences[0] < 1e-5
+    assert differences[9] < 1e-3
+
+
+def _compare(
+    ours: dict[str, np.ndarray], theirs: dict[str, torch.Tensor], before: dict[str, torch.Tensor], change: float
+) -> None:
+    """Parameters within 1e-4 of their norm, and what the step changed within `change`.
+
+    Biases in front of a normalisation have gradients of rounding errors alone, hence 1e-6 for each element.
+    """
+    for name, value in ours.items():
+        expected, start = theirs[name].numpy(), before[name].numpy()
+        noise = 1e-6 * np.sqrt(value.size)
+        difference = float(np.linalg.norm(value - expected))
+        assert difference < 1e-4 * np.linalg.norm(expected) + noise, name
+        assert difference < change * np.linalg.norm(expected - start) + noise, name
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_an_evaluation_of_the_last_block_is_the_module_in_inference(case: Case, exported) -> None:
+    made: Exported = exported(case, case.blocks)
+    described = made.manifest.program(f"eval-block{case.blocks}")
+    made.module.load_state_dict({k: v for k, v in made.weights.items() if not k.startswith("output_module.")})
+    inputs, _ = _batches(case)[0]
+    with torch.no_grad():
+        expected = made.module.eval()(inputs.clone()).numpy()
+    program = _native.Program(str(made.folder / "programs" / f"{described.name}.pte"), 2)
+    program.buffer("images")[...] = inputs.numpy()
+    frozen = [made.weights[value.name].numpy() for value in described.inputs if value.role == "frozen"]
+    for index, value in enumerate(frozen):
+        program.set_input(index, value)
+    program.execute()
+    np.testing.assert_allclose(program.output(0), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "inception"])
+def test_a_model_in_one_block_trains_as_the_module_itself(name: str, exported) -> None:
+    case = next(case for case in CASES if case.name == name)
+    made: Exported = exported(case, 1)
+    native = NativeStep(made.folder, "grow-block1", {k: v.numpy() for k, v in made.weights.items()})
+    module = create_model(case.model, **case.options)  # type: ignore[arg-type]
+    module.load_state_dict(made.weights)
+    optimizer = torch.optim.SGD(module.train().parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
+    for inputs, labels in _batches(case):
+        optimizer.zero_grad()
+        expected = nn.functional.cross_entropy(module(inputs.clone()), labels)
+        expected.backward()
+        optimizer.step()
+        loss = native.step(inputs.numpy(), labels.numpy(), RATE)
+        assert abs(loss - expected.item()) < 1e-3 * abs(expected.item())

@@ -1,0 +1,72 @@
+"""A user's own model by its factory: what is shown of it, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the exporter needs torch")
+
+from device_profiles.errors import UsageError  # noqa: E402
+from edge_runtime.export.bundle import create_model, export_bundle  # noqa: E402
+from edge_runtime.export.cli import parse_shape  # noqa: E402
+from edge_runtime.export.describe import description, lines  # noqa: E402
+from edge_runtime.export.programs import BlockModel  # noqa: E402
+
+SENSOR = "tests.support.models:sensor_cnn"
+
+
+def _described(model: str, shape: tuple[int, ...]) -> dict[str, object]:
+    module = create_model(model, width=None, classes=10, input_shape=shape)
+    return description(BlockModel.of(module, name=model, batch=2, input_shape=shape, classes=10))
+
+
+def test_the_units_of_a_model_and_where_it_cannot_be_cut_are_shown() -> None:
+    described = _described("tests.support.models:inception", (3, 32, 32))
+    assert [unit["name"] for unit in described["units"]] == ["0", "1", "2", "3"]
+    assert described["units"][0] == {
+        "name": "0",
+        "input_shape": (3, 32, 32),
+        "output_shape": (8, 16, 16),
+        "parameter_bytes": 4 * (3 * 8 * 9 + 8 + 8 + 8),
+    }
+    assert described["head"]["modules"] == ["4.0"]
+    assert {reason["unit"] for reason in described["uncut"]} == {1, 3}
+    shown = lines(described)
+    assert "  unit 1: 5 layers, 1.one to 1.mean.1; at best 0.1 (8x16x16) and 1.one (4x16x16)" in shown
+    assert not any("Not cut" in line for line in lines(_described("tests.support.models:lenet", (1, 28, 28))))
+
+
+@pytest.mark.parametrize(("text", "shape"), [("3x32x32", (3, 32, 32)), ("6X128", (6, 128)), ("16", (16,))])
+def test_inputs_of_any_rank(text: str, shape: tuple[int, ...]) -> None:
+    assert parse_shape(text) == shape
+
+
+@pytest.mark.parametrize("text", ["", "6x", "6x0", "-1", "axb", "3,32,32"])
+def test_an_input_that_is_no_shape_names_the_option(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--input {text}"):
+        parse_shape(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"model": "tests.support.models:nothing"}, "--model tests.support.models:nothing: AttributeError"),
+        ({"model": "json:loads"}, "--model json:loads: TypeError"),
+        ({"model": "types:SimpleNamespace"}, "returned SimpleNamespace, not a torch.nn.Module"),
+        ({"model": SENSOR, "width": 8}, "--width: only for built-in models"),
+        ({"model": "resnet18", "input_shape": (6, 128)}, "--model resnet18: takes images"),
+        ({"model": SENSOR, "input_shape": (6, 128), "classes": 5}, "not 5 logits; correct --classes"),
+        ({"model": SENSOR, "input_shape": (6, 128), "classes": 6, "head": "nowhere"}, "--head nowhere: no such module"),
+        ({"model": SENSOR, "input_shape": (7, 128)}, "torch.export cannot trace the model for --input 7x128"),
+    ],
+    ids=range(8),
+)
+def test_what_cannot_be_exported_is_one_line_that_names_the_option(
+    options: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        export_bundle(output=tmp_path / "bundle", **options)  # type: ignore[arg-type]  # parametrised
+    assert named in str(raised.value) and "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
