@@ -1,6 +1,6 @@
 """A checkpoint: every mutable buffer of a training program, and the settings it belongs to.
 
-It lies beside the output as `<OUT>.checkpoint`; the training process writes it, and removes it with the output in place.
+It lies beside the output as `<OUT>.checkpoint`; the training process writes it, and removes it in the end.
 """
 
 from __future__ import annotations

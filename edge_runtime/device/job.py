@@ -1,7 +1,7 @@
 """A job: all that the training process needs to know, as plain values that `marshal` writes.
 
-The process that prepares a job reads manifests, headers and options with whatever makes that safe and convenient, checks
-them, and ends in (or waits for) the training process, which imports none of it.
+The process that prepares a job reads and checks manifests, headers and options with whatever makes that safe, and ends
+in (or waits for) the training process, which imports none of it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Source = tuple[str, int, int]
 """Where the bytes of a tensor lie: path, offset, size."""
 
 Part = tuple[int, int, int, int] | tuple[int, bytes]
-"""Images of one file: its descriptor, then offset of the first, bytes between two and their number; or their offsets."""
+"""Images of a file: its descriptor, then offset of the first, bytes between two and their number; or their offsets."""
 
 NamedValue = tuple[str, str, str, tuple[int, ...], Source | None]
-"""Name, role, type, shape, and where its bytes come from (None: it starts at zero or is filled by the training)."""
+"""Name, role, type, shape, and where its bytes come from (None: zeros, or what the training fills in)."""
 
 ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int]]
 """As `NamedValue`, and the instructions after which pages of a mapped tensor are given back."""
@@ -79,7 +79,7 @@ class CacheJob(TypedDict):
 
 
 class Job(TypedDict):
-    """What `work` does not use keeps the values of `new_job`. `hyperparameters` are those of each execution of a step."""
+    """What `work` does not use keeps the values of `new_job`; `hyperparameters` are of each execution of a step."""
 
     work: Literal["train", "bench", "eval", "base"]
     native: str

@@ -51,7 +51,7 @@ def cache_job(
 ) -> CacheJob:
     """The cache for this bundle, these weights and this data.
 
-    Its file is named for block, type and data, so that the next growing step's weights replace what nobody needs any more.
+    Its file is named for block, type and data, so that what was computed with older weights is replaced.
     """
     described = program_job(bundle, features, threads=threads, weights=weights)
     shape = next(value.shape for value in step.inputs if value.role == "data")[1:]

@@ -17,7 +17,7 @@ from torch import nn  # noqa: E402
 from device_profiles.bundle import Manifest  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
 from edge_runtime.device import _native  # noqa: E402
-from edge_runtime.export.bundle import create_module, export_bundle  # noqa: E402
+from edge_runtime.export.bundle import create_model, export_bundle  # noqa: E402
 from edge_runtime.export.programs import BlockModel  # noqa: E402
 from tests.support.graph_reference import BlockReference, GraphRunner  # noqa: E402
 from tests.support.native_step import NativeStep  # noqa: E402
@@ -98,7 +98,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> object:
                 weights[key] = 0.1 * torch.randn(value.shape, generator=generator)
             elif key.endswith("running_var"):
                 weights[key] = 0.5 + torch.rand(value.shape, generator=generator)
-        module = create_module(case.model, **case.options)  # type: ignore[arg-type]
+        module = create_model(case.model, **case.options)  # type: ignore[arg-type]
         shape = case.input_shape
         source = BlockModel.of(module, name=case.name, batch=case.batch, input_shape=shape, classes=case.classes)
         runner = GraphRunner(module, torch.zeros(case.batch, *shape))
@@ -173,7 +173,7 @@ def test_a_model_in_one_block_trains_as_the_module_itself(name: str, exported) -
     case = next(case for case in CASES if case.name == name)
     made: Exported = exported(case, 1)
     native = NativeStep(made.folder, "grow-block1", {k: v.numpy() for k, v in made.weights.items()})
-    module = create_module(case.model, **case.options)  # type: ignore[arg-type]
+    module = create_model(case.model, **case.options)  # type: ignore[arg-type]
     module.load_state_dict(made.weights)
     optimizer = torch.optim.SGD(module.train().parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
     for inputs, labels in _batches(case):

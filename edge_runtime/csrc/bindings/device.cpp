@@ -12,6 +12,7 @@
 #include "device/examples.h"
 #include "device/features.h"
 #include "device/process.h"
+#include "threads/thread_pool.h"
 
 namespace nb = nanobind;
 
@@ -120,7 +121,13 @@ void bind_device(nb::module_& module) {
   module.def("resident_bytes", [] { return profl::resident_bytes().now; }, "VmRSS of this process.");
   module.def("peak_resident_bytes", [] { return profl::resident_bytes().peak; }, "VmHWM of this process.");
   module.def("settle_allocator", &profl::settle_allocator);
-  module.def("release_unused_pages", &profl::release_unused_pages);
+  module.def(
+      "release_unused_pages",
+      [] {
+        profl::release_workspace();
+        profl::release_unused_pages();
+      },
+      "Give back what is not in use: libraries' code, freed memory, tile buffers.");
   module.def("load_kernels", &profl::load_kernels);
   module.def("note_stop_signals", &profl::note_stop_signals);
   module.def("noted_signal", &profl::noted_signal);

@@ -99,8 +99,8 @@ NB_MODULE(_native, module) {
            nb::arg("prefix_instructions") = 0)
       .def("set_input", &BoundProgram::set_input, nb::arg("index"), nb::arg("array"),
            "Point an input at an array, without a copy; the array is kept alive.")
-      .def("release_after", &BoundProgram::release_after, nb::arg("index"), nb::arg("instructions"),
-           nb::arg("mapping"), "Give the pages of an input that lies in `mapping` back after these instructions.")
+      .def("release_after", &BoundProgram::release_after, nb::arg("index"), nb::arg("instructions"), nb::arg("mapping"),
+           "Give the pages of an input that lies in `mapping` back after these instructions.")
       .def("execute", &BoundProgram::execute, "Run one step; returns its seconds and those of the frozen prefix.")
       .def(
           "output",

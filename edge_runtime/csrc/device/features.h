@@ -13,8 +13,8 @@ enum class FeatureType { float32, float16, int8 };
 // Throws std::invalid_argument for another name.
 FeatureType feature_type(const std::string& name);
 
-// How an example's features, [channels, values], lie in a row. float16 is IEEE 754's; int8 stores the smallest value and
-// the step of every channel as float32, then each value as a number of steps.
+// How an example's features, [channels, values], lie in a row. float16 is IEEE 754's; int8 stores the smallest value
+// and the step of every channel as float32, then each value as a number of steps.
 struct FeatureRows {
   FeatureType type;
   size_t channels, values;

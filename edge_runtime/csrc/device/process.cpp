@@ -59,7 +59,8 @@ int release_library(dl_phdr_info* library, size_t, void*) {
 
 int load_ours(dl_phdr_info* library, size_t, void*) {
   const char* name = std::strrchr(library->dlpi_name, '/');
-  if (name == nullptr || (std::strcmp(name, "/libprofl_kernels.so") != 0 && std::strcmp(name, "/libexecutorch.so") != 0)) {
+  if (name == nullptr ||
+      (std::strcmp(name, "/libprofl_kernels.so") != 0 && std::strcmp(name, "/libexecutorch.so") != 0)) {
     return 0;
   }
   visit_unwritten_segments(library, [](uint8_t* begin, size_t size) {

@@ -44,8 +44,8 @@ constexpr size_t kPool = size_t{64} << 10;
   throw ProgramError(what + number);
 }
 
-// The runtime logs which operator it misses and returns only a number. A user gets one line: this keeps the name, and all
-// else that the runtime would write to standard error is dropped.
+// The runtime logs which operator it misses and returns only a number. A user gets one line: this keeps the name, and
+// all else that the runtime would write to standard error is dropped.
 thread_local std::string missing_operator;
 
 void note_log(et_timestamp_t, et_pal_log_level_t, const char*, const char*, size_t, const char* message, size_t) {

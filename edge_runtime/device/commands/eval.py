@@ -10,6 +10,7 @@ from edge_runtime.device.commands.options import (
     bundle_argument,
     data_option,
     json_option,
+    one_blas_thread,
     thread_count,
     threads_option,
     weights_option,
@@ -34,6 +35,7 @@ def eval_command(
     as_json: bool,
 ) -> None:
     """Accuracy and loss of the model up to a block, on the test split of the data."""
+    one_blas_thread()
     from edge_runtime.device import launch
     from edge_runtime.device.bundle import open_bundle
     from edge_runtime.device.data import open_data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def thread_count(threads: int | None) -> int:
     from edge_runtime.device.cores import usable_cores
 
     return usable_cores()
+
+
+def one_blas_thread() -> None:
+    """Call before numpy is imported: OpenBLAS would start threads, with buffers, for a few sums over labels."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def megabytes(count: int) -> str:

@@ -17,6 +17,7 @@ from edge_runtime.device.commands.options import (
     data_option,
     json_option,
     megabytes,
+    one_blas_thread,
     parse_size,
     thread_count,
     threads_option,
@@ -77,6 +78,7 @@ def train(
     """
     if options["steps"] is not None and options["epochs"] is not None:
         raise UsageError("--steps and --epochs: give one of the two")
+    one_blas_thread()
     from edge_runtime.device.lock import exclusive
     from edge_runtime.device.train import TrainRequest
 
@@ -94,10 +96,8 @@ def _train(request: TrainRequest, lock: tuple[Path, int] | None, as_json: bool) 
         remove_leftovers(request.output)
     prepared = prepare_training(request, json=as_json)
     job = prepared.job
-    kind = current_limit()
-    if request.limit_bytes is not None and kind == "none":
+    if request.limit_bytes is not None and current_limit() == "none":
         return _supervise(job, request.limit_bytes)
-    job["limit_kind"] = kind
     if os.environ.get(_PARENT_VARIABLE) == str(os.getppid()):
         job["parent"] = os.getppid()
     if lock is not None:

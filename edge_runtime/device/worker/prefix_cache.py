@@ -2,7 +2,7 @@
 
 The file: a header of 4096 bytes, then the rows. The header holds a magic word, the number of rows that are there (eight
 bytes, little-endian) and, as JSON, what the rows were computed from; a file of anything else is filled anew. Rows are
-read with `pread` straight into the arena. A mapping would do the same, but its pages would count as this process's memory,
+read with `pread` straight into the arena. A mapping would do the same, but its pages would count as this process's,
 while those that `pread` leaves behind are the system's own cache.
 """
 
@@ -155,7 +155,8 @@ class PrefixCache:
     def _matches(self) -> bool:
         header = os.pread(self._file, _HEADER_BYTES, 0)
         begin = len(_MAGIC) + _COUNT_BYTES
-        return header.startswith(_MAGIC) and header[begin:].rstrip(b"\0") == self._identity
+        whole = os.fstat(self._file).st_size >= _HEADER_BYTES + self._done() * self._layout.row_bytes
+        return header.startswith(_MAGIC) and header[begin:].rstrip(b"\0") == self._identity and whole
 
     def _done(self) -> int:
         return int.from_bytes(os.pread(self._file, _COUNT_BYTES, len(_MAGIC)), "little")

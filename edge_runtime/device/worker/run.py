@@ -1,4 +1,4 @@
-"""From a job to an exit status: loads the native module, does the work, prints the report or the one line of an error."""
+"""From a job to an exit status: load the native module, do the work, print the report or the one line of an error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
 from device_profiles.errors import ExecutionError, ProflError
+from edge_runtime.device.limit_mark import current_limit
 from edge_runtime.device.worker.text import json_text, one_line
 
 TYPE_CHECKING = False
@@ -38,6 +39,7 @@ def _run(file: int) -> int:
     os.lseek(file, 0, os.SEEK_SET)
     with open(file, "rb") as source:
         job: Job = marshal.load(source)
+    job["limit_kind"] = current_limit()
     native = _load_native(job["native"])
     native.settle_allocator()
     if job["parent"] is not None:
@@ -63,7 +65,7 @@ def _load_native(path: str) -> Any:
     name = "edge_runtime.device._native"
     loader = ExtensionFileLoader(name, path)
     try:
-        module = loader.create_module(ModuleSpec(name, loader, origin=path))
+        module = loader.create_model(ModuleSpec(name, loader, origin=path))
         loader.exec_module(module)
     except ImportError as error:
         raise ExecutionError(f"the native module cannot be loaded ({error}); install profl-edge again") from None

@@ -163,6 +163,7 @@ class _Training:
     def _checkpoint(self) -> None:
         path = self._job["checkpoint"]
         assert path is not None  # _checkpoint_due and _save ask for an output, which has one
+        self._native.release_unused_pages()  # writing needs other code than a step, which would come on top of it
         state = self._engine.state_tensors()
         self._check_finite(state)
         progress = json_text({"steps": self._steps_done, "loss_first": self._loss_first, "loss_last": self._loss_last})
@@ -176,6 +177,7 @@ class _Training:
                 raise self._diverged(self._steps_done, f"tensor '{name}' has a value that is no number or infinite")
 
     def _save(self, output: str, interrupted: bool) -> None:
+        self._native.release_unused_pages()
         if interrupted:
             self._checkpoint()
             return

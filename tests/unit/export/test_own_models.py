@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the exporter needs torch")
 
 from device_profiles.errors import UsageError  # noqa: E402
-from edge_runtime.export.bundle import create_module, export_bundle  # noqa: E402
+from edge_runtime.export.bundle import create_model, export_bundle  # noqa: E402
 from edge_runtime.export.cli import parse_shape  # noqa: E402
 from edge_runtime.export.describe import description, lines  # noqa: E402
 from edge_runtime.export.programs import BlockModel  # noqa: E402
@@ -18,7 +18,7 @@ SENSOR = "tests.support.models:sensor_cnn"
 
 
 def _described(model: str, shape: tuple[int, ...]) -> dict[str, object]:
-    module = create_module(model, width=None, classes=10, input_shape=shape)
+    module = create_model(model, width=None, classes=10, input_shape=shape)
     return description(BlockModel.of(module, name=model, batch=2, input_shape=shape, classes=10))
 
 
