@@ -37,8 +37,8 @@ class DataSource(Protocol):
     """Examples of a data set, as a model takes them.
 
     `image_shape` is that of the raw images, None where a file holds the inputs themselves; either way an example takes
-    `record_bytes` in it. `origin` and `labels_origin` name the files. `labels` are whole numbers, one for each example, or
-    `targets` float32 numbers for each (0 with labels).
+    `record_bytes` in it. `origin` and `labels_origin` name the files. `labels` are whole numbers, one for each example,
+    or `targets` float32 numbers for each (0 with labels).
     """
 
     labels: array[Any]
