@@ -8,11 +8,17 @@ from typing import Any
 
 from device_profiles.bundle import Program
 from device_profiles.profile import Cost
+from device_profiles.timeline import PlanTimeline
 from profiler.measure import Observation
 
 
 def cost_of(
-    program: Program, observations: Sequence[Observation], *, base_bytes: Callable[[], int], threads: int
+    program: Program,
+    observations: Sequence[Observation],
+    *,
+    base_bytes: Callable[[], int],
+    threads: int,
+    plan: PlanTimeline | None = None,
 ) -> Cost:
     """The cost of `program`; the peak is the largest of the repetitions, seconds are their median and range.
 
@@ -21,13 +27,14 @@ def cost_of(
     """
     memory = program.memory
     reports = [o.report for o in observations if o.report is not None]
-    failed = next((o.reason for o in observations if o.reason is not None), None)
+    failed = next((o for o in observations if o.reason is not None), None)
     fits = failed is None and bool(reports)
     base = max(int(r["base_bytes"]) for r in reports) if reports else base_bytes()
     workspace = memory.workspace_bytes_per_thread * threads
     predicted = base + memory.arena_bytes + memory.frozen_bytes + workspace + memory.staging_bytes
-    measured = max(int(r["measured_peak_bytes"]) for r in reports) if fits else None
-    timed = reports if fits else []
+    lived = reports if fits else []
+    measured = max((int(r["measured_peak_bytes"]) for r in lived), default=None)
+    last = observations[-1]
     return Cost(
         program=program.name,
         purpose=program.purpose,
@@ -46,14 +53,47 @@ def cost_of(
         workspace_bytes=workspace,
         staging_bytes=memory.staging_bytes,
         unexplained_bytes=None if measured is None else measured - predicted,
-        step_seconds_median=_over(median, timed, "step_seconds_median"),
-        step_seconds_minimum=_over(min, timed, "step_seconds_minimum"),
-        step_seconds_maximum=_over(max, timed, "step_seconds_maximum"),
-        prefix_seconds=_over(median, timed, "prefix_seconds"),
-        reason=failed,
+        step_seconds_median=_over(median, lived, "step_seconds_median"),
+        step_seconds_minimum=_over(min, lived, "step_seconds_minimum"),
+        step_seconds_maximum=_over(max, lived, "step_seconds_maximum"),
+        prefix_seconds=_over(median, lived, "prefix_seconds"),
+        reason=failed.reason if failed is not None else None,
+        batch=program.batch,
+        micro_batch=program.micro_batch,
+        variant=program.variant,
+        instructions=program.instructions,
+        measured_peak_minimum_bytes=_whole(min, lived, "measured_peak_bytes"),
+        base_minimum_bytes=_whole(min, lived, "base_bytes"),
+        anonymous_bytes=_whole(max, lived, "anonymous_bytes"),
+        file_bytes=_whole(max, lived, "file_bytes"),
+        proportional_bytes=_seen([o.watched.proportional_bytes for o in observations if o.watched], measured),
+        swapped_bytes=_seen([o.watched.swapped_bytes for o in observations if o.watched]),
+        cgroup_peak_bytes=_seen([o.cgroup_peak_bytes for o in observations]),
+        died_at_bytes=failed.died_at_bytes if failed is not None else None,
+        minor_faults=_whole(max, lived, "minor_faults"),
+        major_faults=_whole(max, lived, "major_faults"),
+        accelerator_allocated_bytes=_whole(max, lived, "accelerator_allocated_bytes"),
+        accelerator_reserved_bytes=_whole(max, lived, "accelerator_reserved_bytes"),
+        accelerator_process_bytes=_whole(max, lived, "accelerator_process_bytes"),
+        conditions=last.conditions,
+        timeline=last.timeline,
+        plan=plan,
     )
 
 
 def _over(combine: Callable[[list[float]], float], reports: Sequence[dict[str, Any]], key: str) -> float | None:
     values = [float(report[key]) for report in reports if report.get(key) is not None]
     return combine(values) if values else None
+
+
+def _whole(combine: Callable[[list[int]], int], reports: Sequence[dict[str, Any]], key: str) -> int | None:
+    values = [int(report[key]) for report in reports if report.get(key) is not None]
+    return combine(values) if values else None
+
+
+def _seen(values: Sequence[int | None], at_most: int | None = None) -> int | None:
+    """The largest of what was seen. A sum of shares can exceed the peak by what the kernel rounds; it is cut there."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return max(known) if at_most is None else min(max(known), at_most)

@@ -1,35 +1,62 @@
-"""Measure one program: a fresh process, under the limit when there is one; a kill is a result, not a failure."""
+"""Measure one program: fresh processes, under the limit when there is one; a kill is a result, not a failure.
+
+Memory is that of a real training: `profl-edge train` on generated data, update written, watched from outside. Seconds
+are those of `profl-edge bench` in a process that nobody watches.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from device_profiles.bundle import Program
-from device_profiles.contract import IMAGES_INPUT, LimitKind
+from device_profiles.bundle import Manifest, Program
+from device_profiles.contract import MANIFEST_NAME, PROGRAMS_FOLDER, LimitKind
 from device_profiles.errors import ExecutionError, FormatError, UsageError
-from edge_runtime.device.limits import Outcome, run_limited
+from device_profiles.files import read_json
+from device_profiles.profile import Conditions
+from device_profiles.timeline import PlanTimeline, Timeline
+from profiler.conditions import ConditionsWatch
+from profiler.plan_timeline import plan_timeline
+from profiler.processes import Ended, run_measured
+from profiler.program_file import read_program
+from profiler.watch import Watched
 
 _PURPOSES = ("grow", "eval")
-_SIGKILL = -9
+_TRAINING_STEPS = 2
+"""The first step touches every page of the arena; the second shows that nothing is added."""
+_BATCHES = 4
+_TIMED = ("step_seconds_median", "step_seconds_minimum", "step_seconds_maximum", "prefix_seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observation:
-    """What one process said of itself (`report`, the keys of `bench --json`), or why it did not live to say it."""
+    """What one repetition said of itself (`report`, the keys of `train --json`), or why it did not live to say it."""
 
     report: dict[str, Any] | None
     limit_kind: LimitKind
     reason: str | None
+    died_at_bytes: int | None = None
+    cgroup_peak_bytes: int | None = None
+    watched: Watched | None = None
+    conditions: Conditions | None = None
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """Resident memory over the run, with its first step."""
+        if self.watched is None:
+            return None
+        step = (self.report or {}).get("first_step")
+        return self.watched.timeline(None if step is None else (float(step[0]), float(step[1])))
 
 
 class Meter(Protocol):
-    """Runs one program some steps in a process of its own."""
+    """Runs one program some steps in processes of its own."""
 
     def measure(self, program: Program) -> Observation:
         """Raise FormatError for a damaged bundle, ExecutionError where anything else but memory is at fault."""
@@ -37,79 +64,97 @@ class Meter(Protocol):
     def base_bytes(self) -> int:
         """Resident memory of a process that is about to load a program; for programs whose own did not live."""
 
+    def plan(self, program: Program) -> PlanTimeline | None:
+        """What the program plans over a step; None where there is no plan."""
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessMeter:
-    """`profl-edge bench` (for `eval` programs, `profl-edge eval`) in a fresh process under `limit_bytes`."""
+    """`profl-edge train` and `bench` (for `eval` programs, `profl-edge eval`) in fresh processes."""
 
-    def __init__(self, bundle: Path, *, limit_bytes: int | None, steps: int, warmup_steps: int, threads: int) -> None:
-        self._bundle = bundle
-        self._limit_bytes = limit_bytes
-        self._threads = ["--threads", str(threads), "--json"]
-        self._steps = ["--steps", str(steps), "--warmup", str(warmup_steps)]
+    bundle: Path
+    limit_bytes: int | None
+    steps: int
+    warmup_steps: int
+    threads: int
+    timeout_seconds: float | None = None
 
     def measure(self, program: Program) -> Observation:
         """Run it; killed by the kernel, or out of memory below an rlimit, means that it does not fit."""
         if program.purpose not in _PURPOSES:
             raise UsageError(f"{program.name}: programs for '{program.purpose}' cannot be profiled in this release")
-        if program.purpose == "grow":
-            return self._run("bench", program, self._steps)
-        with tempfile.TemporaryDirectory() as folder:
-            data = Path(folder) / "synthetic.npz"
-            _write_synthetic(data, program)
-            return self._run("eval", program, ["--data", f"npz:{data}"])
+        with self._data(program) as data, ConditionsWatch() as machine:
+            ended, report = self._evaluate(program, data) if program.purpose == "eval" else self._train(program, data)
+        return Observation(
+            report=report,
+            limit_kind=ended.outcome.limit_kind,
+            reason=ended.does_not_fit(),
+            died_at_bytes=ended.died_at_bytes if report is None else None,
+            cgroup_peak_bytes=ended.outcome.cgroup_peak_bytes,
+            watched=ended.watched,
+            conditions=machine.conditions(),
+        )
+
+    def _evaluate(self, program: Program, data: str) -> tuple[Ended, dict[str, Any] | None]:
+        ended = self._run(program, "eval", ["--data", data], watch=True)
+        return ended, self._report(program, ended)
+
+    def _train(self, program: Program, data: str) -> tuple[Ended, dict[str, Any] | None]:
+        """The memory of a training, with the seconds of a process that nobody watches."""
+        update = str(Path(data.removeprefix("npz:")).with_name("update.safetensors"))
+        options = ["--steps", str(_TRAINING_STEPS), "--checkpoint-every", "0", "--data", data, "-o", update]
+        ended = self._run(program, "train", options, watch=True)
+        report = self._report(program, ended)
+        if report is None:
+            return ended, None
+        timed = self._run(program, "bench", ["--steps", str(self.steps), "--warmup", str(self.warmup_steps)])
+        timing = self._report(program, timed)
+        if timing is None:
+            return timed, None
+        return ended, report | {key: timing[key] for key in _TIMED}
 
     def base_bytes(self) -> int:
         """Measured without a limit: the base alone is what every other program of the device also needs."""
-        command = [sys.executable, "-m", "profiler.base", str(self._bundle)]
-        outcome, said, complaint = _run_captured(command, None)
-        if outcome.returncode != 0:
-            raise ExecutionError(f"{self._bundle}: base: {_last_line(complaint, outcome)}")
-        return int(said)
+        with self._data(None) as data:
+            ended = run_measured([sys.executable, "-m", "profiler.base", str(self.bundle), data])
+        if ended.outcome.returncode != 0:
+            raise ExecutionError(f"{self.bundle}: base: {ended.last_line}")
+        return int(ended.output)
 
-    def _run(self, command: str, program: Program, options: list[str]) -> Observation:
-        arguments = [sys.executable, "-m", "edge_runtime.device", command, str(self._bundle)]
-        arguments += ["--block", str(program.block), *options, *self._threads]
-        outcome, said, complaint = _run_captured(arguments, self._limit_bytes)
-        if outcome.returncode == 0:
-            return Observation(report=json.loads(said), limit_kind=outcome.limit_kind, reason=None)
-        last = _last_line(complaint, outcome)
-        reason = _does_not_fit(outcome, last)
-        if reason is None:
+    def plan(self, program: Program) -> PlanTimeline | None:
+        """Read from the program's file."""
+        return plan_timeline(read_program(self.bundle / PROGRAMS_FOLDER / f"{program.name}.pte"), program)
+
+    def _run(self, program: Program, command: str, options: list[str], *, watch: bool = False) -> Ended:
+        arguments = [sys.executable, "-m", "edge_runtime.device", command, str(self.bundle)]
+        arguments += ["--block", str(program.block), *options, "--threads", str(self.threads), "--json"]
+        return run_measured(
+            arguments, limit_bytes=self.limit_bytes, watch=watch, timeout_seconds=self.timeout_seconds
+        )
+
+    def _report(self, program: Program, ended: Ended) -> dict[str, Any] | None:
+        if ended.outcome.returncode == 0:
+            report: dict[str, Any] = json.loads(ended.output)
+            if report["program"] != program.name:
+                raise ExecutionError(f"{program.name}: the runtime ran {report['program']} in its place")
+            return report
+        if ended.does_not_fit() is None:
             # Status 2 says that the bundle or an option is at fault, not the work.
-            raise (FormatError if outcome.returncode == 2 else ExecutionError)(f"{program.name}: {last}")
-        return Observation(report=None, limit_kind=outcome.limit_kind, reason=reason)
+            kind = FormatError if ended.outcome.returncode == 2 else ExecutionError
+            raise kind(f"{program.name}: {'took too long and was ended' if ended.timed_out else ended.last_line}")
+        return None
 
+    @contextmanager
+    def _data(self, program: Program | None) -> Iterator[str]:
+        """A data set of some batches of grey images: a step costs the same whatever it sees."""
+        import numpy as np
 
-def _does_not_fit(outcome: Outcome, complaint: str) -> str | None:
-    """Why an ended process did not fit, None where it failed for another reason."""
-    if outcome.oom_kills or outcome.returncode == _SIGKILL:
-        peak = outcome.cgroup_peak_bytes
-        at = "" if peak is None else f" with {peak} bytes charged"
-        return f"does not fit: killed at the limit{at}"
-    # An rlimit makes a request fail, which can end a process anywhere on its way; only status 2 is surely not memory.
-    if outcome.limit_kind == "rlimit" and outcome.returncode != 2:
-        return f"does not fit: {complaint}"
-    return None
+        from edge_runtime.device.data import write_npz
 
-
-def _run_captured(command: list[str], limit_bytes: int | None) -> tuple[Outcome, bytes, str]:
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        outcome = run_limited(command, limit_bytes=limit_bytes, env=dict(os.environ), stdout=output, stderr=errors)
-        output.seek(0)
-        errors.seek(0)
-        return outcome, output.read(), errors.read().decode(errors="replace")
-
-
-def _last_line(complaint: str, outcome: Outcome) -> str:
-    lines = complaint.strip().splitlines()
-    return lines[-1].removeprefix("profl-edge: error: ") if lines else f"exit status {outcome.returncode}"
-
-
-def _write_synthetic(path: Path, program: Program) -> None:
-    """One batch of grey images: an evaluation costs the same whatever it sees."""
-    import numpy as np
-
-    from edge_runtime.device.data import write_npz
-
-    shape = next(value.shape for value in program.inputs if value.name == IMAGES_INPUT)
-    write_npz(path, np.full(shape, 128, np.uint8), np.zeros(shape[0], np.int64))
+        model = read_json(self.bundle / MANIFEST_NAME, Manifest).model
+        count = _BATCHES * (program.batch if program is not None else 1)
+        labels = np.arange(count, dtype=np.int64) % model.classes
+        with tempfile.TemporaryDirectory(prefix="profl-profile-") as folder:
+            path = Path(folder) / "generated.npz"
+            write_npz(path, np.full((count, *model.input_shape), 128, np.uint8), labels)
+            yield f"npz:{path}"

@@ -32,6 +32,7 @@ class ProfileRequest:
     warmup_steps: int = 1
     repetitions: int = 1
     threads: int = 1
+    timeout_seconds: float | None = None
 
 
 def profile_bundle(
@@ -53,7 +54,8 @@ class _Profiling:
         self._bundle = open_bundle(request.bundle)
         self._programs = _programs(self._bundle, request)
         self._meter = meter or ProcessMeter(
-            request.bundle,
+            bundle=request.bundle,
+            timeout_seconds=request.timeout_seconds,
             limit_bytes=request.limit_bytes,
             steps=request.steps,
             warmup_steps=request.warmup_steps,
@@ -87,7 +89,13 @@ class _Profiling:
         instruction_set = next((o.report.get("instruction_set") for o in observations if o.report), None)
         if instruction_set is not None:
             self._software = describe_software(instruction_set)
-        return cost_of(program, observations, base_bytes=self._meter.base_bytes, threads=self._request.threads)
+        return cost_of(
+            program,
+            observations,
+            base_bytes=self._meter.base_bytes,
+            threads=self._request.threads,
+            plan=self._meter.plan(program),
+        )
 
     def _profile(self, costs: tuple[Cost, ...]) -> DeviceProfile:
         request = self._request
@@ -105,6 +113,7 @@ class _Profiling:
                 measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
             ),
             costs=costs,
+            blocks=len(self._bundle.manifest.partition.blocks),
         )
 
     def _earlier(self) -> DeviceProfile | None:

@@ -40,6 +40,18 @@ def peak_resident_bytes() -> int:
     return _status_bytes("VmHWM")
 
 
+def resident_parts() -> tuple[int, int]:
+    """Anonymous and file-backed resident bytes now: what only this process holds, and what it may share."""
+    return _status_bytes("RssAnon"), _status_bytes("RssFile")
+
+
+def page_faults() -> tuple[int, int]:
+    """Page faults of this process so far: minor, and major ones that waited for a disk."""
+    # The name in parentheses may hold spaces; minflt and majflt are the eighth and tenth field behind it.
+    fields = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return int(fields[7]), int(fields[9])
+
+
 def _status_bytes(field: str) -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
         name, _, value = line.partition(":")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from device_profiles.contract import LimitKind
 from edge_runtime.device.engine import Engine
-from edge_runtime.device.process import peak_resident_bytes
+from edge_runtime.device.process import page_faults, peak_resident_bytes, resident_parts
 
 
 class StepReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `train` and `bench` print with `--json`. Seconds are of this process; None where it made no step."""
+    """What `train` and `bench` print with `--json`. Seconds are of this process; None where it made no step.
+
+    `anonymous_bytes` and `file_bytes` are resident at the end; `first_step` is when the first step that was timed
+    began and ended on the clock of `time.monotonic`, which all processes of a machine share.
+    """
 
     block: int
     program: str
@@ -36,6 +42,11 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True):
     output: str | None
     limit_bytes: int | None
     limit_kind: LimitKind
+    anonymous_bytes: int
+    file_bytes: int
+    minor_faults: int
+    major_faults: int
+    first_step: tuple[float, float] | None
 
 
 class StepTimes:
@@ -44,9 +55,13 @@ class StepTimes:
     def __init__(self) -> None:
         self._total: list[float] = []
         self._prefix: list[float] = []
+        self._first: tuple[float, float] | None = None
 
     def add(self, total: float, prefix: float) -> None:
-        """Record one step."""
+        """Record one step that has just ended."""
+        if self._first is None:
+            now = time.monotonic()
+            self._first = (now - total, now)
         self._total.append(total)
         self._prefix.append(prefix)
 
@@ -66,6 +81,8 @@ class StepTimes:
     ) -> StepReport:
         """The report of a run on `engine`; the measured peak is the process's so far."""
         memory = engine.program.memory
+        anonymous, file = resident_parts()
+        minor, major = page_faults()
         return StepReport(
             block=engine.program.block,
             program=engine.program.name,
@@ -91,6 +108,11 @@ class StepTimes:
             output=output,
             limit_bytes=limit_bytes,
             limit_kind=limit_kind,
+            anonymous_bytes=anonymous,
+            file_bytes=file,
+            minor_faults=minor,
+            major_faults=major,
+            first_step=self._first,
         )
 
 

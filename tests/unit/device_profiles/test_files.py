@@ -31,7 +31,7 @@ def test_golden_files_are_read_and_written_back_byte_for_byte(name: str) -> None
 @pytest.mark.parametrize("name", KINDS)
 def test_the_schemas_in_the_docs_are_current_and_hold_for_the_golden_files(name: str) -> None:
     schema = json.loads((ROOT / "docs" / "schemas" / f"{name}.json").read_text())
-    assert schema == msgspec.json.schema(KINDS[name])
+    assert schema == json.loads(json.dumps(msgspec.json.schema(KINDS[name])))
     jsonschema.validate(json.loads((GOLDEN / f"{name}.json").read_text()), schema)
 
 

@@ -1,0 +1,164 @@
+"""What lives in the arena at each instruction, read from the program itself: the plan of one step over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from device_profiles.bundle import Program
+from device_profiles.timeline import PlanTimeline
+from profiler.program_file import Call, PlacedTensor, ProgramFile
+
+_UPDATES = ("sgd", "adamw")
+_LOSS = "cross_entropy"
+_MULTIPLICATIONS_PER_BYTE = 4
+"""About the time to move one byte, in multiply-additions; only the axis of a picture depends on it."""
+
+_Part = str
+_PARTS: tuple[_Part, ...] = ("parameters", "optimizer_state", "activations", "gradients", "temporaries")
+
+
+@dataclass(slots=True)
+class _Storage:
+    """Bytes of the arena that one or more values share one after the other, alive from `first` to `last`."""
+
+    offset: int
+    size: int
+    first: int
+    last: int
+    part: _Part = "temporaries"
+
+
+def plan_timeline(file: ProgramFile, program: Program) -> PlanTimeline | None:
+    """The timeline of a program; None for one without instructions. `program` tells what its named buffers are."""
+    if not file.calls:
+        return None
+    storages = [*_persistent(file, program), *_passing(file)]
+    _name_parts(storages, file)
+    columns: dict[_Part, list[int]] = {part: [0] * len(file.calls) for part in _PARTS}
+    for storage in storages:
+        for instruction in range(storage.first, storage.last + 1):
+            columns[storage.part][instruction] += storage.size
+    return PlanTimeline(
+        work=tuple(_work_shares(file)),
+        parameters_bytes=tuple(columns["parameters"]),
+        optimizer_state_bytes=tuple(columns["optimizer_state"]),
+        activations_bytes=tuple(columns["activations"]),
+        gradients_bytes=tuple(columns["gradients"]),
+        temporaries_bytes=tuple(columns["temporaries"]),
+        touched_bytes=tuple(_touched(storages, len(file.calls))),
+    )
+
+
+def _persistent(file: ProgramFile, program: Program) -> list[_Storage]:
+    """Named buffers live for the whole step; running statistics count as parameters, as in the memory plan."""
+    roles = {tensor.name: tensor.role for tensor in program.tensors}
+    end = len(file.calls) - 1
+    return [
+        _Storage(
+            offset=tensor.offset,
+            size=tensor.size_bytes,
+            first=0,
+            last=end,
+            part="optimizer_state" if roles.get(tensor.name) == "optimizer_state" else "parameters",
+        )
+        for tensor in file.tensors.values()
+        if tensor.name is not None and tensor.offset is not None
+    ]
+
+
+def _passing(file: ProgramFile) -> list[_Storage]:
+    """All other storages. A value takes over the bytes of one that dies at the instruction which makes it."""
+    kept = {tensor.offset for tensor in file.tensors.values() if tensor.name is not None}
+    end = len(file.calls) - 1
+    uses: dict[int, tuple[int, int]] = {}
+    for instruction, call in enumerate(file.calls):
+        for index in call.arguments:
+            if index in file.tensors:
+                first, _ = uses.get(index, (instruction, instruction))
+                uses[index] = (first, instruction)
+    for index in file.outputs:
+        if index in uses:
+            uses[index] = (uses[index][0], end)
+    storages: dict[int, list[_Storage]] = {}
+    for index, (first, last) in sorted(uses.items(), key=lambda item: (item[1], item[0])):
+        tensor = file.tensors[index]
+        if tensor.offset is None or tensor.offset in kept:
+            continue
+        earlier = storages.setdefault(tensor.offset, [])
+        if earlier and earlier[-1].last >= first:
+            earlier[-1].last = max(earlier[-1].last, last)
+            earlier[-1].size = max(earlier[-1].size, tensor.size_bytes)
+        else:
+            earlier.append(_Storage(offset=tensor.offset, size=tensor.size_bytes, first=first, last=last))
+    return [storage for listed in storages.values() for storage in listed]
+
+
+def _name_parts(storages: list[_Storage], file: ProgramFile) -> None:
+    loss = next((i for i, call in enumerate(file.calls) if call.operator == _LOSS), None)
+    read_by_updates = {
+        (instruction, tensor.offset)
+        for instruction, call in enumerate(file.calls)
+        if call.operator.startswith(_UPDATES)
+        for tensor in _tensors(call, file.tensors)
+    }
+    for storage in storages:
+        if storage.part != "temporaries":
+            continue
+        if any((at, storage.offset) in read_by_updates for at in range(storage.first, storage.last + 1)):
+            storage.part = "gradients"
+        elif loss is not None and storage.first < loss < storage.last:
+            storage.part = "activations"
+
+
+def _touched(storages: list[_Storage], count: int) -> list[int]:
+    """Bytes of the arena that were in use up to each instruction: the union of the storages begun so far."""
+    begun = sorted(storages, key=lambda storage: storage.first)
+    touched, taken, position = [], list[tuple[int, int]](), 0
+    for instruction in range(count):
+        start = position
+        while position < len(begun) and begun[position].first <= instruction:
+            taken.append((begun[position].offset, begun[position].offset + begun[position].size))
+            position += 1
+        if position > start or not touched:
+            taken = _merged(taken)
+        touched.append(sum(end - begin for begin, end in taken))
+    return touched
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((begin, end))
+    return merged
+
+
+def _work_shares(file: ProgramFile) -> Iterable[float]:
+    work = [_work(call, file.tensors) for call in file.calls]
+    total, before = sum(work) or 1, 0
+    for amount in work:
+        yield round(min(before / total, 1.0), 5)
+        before += amount
+
+
+def _work(call: Call, tensors: Mapping[int, PlacedTensor]) -> int:
+    """Multiply-additions of convolutions and linear layers, and the bytes of every tensor an operator takes."""
+    taken = _tensors(call, tensors)
+    moved = sum(tensor.size_bytes for tensor in taken)
+    if not call.operator.startswith(("conv2d", "linear")) or len(taken) < 3:
+        return moved * _MULTIPLICATIONS_PER_BYTE
+    weight, image = taken[1], taken[-1]
+    if call.operator.endswith("weight_grad"):
+        weight, image = taken[-1], taken[0]
+    elif call.operator.endswith("input_grad"):
+        image = taken[0]
+    positions = image.shape[:1] + image.shape[2:]
+    return math.prod(weight.shape) * math.prod(positions) + moved * _MULTIPLICATIONS_PER_BYTE
+
+
+def _tensors(call: Call, tensors: Mapping[int, PlacedTensor]) -> list[PlacedTensor]:
+    return [tensors[index] for index in call.arguments if index in tensors]
