@@ -86,6 +86,10 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `anonymous_bytes` and `file_bytes` are resident at the end of the run, when both are largest; a control group
     charges the first, and of the second only pages that no other process holds. `proportional_bytes` (PSS) shares
     such pages out. `died_at_bytes` is the charge at which the kernel ended a process that did not fit.
+
+    On an accelerator the parts, the base and the peak are of its memory: the base is the driver's context, the peak
+    what NVML charges to the process (where it does not tell, what the allocator reserved), and `host_peak_bytes` is
+    the process's VmHWM.
     """
 
     program: str
@@ -127,6 +131,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     accelerator_allocated_bytes: int | None = None
     accelerator_reserved_bytes: int | None = None
     accelerator_process_bytes: int | None = None
+    host_peak_bytes: int | None = None
     conditions: Conditions | None = None
     timeline: Timeline | None = None
     plan: PlanTimeline | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
-from device_profiles.bundle import Program
+from device_profiles.bundle import MemoryPlan, Program
 from device_profiles.profile import Cost
 from device_profiles.timeline import PlanTimeline
 from profiler.measure import Observation
@@ -25,10 +25,10 @@ def cost_of(
     `base_bytes` is asked only where no repetition lived to report its own. Seconds are None where the process does
     not report them (evaluations).
     """
-    memory = program.memory
     reports = [o.report for o in observations if o.report is not None]
     failed = next((o for o in observations if o.reason is not None), None)
     fits = failed is None and bool(reports)
+    memory = program.memory if not reports or "counted" not in reports[-1] else _counted(reports[-1]["counted"])
     base = max(int(r["base_bytes"]) for r in reports) if reports else base_bytes()
     workspace = memory.workspace_bytes_per_thread * threads
     predicted = base + memory.arena_bytes + memory.frozen_bytes + workspace + memory.staging_bytes
@@ -64,8 +64,8 @@ def cost_of(
         instructions=program.instructions,
         measured_peak_minimum_bytes=_whole(min, lived, "measured_peak_bytes"),
         base_minimum_bytes=_whole(min, lived, "base_bytes"),
-        anonymous_bytes=_whole(max, lived, "anonymous_bytes"),
-        file_bytes=_whole(max, lived, "file_bytes"),
+        anonymous_bytes=_seen([_whole(max, lived, "anonymous_bytes")], measured),
+        file_bytes=_seen([_whole(max, lived, "file_bytes")], measured),
         proportional_bytes=_seen([o.watched.proportional_bytes for o in observations if o.watched], measured),
         swapped_bytes=_seen([o.watched.swapped_bytes for o in observations if o.watched]),
         cgroup_peak_bytes=_seen([o.cgroup_peak_bytes for o in observations]),
@@ -75,9 +75,22 @@ def cost_of(
         accelerator_allocated_bytes=_whole(max, lived, "accelerator_allocated_bytes"),
         accelerator_reserved_bytes=_whole(max, lived, "accelerator_reserved_bytes"),
         accelerator_process_bytes=_whole(max, lived, "accelerator_process_bytes"),
+        host_peak_bytes=_whole(max, lived, "host_peak_bytes"),
         conditions=last.conditions,
         timeline=last.timeline,
         plan=plan,
+    )
+
+
+def _counted(parts: dict[str, int]) -> MemoryPlan:
+    """What a process without a plan counted of itself, as a plan: the arena is the sum of what would lie in it."""
+    arena = sum(parts[f"{name}_bytes"] for name in ("parameters", "gradients", "optimizer_state", "activations"))
+    return MemoryPlan(
+        arena_bytes=arena,
+        live_bytes=arena,
+        workspace_bytes_per_thread=0,
+        temporaries_bytes=0,
+        **parts,
     )
 
 

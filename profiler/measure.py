@@ -128,9 +128,7 @@ class ProcessMeter:
     def _run(self, program: Program, command: str, options: list[str], *, watch: bool = False) -> Ended:
         arguments = [sys.executable, "-m", "edge_runtime.device", command, str(self.bundle)]
         arguments += ["--block", str(program.block), *options, "--threads", str(self.threads), "--json"]
-        return run_measured(
-            arguments, limit_bytes=self.limit_bytes, watch=watch, timeout_seconds=self.timeout_seconds
-        )
+        return run_measured(arguments, limit_bytes=self.limit_bytes, watch=watch, timeout_seconds=self.timeout_seconds)
 
     def _report(self, program: Program, ended: Ended) -> dict[str, Any] | None:
         if ended.outcome.returncode == 0:

@@ -115,7 +115,9 @@ def _name_parts(storages: list[_Storage], file: ProgramFile) -> None:
 def _touched(storages: list[_Storage], count: int) -> list[int]:
     """Bytes of the arena that were in use up to each instruction: the union of the storages begun so far."""
     begun = sorted(storages, key=lambda storage: storage.first)
-    touched, taken, position = [], list[tuple[int, int]](), 0
+    touched: list[int] = []
+    taken: list[tuple[int, int]] = []
+    position = 0
     for instruction in range(count):
         start = position
         while position < len(begun) and begun[position].first <= instruction:

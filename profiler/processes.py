@@ -93,9 +93,7 @@ def run_measured(
         output.seek(0)
         errors.seek(0)
         complaint = errors.read().decode(errors="replace")
-        return Ended(
-            outcome=outcome, output=output.read(), complaint=complaint, watched=watched, timed_out=timed_out
-        )
+        return Ended(outcome=outcome, output=output.read(), complaint=complaint, watched=watched, timed_out=timed_out)
 
 
 def _ended_within(process: LimitedProcess, timeout_seconds: float | None) -> bool:
