@@ -20,9 +20,11 @@ from device_profiles.model import Model, Partition
 class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bytes a program needs, known before anything runs.
 
-    `arena_bytes` holds everything the plan places. `live_bytes` is the largest sum of tensors that must live at
-    once; `arena_bytes / live_bytes` says how well they were packed. The five parts say what is alive at that
-    instant and add up to `live_bytes`; running statistics count as parameters.
+    `arena_bytes` holds everything the plan places, the batch of examples included. `live_bytes` is the largest sum of
+    tensors that must live at once; `arena_bytes / live_bytes` says how well they were packed. The five parts say what is
+    alive at that instant and add up to `live_bytes`; running statistics count as parameters. `frozen_bytes` is the most
+    that is resident of the mapped weights at once: pages of large tensors are given back after every use.
+    `staging_bytes` are inputs outside of the arena: labels and hyperparameters.
     """
 
     arena_bytes: int
@@ -42,12 +44,18 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ProgramInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One input of `execute()`, in the program's order. A `frozen` input is named by its state_dict name."""
+    """One input of `execute()`, in the program's order. A `frozen` input is named by its state_dict name.
+
+    The `data` input lies in the arena as a buffer of its name, is written before every execution and may be overwritten
+    by it; all others are pointed at the caller's arrays. After each of the instructions `released_after` the pages of
+    a mapped frozen tensor may be given back to the operating system.
+    """
 
     name: str
     role: InputRole
     dtype: DType
     shape: tuple[int, ...]
+    released_after: tuple[int, ...] = ()
 
 
 class ProgramTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,18 +68,24 @@ class ProgramTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Optimizer compiled into a training program; the learning rate is an input of every step."""
+    """Optimizer of a training program; the device fills its hyperparameters in for every execution.
+
+    `momentum_dtype` is how the momentum is stored; it is computed with in float32.
+    """
 
     name: OptimizerName
     momentum: float = 0.0
     weight_decay: float = 0.0
+    momentum_dtype: DType = "float32"
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `.pte`: a whole training step, or an evaluation, of one block (1-based) with its output module.
 
     Outputs: a training program returns the loss (scalar, float32); an `eval` program returns the logits
-    ([batch, classes], float32). The first `prefix_instructions` instructions are the frozen prefix.
+    ([batch, classes], float32), a `features` program the input of its block ([batch, ...], float32). The first
+    `prefix_instructions` instructions are the frozen prefix. A step of `batch` examples is `batch / micro_batch`
+    executions, and its loss the sum of theirs; statistics of BatchNorm are then those of each micro-batch.
     """
 
     name: str

@@ -12,22 +12,32 @@ PROGRAMS_FOLDER = "programs"
 WEIGHTS_FOLDER = "weights"
 INITIAL_WEIGHTS_NAME = "initial"
 
-Purpose = Literal["grow", "shrink", "distill", "eval"]
-"""What a program does. `grow`: one training step of a block with its output module. `eval`: logits."""
+Purpose = Literal["grow", "shrink", "distill", "eval", "features"]
+"""What a program does. `grow`: one training step of a block with its output module. `eval`: logits. `features`: what the
+frozen blocks before a block put out, which is what `cached-prefix` variants of its training step read."""
 
 Role = Literal["parameter", "running_statistic", "optimizer_state", "frozen"]
 """What a tensor is to a program. `frozen` tensors are inputs mapped from a file; the others live in the arena."""
 
 InputRole = Literal["data", "label", "hyperparameter", "frozen"]
-DType = Literal["float32", "int64"]
+DType = Literal["float32", "bfloat16", "int64"]
+ITEM_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "int64": 8}
 OptimizerName = Literal["sgd", "adamw"]
-Variant = Literal["default", "recompute"]
+Variant = Literal["default", "recompute", "cached-prefix"]
+DEFAULT_VARIANT: Variant = "default"
+CACHED_PREFIX_VARIANT: Variant = "cached-prefix"
 LimitKind = Literal["cgroup-v1", "cgroup-v2", "rlimit", "none"]
 Runtime = Literal["native", "torch"]
 
 IMAGES_INPUT = "images"
+FEATURES_INPUT = "features"
 LABELS_INPUT = "labels"
-LEARNING_RATE_INPUT = "learning_rate"
+HYPERPARAMETERS_INPUT = "hyperparameters"
+"""What of the optimizer may differ from one execution to the next, as one float32 vector. For SGD: learning rate,
+momentum, weight decay. A step of several micro-batches is accumulated in the momentum itself: the first execution decays
+it, the others add to it (momentum 1, weight decay 0), and only the last one moves the parameters."""
+HYPERPARAMETERS: dict[str, int] = {"sgd": 3}
+"""How many there are, by optimizer."""
 
 STAND_IN_PREFIX = "output_module.block"
 """`output_module.block3.weight` is the convolution that stands in for block 3 (1-based)."""
@@ -46,9 +56,9 @@ def optimizer_state_name(slot: str, parameter: str) -> str:
     return f"{OPTIMIZER_PREFIX}{slot}.{parameter}"
 
 
-def program_name(purpose: Purpose, block: int) -> str:
-    """Name of the program of a purpose for a block (1-based): `grow-block2`."""
-    return f"{purpose}-block{block}"
+def program_name(purpose: Purpose, block: int, variant: Variant = "default") -> str:
+    """Name of the program of a purpose for a block (1-based): `grow-block2`, `grow-block2-cached-prefix`."""
+    return f"{purpose}-block{block}" + ("" if variant != CACHED_PREFIX_VARIANT else f"-{variant}")
 
 
 WORKSPACE_BYTES_PER_THREAD = 1 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from device_profiles.contract import DType
+from device_profiles.contract import ITEM_BYTES, DType
 from device_profiles.errors import FormatError
 
 
@@ -21,7 +21,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         count = 1
         for extent in self.shape:
             count *= extent
-        return count * {"float32": 4, "int64": 8}[self.dtype]
+        return count * ITEM_BYTES[self.dtype]
 
 
 class Unit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -24,18 +24,22 @@ def bench(bundle_path: Path, *, block: int, steps: int, warmup_steps: int, threa
     if engine.labels is None or not engine.images.size:
         raise FormatError(f"{bundle_path}: program {program.name} takes no images or no labels")
     engine.load_weights()
-    engine.set_learning_rate(_LEARNING_RATE)
-    _fill(engine.images)
     engine.labels[...] = np.arange(engine.labels.size) % bundle.manifest.model.classes
     times = StepTimes()
     losses = []
     line = ProgressLine(steps)
     for step in range(-warmup_steps, steps):
-        seconds = engine.execute()
-        losses.append(float(engine.output().reshape(-1)[0]))
+        loss, total, prefix = 0.0, 0.0, 0.0
+        for position in range(engine.micro_batches):
+            _fill(engine.images)
+            engine.set_hyperparameters(_LEARNING_RATE, position)
+            seconds = engine.execute()
+            loss += float(engine.output().reshape(-1)[0])
+            total, prefix = total + seconds[0], prefix + seconds[1]
+        losses.append(loss)
         if step >= 0:
-            times.add(*seconds)
-            line.update(step + 1, f"{seconds[0]:.3f} s")
+            times.add(total, prefix)
+            line.update(step + 1, f"{total:.3f} s")
     line.close()
     return times.report(engine, steps=steps, examples=program.batch, loss_first=losses[0], loss_last=losses[-1])
 

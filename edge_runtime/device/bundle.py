@@ -7,6 +7,7 @@ from pathlib import Path
 
 from device_profiles.bundle import FileEntry, Manifest, Program
 from device_profiles.contract import (
+    CACHED_PREFIX_VARIANT,
     INITIAL_WEIGHTS_NAME,
     MANIFEST_NAME,
     PROGRAMS_FOLDER,
@@ -29,10 +30,14 @@ class Bundle:
     manifest: Manifest
     digest: str
 
-    def program_for(self, purpose: Purpose, block: int) -> Program:
-        """The program of `purpose` for `block` (1-based); raises UsageError with the blocks there are."""
+    def program_for(self, purpose: Purpose, block: int, *, cached_prefix: bool = False) -> Program:
+        """The program of `purpose` for `block` (1-based); raises UsageError with the blocks there are.
+
+        `cached_prefix` chooses the training step that reads the prefix's outputs instead of images.
+        """
         for program in self.manifest.programs:
-            if program.purpose == purpose and program.block == block:
+            cached = program.variant == CACHED_PREFIX_VARIANT
+            if program.purpose == purpose and program.block == block and cached == cached_prefix:
                 return program
         blocks = sorted({p.block for p in self.manifest.programs if p.purpose == purpose})
         known = ", ".join(map(str, blocks)) or "none"

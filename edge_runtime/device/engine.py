@@ -11,13 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.bundle import Program
-from device_profiles.contract import IMAGES_INPUT, LABELS_INPUT, LEARNING_RATE_INPUT
+from device_profiles.contract import HYPERPARAMETERS_INPUT, LABELS_INPUT, DType
 from device_profiles.errors import ExecutionError, FormatError, OutOfMemoryError, PromiseError
 from edge_runtime.device.bundle import Bundle
+from edge_runtime.device.optimizer import hyperparameters
 from edge_runtime.device.process import resident_bytes
 from edge_runtime.device.tensors import TensorFile
 
 MEGABYTE = 1 << 20
+_NUMPY_NAMES: dict[DType, str] = {"float32": "float32", "int64": "int64", "bfloat16": "uint16"}
+"""A bfloat16 is carried as its 16 bits: numpy has no such type."""
 Array = NDArray[Any]
 
 
@@ -25,8 +28,9 @@ class Engine:
     """A program of a bundle, ready to execute.
 
     Attributes:
-        images: staging for a batch, float32 [N, C, H, W]; fill it before `execute`.
-        labels: staging for a batch, int64 [N]; `None` where the program takes no labels.
+        images: the data input in the arena, float32 [micro-batch, ...]: fill it before every `execute`, which may
+            overwrite it.
+        labels: int64 [micro-batch]; `None` where the program takes no labels.
         base_bytes: resident memory right before the arena was made.
         predicted_peak_bytes: `base_bytes` + arena + frozen weights + workspace + staging.
 
@@ -55,7 +59,7 @@ class Engine:
         self.arena_bytes = int(self._native.arena_bytes)
         self.instruction_set = str(native.instruction_set())
         self._check_buffers(path)
-        self._learning_rate = np.zeros((), np.float32)
+        self._hyperparameters = np.zeros(0, np.float32)
         self.images = np.zeros(0, np.float32)
         self.labels: NDArray[np.int64] | None = None
         self._set_inputs(path)
@@ -68,9 +72,16 @@ class Engine:
                 source.check(tensor.name, tensor.dtype, tensor.shape)
                 source.read_into(tensor.name, self.tensor(tensor.name))
 
-    def set_learning_rate(self, value: float) -> None:
-        """Learning rate of the following steps."""
-        self._learning_rate[...] = value
+    @property
+    def micro_batches(self) -> int:
+        """Executions that make up one step."""
+        return self.program.batch // self.program.micro_batch
+
+    def set_hyperparameters(self, learning_rate: float, position: int) -> None:
+        """Prepare execution `position` (0-based) of the `micro_batches` of a step."""
+        assert self.program.optimizer is not None
+        values = hyperparameters(self.program.optimizer, learning_rate, position, self.micro_batches)
+        self._hyperparameters[...] = values
 
     def execute(self) -> tuple[float, float]:
         """Run the program once; returns seconds of all of it and of the frozen prefix. Raises ExecutionError."""
@@ -97,17 +108,19 @@ class Engine:
         return {t.name: self.tensor(t.name) for t in self.program.tensors}
 
     def _set_inputs(self, path: Path) -> None:
-        inputs = self.program.inputs
+        inputs = [value for value in self.program.inputs if value.role != "data"]
+        data = [value for value in self.program.inputs if value.role == "data"]
+        if data:
+            self.images = self.tensor(data[0].name)
         if int(self._native.input_count) != len(inputs):
             raise FormatError(f"{path}: takes {self._native.input_count} inputs, the manifest lists {len(inputs)}")
         array: Array
         for index, value in enumerate(inputs):
-            if value.name == IMAGES_INPUT:
-                array = self.images = np.zeros(value.shape, np.float32)
-            elif value.name == LABELS_INPUT:
+            source = None
+            if value.name == LABELS_INPUT:
                 array = self.labels = np.zeros(value.shape, np.int64)
-            elif value.name == LEARNING_RATE_INPUT:
-                array = self._learning_rate = np.zeros(value.shape, np.float32)
+            elif value.name == HYPERPARAMETERS_INPUT:
+                array = self._hyperparameters = np.zeros(value.shape, np.float32)
             elif value.role == "frozen":
                 source = self._source(value.name)
                 source.check(value.name, value.dtype, value.shape)
@@ -116,17 +129,20 @@ class Engine:
                 raise FormatError(f"{path}: input '{value.name}' is not known to this release")
             with native_errors(self.program):
                 self._native.set_input(index, array)
+                if source is not None and value.released_after:
+                    self._native.release_after(index, list(value.released_after), source.mapping())
 
     def _check_buffers(self, path: Path) -> None:
-        listed = {tensor.name for tensor in self.program.tensors}
+        buffers = [*self.program.tensors, *(value for value in self.program.inputs if value.role == "data")]
+        listed = {buffer.name for buffer in buffers}
         held = set(self._native.buffer_names())
         if listed != held:
             names = ", ".join(sorted(listed ^ held)[:3])
             raise FormatError(f"{path}: its buffers and the manifest's tensors differ: {names}")
-        for tensor in self.program.tensors:
-            array = self.tensor(tensor.name)
-            if array.dtype.name != tensor.dtype or array.shape != tensor.shape:
-                raise FormatError(f"{path}: buffer '{tensor.name}' is not what the manifest lists")
+        for buffer in buffers:
+            array = self.tensor(buffer.name)
+            if array.dtype.name != _NUMPY_NAMES[buffer.dtype] or array.shape != buffer.shape:
+                raise FormatError(f"{path}: buffer '{buffer.name}' is not what the manifest lists")
 
     def _source(self, name: str) -> TensorFile:
         for source in self._sources:

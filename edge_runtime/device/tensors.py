@@ -23,7 +23,7 @@ from device_profiles.files import atomic_file
 _LENGTH_BYTES = 8
 _HEADER_LIMIT_BYTES = 100_000_000
 _ALIGNMENT_BYTES = 8
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8"), "BF16": np.dtype("<u2")}
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 Array = NDArray[Any]
 
@@ -78,13 +78,20 @@ class TensorFile:
 
     def map(self, name: str) -> Array:
         """The tensor as a read-only view of the mapped file: pages are loaded when touched."""
-        if self._map is None:
-            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         entry = self._entries[name]
         dtype = _DTYPES[entry.dtype]
         begin, end = entry.data_offsets
-        flat = np.frombuffer(self._map, dtype, (end - begin) // dtype.itemsize, self._data_start + begin)
+        flat = np.frombuffer(self._mapped(), dtype, (end - begin) // dtype.itemsize, self._data_start + begin)
         return flat.reshape(entry.shape)
+
+    def mapping(self) -> Array:
+        """The whole mapped file as bytes, [size]."""
+        return np.frombuffer(self._mapped(), np.uint8)
+
+    def _mapped(self) -> mmap.mmap:
+        if self._map is None:
+            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._map
 
     def read_into(self, name: str, target: Array) -> None:
         """Read the tensor into `target` (same dtype and shape, contiguous) without a copy in between."""
@@ -152,7 +159,7 @@ def _check_entries(entries: dict[str, _Entry], data_bytes: int, path: Path) -> N
     expected = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         if entry.dtype not in _DTYPES:
-            raise FormatError(f"{path}: tensor '{name}' has type {entry.dtype}; only F32 and I64 are known here")
+            raise FormatError(f"{path}: tensor '{name}' has type {entry.dtype}; only F32, BF16 and I64 are known here")
         count = 1
         for extent in entry.shape:
             if extent < 0:

@@ -103,7 +103,6 @@ class _Training:
         if output is not None:
             _remove_leftovers(output)
         self._engine.load_weights()
-        self._engine.set_learning_rate(self._request.learning_rate)
         progress = self._resume()
         started_at = progress.steps if progress is not None else 0
         times = StepTimes()
@@ -144,10 +143,17 @@ class _Training:
 
     def _step(self, step: int, times: StepTimes) -> float:
         indices = self._batches.indices(step)
-        self._data.fetch(indices, self._engine.images)
-        self._labels[...] = self._data.labels[indices]
-        times.add(*self._engine.execute())
-        loss = float(self._engine.output().reshape(-1)[0])
+        loss, total, prefix = 0.0, 0.0, 0.0
+        size = len(self._labels)
+        for position in range(self._engine.micro_batches):
+            part = indices[position * size : (position + 1) * size]
+            self._data.fetch(part, self._engine.images)
+            self._labels[...] = self._data.labels[part]
+            self._engine.set_hyperparameters(self._request.learning_rate, position)
+            seconds = self._engine.execute()
+            loss += float(self._engine.output().reshape(-1)[0])
+            total, prefix = total + seconds[0], prefix + seconds[1]
+        times.add(total, prefix)
         if not math.isfinite(loss):
             raise ExecutionError(
                 f"step {step + 1} of {self._engine.program.name}: the loss is {loss}; try a smaller --lr"

@@ -20,13 +20,14 @@ from device_profiles.contract import (
     MANIFEST_NAME,
     PROGRAMS_FOLDER,
     WEIGHTS_FOLDER,
+    DType,
 )
 from device_profiles.errors import UsageError
 from device_profiles.files import sha256_of, write_json
 from device_profiles.model import Partition
 from edge_runtime.export import models
 from edge_runtime.export.emit import emit_program
-from edge_runtime.export.programs import BlockModel, build_programs
+from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
@@ -41,7 +42,10 @@ def export_bundle(
     partition: str | None = None,
     block: int | None = None,
     batch: int = 32,
+    micro_batch: int | None = None,
+    recompute_bytes: int | None = None,
     momentum: float = 0.9,
+    momentum_dtype: DType = "float32",
     weight_decay: float = 5e-4,
     input_shape: tuple[int, ...] = (3, 32, 32),
     classes: int = 10,
@@ -58,6 +62,9 @@ def export_bundle(
         partition: unit ranges, `0-2,3-4`.
         block: export only this block's programs (1-based); all by default.
         batch: examples in one step.
+        micro_batch: examples in one execution; divides `batch`, which it is by default.
+        recompute_bytes: compute layers again in the backward pass until no arena is larger than this.
+        momentum_dtype: how the momentum is stored, float32 or bfloat16.
         progress: told one line a program.
 
     Raises UsageError, naming the option, for anything that cannot be exported.
@@ -65,20 +72,25 @@ def export_bundle(
     _check_output(output)
     torch.manual_seed(seed)
     module = _create(model, width=width, classes=classes, input_shape=input_shape)
-    source = BlockModel.of(module, name=model, batch=batch, input_shape=input_shape, classes=classes)
+    micro_batches = _micro_batches(batch, micro_batch)
+    source = BlockModel.of(module, name=model, batch=batch // micro_batches, input_shape=input_shape, classes=classes)
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     count = len(cut_into.blocks)
     if block is not None and not 1 <= block <= count:
         raise UsageError(f"--block {block}: the partition has blocks 1 to {count}")
     chosen = tuple(range(1, count + 1)) if block is None else (block,)
-    optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay)
+    choices = TrainingChoices(
+        optimizer=Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype),
+        micro_batches=micro_batches,
+        recompute_bytes=recompute_bytes,
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         (folder / PROGRAMS_FOLDER).mkdir()
         (folder / WEIGHTS_FOLDER).mkdir()
         described = []
-        for program, graph, plan in build_programs(source, cut_into, blocks=chosen, optimizer=optimizer):
+        for program, graph, plan in build_programs(source, cut_into, blocks=chosen, choices=choices):
             progress(f"{program.name}: arena {program.memory.arena_bytes / 2**20:.1f} MB")
             (folder / PROGRAMS_FOLDER / f"{program.name}.pte").write_bytes(emit_program(graph, plan))
             described.append(program)
@@ -101,6 +113,15 @@ def export_bundle(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return manifest
+
+
+def _micro_batches(batch: int, micro_batch: int | None) -> int:
+    """Executions of a step; raises UsageError unless the micro-batch divides the batch."""
+    if micro_batch is None:
+        return 1
+    if not 1 <= micro_batch <= batch or batch % micro_batch:
+        raise UsageError(f"--micro-batch {micro_batch}: must divide --batch {batch}")
+    return batch // micro_batch
 
 
 def choose_partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:

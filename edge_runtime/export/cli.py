@@ -10,7 +10,9 @@ import click
 import msgspec
 
 from device_profiles.bundle import Manifest
+from device_profiles.contract import DType
 from device_profiles.errors import ProflError, UsageError
+from device_profiles.sizes import parse_size
 
 
 @click.command("export", epilog="Example: profl-edge export --model resnet18 --batch 32 -o bundles/resnet18")
@@ -23,8 +25,22 @@ from device_profiles.errors import ProflError, UsageError
 @click.option("--block", type=int, help="Export only this block's programs.")
 @click.option("--all", "everything", is_flag=True, help="Export every block's programs (the default).")
 @click.option("--batch", default=32, show_default=True, help="Examples in one step.")
+@click.option("--micro-batch", type=int, help="Examples of one execution, which a step of --batch accumulates.")
+@click.option(
+    "--recompute",
+    type=parse_size,
+    metavar="SIZE",
+    help="Compute layers again in the backward pass until no arena is larger: 48MB.",
+)
 @click.option("--optimizer", type=click.Choice(["sgd"]), default="sgd", show_default=True, help="Optimizer.")
 @click.option("--momentum", default=0.9, show_default=True, help="Momentum of SGD.")
+@click.option(
+    "--momentum-dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="How the momentum is stored.",
+)
 @click.option("--weight-decay", default=5e-4, show_default=True, help="Weight decay of SGD.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the initial weights.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the bundle.")
@@ -39,8 +55,11 @@ def export(
     block: int | None,
     everything: bool,
     batch: int,
+    micro_batch: int | None,
+    recompute: int | None,
     optimizer: str,
     momentum: float,
+    momentum_dtype: DType,
     weight_decay: float,
     seed: int,
     output: Path,
@@ -59,7 +78,10 @@ def export(
         partition=partition,
         block=block,
         batch=batch,
+        micro_batch=micro_batch,
+        recompute_bytes=recompute,
         momentum=momentum,
+        momentum_dtype=momentum_dtype,
         weight_decay=weight_decay,
         input_shape=parse_shape(input_text),
         classes=classes,

@@ -15,6 +15,7 @@ from edge_runtime.export.memory_plan import ArenaPlan
 
 NAMESPACE = "profl"
 _ARENA_ID = 1
+_SCALAR_TYPES = {"float32": ScalarType.FLOAT, "bfloat16": ScalarType.BFLOAT16, "int64": ScalarType.LONG}
 _PROGRAM_VERSION = 0
 
 
@@ -40,12 +41,12 @@ class _Emitter:
             return self.tensors[value]
         allocation = None
         if value.root.role not in EXTERNAL_ROLES:
-            offset = self.plan.placements[value.root].offset
+            offset = self.plan.placements[value.root].offset + value.offset
             allocation = schema.AllocationDetails(_ARENA_ID, offset & 0xFFFFFFFF, offset >> 32)
         extra = schema.ExtraTensorInfo(fully_qualified_name=name) if name is not None else None
         self.tensors[value] = self._append(
             schema.Tensor(
-                scalar_type=ScalarType.LONG if value.dtype == "int64" else ScalarType.FLOAT,
+                scalar_type=_SCALAR_TYPES[value.dtype],
                 storage_offset=0,
                 sizes=list(value.shape),
                 dim_order=list(range(len(value.shape))),
@@ -85,7 +86,7 @@ def emit_program(graph: StepGraph, plan: ArenaPlan) -> bytes:
     """The bytes of a `.pte` with one method, `forward`, whose instructions are the graph's operations in order."""
     emitter = _Emitter(plan)
     inputs = [emitter.tensor(value) for value in graph.inputs]
-    for value in graph.state:
+    for value in (*graph.state, *graph.data):
         emitter.tensor(value, name=value.name)
     instructions = []
     for operation in graph.operations:

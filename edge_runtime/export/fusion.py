@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from edge_runtime.export.capture import CapturedModel, Layer
+from edge_runtime.export.capture import CapturedModel
+from edge_runtime.export.layers import Layer
 
 
 def fuse(model: CapturedModel) -> CapturedModel:

@@ -11,26 +11,36 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from device_profiles.contract import DType
+from device_profiles.contract import ITEM_BYTES, DType
 
 ValueRole = Literal[
-    "input", "frozen", "parameter", "running_statistic", "optimizer_state", "gradient", "activation", "temporary"
+    "data",
+    "input",
+    "frozen",
+    "parameter",
+    "running_statistic",
+    "optimizer_state",
+    "gradient",
+    "activation",
+    "temporary",
 ]
 PERSISTENT_ROLES = frozenset({"parameter", "running_statistic", "optimizer_state"})
 EXTERNAL_ROLES = frozenset({"input", "frozen"})
 
-Argument = "Value | None | bool | int | float | tuple[int, ...]"
-
 
 @dataclass(eq=False, slots=True)
 class Value:
-    """One tensor. Values with the same `storage` share bytes (a reshape, an update in place)."""
+    """One tensor. Values with the same `storage` share bytes (a reshape, some rows, an update in place).
+
+    A value with `storage` begins `storage_offset` bytes behind the begin of it.
+    """
 
     name: str
     shape: tuple[int, ...]
     role: ValueRole
     dtype: DType = "float32"
     storage: Value | None = None
+    storage_offset: int = 0
 
     @property
     def root(self) -> Value:
@@ -41,9 +51,33 @@ class Value:
         return value
 
     @property
+    def offset(self) -> int:
+        """Bytes from the begin of `root` to this value."""
+        value, total = self, 0
+        while value.storage is not None:
+            total += value.storage_offset
+            value = value.storage
+        return total
+
+    @property
     def bytes(self) -> int:
         """Size in bytes."""
-        return math.prod(self.shape) * {"float32": 4, "int64": 8}[self.dtype]
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+    def rows(self, first: int, count: int) -> Value:
+        """Rows [first, first + count) along the first dimension, as the same bytes."""
+        row_bytes = self.bytes // self.shape[0]
+        return Value(
+            f"{self.name}[{first}:{first + count}]",
+            (count, *self.shape[1:]),
+            self.role,
+            self.dtype,
+            storage=self,
+            storage_offset=first * row_bytes,
+        )
+
+
+Argument = Value | bool | int | float | tuple[int, ...] | None
 
 
 @dataclass(eq=False, slots=True)
@@ -51,7 +85,7 @@ class Operation:
     """One kernel call: `profl::<operator>.out(*arguments, *outputs)`."""
 
     operator: str
-    arguments: tuple[Value | bool | int | float | tuple[int, ...] | None, ...]
+    arguments: tuple[Argument, ...]
     outputs: tuple[Value | None, ...]
 
     @property
@@ -67,34 +101,25 @@ class Operation:
 
 @dataclass(eq=False, slots=True)
 class StepGraph:
-    """Operations in execution order; `inputs` in the program's order, `state` the mutable buffers."""
+    """Operations in execution order.
 
+    `data` lies in the arena and is written before the first operation; `inputs` lie outside, in the program's order;
+    `state` are the mutable buffers; `kept` names the layers whose outputs the backward pass finds as they were.
+    """
+
+    data: list[Value] = field(default_factory=list)
     inputs: list[Value] = field(default_factory=list)
     state: list[Value] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     prefix_operations: int = 0
 
     def emit(
         self,
         operator: str,
-        arguments: tuple[Value | bool | int | float | tuple[int, ...] | None, ...],
+        arguments: tuple[Argument, ...],
         outputs: tuple[Value | None, ...],
     ) -> None:
         """Append one operation."""
         self.operations.append(Operation(operator, arguments, outputs))
-
-
-IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {
-    "conv2d_input_grad": ((0, 2),),
-    "conv2d_frozen": ((0, 8),),
-    "batch_norm_train": ((0, 7),),
-    "batch_norm_apply": ((0, 5), (0, 0)),
-    "batch_norm_backward": ((1, 0), (1, 6), (0, 1), (0, 0)),
-    "batch_norm_frozen": ((0, 6), (0, 0)),
-    "relu": ((0, 0),),
-    "relu_backward": ((0, 0), (0, 1)),
-    "add": ((0, 0), (0, 1)),
-    "cross_entropy": ((1, 0),),
-}
-"""Per operator, pairs (output, argument): that output may overwrite that argument when nothing reads it later."""

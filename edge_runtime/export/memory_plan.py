@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from device_profiles.errors import ExecutionError
-from edge_runtime.export.graph import EXTERNAL_ROLES, IN_PLACE, PERSISTENT_ROLES, StepGraph, Value
+from edge_runtime.export.graph import EXTERNAL_ROLES, PERSISTENT_ROLES, StepGraph, Value
+from edge_runtime.export.operators import IN_PLACE
 
+_PRESSURE_POWER = 24
 ALIGNMENT_BYTES = 64
 """A cache line, and the widest vector of the kernels."""
 
@@ -25,12 +27,16 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArenaPlan:
-    """Placements by root value; `live_bytes` is the largest sum alive at once, `peak` the operation where."""
+    """Placements by root value; `live_bytes` is the largest sum alive at once, `peak` the operation where.
+
+    `pressure` is a smooth maximum of what is alive: it falls also where only one of several equal peaks does.
+    """
 
     placements: dict[Value, Placement]
     arena_bytes: int
     live_bytes: int
     peak: int
+    pressure: float
 
 
 def plan_arena(graph: StepGraph) -> ArenaPlan:
@@ -48,7 +54,13 @@ def plan_arena(graph: StepGraph) -> ArenaPlan:
     candidates = [_place(sorted(lifetimes, key=order), lifetimes) for order in orders]
     placements = min(candidates, key=_arena_bytes)
     _check(placements)
-    return ArenaPlan(placements=placements, arena_bytes=_arena_bytes(placements), live_bytes=live[peak], peak=peak)
+    return ArenaPlan(
+        placements=placements,
+        arena_bytes=_arena_bytes(placements),
+        live_bytes=live[peak],
+        peak=peak,
+        pressure=sum(float(bytes_alive) ** _PRESSURE_POWER for bytes_alive in live) ** (1 / _PRESSURE_POWER),
+    )
 
 
 def _arena_bytes(placements: dict[Value, Placement]) -> int:
@@ -91,9 +103,12 @@ def _last_reads(graph: StepGraph) -> dict[Value, int]:
 
 
 def storage_lifetimes(graph: StepGraph) -> dict[Value, tuple[int, int]]:
-    """First and last operation of every storage in the arena; state lives always, outputs to the end."""
+    """First and last operation of every storage in the arena.
+
+    State lives always, data from the begin, outputs to the end.
+    """
     end = len(graph.operations) - 1
-    lifetimes = {value: (0, end) for value in graph.state}
+    lifetimes = {value: (0, end) for value in graph.state} | {value: (0, 0) for value in graph.data}
     for position, operation in enumerate(graph.operations):
         for value in [*operation.reads, *operation.writes]:
             root = value.root

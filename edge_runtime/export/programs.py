@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,28 +9,37 @@ from torch import nn
 
 from device_profiles.bundle import MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
 from device_profiles.contract import (
-    IMAGES_INPUT,
+    CACHED_PREFIX_VARIANT,
+    HYPERPARAMETERS_INPUT,
     LABELS_INPUT,
-    LEARNING_RATE_INPUT,
     WORKSPACE_BYTES_PER_THREAD,
     InputRole,
     Purpose,
+    Variant,
     program_name,
     stand_in_name,
 )
 from device_profiles.errors import UsageError
 from device_profiles.model import Model, Partition, TensorSpec, Unit
 from edge_runtime.export.capture import capture
+from edge_runtime.export.frozen_residency import frozen_residency
 from edge_runtime.export.fusion import fuse
 from edge_runtime.export.graph import StepGraph, Value
-from edge_runtime.export.memory_plan import ArenaPlan, plan_arena
-from edge_runtime.export.train_step import StandIn, build_evaluation, build_train_step
+from edge_runtime.export.memory_plan import ArenaPlan
+from edge_runtime.export.train_step import (
+    StandIn,
+    StepVariant,
+    build_evaluation,
+    build_features,
+    build_train_step,
+)
 from edge_runtime.export.units import CutModel, cut
+from edge_runtime.export.variants import fewest_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockModel:
-    """A captured and cut module: what every program of a bundle is built from."""
+    """A captured and cut module: what every program of a bundle is built from. `batch` is of one execution."""
 
     name: str
     cut: CutModel
@@ -90,6 +98,10 @@ class BlockModel:
             shapes[stand_in_name(block.index)] = (after[0], before[0], 3, 3)
         return shapes
 
+    def tensor_shapes(self, partition: Partition) -> dict[str, tuple[int, ...]]:
+        """Shapes of every `state_dict` tensor and stand-in."""
+        return {spec.name: spec.shape for spec in self.tensors} | self.stand_in_shapes(partition)
+
     def _block_shapes(self, partition: Partition, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         block = partition.blocks[index - 1]
         before = self.cut.shapes[self.cut.units[block.first_unit].input][1:]
@@ -108,53 +120,142 @@ class BlockModel:
         return tuple(result)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingChoices:
+    """What an export asks of its training programs.
+
+    Attributes:
+        optimizer: compiled into them.
+        micro_batches: executions that make up one step.
+        recompute_bytes: compute layers again until the arena is no larger than this; None keeps them all.
+    """
+
+    optimizer: Optimizer
+    micro_batches: int = 1
+    recompute_bytes: int | None = None
+
+
 def build_programs(
-    source: BlockModel, partition: Partition, *, blocks: tuple[int, ...], optimizer: Optimizer
-) -> Iterator[tuple[Program, StepGraph, ArenaPlan]]:
-    """`grow` and `eval` of every block in `blocks` (1-based), as (program, graph, plan)."""
-    units = source.cut.units
-    tensor_shapes = {spec.name: spec.shape for spec in source.tensors} | source.stand_in_shapes(partition)
+    source: BlockModel, partition: Partition, *, blocks: tuple[int, ...], choices: TrainingChoices
+) -> Iterator[PlannedProgram]:
+    """Every program of the blocks in `blocks` (1-based).
+
+    A block has a training step and an evaluation; where there is a prefix in front of it, also the prefix alone and a
+    training step that reads its outputs from a cache.
+    """
     for index in blocks:
-        block = partition.blocks[index - 1]
-        active = units[block.first_unit : block.last_unit + 1]
-        stand_ins = source.stand_ins(partition, index)
-        grow = build_train_step(
+        yield _grow(source, partition, index, choices, cached_prefix=False)
+        yield _evaluation(source, partition, index)
+        if partition.blocks[index - 1].first_unit > 0:
+            yield _features(source, partition, index)
+            yield _grow(source, partition, index, choices, cached_prefix=True)
+
+
+def _grow(
+    source: BlockModel, partition: Partition, index: int, choices: TrainingChoices, *, cached_prefix: bool
+) -> PlannedProgram:
+    block = partition.blocks[index - 1]
+    units = source.cut.units
+
+    def build(variant: StepVariant) -> StepGraph:
+        return build_train_step(
             prefix=units[: block.first_unit],
-            active=active,
-            stand_ins=stand_ins,
+            active=units[block.first_unit : block.last_unit + 1],
+            stand_ins=source.stand_ins(partition, index),
             head=source.cut.head,
             shapes=source.cut.shapes,
-            tensor_shapes=tensor_shapes,
-            input_name=source.cut.input,
-            optimizer=optimizer,
+            tensor_shapes=source.tensor_shapes(partition),
+            optimizer=choices.optimizer,
+            variant=variant,
         )
-        yield _describe("grow", index, grow, source.batch, optimizer)
-        evaluation = build_evaluation(
-            units=units[: block.last_unit + 1],
-            stand_ins=stand_ins,
+
+    variant = StepVariant(micro_batches=choices.micro_batches, cached_prefix=cached_prefix)
+    planned = fewest_bytes(build, variant, batch=source.batch, recompute_bytes=choices.recompute_bytes)
+    name: Variant = "default"
+    if cached_prefix:
+        name = CACHED_PREFIX_VARIANT
+    elif planned.variant.recompute:
+        name = "recompute"
+    return _describe(
+        "grow",
+        index,
+        planned.graph,
+        planned.plan,
+        batch=source.batch * choices.micro_batches,
+        micro_batch=source.batch,
+        variant=name,
+        optimizer=choices.optimizer,
+    )
+
+
+def _evaluation(source: BlockModel, partition: Partition, index: int) -> PlannedProgram:
+    block = partition.blocks[index - 1]
+
+    def build(variant: StepVariant) -> StepGraph:
+        return build_evaluation(
+            units=source.cut.units[: block.last_unit + 1],
+            stand_ins=source.stand_ins(partition, index),
             head=source.cut.head,
             shapes=source.cut.shapes,
-            tensor_shapes=tensor_shapes,
-            input_name=source.cut.input,
+            tensor_shapes=source.tensor_shapes(partition),
+            rows=variant.prefix_rows,
         )
-        yield _describe("eval", index, evaluation, source.batch, None)
+
+    planned = fewest_bytes(build, StepVariant(), batch=source.batch)
+    return _describe(
+        "eval", index, planned.graph, planned.plan, batch=source.batch, micro_batch=source.batch, variant="default"
+    )
+
+
+def _features(source: BlockModel, partition: Partition, index: int) -> PlannedProgram:
+    block = partition.blocks[index - 1]
+
+    def build(variant: StepVariant) -> StepGraph:
+        return build_features(
+            prefix=source.cut.units[: block.first_unit],
+            shapes=source.cut.shapes,
+            tensor_shapes=source.tensor_shapes(partition),
+            rows=variant.prefix_rows,
+        )
+
+    planned = fewest_bytes(build, StepVariant(), batch=source.batch)
+    return _describe(
+        "features", index, planned.graph, planned.plan, batch=source.batch, micro_batch=source.batch, variant="default"
+    )
+
+
+PlannedProgram = tuple[Program, StepGraph, ArenaPlan]
 
 
 def _describe(
-    purpose: Purpose, block: int, graph: StepGraph, batch: int, optimizer: Optimizer | None
-) -> tuple[Program, StepGraph, ArenaPlan]:
-    plan = plan_arena(graph)
+    purpose: Purpose,
+    block: int,
+    graph: StepGraph,
+    plan: ArenaPlan,
+    *,
+    batch: int,
+    micro_batch: int,
+    variant: Variant,
+    optimizer: Optimizer | None = None,
+) -> PlannedProgram:
+    residency = frozen_residency(graph)
     program = Program(
-        name=program_name(purpose, block),
+        name=program_name(purpose, block, variant),
         purpose=purpose,
         block=block,
         batch=batch,
-        micro_batch=batch,
-        variant="default",
+        micro_batch=micro_batch,
+        variant=variant,
         optimizer=optimizer,
         inputs=tuple(
-            ProgramInput(name=value.name, role=_input_role(value), dtype=value.dtype, shape=value.shape)
-            for value in graph.inputs
+            ProgramInput(
+                name=value.name,
+                role=_input_role(value),
+                dtype=value.dtype,
+                shape=value.shape,
+                released_after=residency.released_after.get(value, ()),
+            )
+            for value in (*graph.data, *graph.inputs)
         ),
         tensors=tuple(
             ProgramTensor(name=value.name, role=_state_role(value), dtype=value.dtype, shape=value.shape)
@@ -162,7 +263,7 @@ def _describe(
         ),
         prefix_instructions=graph.prefix_operations,
         instructions=len(graph.operations),
-        memory=_memory(graph, plan),
+        memory=_memory(graph, plan, residency.peak_bytes),
     )
     return program, graph, plan
 
@@ -170,11 +271,9 @@ def _describe(
 def _input_role(value: Value) -> InputRole:
     if value.role == "frozen":
         return "frozen"
-    roles: dict[str, InputRole] = {
-        IMAGES_INPUT: "data",
-        LABELS_INPUT: "label",
-        LEARNING_RATE_INPUT: "hyperparameter",
-    }
+    if value.role == "data":
+        return "data"
+    roles: dict[str, InputRole] = {LABELS_INPUT: "label", HYPERPARAMETERS_INPUT: "hyperparameter"}
     return roles[value.name]
 
 
@@ -183,7 +282,7 @@ def _state_role(value: Value):  # type: ignore[no-untyped-def]  # narrowed below
     return value.role
 
 
-def _memory(graph: StepGraph, plan: ArenaPlan) -> MemoryPlan:
+def _memory(graph: StepGraph, plan: ArenaPlan, frozen_bytes: int) -> MemoryPlan:
     parts = {"parameters": 0, "gradients": 0, "optimizer_state": 0, "activations": 0, "temporaries": 0}
     names = {
         "parameter": "parameters",
@@ -195,14 +294,12 @@ def _memory(graph: StepGraph, plan: ArenaPlan) -> MemoryPlan:
     for placement in plan.placements.values():
         if placement.first <= plan.peak <= placement.last:
             parts[names.get(placement.value.role, "temporaries")] += placement.value.bytes
-    frozen = sum(value.bytes for value in graph.inputs if value.role == "frozen")
-    staging = sum(math.prod(v.shape) * (8 if v.dtype == "int64" else 4) for v in graph.inputs if v.role == "input")
     return MemoryPlan(
         arena_bytes=plan.arena_bytes,
         live_bytes=plan.live_bytes,
-        frozen_bytes=frozen,
+        frozen_bytes=frozen_bytes,
         workspace_bytes_per_thread=WORKSPACE_BYTES_PER_THREAD,
-        staging_bytes=staging,
+        staging_bytes=sum(value.bytes for value in graph.inputs if value.role == "input"),
         parameters_bytes=parts["parameters"],
         gradients_bytes=parts["gradients"],
         optimizer_state_bytes=parts["optimizer_state"],

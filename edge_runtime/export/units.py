@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from device_profiles.errors import UsageError
 from device_profiles.model import Block, Partition
-from edge_runtime.export.capture import CapturedModel, Layer
+from edge_runtime.export.capture import CapturedModel
+from edge_runtime.export.layers import Layer
 
 _HEAD_KINDS = frozenset({"global_average_pool", "reshape", "linear"})
 

@@ -4,6 +4,9 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
+#include <unistd.h>
+
+#include <algorithm>
 
 #include "engine/program.h"
 #include "kernels/gemm_tile.h"
@@ -14,9 +17,12 @@ namespace nb = nanobind;
 namespace {
 
 using Array = nb::ndarray<nb::numpy>;
+using Mapping = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using ScalarType = executorch::aten::ScalarType;
 
+// A bfloat16 is shown as the 16 bits it is: numpy has no such type.
 nb::dlpack::dtype dtype_of(ScalarType type) {
+  if (type == ScalarType::BFloat16) return nb::dtype<uint16_t>();
   return type == ScalarType::Long ? nb::dtype<int64_t>() : nb::dtype<float>();
 }
 
@@ -54,6 +60,23 @@ struct BoundProgram {
     kept[index] = nb::cast(array);
   }
 
+  // The pages that tensor `index` shares with no byte outside of `mapping`, widened to what a page fault brings along.
+  void release_after(size_t index, const std::vector<size_t>& instructions, Mapping mapping) {
+    constexpr uintptr_t kWindow = uintptr_t{64} << 10;
+    if (index >= kept.size() || kept[index].is_none()) throw nb::index_error("the input is not set");
+    const auto tensor = nb::cast<nb::ndarray<nb::ro, nb::device::cpu>>(kept[index]);
+    const auto begin = reinterpret_cast<uintptr_t>(tensor.data()), end = begin + tensor.nbytes();
+    const auto first = reinterpret_cast<uintptr_t>(mapping.data()), last = first + mapping.nbytes();
+    if (begin < first || end > last) throw nb::value_error("the input lies outside of the mapping");
+    // A mapping begins with a page and owns the rest of its last one.
+    const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const uintptr_t from = std::max(begin / kWindow * kWindow, first / page * page);
+    const uintptr_t to = std::min((end + kWindow - 1) / kWindow * kWindow, (last + page - 1) / page * page);
+    for (size_t instruction : instructions) {
+      program.release_after(instruction, reinterpret_cast<void*>(from), reinterpret_cast<void*>(to));
+    }
+  }
+
   std::pair<double, double> execute() {
     nb::gil_scoped_release release;
     const profl::Seconds seconds = program.execute();
@@ -71,6 +94,8 @@ NB_MODULE(_native, module) {
            nb::arg("prefix_instructions") = 0)
       .def("set_input", &BoundProgram::set_input, nb::arg("index"), nb::arg("array"),
            "Point an input at an array, without a copy; the array is kept alive.")
+      .def("release_after", &BoundProgram::release_after, nb::arg("index"), nb::arg("instructions"),
+           nb::arg("mapping"), "Give the pages of an input that lies in `mapping` back after these instructions.")
       .def("execute", &BoundProgram::execute, "Run one step; returns its seconds and those of the frozen prefix.")
       .def(
           "output",

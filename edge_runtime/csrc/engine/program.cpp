@@ -7,6 +7,7 @@
 #include <executorch/runtime/platform/runtime.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <mutex>
@@ -86,6 +87,12 @@ struct Program::State {
     std::unique_ptr<TensorImpl> tensor;
   };
   std::vector<Input> inputs;
+  struct Release {
+    size_t instruction;
+    void* begin;
+    size_t bytes;
+  };
+  std::vector<Release> releases;  // by instruction
   size_t arena_bytes = 0;
   size_t prefix_instructions = 0;
 
@@ -148,6 +155,14 @@ void Program::set_input(size_t index, const void* data) {
   if (error != Error::Ok) fail(state_->path + ": input " + std::to_string(index) + " was not accepted", error);
 }
 
+void Program::release_after(size_t instruction, const void* begin, const void* end) {
+  const auto first = reinterpret_cast<uintptr_t>(begin), last = reinterpret_cast<uintptr_t>(end);
+  const State::Release release{instruction, reinterpret_cast<void*>(first), last - first};
+  const auto later = [](size_t at, const State::Release& other) { return at < other.instruction; };
+  std::vector<State::Release>& all = state_->releases;
+  all.insert(std::upper_bound(all.begin(), all.end(), instruction, later), release);
+}
+
 Seconds Program::execute() {
   for (size_t i = 0; i < state_->inputs.size(); ++i) {
     if (state_->inputs[i].tensor == nullptr) {
@@ -164,6 +179,7 @@ Seconds Program::execute() {
   Method& method = *state_->method;
   const Clock::time_point start = Clock::now();
   double prefix = 0;
+  auto release = state_->releases.cbegin();
   for (size_t instruction = 0;; ++instruction) {
     if (instruction == state_->prefix_instructions) prefix = instruction == 0 ? 0 : since(start);
     const Error error = method.step();
@@ -171,6 +187,9 @@ Seconds Program::execute() {
     if (error != Error::Ok) {
       (void)method.reset_execution();
       fail(state_->path + ": instruction " + std::to_string(instruction) + " failed", error);
+    }
+    for (; release != state_->releases.cend() && release->instruction == instruction; ++release) {
+      madvise(release->begin, release->bytes, MADV_DONTNEED);
     }
   }
   const Error error = method.reset_execution();

@@ -78,8 +78,9 @@ void add(Context&, Stack stack) {
 void sgd(Context&, Stack stack) {
   const Arguments a(stack);
   pieces(a.elements(0), [&](int64_t first, int64_t last) {
-    sgd_range(a.read(0), a.read(1), a.read(3), *a.read(2), a.number(4), a.number(5), a.write(6), a.write(7), first,
-              last);
+    const float* hyperparameters = a.read(2);
+    sgd_range(a.read(0), a.read(1), a.read(3), hyperparameters[0], hyperparameters[1], hyperparameters[2], a.write(4),
+              a.write(5), first, last);
   });
 }
 

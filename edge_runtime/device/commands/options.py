@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-_UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+from device_profiles import sizes
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size with a unit, as 128MB; 1 MB = 1,048,576 bytes. Raises click.BadParameter."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(i?B)?", text, re.IGNORECASE)
-    size = int(float(match[1]) * _UNITS[f"{match[2].upper()}B"]) if match else 0
-    if size <= 0:
-        raise click.BadParameter(f"'{text}' is not a size above zero; write it as 128MB")
-    return size
+    """Bytes of a size with a unit, as 128MB; raises click.BadParameter."""
+    try:
+        return sizes.parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 FILE = click.Path(path_type=Path)

@@ -92,7 +92,7 @@ _ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (_file(b"\xff\xfe", b""), "not a safetensors file"),
         (_file({"x": _ENTRY}, b"1234567"), "describes 8 bytes"),
         (_file({"x": _ENTRY}, b"123456789"), "describes 8 bytes"),
-        (_file({"x": {**_ENTRY, "dtype": "F16"}}, bytes(8)), "only F32 and I64"),
+        (_file({"x": {**_ENTRY, "dtype": "F16"}}, bytes(8)), "only F32, BF16 and I64"),
         (_file({"x": {**_ENTRY, "shape": [3]}}, bytes(8)), "do not fit its shape"),
         (_file({"x": {**_ENTRY, "shape": [-1, -2]}}, bytes(8)), "negative extent"),
         (_file({"x": {**_ENTRY, "data_offsets": [4, 12]}}, bytes(12)), "do not fit its shape"),

@@ -1,0 +1,180 @@
+"""Accumulates the operations of one program: values, the tape of gradient rules, recomputation and updates.
+
+What the backward pass needs is kept as little as possible. A value is either *kept* (outputs of convolutions and linear
+layers, statistics of the batch) or *derived*: it follows from kept ones element by element, and is computed again just
+before the backward pass needs it. Kept values that are named in `recompute` are computed again as well, once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from device_profiles.bundle import Optimizer
+from edge_runtime.export.graph import StepGraph, Value, ValueRole
+from edge_runtime.export.optimizers import emit_update
+
+Shapes = dict[str, tuple[int, ...]]
+Values = dict[str, Value]
+Pairs = list[tuple[Value, Value]]
+"""(value, its gradient)."""
+GradientRule = Callable[[Value], Pairs]
+"""Given the gradient of a layer's output, emits operations and returns the gradients of its inputs."""
+
+ADDS_TO: dict[str, int] = {"conv2d_input_grad": 2}
+"""Operators whose argument at this place is added to their first output, so that a sum of gradients costs no tensor."""
+
+
+@dataclass(slots=True)
+class StepBuilder:
+    """`tensor_shapes` has every `state_dict` tensor and stand-in; `recompute` names outputs of layers.
+
+    One execution is one of `micro_batches` that make up a step of the optimizer.
+    """
+
+    tensor_shapes: Shapes
+    optimizer: Optimizer
+    micro_batches: int = 1
+    recompute: frozenset[str] = frozenset()
+    graph: StepGraph = field(default_factory=StepGraph)
+    training: bool = True
+    tensors: Values = field(default_factory=dict)
+    differentiable: set[Value] = field(default_factory=set)
+    _tape: list[tuple[Value, GradientRule]] = field(default_factory=list)
+    _recipes: dict[Value, Callable[[], Value]] = field(default_factory=dict)
+    _uses: Counter[Value] = field(default_factory=Counter)
+    _pending: dict[Value, Value] = field(default_factory=dict)
+    _counter: int = 0
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Layers emitted inside are frozen: no gradient, statistics and weights are inputs of the program."""
+        before, self.training = self.training, False
+        yield
+        self.training = before
+
+    # Values
+
+    def new(self, hint: str, shape: tuple[int, ...], role: ValueRole = "temporary") -> Value:
+        """A fresh value."""
+        self._counter += 1
+        return Value(f"{hint}_{self._counter}", shape, role)
+
+    def tensor(self, name: str, role: ValueRole) -> Value:
+        """The value of a `state_dict` tensor: a program input when frozen, a mutable buffer otherwise."""
+        if name not in self.tensors:
+            value = Value(name, self.tensor_shapes[name], role)
+            self.tensors[name] = value
+            (self.graph.inputs if role == "frozen" else self.graph.state).append(value)
+        return self.tensors[name]
+
+    def weight(self, name: str | None) -> Value | None:
+        """A parameter of the layer in hand: trained, or frozen in inference. Ask once for every use."""
+        if name is None:
+            return None
+        value = self.tensor(name, "parameter" if self.training else "frozen")
+        if self.training:
+            self._uses[value] += 1
+        return value
+
+    def statistic(self, name: str | None) -> Value | None:
+        """A running statistic: updated in training, frozen in inference."""
+        return None if name is None else self.tensor(name, "running_statistic" if self.training else "frozen")
+
+    def reshaped(self, value: Value, shape: tuple[int, ...]) -> Value:
+        """The same bytes with another shape."""
+        self._counter += 1
+        return Value(f"{value.name}_view{self._counter}", shape, value.role, value.dtype, storage=value)
+
+    # Forward, and again in the backward pass
+
+    def derived(self, inputs: tuple[Value, ...], compute: Callable[..., Value]) -> Value:
+        """`compute(*inputs)` now; in the backward pass it is computed again wherever it is needed."""
+        y = compute(*inputs)
+        if self.training:
+            self._recipes[y] = lambda: compute(*(self.again(x) for x in inputs))
+        return y
+
+    def kept(self, name: str, inputs: tuple[Value, ...], compute: Callable[..., Value]) -> Value:
+        """`compute(*inputs)` now, kept for the backward pass; computed again once where `recompute` names it."""
+        y = compute(*inputs)
+        if self.training and name in self.recompute:
+
+            def recipe() -> Value:
+                again = compute(*(self.again(x) for x in inputs))
+                # Every later reader takes this one.
+                self._recipes[y] = lambda: again
+                return again
+
+            self._recipes[y] = recipe
+        elif self.training:
+            self.graph.kept.append(name)
+            if y.role == "temporary":
+                y.role = "activation"
+        return y
+
+    def again(self, value: Value) -> Value:
+        """`value` for the backward pass: itself if it was kept, else computed again here."""
+        recipe = self._recipes.get(value)
+        return value if recipe is None else recipe()
+
+    # Gradients
+
+    def record(self, output: Value, rule: GradientRule) -> Value:
+        """Put a layer's gradient rule on the tape; returns `output`. Nothing is recorded in inference."""
+        if self.training:
+            self._tape.append((output, rule))
+            self.differentiable.add(output)
+        return output
+
+    def backward(self, output: Value, gradient: Value) -> None:
+        """Emit the backward pass from the gradient of `output`, and every update as early as possible."""
+        gradients: dict[Value, Value] = {output: gradient}
+        for value, rule in reversed(self._tape):
+            incoming = gradients.pop(value, None)
+            if incoming is None:
+                continue
+            for source, contribution in rule(incoming):
+                if source not in self.differentiable:
+                    continue
+                if source in gradients:
+                    gradients[source] = self._sum(gradients[source], contribution)
+                else:
+                    gradients[source] = contribution
+        for parameter, waiting in self._pending.items():
+            emit_update(self, parameter, waiting)
+        self._pending.clear()
+
+    def _sum(self, first: Value, second: Value) -> Value:
+        """first + second; joined into the operation that computes the second where that can add."""
+        for operation in reversed(self.graph.operations):
+            if operation.outputs[0] is second:
+                place = ADDS_TO.get(operation.operator)
+                if place is not None and operation.arguments[place] is None:
+                    arguments = operation.arguments
+                    operation.arguments = (*arguments[:place], first, *arguments[place + 1 :])
+                    return second
+                break
+        total = self.new("gradient_sum", first.shape)
+        self.graph.emit("add", (first, second, False), (total,))
+        return total
+
+    def gradient_of(self, parameter: Value) -> Value:
+        """A fresh value for a parameter's gradient."""
+        return self.new(f"{parameter.name}.gradient", parameter.shape, "gradient")
+
+    def update(self, parameter: Value, gradient: Value) -> None:
+        """Take one use's gradient of a parameter; the update is emitted when every use has given its own."""
+        if parameter in self._pending:
+            gradient = self._sum(self._pending.pop(parameter), gradient)
+        self._uses[parameter] -= 1
+        if self._uses[parameter] > 0:
+            self._pending[parameter] = gradient
+        else:
+            emit_update(self, parameter, gradient)
+
+    def fuses_update(self, parameter: Value) -> bool:
+        """Whether the gradient of the use in hand can go straight into the update: it is the only one."""
+        return self._uses[parameter] == 1 and parameter not in self._pending

@@ -1,0 +1,49 @@
+"""Every operator that this runtime trains, a module for each family.
+
+A family says how its operators are captured from PyTorch's graph (`CAPTURES`, by ATen name without overload), how a
+captured layer is emitted with its gradient rule (`EMITTERS`, by layer kind), and which output of its kernels may
+overwrite which argument (`IN_PLACE`). An emitter serves training and inference alike: `StepBuilder` knows the mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_runtime.export.builder import StepBuilder, Values
+from edge_runtime.export.graph import Value
+from edge_runtime.export.layers import CapturedNode, Layer
+from edge_runtime.export.operators import (
+    activation,
+    convolution,
+    elementwise,
+    linear,
+    loss,
+    normalization,
+    pooling,
+    shape,
+)
+
+Capture = Callable[[CapturedNode], Layer]
+"""Raises NotCovered for arguments that are not covered."""
+Emitter = Callable[[StepBuilder, Layer, Values], Value]
+
+FAMILIES = (activation, convolution, elementwise, linear, loss, normalization, pooling, shape)
+
+CAPTURES: dict[str, Capture] = {name: rule for family in FAMILIES for name, rule in family.CAPTURES.items()}
+EMITTERS: dict[str, Emitter] = {kind: rule for family in FAMILIES for kind, rule in family.EMITTERS.items()}
+IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {
+    kernel: pairs for family in FAMILIES for kernel, pairs in family.IN_PLACE.items()
+}
+"""Per kernel, pairs (output, argument): that output may overwrite that argument when nothing reads it later."""
+IDENTITIES: dict[str, Callable[[CapturedNode], bool]] = {
+    "contiguous": lambda call: True,
+    "alias": lambda call: True,
+    "detach": lambda call: True,
+    "dropout": lambda call: float(call.arguments["p"]) == 0.0,
+}
+"""ATen operators that leave their first argument as it is, and when."""
+
+
+def emit_layer(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    """Emit a layer in the builder's mode; returns its output."""
+    return EMITTERS[layer.kind](builder, layer, values)
