@@ -99,11 +99,14 @@ class ProcessMeter:
         ended = self._run(program, "eval", ["--data", data], watch=True)
         return ended, self._report(program, ended)
 
+    def train(self, program: Program, *, watch: bool) -> Ended:
+        """One training of two steps, its update written; whatever came of it."""
+        with self._data(program) as data:
+            return self._run_training(program, data, watch=watch)
+
     def _train(self, program: Program, data: str) -> tuple[Ended, dict[str, Any] | None]:
         """The memory of a training, with the seconds of a process that nobody watches."""
-        update = str(Path(data.removeprefix("npz:")).with_name("update.safetensors"))
-        options = ["--steps", str(_TRAINING_STEPS), "--checkpoint-every", "0", "--data", data, "-o", update]
-        ended = self._run(program, "train", options, watch=True)
+        ended = self._run_training(program, data, watch=True)
         report = self._report(program, ended)
         if report is None:
             return ended, None
@@ -112,6 +115,11 @@ class ProcessMeter:
         if timing is None:
             return timed, None
         return ended, report | {key: timing[key] for key in _TIMED}
+
+    def _run_training(self, program: Program, data: str, *, watch: bool) -> Ended:
+        update = str(Path(data.removeprefix("npz:")).with_name("update.safetensors"))
+        options = ["--steps", str(_TRAINING_STEPS), "--checkpoint-every", "0", "--data", data, "-o", update]
+        return self._run(program, "train", options, watch=watch)
 
     def base_bytes(self) -> int:
         """Measured without a limit: the base alone is what every other program of the device also needs."""

@@ -15,7 +15,8 @@ padding:0 1rem}
 h1{font-size:1.5rem;margin-bottom:.2rem} h2{font-size:1.15rem;margin:2rem 0 .3rem;border-top:1px solid #d5dae0;
 padding-top:1rem} h3{font-size:1rem;margin:1.2rem 0 .2rem}
 p{margin:.3rem 0} .note{color:#59636f;font-size:.88rem}
-svg{max-width:100%;height:auto;display:block} svg text{font-size:12px;fill:#1d232b} svg .tick{fill:#59636f;font-size:11px}
+svg{max-width:100%;height:auto;display:block} svg text{font-size:12px;fill:#1d232b}
+svg .tick{fill:#59636f;font-size:11px} td:last-child,th:last-child{text-align:left} td:first-child{white-space:nowrap}
 svg .grid{stroke:#e4e8ec} svg .limit{stroke:#1d232b;stroke-dasharray:6 4;stroke-width:1.5} svg .bad{fill:#b3202c}
 .legend{display:flex;flex-wrap:wrap;gap:.15rem 1rem;font-size:.85rem} .key i{display:inline-block;width:.8rem;
 height:.8rem;margin-right:.35rem;vertical-align:-1px} .key i.line{height:.2rem;vertical-align:4px}
@@ -48,7 +49,7 @@ def page_of(profiles: Sequence[DeviceProfile]) -> str:
 def _profile(profile: DeviceProfile) -> str:
     names = [name for name in COLOURS if any(cost.parts_bytes.get(name, 0) > 0 for cost in profile.costs)]
     parts = [
-        f"<h2>{escape(device_line(profile))}</h2>",
+        f"<h2>{escape(device_line(profile).partition(' (MB =')[0])}</h2>",
         _facts(profile),
         "<h3>What the peak is made of</h3>",
         legend(names, measured="measured peak"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from device_profiles.bundle import Program
@@ -21,12 +21,16 @@ _PARTS: tuple[_Part, ...] = ("parameters", "optimizer_state", "activations", "gr
 
 @dataclass(slots=True)
 class _Storage:
-    """Bytes of the arena that one or more values share one after the other, alive from `first` to `last`."""
+    """Bytes of the arena that one or more values share one after the other, alive from `first` to `last`.
+
+    `touched` is the instruction that uses them first: before it an optimizer's state is zero pages that do not exist.
+    """
 
     offset: int
     size: int
     first: int
     last: int
+    touched: int
     part: _Part = "temporaries"
 
 
@@ -34,7 +38,9 @@ def plan_timeline(file: ProgramFile, program: Program) -> PlanTimeline | None:
     """The timeline of a program; None for one without instructions. `program` tells what its named buffers are."""
     if not file.calls:
         return None
-    storages = [*_persistent(file, program), *_passing(file)]
+    uses = _uses(file)
+    state = _state(file, program, uses)
+    storages = [*state, *_passing(file, program, uses, {storage.offset for storage in state})]
     _name_parts(storages, file)
     columns: dict[_Part, list[int]] = {part: [0] * len(file.calls) for part in _PARTS}
     for storage in storages:
@@ -51,27 +57,8 @@ def plan_timeline(file: ProgramFile, program: Program) -> PlanTimeline | None:
     )
 
 
-def _persistent(file: ProgramFile, program: Program) -> list[_Storage]:
-    """Named buffers live for the whole step; running statistics count as parameters, as in the memory plan."""
-    roles = {tensor.name: tensor.role for tensor in program.tensors}
-    end = len(file.calls) - 1
-    return [
-        _Storage(
-            offset=tensor.offset,
-            size=tensor.size_bytes,
-            first=0,
-            last=end,
-            part="optimizer_state" if roles.get(tensor.name) == "optimizer_state" else "parameters",
-        )
-        for tensor in file.tensors.values()
-        if tensor.name is not None and tensor.offset is not None
-    ]
-
-
-def _passing(file: ProgramFile) -> list[_Storage]:
-    """All other storages. A value takes over the bytes of one that dies at the instruction which makes it."""
-    kept = {tensor.offset for tensor in file.tensors.values() if tensor.name is not None}
-    end = len(file.calls) - 1
+def _uses(file: ProgramFile) -> dict[int, tuple[int, int]]:
+    """First and last instruction that takes each value; an output is read after the last."""
     uses: dict[int, tuple[int, int]] = {}
     for instruction, call in enumerate(file.calls):
         for index in call.arguments:
@@ -80,9 +67,43 @@ def _passing(file: ProgramFile) -> list[_Storage]:
                 uses[index] = (first, instruction)
     for index in file.outputs:
         if index in uses:
-            uses[index] = (uses[index][0], end)
+            uses[index] = (uses[index][0], len(file.calls) - 1)
+    return uses
+
+
+def _state(file: ProgramFile, program: Program, uses: Mapping[int, tuple[int, int]]) -> list[_Storage]:
+    """Tensors that live from step to step; running statistics count as parameters, as in the memory plan."""
+    roles = {tensor.name: tensor.role for tensor in program.tensors}
+    end = len(file.calls) - 1
+    state = []
+    for index, tensor in file.tensors.items():
+        if tensor.name not in roles or tensor.offset is None:
+            continue
+        optimizer = roles[tensor.name] == "optimizer_state"
+        state.append(
+            _Storage(
+                offset=tensor.offset,
+                size=tensor.size_bytes,
+                first=0,
+                last=end,
+                touched=uses.get(index, (end, end))[0] if optimizer else 0,
+                part="optimizer_state" if optimizer else "parameters",
+            )
+        )
+    return state
+
+
+def _passing(
+    file: ProgramFile, program: Program, uses: Mapping[int, tuple[int, int]], kept: Collection[int]
+) -> list[_Storage]:
+    """All other storages. A value takes over the bytes of one that dies at the instruction which makes it.
+
+    The batch of examples is written before the first instruction.
+    """
+    given = {value.name for value in program.inputs}
+    spans = _with_parts(file, dict(uses), given)
     storages: dict[int, list[_Storage]] = {}
-    for index, (first, last) in sorted(uses.items(), key=lambda item: (item[1], item[0])):
+    for index, (first, last) in sorted(spans.items(), key=lambda item: (item[1], item[0])):
         tensor = file.tensors[index]
         if tensor.offset is None or tensor.offset in kept:
             continue
@@ -91,8 +112,55 @@ def _passing(file: ProgramFile) -> list[_Storage]:
             earlier[-1].last = max(earlier[-1].last, last)
             earlier[-1].size = max(earlier[-1].size, tensor.size_bytes)
         else:
-            earlier.append(_Storage(offset=tensor.offset, size=tensor.size_bytes, first=first, last=last))
+            earlier.append(
+                _Storage(offset=tensor.offset, size=tensor.size_bytes, first=first, last=last, touched=first)
+            )
     return [storage for listed in storages.values() for storage in listed]
+
+
+def _with_parts(
+    file: ProgramFile, spans: dict[int, tuple[int, int]], given: Collection[str]
+) -> dict[int, tuple[int, int]]:
+    """Lifetimes of whole tensors that operators see in parts, a few examples at a time; the parts are left out.
+
+    The batch of examples is there from the start until its last part was read; another tensor that its parts were
+    written to is there from the first of them.
+    """
+    end = len(file.calls) - 1
+    for index in [*file.tensors]:
+        whole = file.tensors[index]
+        if whole.offset is None or len(whole.shape) < 2:
+            continue
+        is_given, is_output = whole.name in given, index in file.outputs
+        if index not in spans and not is_given and not is_output:
+            continue
+        first, last = spans.get(index, (0, 0) if is_given else (end, end))
+        parts = [
+            part for part in spans if _is_part(file.tensors[part], whole) and (is_given or spans[part][1] <= first)
+        ]
+        if is_given:
+            first, last = 0, max([last, *(spans[part][1] for part in parts)])
+        elif _tile(parts, file, whole):
+            first = min(spans[part][0] for part in parts)
+        else:
+            parts = []
+        spans[index] = (first, last)
+        for part in parts:
+            del spans[part]
+    return spans
+
+
+def _is_part(part: PlacedTensor, whole: PlacedTensor) -> bool:
+    if part.offset is None or whole.offset is None or part.name is not None:
+        return False
+    inside = whole.offset <= part.offset and part.offset + part.size_bytes <= whole.offset + whole.size_bytes
+    return inside and part.size_bytes < whole.size_bytes and part.shape[1:] == whole.shape[1:]
+
+
+def _tile(parts: list[int], file: ProgramFile, whole: PlacedTensor) -> bool:
+    """Whether the parts cover the whole exactly."""
+    sizes = {file.tensors[part].offset: file.tensors[part].size_bytes for part in parts}
+    return sum(sizes.values()) == whole.size_bytes
 
 
 def _name_parts(storages: list[_Storage], file: ProgramFile) -> None:
@@ -114,13 +182,13 @@ def _name_parts(storages: list[_Storage], file: ProgramFile) -> None:
 
 def _touched(storages: list[_Storage], count: int) -> list[int]:
     """Bytes of the arena that were in use up to each instruction: the union of the storages begun so far."""
-    begun = sorted(storages, key=lambda storage: storage.first)
+    begun = sorted(storages, key=lambda storage: storage.touched)
     touched: list[int] = []
     taken: list[tuple[int, int]] = []
     position = 0
     for instruction in range(count):
         start = position
-        while position < len(begun) and begun[position].first <= instruction:
+        while position < len(begun) and begun[position].touched <= instruction:
             taken.append((begun[position].offset, begun[position].offset + begun[position].size))
             position += 1
         if position > start or not touched:

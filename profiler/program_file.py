@@ -16,7 +16,7 @@ from device_profiles.errors import FormatError
 
 _TENSOR = 5  # position in the union KernelTypes
 _KERNEL_CALL = 1  # position in the union InstructionArguments
-_ELEMENT_BYTES = {4: 8, 6: 4}  # ScalarType: Long, Float
+_ELEMENT_BYTES = {4: 8, 6: 4, 15: 2}  # ScalarType: Long, Float, BFloat16
 
 
 @dataclass(frozen=True, slots=True)
