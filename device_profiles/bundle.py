@@ -21,9 +21,9 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Bytes a program needs, known before anything runs.
 
     `arena_bytes` holds everything the plan places, the batch of examples included. `live_bytes` is the largest sum of
-    tensors that must live at once; `arena_bytes / live_bytes` says how well they were packed. The five parts say what is
-    alive at that instant and add up to `live_bytes`; running statistics count as parameters. `frozen_bytes` is the most
-    that is resident of the mapped weights at once: pages of large tensors are given back after every use.
+    tensors that must live at once; `arena_bytes / live_bytes` says how well they were packed. The five parts say what
+    is alive at that instant and add up to `live_bytes`; running statistics count as parameters. `frozen_bytes` is the
+    most that is resident of the mapped weights at once: pages of large tensors are given back after every use.
     `staging_bytes` are inputs outside of the arena: labels and hyperparameters.
     """
 

@@ -13,8 +13,11 @@ WEIGHTS_FOLDER = "weights"
 INITIAL_WEIGHTS_NAME = "initial"
 
 Purpose = Literal["grow", "shrink", "distill", "eval", "features"]
-"""What a program does. `grow`: one training step of a block with its output module. `eval`: logits. `features`: what the
-frozen blocks before a block put out, which is what `cached-prefix` variants of its training step read."""
+"""What a program does.
+
+`grow`: one training step of a block with its output module. `eval`: logits. `features`: what the frozen blocks before a
+block put out, which is what the `cached-prefix` variant of its training step reads.
+"""
 
 Role = Literal["parameter", "running_statistic", "optimizer_state", "frozen"]
 """What a tensor is to a program. `frozen` tensors are inputs mapped from a file; the others live in the arena."""
@@ -33,9 +36,12 @@ IMAGES_INPUT = "images"
 FEATURES_INPUT = "features"
 LABELS_INPUT = "labels"
 HYPERPARAMETERS_INPUT = "hyperparameters"
-"""What of the optimizer may differ from one execution to the next, as one float32 vector. For SGD: learning rate,
-momentum, weight decay. A step of several micro-batches is accumulated in the momentum itself: the first execution decays
-it, the others add to it (momentum 1, weight decay 0), and only the last one moves the parameters."""
+"""What of the optimizer may differ from one execution to the next, as one float32 vector.
+
+For SGD: learning rate, momentum, weight decay. A step of several micro-batches is accumulated in the momentum itself:
+the first execution decays it, the others add to it (momentum 1, weight decay 0), and only the last one moves the
+parameters.
+"""
 HYPERPARAMETERS: dict[str, int] = {"sgd": 3}
 """How many there are, by optimizer."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from device_profiles.bundle import Manifest, Program
-from device_profiles.contract import MANIFEST_NAME, PROGRAMS_FOLDER, LimitKind
+from device_profiles.contract import CACHED_PREFIX_VARIANT, MANIFEST_NAME, PROGRAMS_FOLDER, LimitKind
 from device_profiles.errors import ExecutionError, FormatError, UsageError
 from device_profiles.files import read_json
 from device_profiles.profile import Conditions
@@ -106,15 +106,25 @@ class ProcessMeter:
 
     def _train(self, program: Program, data: str) -> tuple[Ended, dict[str, Any] | None]:
         """The memory of a training, with the seconds of a process that nobody watches."""
+        if program.variant == CACHED_PREFIX_VARIANT:
+            # The cache is made of a device's own data, so its bytes and seconds are those of generated features.
+            ended = self._bench(program, watch=True)
+            return ended, self._report(program, ended)
         ended = self._run_training(program, data, watch=True)
         report = self._report(program, ended)
         if report is None:
             return ended, None
-        timed = self._run(program, "bench", ["--steps", str(self.steps), "--warmup", str(self.warmup_steps)])
+        timed = self._bench(program, watch=False)
         timing = self._report(program, timed)
         if timing is None:
             return timed, None
         return ended, report | {key: timing[key] for key in _TIMED}
+
+    def _bench(self, program: Program, *, watch: bool) -> Ended:
+        options = ["--steps", str(self.steps), "--warmup", str(self.warmup_steps)]
+        if program.variant == CACHED_PREFIX_VARIANT:
+            options.append("--cache-prefix")
+        return self._run(program, "bench", options, watch=watch)
 
     def _run_training(self, program: Program, data: str, *, watch: bool) -> Ended:
         update = str(Path(data.removeprefix("npz:")).with_name("update.safetensors"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_profiles.bundle import Program
-from device_profiles.contract import CACHED_PREFIX_VARIANT, Purpose
+from device_profiles.contract import Purpose
 from device_profiles.errors import UsageError
 from device_profiles.model import Model, Partition
 from edge_runtime.device.bundle import open_bundle
@@ -24,16 +24,8 @@ class Subject:
     digest: str
 
     def chosen(self, purposes: tuple[Purpose, ...], block: int | None) -> list[Program]:
-        """Programs of these purposes, of one block if asked for; raises UsageError, with what there is, for none.
-
-        Those that train from a cache of the prefix are left out: such a cache is made of a device's own data. Their
-        peak can be predicted.
-        """
-        every = [
-            program
-            for program in self.programs
-            if program.purpose in purposes and program.variant != CACHED_PREFIX_VARIANT
-        ]
+        """Programs of these purposes, of one block if asked for; raises UsageError, with what there is, for none."""
+        every = [program for program in self.programs if program.purpose in purposes]
         chosen = [program for program in every if block in (None, program.block)]
         if not chosen:
             known = ", ".join(program.name for program in every) or "none"

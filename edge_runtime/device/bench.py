@@ -16,10 +16,15 @@ _LEARNING_RATE = 0.01
 _GOLDEN = 0.6180339887498949
 
 
-def bench(bundle_path: Path, *, block: int, steps: int, warmup_steps: int, threads: int) -> StepReport:
-    """Train `block` on one batch that repeats; steps of the warm-up are made, but not timed."""
+def bench(
+    bundle_path: Path, *, block: int, steps: int, warmup_steps: int, threads: int, cached_prefix: bool = False
+) -> StepReport:
+    """Train `block` on one batch that repeats; steps of the warm-up are made, but not timed.
+
+    `cached_prefix`: the step that reads the prefix's outputs, here synthetic as well.
+    """
     bundle = open_bundle(bundle_path)
-    program = bundle.program_for("grow", block)
+    program = bundle.program_for("grow", block, cached_prefix=cached_prefix)
     engine = Engine(bundle, program, threads=threads)
     if engine.labels is None or not engine.images.size:
         raise FormatError(f"{bundle_path}: program {program.name} takes no images or no labels")

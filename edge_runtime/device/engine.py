@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_profiles.bundle import Program
+from device_profiles.bundle import Program, ProgramInput, ProgramTensor
 from device_profiles.contract import HYPERPARAMETERS_INPUT, LABELS_INPUT, DType
 from device_profiles.errors import ExecutionError, FormatError, OutOfMemoryError, PromiseError
 from edge_runtime.device.bundle import Bundle
@@ -133,7 +133,8 @@ class Engine:
                     self._native.release_after(index, list(value.released_after), source.mapping())
 
     def _check_buffers(self, path: Path) -> None:
-        buffers = [*self.program.tensors, *(value for value in self.program.inputs if value.role == "data")]
+        data = [value for value in self.program.inputs if value.role == "data"]
+        buffers: list[ProgramTensor | ProgramInput] = [*self.program.tensors, *data]
         listed = {buffer.name for buffer in buffers}
         held = set(self._native.buffer_names())
         if listed != held:

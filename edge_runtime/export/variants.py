@@ -10,6 +10,8 @@ from edge_runtime.export.graph import StepGraph
 from edge_runtime.export.memory_plan import ArenaPlan, plan_arena
 from edge_runtime.export.train_step import StepVariant
 
+_MOST_PARTS = 4
+"""Frozen layers run in at most so many parts: each one packs the weights again, and small ones do not fill threads."""
 _TOLERANCE = 1.002
 """A variant that does less work is taken when it costs no more than this times the smallest arena."""
 
@@ -46,7 +48,7 @@ def fewest_bytes(build: Build, variant: StepVariant, *, batch: int, recompute_by
 def _best_rows(build: Build, variant: StepVariant, batch: int) -> Planned:
     candidates = [plan_variant(build, variant)]
     rows = batch // 2
-    while rows >= 1 and any(value.role == "frozen" for value in candidates[0].graph.inputs):
+    while rows >= max(1, batch // _MOST_PARTS) and any(value.role == "frozen" for value in candidates[0].graph.inputs):
         candidates.append(plan_variant(build, replace(variant, prefix_rows=rows)))
         rows //= 2
     smallest = min(candidate.plan.arena_bytes for candidate in candidates)

@@ -177,7 +177,7 @@ def test_pooling_linear_and_loss_make_a_head() -> None:
     loss, gradient = np.empty((), np.float32), np.empty((5, 4), np.float32)
     _call("global_average_pool", x, pooled)
     _call("linear", pooled, weight, bias, logits)
-    _call("cross_entropy", logits, labels, loss, gradient)
+    _call("cross_entropy", logits, labels, len(labels), loss, gradient)
     _close(logits, expected_logits)
     _close(loss, expected)
     expected.backward()
@@ -194,7 +194,7 @@ def test_pooling_linear_and_loss_make_a_head() -> None:
 @pytest.mark.parametrize("label", [-1, 4])
 def test_a_label_out_of_range_is_an_error_and_no_crash(label: int) -> None:
     logits, out = _random(2, 4), np.empty((2, 4), np.float32)
-    arguments = [logits, np.array([0, label]), np.empty((), np.float32), out]
+    arguments = [logits, np.array([0, label]), 2, np.empty((), np.float32), out]
     assert _operators.call("profl::cross_entropy.out", arguments) == 18
 
 
@@ -204,13 +204,26 @@ def test_sgd_equals_torch_over_three_steps(momentum: float) -> None:
     reference = torch.nn.Parameter(_double(parameter.copy()))
     optimizer = torch.optim.SGD([reference], lr=0.1, momentum=momentum, weight_decay=5e-4)
     buffer = np.zeros_like(parameter) if momentum else None
-    rate = np.array(0.1, np.float32)
+    hyperparameters = np.array([0.1, momentum, 5e-4], np.float32)
     for step in range(3):
         gradient = _random(40_001, seed=step)
         reference.grad = _double(gradient)
         optimizer.step()
-        _call("sgd", parameter, gradient, rate, buffer, momentum, 5e-4, parameter, buffer)
+        _call("sgd", parameter, gradient, hyperparameters, buffer, parameter, buffer)
     _close(parameter, reference)
+
+
+def test_half_momentum_is_the_nearest_bfloat16_of_the_velocity() -> None:
+    parameter, gradient = _random(1003), _random(1003, seed=1)
+    gradient[5], gradient[6] = np.nan, np.inf
+    old = (_random(1003, seed=2).view(np.uint32) >> 16).astype(np.uint16)
+    new, buffer = parameter.copy(), old.copy()
+    _call("sgd", new, gradient, np.array([0.1, 0.9, 0.0], np.float32), buffer, new, buffer)
+    before = torch.from_numpy((old.astype(np.uint32) << 16).view(np.float32))
+    velocity = np.float32(0.9) * before + torch.from_numpy(gradient)
+    stored = torch.from_numpy((buffer.astype(np.uint32) << 16).view(np.float32))
+    torch.testing.assert_close(stored, velocity.to(torch.bfloat16).float(), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(torch.from_numpy(new), torch.from_numpy(parameter) - 0.1 * velocity, equal_nan=True)
 
 
 def test_elementwise_operations_in_place() -> None:

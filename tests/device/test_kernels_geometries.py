@@ -51,6 +51,17 @@ CASES = [
     Case(name="groups", batch=2, inputs=12, size=(9, 5), outputs=18, kernel=(3, 2), stride=(2, 1), padding=(1, 0),
          dilation=(1, 2), groups=3),
     Case(name="depthwise", batch=2, inputs=19, size=(7, 7), outputs=19, stride=(2, 2), groups=19),
+    Case(name="depthwise, one for one", batch=5, inputs=6, size=(14, 14), outputs=6, groups=6),
+    Case(name="depthwise, many small images", batch=64, inputs=3, size=(4, 5), outputs=3, groups=3),
+    Case(name="depthwise, several outputs a channel", batch=2, inputs=4, size=(9, 11), outputs=12, kernel=(5, 3),
+         stride=(2, 1), padding=(2, 1), groups=4),
+    Case(name="depthwise, large images", inputs=2, size=(90, 700), outputs=2, kernel=(7, 7), padding=(3, 3), groups=2),
+    Case(name="depthwise, a long signal", batch=2, inputs=3, size=(1, 9000), outputs=3, kernel=(1, 9), stride=(1, 4),
+         padding=(0, 4), groups=3),
+    Case(name="depthwise, dilated", inputs=3, size=(20, 21), outputs=3, stride=(3, 2), padding=(4, 5), dilation=(4, 5),
+         groups=3),
+    Case(name="depthwise, taps too far apart for a plane of its own", inputs=2, size=(5, 5), outputs=2,
+         padding=(900, 900), dilation=(900, 900), groups=2),
 ]  # fmt: skip
 
 

@@ -23,7 +23,17 @@ def test_kernels_of_an_instruction_set_pass_the_tests_of_the_best(instruction_se
     chosen = subprocess.run(asked, cwd=_ROOT, env=environment, capture_output=True, text=True, check=True)
     if chosen.stdout.strip() != instruction_set:
         pytest.skip(f"this processor has no {instruction_set}")
-    files = [str(Path(__file__).with_name(f"test_kernels{name}.py")) for name in ("", "_geometries")]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "convolution or geometry", *files]
+    files = [str(Path(__file__).with_name(f"test_kernels{name}.py")) for name in ("", "_geometries", "_linear")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "convolution or geometry or linear",
+        *files,
+    ]
     done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -52,17 +52,19 @@ def test_ten_steps_equal_pytorch_eager(name: str, width: int, batch: int, block:
     program = _native.Program(str(folder / "programs" / f"{described.name}.pte"), 2, described.prefix_instructions)
     for tensor in described.tensors:
         program.buffer(tensor.name)[...] = 0 if tensor.role == "optimizer_state" else weights[tensor.name].numpy()
-    images = np.empty((batch, 3, 32, 32), np.float32)
+    images = program.buffer("images")
     labels = np.empty(batch, np.int64)
-    rate = np.array(0.02, np.float32)
-    staged = {"images": images, "labels": labels, "learning_rate": rate}
-    for index, value in enumerate(described.inputs):
+    rate = 0.02
+    staged = {"labels": labels, "hyperparameters": np.array([rate, 0.9, 5e-4], np.float32)}
+    for index, value in enumerate(value for value in described.inputs if value.role != "data"):
         program.set_input(index, staged[value.name] if value.role != "frozen" else weights[value.name].numpy())
     difference = []
     for step in range(10):
-        images[...] = torch.randn(batch, 3, 32, 32).numpy()
+        # The program may overwrite its images.
+        batch_images = torch.randn(batch, 3, 32, 32)
+        images[...] = batch_images.numpy()
         labels[...] = torch.randint(0, 10, (batch,)).numpy()
-        expected = reference.step(torch.from_numpy(images), torch.from_numpy(labels), float(rate))
+        expected = reference.step(batch_images, torch.from_numpy(labels), rate)
         program.execute()
         loss = float(program.output(0).reshape(-1)[0])
         difference.append(abs(loss - expected) / abs(expected))

@@ -37,7 +37,9 @@ void from_array(nb::handle argument, Operand& to) {
     to.sizes.push_back(static_cast<TensorImpl::SizesType>(array.shape(d)));
     to.order.push_back(static_cast<TensorImpl::DimOrderType>(d));
   }
-  const ScalarType type = array.dtype() == nb::dtype<int64_t>() ? ScalarType::Long : ScalarType::Float;
+  ScalarType type = ScalarType::Float;
+  if (array.dtype() == nb::dtype<int64_t>()) type = ScalarType::Long;
+  if (array.dtype() == nb::dtype<uint16_t>()) type = ScalarType::BFloat16;
   to.tensor = std::make_unique<TensorImpl>(type, static_cast<ssize_t>(to.sizes.size()), to.sizes.data(), array.data(),
                                            to.order.data());
   to.value = EValue(executorch::aten::Tensor(to.tensor.get()));

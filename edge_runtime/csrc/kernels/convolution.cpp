@@ -3,6 +3,8 @@
 #include <cmath>
 
 #include "kernels/convolution_lines.h"
+#include "kernels/convolution_problem.h"
+#include "kernels/depthwise.h"
 #include "kernels/gemm_tile.h"
 #include "kernels/kernels.h"
 #include "threads/thread_pool.h"
@@ -15,24 +17,6 @@ constexpr int64_t kSlack = 64;        // a last vector may read this far behind 
 constexpr int64_t kMostPixels = 512;  // of one piece
 constexpr int64_t kDepth = 288;       // patch values of one packed block
 constexpr int64_t kMostLineFloats = 100 << 10;
-
-// out[n, m, i * step_h + first_h, j * step_w + first_w] =
-//   epilogue(sum over channel c, taps of weight[m * row_stride + c * channel_stride + tap's index] * patch)
-struct Problem {
-  Source source;
-  int64_t channels;
-  const float* weight;
-  int64_t row_stride, channel_stride, kernel_w;
-  float* out;
-  int64_t out_channels_total, out_h, out_w;
-  int64_t rows;
-  int64_t step_h = 1, step_w = 1, first_h = 0, first_w = 0;
-  // Epilogue: v * scale[m] + shift[m] (+ residual at the output's place), then ReLU. Null means not there.
-  const float* scale = nullptr;
-  const float* shift = nullptr;
-  const float* residual = nullptr;
-  bool relu = false;
-};
 
 // to[k * tile_rows + r] = from[r * row_stride + k], for a whole tile of rows.
 void pack_tile(const float* from, int64_t row_stride, int64_t count, int64_t tile_rows, float* to) {
@@ -83,43 +67,12 @@ void pack_weights(const Problem& p, int64_t m0, int64_t rows, int64_t first_chan
   }
 }
 
-PROFL_CLONES void finish_run(const float* sum, int64_t count, float scale, float shift, const float* residual,
-                             bool relu, float* out) {
-  if (residual != nullptr) {
-#pragma GCC ivdep
-    for (int64_t j = 0; j < count; ++j) {
-      const float value = sum[j] * scale + shift + residual[j];
-      out[j] = relu && value < 0.0f ? 0.0f : value;
-    }
-  } else {
-#pragma GCC ivdep
-    for (int64_t j = 0; j < count; ++j) {
-      const float value = sum[j] * scale + shift;
-      out[j] = relu && value < 0.0f ? 0.0f : value;
-    }
-  }
-}
-
 void store(const Problem& p, const Piece& piece, int64_t m0, int64_t rows, const float* sums, int64_t stride) {
   for (int64_t m = 0; m < rows; ++m, sums += stride) {
-    const float scale = p.scale == nullptr ? 1.0f : p.scale[m0 + m];
-    const float shift = p.shift == nullptr ? 0.0f : p.shift[m0 + m];
     const float* sum = sums;
     for (int64_t i = 0; i < piece.rows; ++i) {
       for (int64_t n = 0; n < piece.images; ++n, sum += piece.columns) {
-        const int64_t plane = (piece.image + n) * p.out_channels_total + m0 + m;
-        const int64_t row = plane * p.out_h + (piece.row + i) * p.step_h + p.first_h;
-        const int64_t base = row * p.out_w + piece.column * p.step_w + p.first_w;
-        if (p.step_w == 1) {
-          const float* residual = p.residual == nullptr ? nullptr : p.residual + base;
-          finish_run(sum, piece.columns, scale, shift, residual, p.relu, p.out + base);
-          continue;
-        }
-        for (int64_t j = 0; j < piece.columns; ++j) {
-          const int64_t at = base + j * p.step_w;
-          const float value = sum[j] * scale + shift + (p.residual == nullptr ? 0.0f : p.residual[at]);
-          p.out[at] = p.relu && value < 0.0f ? 0.0f : value;
-        }
+        p.put(sum, m0 + m, piece.image + n, piece.row + i, piece.column, piece.columns);
       }
     }
   }
@@ -158,7 +111,7 @@ void multiply(const TileKernels& tiles, int64_t depth, int64_t rows, int64_t pix
   }
 }
 
-void solve(const Problem& p) {
+void solve_one(const Problem& p) {
   const TileKernels& tiles = tile_kernels();
   const Cut cut(p.source, kMostPixels);
   const Blocks blocks(p, cut, tiles);
@@ -190,6 +143,11 @@ void solve(const Problem& p) {
   });
 }
 
+void solve(Problem p, int64_t groups) {
+  if (groups > 1 && p.channels == 1 && solve_depthwise(p, groups)) return;
+  for (int64_t group = 0; group < groups; ++group, p.next_group()) solve_one(p);
+}
+
 void forward(const Tensor& x, const Tensor& weight, const Geometry& g, const float* scale, const float* shift,
              const float* residual, bool relu, const Tensor& out) {
   Problem p{};
@@ -201,6 +159,7 @@ void forward(const Tensor& x, const Tensor& weight, const Geometry& g, const flo
   p.out_h = out.size(2);
   p.out_w = out.size(3);
   p.rows = out.size(1) / g.groups;
+  p.group_stride = p.rows * p.row_stride;
   p.relu = relu;
   Source& source = p.source;
   source.channels_total = x.size(1);
@@ -213,16 +172,13 @@ void forward(const Tensor& x, const Tensor& weight, const Geometry& g, const flo
   source.horizontal.step = g.stride_w;
   for (int64_t h = 0; h < weight.size(2); ++h) source.vertical.add(h * g.dilation_h - g.pad_h, h);
   for (int64_t w = 0; w < p.kernel_w; ++w) source.horizontal.add(w * g.dilation_w - g.pad_w, w);
-  for (int64_t group = 0; group < g.groups; ++group) {
-    source.in = x.const_data_ptr<float>() + group * p.channels * source.height * source.width;
-    p.weight = weight.const_data_ptr<float>() + group * p.rows * p.row_stride;
-    const int64_t offset = group * p.rows * p.out_h * p.out_w;
-    p.out = out.mutable_data_ptr<float>() + offset;
-    p.residual = residual == nullptr ? nullptr : residual + offset;
-    p.scale = scale == nullptr ? nullptr : scale + group * p.rows;
-    p.shift = shift == nullptr ? nullptr : shift + group * p.rows;
-    solve(p);
-  }
+  source.in = x.const_data_ptr<float>();
+  p.weight = weight.const_data_ptr<float>();
+  p.out = out.mutable_data_ptr<float>();
+  p.residual = residual;
+  p.scale = scale;
+  p.shift = shift;
+  solve(p, g.groups);
 }
 
 // The taps that reach output positions congruent to `phase` modulo the stride: position y = o * stride - pad + k *
@@ -237,8 +193,8 @@ void taps_of_phase(int64_t phase, int64_t kernel, int64_t stride, int64_t pad, i
 
 // Output positions that no tap reaches (a 1x1 kernel with stride 2): their gradient is the residual alone.
 void copy_residual(const Problem& p) {
-  parallel_for(p.source.batch * p.rows, [&](int64_t task, float*) {
-    const int64_t plane = (task / p.rows * p.out_channels_total + task % p.rows) * p.out_h;
+  parallel_for(p.source.batch * p.out_channels_total, [&](int64_t task, float*) {
+    const int64_t plane = task * p.out_h;
     for (int64_t i = 0; i < p.source.grid_h; ++i) {
       for (int64_t j = 0; j < p.source.grid_w; ++j) {
         const int64_t at = (plane + i * p.step_h + p.first_h) * p.out_w + j * p.step_w + p.first_w;
@@ -293,6 +249,7 @@ void conv2d_input_grad(Context& context, Stack stack) {
   p.channels = outputs;
   p.row_stride = kernel_h * p.kernel_w;
   p.channel_stride = inputs * p.row_stride;
+  p.group_stride = outputs * p.channel_stride;
   p.out_channels_total = out.size(1);
   p.out_h = out.size(2);
   p.out_w = out.size(3);
@@ -305,23 +262,20 @@ void conv2d_input_grad(Context& context, Stack stack) {
   source.width = grad.size(3);
   source.batch = out.size(0);
   source.vertical.step = source.horizontal.step = 1;
+  source.in = grad.const_data_ptr<float>();
+  p.weight = weight.const_data_ptr<float>();
+  p.out = out.mutable_data_ptr<float>();
+  p.residual = residual;
   for (p.first_h = 0; p.first_h < std::min(g.stride_h, p.out_h); ++p.first_h) {
     source.grid_h = ceil_div(p.out_h - p.first_h, g.stride_h);
     taps_of_phase(p.first_h, kernel_h, g.stride_h, g.pad_h, g.dilation_h, &source.vertical);
     for (p.first_w = 0; p.first_w < std::min(g.stride_w, p.out_w); ++p.first_w) {
       source.grid_w = ceil_div(p.out_w - p.first_w, g.stride_w);
       taps_of_phase(p.first_w, p.kernel_w, g.stride_w, g.pad_w, g.dilation_w, &source.horizontal);
-      for (int64_t group = 0; group < g.groups; ++group) {
-        source.in = grad.const_data_ptr<float>() + group * outputs * source.height * source.width;
-        p.weight = weight.const_data_ptr<float>() + group * outputs * p.channel_stride;
-        const int64_t offset = group * inputs * p.out_h * p.out_w;
-        p.out = out.mutable_data_ptr<float>() + offset;
-        p.residual = residual == nullptr ? nullptr : residual + offset;
-        if (source.taps() > 0) {
-          solve(p);
-        } else {
-          copy_residual(p);
-        }
+      if (source.taps() > 0) {
+        solve(p, g.groups);
+      } else {
+        copy_residual(p);
       }
     }
   }

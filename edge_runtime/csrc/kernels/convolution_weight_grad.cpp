@@ -4,7 +4,9 @@
 #include <algorithm>
 
 #include "kernels/convolution_lines.h"
+#include "kernels/depthwise.h"
 #include "kernels/gemm_tile.h"
+#include "kernels/gradient_sink.h"
 #include "kernels/kernels.h"
 #include "threads/thread_pool.h"
 
@@ -45,7 +47,7 @@ struct Task {
 class WeightGradient {
  public:
   WeightGradient(const Source& source, int64_t channels, const float* gradient, int64_t outputs_total, int64_t outputs,
-                 float* result)
+                 const GradientSink& sink)
       : tiles_(tile_kernels()),
         source_(source),
         cut_(source, kMostPixels),
@@ -53,13 +55,13 @@ class WeightGradient {
         gradient_(gradient),
         outputs_total_(outputs_total),
         outputs_(outputs),
-        result_(result) {
+        sink_(sink) {
     const Piece largest = cut_.largest();
     const int64_t line_floats = Layout(source, largest).channel_floats(), taps = source.taps();
     const int64_t output_blocks = ceil_div(outputs, kMostColumns);
     output_block_ = round_up(ceil_div(outputs, output_blocks), tiles_.lanes);
     const int64_t left = kWorkspaceFloats - largest.pixels() * output_block_ - tiles_.rows * output_block_;
-    const int64_t most = std::max<int64_t>(1, left / (taps * output_block_ + line_floats));
+    const int64_t most = std::max<int64_t>(1, left / (taps * output_block_ + std::max(line_floats, 4 * taps)));
     int64_t channel_blocks = ceil_div(channels, most);
     while (channel_blocks * output_blocks % thread_count() != 0 && channel_blocks < channels) ++channel_blocks;
     channel_block_ = ceil_div(channels, channel_blocks);
@@ -92,9 +94,16 @@ class WeightGradient {
       }
       multiply(task, piece, layout, lines, turned, sums, index > 0);
     }
-    for (int64_t o = 0; o < task.outputs; ++o) {
-      float* row = result_ + ((task.output + o) * channels_ + task.channel) * source_.taps();
-      for (int64_t k = 0; k < depth; ++k) row[k] = sums[k * output_block_ + o];
+    float* rows = turned;  // [4][depth]: the last piece is done
+    for (int64_t o = 0; o < task.outputs; o += 4) {
+      int64_t k = 0;
+      for (; k + 4 <= depth; k += 4) turn_quad(sums + k * output_block_ + o, output_block_, depth, rows + k);
+      for (; k < depth; ++k) {
+        for (int64_t r = 0; r < 4; ++r) rows[r * depth + k] = sums[k * output_block_ + o + r];
+      }
+      for (int64_t r = 0; r < std::min<int64_t>(4, task.outputs - o); ++r) {
+        sink_.put(rows + r * depth, ((task.output + o + r) * channels_ + task.channel) * source_.taps(), depth);
+      }
     }
   }
 
@@ -133,18 +142,13 @@ class WeightGradient {
   const int64_t channels_;
   const float* gradient_;
   const int64_t outputs_total_, outputs_;
-  float* result_;
+  const GradientSink sink_;
   int64_t channel_block_, output_block_;
 };
 
-}  // namespace
-
-void conv2d_weight_grad(Context& context, Stack stack) {
-  const Arguments a(stack);
-  const Tensor &grad = a.tensor(0), &x = a.tensor(1), &out = a.tensor(6);
-  if (!supported(context, out)) return;
-  const Geometry g(a, 2);
-  const int64_t channels = out.size(1), outputs = out.size(0) / g.groups;
+void weight_gradient(const Tensor& grad, const Tensor& x, const Tensor& weight, const Geometry& g,
+                     const GradientSink& sink) {
+  const int64_t channels = weight.size(1), outputs = weight.size(0) / g.groups;
   Source source{};
   source.channels_total = x.size(1);
   source.height = x.size(2);
@@ -154,14 +158,34 @@ void conv2d_weight_grad(Context& context, Stack stack) {
   source.grid_w = grad.size(3);
   source.vertical.step = g.stride_h;
   source.horizontal.step = g.stride_w;
-  for (int64_t h = 0; h < out.size(2); ++h) source.vertical.add(h * g.dilation_h - g.pad_h, h);
-  for (int64_t w = 0; w < out.size(3); ++w) source.horizontal.add(w * g.dilation_w - g.pad_w, w);
+  for (int64_t h = 0; h < weight.size(2); ++h) source.vertical.add(h * g.dilation_h - g.pad_h, h);
+  for (int64_t w = 0; w < weight.size(3); ++w) source.horizontal.add(w * g.dilation_w - g.pad_w, w);
+  source.in = x.const_data_ptr<float>();
+  const float* gradient = grad.const_data_ptr<float>();
+  if (g.groups > 1 && channels == 1 && depthwise_weight_gradient(source, gradient, g.groups, outputs, sink)) return;
   for (int64_t group = 0; group < g.groups; ++group) {
-    source.in = x.const_data_ptr<float>() + group * channels * source.height * source.width;
-    WeightGradient(source, channels, grad.const_data_ptr<float>() + group * outputs * source.grid_h * source.grid_w,
-                   grad.size(1), outputs, out.mutable_data_ptr<float>() + group * outputs * channels * source.taps())
+    WeightGradient(source, channels, gradient, grad.size(1), outputs,
+                   sink.from(group * outputs * channels * source.taps()))
         .run();
+    source.in += channels * source.height * source.width;
+    gradient += outputs * source.grid_h * source.grid_w;
   }
+}
+
+}  // namespace
+
+void conv2d_weight_grad(Context& context, Stack stack) {
+  const Arguments a(stack);
+  const Tensor& out = a.tensor(6);
+  if (!supported(context, out)) return;
+  weight_gradient(a.tensor(0), a.tensor(1), out, Geometry(a, 2), GradientSink(a.write(6)));
+}
+
+void conv2d_weight_grad_sgd(Context& context, Stack stack) {
+  const Arguments a(stack);
+  const Tensor& weight = a.tensor(6);
+  if (!supported(context, weight)) return;
+  weight_gradient(a.tensor(0), a.tensor(1), weight, Geometry(a, 2), GradientSink(a, 6));
 }
 
 }  // namespace profl

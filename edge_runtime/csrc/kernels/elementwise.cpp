@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/kernels.h"
+#include "kernels/sgd_update.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
@@ -37,24 +38,6 @@ PROFL_CLONES void add_range(const float* a, const float* b, bool relu, float* ou
   }
 }
 
-PROFL_CLONES void sgd_range(const float* parameter, const float* gradient, const float* momentum_buffer, float rate,
-                            float momentum, float decay, float* new_parameter, float* new_momentum, int64_t first,
-                            int64_t last) {
-  if (momentum_buffer == nullptr) {
-#pragma GCC ivdep
-    for (int64_t i = first; i < last; ++i) {
-      new_parameter[i] = parameter[i] - rate * (gradient[i] + decay * parameter[i]);
-    }
-    return;
-  }
-#pragma GCC ivdep
-  for (int64_t i = first; i < last; ++i) {
-    const float velocity = momentum * momentum_buffer[i] + (gradient[i] + decay * parameter[i]);
-    new_parameter[i] = parameter[i] - rate * velocity;
-    new_momentum[i] = velocity;
-  }
-}
-
 }  // namespace
 
 void relu(Context&, Stack stack) {
@@ -74,14 +57,12 @@ void add(Context&, Stack stack) {
          [&](int64_t first, int64_t last) { add_range(a.read(0), a.read(1), a.flag(2), a.write(3), first, last); });
 }
 
-// torch.optim.SGD: the gradient takes the weight decay, the buffer takes the gradient, the parameter the buffer.
 void sgd(Context&, Stack stack) {
   const Arguments a(stack);
-  pieces(a.elements(0), [&](int64_t first, int64_t last) {
-    const float* hyperparameters = a.read(2);
-    sgd_range(a.read(0), a.read(1), a.read(3), hyperparameters[0], hyperparameters[1], hyperparameters[2], a.write(4),
-              a.write(5), first, last);
-  });
+  const SgdUpdate update(a.read(2));
+  const SgdUpdate::Tensors tensors(a, 0, 3, 4);
+  pieces(a.elements(0),
+         [&](int64_t first, int64_t last) { update.apply(a.read(1) + first, tensors.from(first), last - first); });
 }
 
 void fill(Context&, Stack stack) {

@@ -7,6 +7,9 @@ namespace profl {
 
 constexpr int kMaxTileRows = 8;
 constexpr int kTileVectors = 3;
+constexpr int kMaxLanes = 16;
+constexpr int kMaxTileFloats = kMaxTileRows * kTileVectors * kMaxLanes;
+constexpr int kMaxDots = 5;
 
 // Each kernel computes c[r][j] (+)= a product, for `rows` rows and 1 to kTileVectors vectors of `lanes` columns; the
 // entry of index v handles v + 1 vectors. `c` has row stride `ldc`. With `add` the product is added to what is in c:
@@ -19,6 +22,14 @@ struct TileKernels {
                                  int64_t ldc, bool add);
   // c[r][j] (+)= sum over k of a[r][k] * b[k * vectors * lanes + j]
   void (*streamed[kTileVectors])(int depth, const float* const* a, const float* b, float* c, int64_t ldc, bool add);
+  // c[r][j] (+)= sum over k of a[k * rows + r] * b[k * vectors * lanes + j]
+  void (*packed[kTileVectors])(int depth, const float* a, const float* b, float* c, int64_t ldc, bool add);
+
+  // The depthwise convolutions: runs of whole vectors, `count` a multiple of `lanes`.
+  // to[j] = sum over taps t of weights[t] * from[offsets[t] + j]
+  void (*weighted)(int taps, const float* weights, const int32_t* offsets, const float* from, int64_t count, float* to);
+  // sums[t] += sum over j of a[j] * b[offsets[t] + j], for t < dots; the entry of index i has i + 1 dots.
+  void (*dots[kMaxDots])(const float* a, const float* b, const int32_t* offsets, int64_t count, double* sums);
 };
 
 extern const TileKernels kTileBaseline;

@@ -52,12 +52,73 @@ void streamed(int depth, const float* const* a, const float* b, float* c, int64_
       [b](int k) { return b + static_cast<int64_t>(k) * Vectors * PROFL_LANES; }, c, ldc, add);
 }
 
+template <int Vectors>
+void packed(int depth, const float* a, const float* b, float* c, int64_t ldc, bool add) {
+  tile<Vectors>(
+      depth, [a](int r, int k) { return a[static_cast<int64_t>(k) * PROFL_ROWS + r]; },
+      [b](int k) { return b + static_cast<int64_t>(k) * Vectors * PROFL_LANES; }, c, ldc, add);
+}
+
+inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+
+void weighted(int taps, const float* weights, const int32_t* offsets, const float* from, int64_t count, float* to) {
+  constexpr int64_t kStep = 4 * PROFL_LANES;
+  int64_t j = 0;
+  for (; j + kStep <= count; j += kStep) {
+    Vector sum[4] = {};
+    for (int t = 0; t < taps; ++t) {
+      const float* at = from + offsets[t] + j;
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) sum[v] += weights[t] * load(at + v * PROFL_LANES);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) *reinterpret_cast<Vector*>(to + j + v * PROFL_LANES) = sum[v];
+  }
+  for (; j < count; j += PROFL_LANES) {
+    Vector sum = {};
+    for (int t = 0; t < taps; ++t) sum += weights[t] * load(from + offsets[t] + j);
+    *reinterpret_cast<Vector*>(to + j) = sum;
+  }
+}
+
+template <int Dots>
+void dots(const float* a, const float* b, const int32_t* offsets, int64_t count, double* sums) {
+  const float* at[Dots];
+  Vector even[Dots] = {}, odd[Dots] = {};
+#pragma GCC unroll 8
+  for (int t = 0; t < Dots; ++t) at[t] = b + offsets[t];
+  int64_t j = 0;
+  for (; j + 2 * PROFL_LANES <= count; j += 2 * PROFL_LANES) {
+    const Vector first = load(a + j), second = load(a + j + PROFL_LANES);
+#pragma GCC unroll 8
+    for (int t = 0; t < Dots; ++t) {
+      even[t] += first * load(at[t] + j);
+      odd[t] += second * load(at[t] + j + PROFL_LANES);
+    }
+  }
+  if (j < count) {
+    const Vector first = load(a + j);
+#pragma GCC unroll 8
+    for (int t = 0; t < Dots; ++t) even[t] += first * load(at[t] + j);
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < Dots; ++t) {
+    const Vector both = even[t] + odd[t];
+    double total = 0;
+    for (int lane = 0; lane < PROFL_LANES; ++lane) total += both[lane];
+    sums[t] += total;
+  }
+}
+
 }  // namespace
 
 const TileKernels PROFL_TILE_OBJECT = {PROFL_TILE_NAME,
                                        PROFL_ROWS,
                                        PROFL_LANES,
                                        {gathered<1>, gathered<2>, gathered<3>},
-                                       {streamed<1>, streamed<2>, streamed<3>}};
+                                       {streamed<1>, streamed<2>, streamed<3>},
+                                       {packed<1>, packed<2>, packed<3>},
+                                       weighted,
+                                       {dots<1>, dots<2>, dots<3>, dots<4>, dots<5>}};
 
 }  // namespace profl

@@ -1,64 +1,84 @@
-// Fully connected layers. Heads are small here: plain loops over contiguous rows, summed in double.
+// Fully connected layers: matrix products over all leading dimensions of x as one of rows.
+#include <algorithm>
+
+#include "kernels/gemm.h"
+#include "kernels/gradient_sink.h"
 #include "kernels/kernels.h"
+#include "kernels/turn.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
 namespace {
 
-PROFL_CLONES double dot(const float* a, const float* b, int64_t count) {
-  constexpr int kPartial = 16;
-  float partial[kPartial] = {};
-  int64_t i = 0;
-  for (; i + kPartial <= count; i += kPartial) {
-    for (int k = 0; k < kPartial; ++k) partial[k] += a[i + k] * b[i + k];
-  }
-  double total = 0;
-  for (int k = 0; k < kPartial; ++k) total += partial[k];
-  for (; i < count; ++i) total += static_cast<double>(a[i]) * b[i];
-  return total;
-}
-
-PROFL_CLONES void accumulate(float factor, const float* row, int64_t count, float* to) {
-  for (int64_t i = 0; i < count; ++i) to[i] += factor * row[i];
+// weight_grad[o][i] = sum over rows of grad[row][o] * x[row][i], block by block into the sink.
+void weight_gradient(const Tensor& grad, const Tensor& x, const GradientSink& sink) {
+  constexpr int64_t kOutputs = 96, kInputs = 384;
+  static_assert(kGemmWorkspaceBytes + kOutputs * kInputs * sizeof(float) <= kWorkspaceBytesPerThread);
+  const int64_t outputs = grad.size(grad.dim() - 1), inputs = x.size(x.dim() - 1), rows = x.numel() / inputs;
+  const float *gradient = grad.const_data_ptr<float>(), *values = x.const_data_ptr<float>();
+  const int64_t down = ceil_div(outputs, kOutputs), across = ceil_div(inputs, kInputs);
+  parallel_for(down * across, [&](int64_t task, float* workspace) {
+    const int64_t o = task / across * kOutputs, i = task % across * kInputs;
+    float* block = workspace + kGemmWorkspaceBytes / sizeof(float);
+    Gemm product{};
+    product.m = std::min(kOutputs, outputs - o);
+    product.n = std::min(kInputs, inputs - i);
+    product.k = rows;
+    product.a = gradient + o;
+    product.lda = outputs;
+    product.transpose_a = true;
+    product.b = values + i;
+    product.ldb = inputs;
+    product.c = block;
+    product.ldc = product.n;
+    gemm(product, workspace);
+    for (int64_t r = 0; r < product.m; ++r) sink.put(block + r * product.n, (o + r) * inputs + i, product.n);
+  });
 }
 
 }  // namespace
 
 void linear(Context&, Stack stack) {
   const Arguments a(stack);
-  const int64_t inputs = a.size(1, 1), outputs = a.size(1, 0);
-  const float *x = a.read(0), *weight = a.read(1), *bias = a.read(2);
-  float* out = a.write(3);
-  parallel_for(a.size(0, 0), [&](int64_t n, float*) {
-    for (int64_t o = 0; o < outputs; ++o) {
-      const double sum = dot(x + n * inputs, weight + o * inputs, inputs);
-      out[n * outputs + o] = static_cast<float>(sum + (bias == nullptr ? 0.0 : bias[o]));
-    }
-  });
+  const int64_t inputs = a.size(1, 1), outputs = a.size(1, 0), rows = a.elements(0) / inputs;
+  Gemm product{};
+  product.m = rows;
+  product.n = outputs;
+  product.k = inputs;
+  product.a = a.read(0);
+  product.lda = product.ldb = inputs;
+  product.b = a.read(1);
+  product.transpose_b = true;
+  product.c = a.write(3);
+  product.ldc = outputs;
+  product.bias = a.read(2);
+  gemm_parallel(product);
 }
 
 void linear_input_grad(Context&, Stack stack) {
   const Arguments a(stack);
   const int64_t inputs = a.size(1, 1), outputs = a.size(1, 0);
-  const float *gradient = a.read(0), *weight = a.read(1);
-  float* out = a.write(2);
-  parallel_for(a.size(0, 0), [&](int64_t n, float*) {
-    float* row = out + n * inputs;
-    for (int64_t i = 0; i < inputs; ++i) row[i] = 0.0f;
-    for (int64_t o = 0; o < outputs; ++o) accumulate(gradient[n * outputs + o], weight + o * inputs, inputs, row);
-  });
+  Gemm product{};
+  product.m = a.elements(0) / outputs;
+  product.n = inputs;
+  product.k = outputs;
+  product.a = a.read(0);
+  product.lda = outputs;
+  product.b = a.read(1);
+  product.ldb = inputs;
+  product.c = a.write(2);
+  product.ldc = inputs;
+  gemm_parallel(product);
 }
 
 void linear_weight_grad(Context&, Stack stack) {
   const Arguments a(stack);
-  const int64_t inputs = a.size(1, 1), outputs = a.size(0, 1), batch = a.size(0, 0);
-  const float *gradient = a.read(0), *x = a.read(1);
-  float* out = a.write(2);
-  parallel_for(outputs, [&](int64_t o, float*) {
-    float* row = out + o * inputs;
-    for (int64_t i = 0; i < inputs; ++i) row[i] = 0.0f;
-    for (int64_t n = 0; n < batch; ++n) accumulate(gradient[n * outputs + o], x + n * inputs, inputs, row);
-  });
+  weight_gradient(a.tensor(0), a.tensor(1), GradientSink(a.write(2)));
+}
+
+void linear_weight_grad_sgd(Context&, Stack stack) {
+  const Arguments a(stack);
+  weight_gradient(a.tensor(0), a.tensor(1), GradientSink(a, 2));
 }
 
 }  // namespace profl

@@ -21,16 +21,26 @@ from edge_runtime.device.commands.options import (
 @click.option("--block", type=click.IntRange(1), default=1, show_default=True, help="Block, counted from 1.")
 @click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Timed steps.")
 @click.option("--warmup", "warmup_steps", type=click.IntRange(0), default=1, show_default=True, help="Untimed steps.")
+@click.option("--cache-prefix", is_flag=True, help="The step that reads the prefix's outputs from a cache.")
 @threads_option
 @json_option
-def bench(bundle: Path, block: int, steps: int, warmup_steps: int, threads: int | None, as_json: bool) -> None:
+def bench(
+    bundle: Path, block: int, steps: int, warmup_steps: int, cache_prefix: bool, threads: int | None, as_json: bool
+) -> None:
     """Time and memory of training steps of one block, on synthetic data."""
     from edge_runtime.device.process import make_light
 
     make_light()
     from edge_runtime.device.bench import bench as run_bench
 
-    report = run_bench(bundle, block=block, steps=steps, warmup_steps=warmup_steps, threads=thread_count(threads))
+    report = run_bench(
+        bundle,
+        block=block,
+        steps=steps,
+        warmup_steps=warmup_steps,
+        threads=thread_count(threads),
+        cached_prefix=cache_prefix,
+    )
     if as_json:
         print_json(report)
         return

@@ -1,0 +1,50 @@
+#include "kernels/convolution_problem.h"
+
+namespace profl {
+namespace {
+
+PROFL_CLONES void finish_run(const float* sum, int64_t count, float scale, float shift, const float* residual,
+                             bool relu, float* out) {
+  if (residual != nullptr) {
+#pragma GCC ivdep
+    for (int64_t j = 0; j < count; ++j) {
+      const float value = sum[j] * scale + shift + residual[j];
+      out[j] = relu && value < 0.0f ? 0.0f : value;
+    }
+  } else {
+#pragma GCC ivdep
+    for (int64_t j = 0; j < count; ++j) {
+      const float value = sum[j] * scale + shift;
+      out[j] = relu && value < 0.0f ? 0.0f : value;
+    }
+  }
+}
+
+}  // namespace
+
+void Problem::next_group() {
+  source.in += channels * source.height * source.width;
+  weight += group_stride;
+  const int64_t outputs = rows * out_h * out_w;
+  out += outputs;
+  if (residual != nullptr) residual += outputs;
+  if (scale != nullptr) scale += rows;
+  if (shift != nullptr) shift += rows;
+}
+
+void Problem::put(const float* sums, int64_t m, int64_t image, int64_t row, int64_t column, int64_t count) const {
+  const float factor = scale == nullptr ? 1.0f : scale[m], term = shift == nullptr ? 0.0f : shift[m];
+  const int64_t line = (image * out_channels_total + m) * out_h + row * step_h + first_h;
+  const int64_t base = line * out_w + column * step_w + first_w;
+  if (step_w == 1) {
+    finish_run(sums, count, factor, term, residual == nullptr ? nullptr : residual + base, relu, out + base);
+    return;
+  }
+  for (int64_t j = 0; j < count; ++j) {
+    const int64_t at = base + j * step_w;
+    const float value = sums[j] * factor + term + (residual == nullptr ? 0.0f : residual[at]);
+    out[at] = relu && value < 0.0f ? 0.0f : value;
+  }
+}
+
+}  // namespace profl

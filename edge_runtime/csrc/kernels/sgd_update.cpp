@@ -1,0 +1,72 @@
+#include "kernels/sgd_update.h"
+
+#include <cstring>
+
+namespace profl {
+namespace {
+
+inline float load(float value) { return value; }
+inline float load(uint16_t half) {
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+inline void store(float value, float* to) { *to = value; }
+// To the nearest bfloat16, ties to even; a NaN stays one.
+inline void store(float value, uint16_t* to) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  *to = static_cast<uint16_t>((value != value ? bits | 0x400000u : rounded) >> 16);
+}
+
+// The gradient takes the weight decay, the buffer takes the gradient, the parameter the buffer. Old and new may be the
+// same place, never shifted against each other: `ivdep` tells the compiler that vectors are safe.
+template <typename Element>
+inline __attribute__((always_inline)) void with_buffer(const float* gradient, const SgdUpdate& u,
+                                                       const SgdUpdate::Tensors& t, int64_t count) {
+  const auto* buffer = reinterpret_cast<const Element*>(t.buffer);
+  auto* new_buffer = reinterpret_cast<Element*>(t.new_buffer);
+  const float *parameter = t.parameter, rate = u.rate, momentum = u.momentum, decay = u.weight_decay;
+  float* new_parameter = t.new_parameter;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    const float velocity = momentum * load(buffer[i]) + (gradient[i] + decay * parameter[i]);
+    new_parameter[i] = parameter[i] - rate * velocity;
+    store(velocity, new_buffer + i);
+  }
+}
+
+PROFL_CLONES void with_float(const float* gradient, const SgdUpdate& u, const SgdUpdate::Tensors& t, int64_t count) {
+  with_buffer<float>(gradient, u, t, count);
+}
+
+PROFL_CLONES void with_half(const float* gradient, const SgdUpdate& u, const SgdUpdate::Tensors& t, int64_t count) {
+  with_buffer<uint16_t>(gradient, u, t, count);
+}
+
+PROFL_CLONES void without_buffer(const float* gradient, const SgdUpdate& u, const SgdUpdate::Tensors& t,
+                                 int64_t count) {
+  const float *parameter = t.parameter, rate = u.rate, decay = u.weight_decay;
+  float* new_parameter = t.new_parameter;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    new_parameter[i] = parameter[i] - rate * (gradient[i] + decay * parameter[i]);
+  }
+}
+
+}  // namespace
+
+void SgdUpdate::apply(const float* gradient, const Tensors& tensors, int64_t count) const {
+  if (tensors.buffer == nullptr) {
+    without_buffer(gradient, *this, tensors, count);
+  } else if (tensors.half) {
+    with_half(gradient, *this, tensors, count);
+  } else {
+    with_float(gradient, *this, tensors, count);
+  }
+}
+
+}  // namespace profl
