@@ -16,8 +16,11 @@ from statistics import median
 import msgspec
 
 from device_profiles.bundle import Program
+from device_profiles.contract import CACHED_PREFIX_VARIANT
 from device_profiles.errors import FormatError
 from device_profiles.profile import Cost, DeviceProfile
+
+_TRAINING = ("grow", "shrink", "distill")
 
 MARGIN_BYTES = 2 << 20
 """What a promise adds to a prediction: for what differs from run to run and from program to program."""
@@ -68,9 +71,16 @@ class Calibration:
 
 
 def calibrate(costs: Sequence[Cost], source: str = "profile") -> Calibration:
-    """Calibrate from the training programs among `costs` that fitted; raises FormatError where there is none."""
+    """Calibrate from the training programs among `costs` that fitted; raises FormatError where there is none.
+
+    Those that read a cache of the prefix are left out: they were measured without what training adds to the base.
+    """
     used = sorted(
-        (cost for cost in costs if cost.fits and cost.purpose != "eval" and cost.measured_peak_bytes is not None),
+        (
+            cost
+            for cost in costs
+            if cost.purpose in _TRAINING and cost.variant != CACHED_PREFIX_VARIANT and cost.measured_peak_bytes
+        ),
         key=_plan_bytes,
     )
     if not used:

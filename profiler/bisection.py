@@ -7,7 +7,7 @@ Whatever fits, everything that needs less fits as well, so that each question is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -79,7 +79,7 @@ def find_fit(candidates: Sequence[Candidate], *, limit_bytes: int, run: Callable
     by_batch: dict[int, list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: c.need_bytes):
         by_batch.setdefault(candidate.program.batch, []).append(candidate)
-    batches = sorted(by_batch)
+    batches = _worth_trying(by_batch)
     largest = largest_that_fits(batches, lambda batch: fits(by_batch[batch][0]))
     best = None
     if largest is not None:
@@ -87,6 +87,15 @@ def find_fit(candidates: Sequence[Candidate], *, limit_bytes: int, run: Callable
         index = largest_that_fits(variants, fits)
         best = trials[id(variants[index])] if index is not None else None
     return Fit(block=block, limit_bytes=limit_bytes, best=best, trials=tuple(trials.values()))
+
+
+def _worth_trying(by_batch: Mapping[int, Sequence[Candidate]]) -> list[int]:
+    """Batches, rising; one that needs no less than a larger one cannot be the answer. So their needs rise as well."""
+    worth: list[int] = []
+    for batch in sorted(by_batch, reverse=True):
+        if not worth or by_batch[batch][0].need_bytes < by_batch[worth[-1]][0].need_bytes:
+            worth.append(batch)
+    return worth[::-1]
 
 
 def find_batch(largest_batch: int, *, block: int, limit_bytes: int, run: Callable[[int], Trial]) -> Fit:
