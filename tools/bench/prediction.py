@@ -183,37 +183,44 @@ class Bench:
         return profile_bundle(request, progress=lambda line: print(f"calibration: {line}", file=sys.stderr))
 
     def measure_grid(self, profile: DeviceProfile) -> None:
-        """Predict and measure every training program that is not done."""
-        done = {(point.bundle, point.program) for point in self.study.points}
+        """Measure every training program that is not done, and predict all of them."""
+        done = {(point.bundle, point.program): point for point in self.study.points}
+        self.study.points = []
         for entry in GRID:
             for bundle in self.export(entry):
                 for program in _trainings(bundle):
-                    if (bundle.name, program.name) in done:
-                        continue
-                    prediction = predict(program, profile)
-                    report = _report(self._train(bundle, program, None))
-                    self.study.points.append(
-                        Point(
-                            bundle=bundle.name,
-                            program=program.name,
-                            variant=program.variant,
-                            batch=program.batch,
-                            prediction=prediction,
-                            measured_bytes=int(report["measured_peak_bytes"]),
-                            file_bytes=int(report["file_bytes"]),
-                        )
-                    )
-                    self._save()
-                    print(f"grid: {len(self.study.points)} programs", file=sys.stderr)
+                    known = done.get((bundle.name, program.name))
+                    self.study.points.append(self._point(bundle, program, predict(program, profile), known))
+                    if known is None:
+                        self._save()
+                        print(f"grid: {len(self.study.points)} programs", file=sys.stderr)
+        self._save()
+
+    def _point(self, bundle: Path, program: Program, prediction: Prediction, known: Point | None) -> Point:
+        if known is not None:
+            return msgspec.structs.replace(known, prediction=prediction)
+        report = _report(self._train(bundle, program, None))
+        return Point(
+            bundle=bundle.name,
+            program=program.name,
+            variant=program.variant,
+            batch=program.batch,
+            prediction=prediction,
+            measured_bytes=int(report["measured_peak_bytes"]),
+            file_bytes=int(report["file_bytes"]),
+        )
 
     def draw(self, count: int, seed: int) -> None:
         """Trainings at random from the grid: as many under their promise, as many at 90 % of their peak."""
         order = random.Random(seed)
         points = [order.choice(self.study.points) for _ in range(count)]
-        for name, draws in (("promise", self.study.promised), ("tight", self.study.tight)):
-            for point in points[len(draws) :]:
-                whole = point.prediction.high_bytes if name == "promise" else int(point.measured_bytes * TIGHT)
-                draws.append(self._under(point, whole - point.file_bytes))
+        promised = [point.prediction.high_bytes - point.file_bytes for point in points]
+        tight = [int(point.measured_bytes * TIGHT) - point.file_bytes for point in points]
+        for name, draws, limits in (("promise", self.study.promised, promised), ("tight", self.study.tight, tight)):
+            for number, (point, limit) in enumerate(zip(points, limits, strict=True)):
+                if number < len(draws) and _same(draws[number], point, limit):
+                    continue
+                draws[number:] = [self._under(point, limit)]
                 self._save()
                 lived = sum(draw.lived for draw in draws)
                 print(f"{name}: {len(draws)} trainings, {lived} lived", file=sys.stderr)
@@ -246,6 +253,10 @@ class Bench:
 
     def _save(self) -> None:
         write_json(self._path, self.study)
+
+
+def _same(draw: Draw, point: Point, limit_bytes: int) -> bool:
+    return (draw.bundle, draw.program, draw.limit_bytes) == (point.bundle, point.program, limit_bytes)
 
 
 def _trainings(bundle: Path) -> list[Program]:

@@ -122,6 +122,7 @@ def test_a_micro_batch_above_the_batch_and_a_kill_without_a_reason_are_refused(t
         _read(document, tmp_path)
 
 
+@settings(max_examples=25)
 @given(strategy_of(DeviceProfile))
 def test_a_profile_of_any_values_is_read_or_refused_with_one_line(profile: DeviceProfile) -> None:
     try:
