@@ -2,7 +2,8 @@
 
 What the backward pass needs is kept as little as possible. A value is either *kept* (outputs of convolutions and linear
 layers, statistics of the batch) or *derived*: it follows from kept ones element by element, and is computed again just
-before the backward pass needs it. Kept values that are named in `recompute` are computed again as well, once.
+before the backward pass needs it. Kept values that are named in `recompute` are computed again as well: once, or with
+`forgetful` at every use, which costs time and holds them no longer than they are read.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class StepBuilder:
     optimizer: Optimizer
     micro_batches: int = 1
     recompute: frozenset[str] = frozenset()
+    forgetful: bool = False
     graph: StepGraph = field(default_factory=StepGraph)
     training: bool = True
     tensors: Values = field(default_factory=dict)
@@ -104,16 +106,22 @@ class StepBuilder:
 
             def recipe() -> Value:
                 again = compute(*(self.again(x) for x in inputs))
-                # Every later reader takes this one.
-                self._recipes[y] = lambda: again
+                if not self.forgetful:
+                    self._recipes[y] = lambda: again
                 return again
 
             self._recipes[y] = recipe
+            self.graph.recomputed.append(name)
         elif self.training:
             self.graph.kept.append(name)
             if y.role == "temporary":
                 y.role = "activation"
         return y
+
+    def keep(self, value: Value) -> None:
+        """Keep a derived value for the backward pass after all: what follows from it need not go further back."""
+        if self._recipes.pop(value, None) is not None and value.storage is None:
+            value.role = "activation"
 
     def again(self, value: Value) -> Value:
         """`value` for the backward pass: itself if it was kept, else computed again here."""

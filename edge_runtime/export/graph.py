@@ -104,7 +104,8 @@ class StepGraph:
     """Operations in execution order.
 
     `data` lies in the arena and is written before the first operation; `inputs` lie outside, in the program's order;
-    `state` are the mutable buffers; `kept` names the layers whose outputs the backward pass finds as they were.
+    `state` are the mutable buffers; `kept` names the layers whose outputs the backward pass finds as they were,
+    `recomputed` those that it computes again although it could have kept them.
     """
 
     data: list[Value] = field(default_factory=list)
@@ -113,6 +114,7 @@ class StepGraph:
     operations: list[Operation] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    recomputed: list[str] = field(default_factory=list)
     prefix_operations: int = 0
 
     def emit(

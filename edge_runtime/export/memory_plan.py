@@ -9,7 +9,6 @@ from device_profiles.errors import ExecutionError
 from edge_runtime.export.graph import EXTERNAL_ROLES, PERSISTENT_ROLES, StepGraph, Value
 from edge_runtime.export.operators import IN_PLACE
 
-_PRESSURE_POWER = 24
 ALIGNMENT_BYTES = 64
 """A cache line, and the widest vector of the kernels."""
 
@@ -27,16 +26,12 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArenaPlan:
-    """Placements by root value; `live_bytes` is the largest sum alive at once, `peak` the operation where.
-
-    `pressure` is a smooth maximum of what is alive: it falls also where only one of several equal peaks does.
-    """
+    """Placements by root value; `live_bytes` is the largest sum alive at once, `peak` the operation where."""
 
     placements: dict[Value, Placement]
     arena_bytes: int
     live_bytes: int
     peak: int
-    pressure: float
 
 
 def plan_arena(graph: StepGraph) -> ArenaPlan:
@@ -54,13 +49,7 @@ def plan_arena(graph: StepGraph) -> ArenaPlan:
     candidates = [_place(sorted(lifetimes, key=order), lifetimes) for order in orders]
     placements = min(candidates, key=_arena_bytes)
     _check(placements)
-    return ArenaPlan(
-        placements=placements,
-        arena_bytes=_arena_bytes(placements),
-        live_bytes=live[peak],
-        peak=peak,
-        pressure=sum(float(bytes_alive) ** _PRESSURE_POWER for bytes_alive in live) ** (1 / _PRESSURE_POWER),
-    )
+    return ArenaPlan(placements=placements, arena_bytes=_arena_bytes(placements), live_bytes=live[peak], peak=peak)
 
 
 def _arena_bytes(placements: dict[Value, Placement]) -> int:

@@ -25,7 +25,7 @@ from edge_runtime.export.capture import capture
 from edge_runtime.export.frozen_residency import frozen_residency
 from edge_runtime.export.fusion import fuse
 from edge_runtime.export.graph import StepGraph, Value
-from edge_runtime.export.memory_plan import ArenaPlan
+from edge_runtime.export.memory_plan import ArenaPlan, plan_arena
 from edge_runtime.export.train_step import (
     StandIn,
     StepVariant,
@@ -144,16 +144,18 @@ def build_programs(
     training step that reads its outputs from a cache.
     """
     for index in blocks:
-        yield _grow(source, partition, index, choices, cached_prefix=False)
+        step, prefix_rows = _grow(source, partition, index, choices, cached_prefix=False)
+        yield step
         yield _evaluation(source, partition, index)
         if partition.blocks[index - 1].first_unit > 0:
-            yield _features(source, partition, index)
-            yield _grow(source, partition, index, choices, cached_prefix=True)
+            yield _features(source, partition, index, prefix_rows)
+            yield _grow(source, partition, index, choices, cached_prefix=True)[0]
 
 
 def _grow(
     source: BlockModel, partition: Partition, index: int, choices: TrainingChoices, *, cached_prefix: bool
-) -> PlannedProgram:
+) -> tuple[PlannedProgram, int]:
+    """The training step, and the examples of its prefix at a time."""
     block = partition.blocks[index - 1]
     units = source.cut.units
 
@@ -170,13 +172,19 @@ def _grow(
         )
 
     variant = StepVariant(micro_batches=choices.micro_batches, cached_prefix=cached_prefix)
-    planned = fewest_bytes(build, variant, batch=source.batch, recompute_bytes=choices.recompute_bytes)
+    planned = fewest_bytes(
+        build,
+        variant,
+        batch=source.batch,
+        recompute_bytes=choices.recompute_bytes,
+        checkpoints=frozenset(unit.output for unit in units[block.first_unit : block.last_unit + 1]),
+    )
     name: Variant = "default"
     if cached_prefix:
         name = CACHED_PREFIX_VARIANT
     elif planned.variant.recompute:
         name = "recompute"
-    return _describe(
+    described = _describe(
         "grow",
         index,
         planned.graph,
@@ -186,6 +194,7 @@ def _grow(
         variant=name,
         optimizer=choices.optimizer,
     )
+    return described, planned.variant.prefix_rows
 
 
 def _evaluation(source: BlockModel, partition: Partition, index: int) -> PlannedProgram:
@@ -207,21 +216,17 @@ def _evaluation(source: BlockModel, partition: Partition, index: int) -> Planned
     )
 
 
-def _features(source: BlockModel, partition: Partition, index: int) -> PlannedProgram:
+def _features(source: BlockModel, partition: Partition, index: int, rows: int) -> PlannedProgram:
+    """The prefix alone. It runs on as many examples at a time as in the step, so that its outputs are the same bits."""
     block = partition.blocks[index - 1]
-
-    def build(variant: StepVariant) -> StepGraph:
-        return build_features(
-            prefix=source.cut.units[: block.first_unit],
-            shapes=source.cut.shapes,
-            tensor_shapes=source.tensor_shapes(partition),
-            rows=variant.prefix_rows,
-        )
-
-    planned = fewest_bytes(build, StepVariant(), batch=source.batch)
-    return _describe(
-        "features", index, planned.graph, planned.plan, batch=source.batch, micro_batch=source.batch, variant="default"
+    graph = build_features(
+        prefix=source.cut.units[: block.first_unit],
+        shapes=source.cut.shapes,
+        tensor_shapes=source.tensor_shapes(partition),
+        rows=rows,
     )
+    plan = plan_arena(graph)
+    return _describe("features", index, graph, plan, batch=source.batch, micro_batch=source.batch, variant="default")
 
 
 PlannedProgram = tuple[Program, StepGraph, ArenaPlan]

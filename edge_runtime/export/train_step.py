@@ -42,12 +42,16 @@ class StepVariant:
         micro_batches: executions that make up one step of the optimizer.
         prefix_rows: examples of the frozen prefix at a time.
         recompute: outputs of layers that are computed again in the backward pass instead of kept.
+        keep: outputs of layers that are kept although they could be computed again cheaply.
+        forgetful: what is computed again is not held for its next reader.
         cached_prefix: the data are the prefix's outputs, computed beforehand.
     """
 
     micro_batches: int = 1
     prefix_rows: int = 1 << 30
     recompute: frozenset[str] = frozenset()
+    keep: frozenset[str] = frozenset()
+    forgetful: bool = False
     cached_prefix: bool = False
 
 
@@ -72,6 +76,7 @@ def build_train_step(
         optimizer=optimizer,
         micro_batches=variant.micro_batches,
         recompute=variant.recompute,
+        forgetful=variant.forgetful,
     )
     labels = _input(builder, LABELS_INPUT, (shapes[active[0].input][0],), "int64")
     _input(builder, HYPERPARAMETERS_INPUT, (HYPERPARAMETERS[optimizer.name],))
@@ -87,6 +92,8 @@ def build_train_step(
     trained += output_module(shapes[active[-1].output], active[-1].output, stand_ins, head, tensor_shapes)
     for layer in trained:
         values[layer.output] = emit_layer(builder, layer, values)
+        if layer.output in variant.keep:
+            builder.keep(values[layer.output])
     logits = values[trained[-1].output]
     loss, gradient = cross_entropy(builder, logits, labels)
     builder.graph.outputs.append(loss)

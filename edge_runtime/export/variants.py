@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from device_profiles.errors import UsageError
+from device_profiles.sizes import MEGABYTE
 from edge_runtime.export.graph import StepGraph
 from edge_runtime.export.memory_plan import ArenaPlan, plan_arena
 from edge_runtime.export.train_step import StepVariant
@@ -27,22 +28,32 @@ class Planned:
     plan: ArenaPlan
 
 
-def fewest_bytes(build: Build, variant: StepVariant, *, batch: int, recompute_bytes: int | None = None) -> Planned:
+def fewest_bytes(
+    build: Build,
+    variant: StepVariant,
+    *,
+    batch: int,
+    recompute_bytes: int | None = None,
+    checkpoints: frozenset[str] = frozenset(),
+) -> Planned:
     """The smallest arena over the numbers of examples that the frozen layers may run on at once.
 
-    With `recompute_bytes` layers are computed again in the backward pass, one after the other, the one that saves most
-    bytes first, until the arena is no larger. Raises UsageError where that cannot be reached.
+    With `recompute_bytes` layers are computed again in the backward pass, as few of them as keep the arena within that;
+    `checkpoints` are outputs worth keeping instead. Raises UsageError where it cannot be reached.
     """
     planned = _best_rows(build, variant, batch)
-    while recompute_bytes is not None and planned.plan.arena_bytes > recompute_bytes:
-        better = _recompute_one_more(build, planned)
-        if better is None:
-            raise UsageError(
-                f"--recompute {recompute_bytes}: the arena of this program needs {planned.plan.arena_bytes} bytes even "
-                "with recomputation; give more, or export a smaller batch or block"
-            )
-        planned = better
-    return planned
+    if recompute_bytes is None or planned.plan.arena_bytes <= recompute_bytes:
+        return planned
+    everything = _everything_again(build, planned, checkpoints)
+    within = [candidate for candidate in everything if candidate.plan.arena_bytes <= recompute_bytes]
+    if not within:
+        smallest = min(candidate.plan.arena_bytes for candidate in everything)
+        raise UsageError(
+            f"--recompute {recompute_bytes / MEGABYTE:.1f}MB: the arena needs {smallest / MEGABYTE:.1f} MB even when "
+            "everything is computed again; give more, or export a smaller batch, micro-batch or block"
+        )
+    relaxed = [_relaxed(build, candidate, recompute_bytes) for candidate in within]
+    return min(relaxed, key=lambda candidate: len(candidate.graph.operations))
 
 
 def _best_rows(build: Build, variant: StepVariant, batch: int) -> Planned:
@@ -61,11 +72,20 @@ def plan_variant(build: Build, variant: StepVariant) -> Planned:
     return Planned(variant=variant, graph=graph, plan=plan_arena(graph))
 
 
-def _recompute_one_more(build: Build, planned: Planned) -> Planned | None:
-    """The best of all that recompute one layer more; None where none lowers the pressure."""
-    best = planned
-    for name in planned.graph.kept:
-        candidate = plan_variant(build, replace(planned.variant, recompute=planned.variant.recompute | {name}))
-        if candidate.plan.pressure < best.plan.pressure:
-            best = candidate
-    return None if best is planned else best
+def _everything_again(build: Build, planned: Planned, checkpoints: frozenset[str]) -> list[Planned]:
+    """Everything computed again, from the checkpoints or from the block's input, held for the next reader or not."""
+    everything = replace(planned.variant, recompute=frozenset(planned.graph.kept))
+    return [
+        plan_variant(build, replace(everything, keep=keep, forgetful=forgetful))
+        for keep in (checkpoints, frozenset[str]())
+        for forgetful in (False, True)
+    ]
+
+
+def _relaxed(build: Build, planned: Planned, budget_bytes: int) -> Planned:
+    """Keep layers again, in the order of the model, wherever the arena stays within the budget."""
+    for name in planned.graph.recomputed:
+        candidate = plan_variant(build, replace(planned.variant, recompute=planned.variant.recompute - {name}))
+        if candidate.plan.arena_bytes <= budget_bytes:
+            planned = candidate
+    return planned
