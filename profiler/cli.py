@@ -12,6 +12,7 @@ import click
 from device_profiles.errors import ProflError, UsageError
 from profiler.commands.compare import compare
 from profiler.commands.fit import fit
+from profiler.commands.predict import predict
 from profiler.commands.run import run
 from profiler.commands.show import show
 
@@ -28,7 +29,7 @@ class _DefaultCommand(click.Group):
 
 @click.group(
     cls=_DefaultCommand,
-    commands=[run, fit, show, compare],
+    commands=[run, fit, predict, show, compare],
     epilog="Example: profl-profile bundles/resnet18 --limit 128MB -o phone.json",
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -102,11 +102,17 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def read_profiles(paths: Sequence[Path]) -> list[DeviceProfile]:
-    """Read and check profiles; raises FormatError naming the file and the field."""
+    """Read and check profiles, `shipped:NAME` among them; raises FormatError naming the file and the field."""
     from device_profiles.files import read_json
     from device_profiles.profile import DeviceProfile
+    from device_profiles.shipped import PREFIX, shipped_profile
 
-    return [read_json(path, DeviceProfile) for path in paths]
+    return [
+        shipped_profile(str(path).removeprefix(PREFIX))
+        if str(path).startswith(PREFIX)
+        else read_json(path, DeviceProfile)
+        for path in paths
+    ]
 
 
 def write_page(path: Path | None, profiles: Sequence[DeviceProfile]) -> None:

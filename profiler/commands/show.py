@@ -15,7 +15,10 @@ from profiler.commands.options import html_option, profiles_argument, read_profi
 @html_option
 @json_option
 def show(profiles: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
-    """Show device profiles as tables; with --json, one object with all of them under `profiles`."""
+    """Show device profiles as tables; with --json, one object with all of them under `profiles`.
+
+    `shipped:NAME` is a profile that came with the package.
+    """
     from profiler.table import profile_table
 
     read = read_profiles(profiles)

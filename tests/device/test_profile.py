@@ -68,3 +68,20 @@ def test_a_damaged_bundle_is_an_error_and_leaves_no_profile(cnn_bundle: Path, tm
     assert status == 2 and profile == {}
     assert "SHA-256" in errors.splitlines()[-1]
     assert not (tmp_path / "profile.json").exists()
+
+
+def test_a_profile_of_one_block_predicts_the_others(cnn_bundle: Path, tmp_path: Path) -> None:
+    one, every = tmp_path / "one.json", tmp_path / "every.json"
+    for options in ((["--block", 1, "-o", one]), ["-o", every]):
+        status, _, errors = _profile(cnn_bundle, "--steps", 1, "--threads", 1, *options)
+        assert status == 0, errors
+    command = [sys.executable, "-m", "profiler", "predict", str(cnn_bundle), "--profile", str(one), "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    predicted = {p["program"]: p for p in json.loads(done.stdout)["predictions"]}
+    measured = [c for c in json.loads(every.read_bytes())["costs"] if c["variant"] == "default"]
+    assert len(measured) == 3
+    for cost in measured:
+        found = predicted[cost["program"]]
+        assert found["calibrated_by"] == ["grow-block1"]
+        assert found["low_bytes"] <= cost["measured_peak_bytes"] <= found["high_bytes"]
+        assert abs(found["peak_bytes"] - cost["measured_peak_bytes"]) < 0.05 * cost["measured_peak_bytes"]

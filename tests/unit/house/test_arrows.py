@@ -109,6 +109,7 @@ runpy.run_module(MODULE, run_name="__main__")
         ("profiler", ["show", "--help"]),
         ("profiler", ["fit", "--help"]),
         ("profiler", ["compare", "--help"]),
+        ("profiler", ["predict", "--help"]),
         ("server", ["--help"]),
         ("server", ["plan", "--help"]),
         ("server", ["run", "--help"]),
