@@ -7,6 +7,8 @@ are those of `profl-edge bench` in a process that nobody watches.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ _PURPOSES = ("grow", "eval")
 _TRAINING_STEPS = 2
 """The first step touches every page of the arena; the second shows that nothing is added."""
 _BATCHES = 4
+_SCRATCH = ".profl-profile-"
 _TIMED = ("step_seconds_median", "step_seconds_minimum", "step_seconds_maximum", "prefix_seconds")
 
 
@@ -70,7 +73,11 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessMeter:
-    """`profl-edge train` and `bench` (for `eval` programs, `profl-edge eval`) in fresh processes."""
+    """`profl-edge train` and `bench` (for `eval` programs, `profl-edge eval`) in fresh processes.
+
+    Data and update lie in `scratch` (by default where temporary files go). It should be on a disk: in a file system in
+    memory the update would be charged to the process that is measured.
+    """
 
     bundle: Path
     limit_bytes: int | None
@@ -78,6 +85,7 @@ class ProcessMeter:
     warmup_steps: int
     threads: int
     timeout_seconds: float | None = None
+    scratch: Path | None = None
 
     def measure(self, program: Program) -> Observation:
         """Run it; killed by the kernel, or out of memory below an rlimit, means that it does not fit."""
@@ -170,7 +178,17 @@ class ProcessMeter:
         model = read_json(self.bundle / MANIFEST_NAME, Manifest).model
         count = _BATCHES * (program.batch if program is not None else 1)
         labels = np.arange(count, dtype=np.int64) % model.classes
-        with tempfile.TemporaryDirectory(prefix="profl-profile-") as folder:
+        if self.scratch is not None:
+            _remove_abandoned(self.scratch)
+        with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-", dir=self.scratch) as folder:
             path = Path(folder) / "generated.npz"
             write_npz(path, np.full((count, *model.input_shape), 128, np.uint8), labels)
             yield f"npz:{path}"
+
+
+def _remove_abandoned(scratch: Path) -> None:
+    """Remove what a profiler left that was killed before it could."""
+    for path in scratch.glob(f"{_SCRATCH}*"):
+        maker = path.name.removeprefix(_SCRATCH).partition("-")[0]
+        if maker.isdigit() and not Path(f"/proc/{maker}").exists():
+            shutil.rmtree(path, ignore_errors=True)

@@ -81,7 +81,9 @@ def meter_of(request: ProfileRequest, subject: Subject) -> Meter:
         )
     if request.bundle is None or request.device != "cpu":
         raise UsageError("--runtime native runs the programs of a BUNDLE on the CPU; give --runtime torch")
+    folder = request.output.parent
     return ProcessMeter(
+        scratch=folder if request.output.name and folder.is_dir() else None,
         bundle=request.bundle,
         limit_bytes=request.limit_bytes,
         steps=request.steps,

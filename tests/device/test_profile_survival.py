@@ -55,6 +55,7 @@ def test_an_interrupted_profiler_leaves_no_group_and_no_process(number: int, cnn
     assert process.returncode == 130 and "interrupted; the same command continues" in errors
     assert _groups_of(process.pid) == []
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_profiler_that_was_killed_is_continued(cnn_bundle: Path, tmp_path: Path) -> None:
@@ -78,6 +79,7 @@ def test_a_profiler_that_was_killed_is_continued(cnn_bundle: Path, tmp_path: Pat
     assert read_json(output, DeviceProfile).costs[: len(before.costs)] == before.costs
     assert f"{before.costs[0].program}: measuring" not in errors
     assert _groups_of(process.pid) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["p.json"]
 
 
 def test_a_kill_at_the_limit_says_with_how_many_bytes() -> None:
