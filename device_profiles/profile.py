@@ -118,6 +118,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     micro_batch: int | None = None
     variant: Variant = "default"
     instructions: int | None = None
+    frozen_tensors: int | None = None
     measured_peak_minimum_bytes: int | None = None
     base_minimum_bytes: int | None = None
     anonymous_bytes: int | None = None

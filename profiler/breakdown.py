@@ -62,6 +62,7 @@ def cost_of(
         micro_batch=program.micro_batch,
         variant=program.variant,
         instructions=program.instructions,
+        frozen_tensors=program.frozen_tensors,
         measured_peak_minimum_bytes=_whole(min, lived, "measured_peak_bytes"),
         base_minimum_bytes=_whole(min, lived, "base_bytes"),
         anonymous_bytes=_seen([_whole(max, lived, "anonymous_bytes")], measured),

@@ -10,8 +10,8 @@ from device_profiles.bundle import Program
 from device_profiles.errors import UsageError
 from profiler.bisection import Candidate, Fit, Trial, find_batch, find_fit
 from profiler.measure import Meter, Observation
-from profiler.profile import ProfileRequest, meter_of
-from profiler.subject import Subject, bundle_subject
+from profiler.profile import ProfileRequest, meter_of, subject_of
+from profiler.subject import Subject
 
 
 def fit_bundles(
@@ -23,7 +23,7 @@ def fit_bundles(
 ) -> list[Fit]:
     """For each block, the best of all training programs of these bundles of one model; raises UsageError for two."""
     limit = _limit(request)
-    subjects = {path: bundle_subject(path) for path in bundles}
+    subjects = {path: subject_of(replace(request, bundle=path)) for path in bundles}
     models = {(subject.model, subject.partition) for subject in subjects.values()}
     if len(models) > 1:
         raise UsageError(f"{', '.join(map(str, bundles))}: are not of one model with the same blocks")

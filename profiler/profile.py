@@ -59,10 +59,11 @@ def profile_bundle(
 
 
 def subject_of(request: ProfileRequest) -> Subject:
-    """The bundle of the request."""
+    """The bundle of the request, as far as its runtime can run it."""
     if request.bundle is None:
         raise UsageError("give a BUNDLE, or --model with --runtime torch")
-    return bundle_subject(request.bundle)
+    subject = bundle_subject(request.bundle)
+    return subject.for_pytorch() if request.runtime == "torch" else subject
 
 
 def meter_of(request: ProfileRequest, subject: Subject) -> Meter:

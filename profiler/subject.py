@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_profiles.bundle import Program
-from device_profiles.contract import Purpose
+from device_profiles.contract import CACHED_PREFIX_VARIANT, Purpose
 from device_profiles.errors import UsageError
 from device_profiles.model import Model, Partition
 from edge_runtime.device.bundle import open_bundle
@@ -33,6 +33,10 @@ class Subject:
                 f"{self.origin}: no program to profile is left by --block and --purpose (there are: {known})"
             )
         return chosen
+
+    def for_pytorch(self) -> Subject:
+        """Without the programs that PyTorch does not have: those which read a cache of the prefix."""
+        return replace(self, programs=tuple(p for p in self.programs if p.variant != CACHED_PREFIX_VARIANT))
 
     def with_batch(self, batch: int) -> Subject:
         """The same for another batch; only where programs are made as they run, that is with PyTorch."""

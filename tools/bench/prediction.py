@@ -248,6 +248,7 @@ class Bench:
             warmup_steps=0,
             threads=self._threads,
             timeout_seconds=TIMEOUT_SECONDS,
+            scratch=self._work,
         )
         return meter.train(program, watch=False)
 
