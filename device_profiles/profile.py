@@ -83,8 +83,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     the training process, the largest of the repetitions, `None` when it did not fit. `unexplained_bytes` = measured
     - predicted. For the runtime `torch`, which has no plan, `arena_bytes` is the sum of the parts that were counted.
 
-    `anonymous_bytes` and `file_bytes` are resident at the end of the run, when both are largest; a control group
-    charges the first, and of the second only pages that no other process holds. `proportional_bytes` (PSS) shares
+    `anonymous_bytes` and `file_bytes` are resident at the largest sample; a control group charges the first, and of the
+    second only pages that no other process holds. `proportional_bytes` (PSS) shares
     such pages out. `died_at_bytes` is the charge at which the kernel ended a process that did not fit.
 
     On an accelerator the parts, the base and the peak are of its memory: the base is the driver's context, the peak

@@ -1,37 +1,20 @@
-"""`python -m profiler.base BUNDLE DATA`: resident bytes of a training process that has loaded all but a program."""
+"""Resident bytes of a training process that has loaded all but a program."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
+import subprocess
+
+from device_profiles.bundle import Program
+from device_profiles.errors import ExecutionError
+from edge_runtime.device import launch
+from edge_runtime.device.bundle import Bundle
+from edge_runtime.device.job import new_job, program_job
 
 
-def main() -> int:
-    """Print the bytes. Modules and files in the order of `profl-edge train`, so that it is its `base_bytes`."""
-    from edge_runtime.device.cli import main as _command_line  # noqa: F401  # its click and msgspec count as well
-    from edge_runtime.device.process import make_light, resident_bytes
-
-    make_light()
-    importlib.import_module("edge_runtime.device.train")
-    import numpy as np
-
-    from edge_runtime.device.bundle import open_bundle
-    from edge_runtime.device.data import open_data
-    from edge_runtime.device.order import Batches
-    from edge_runtime.device.tensors import TensorFile
-
-    bundle = open_bundle(Path(sys.argv[1]))
-    shape = bundle.manifest.model.input_shape
-    data = open_data(sys.argv[2], split="train", input_shape=shape)
-    first = Batches(seed=0, examples=len(data), batch=1).indices(0)
-    data.fetch(first, np.empty((1, *shape), np.float32))
-    weights = TensorFile(bundle.weights_path())
-    importlib.import_module("edge_runtime.device._native")
-    print(resident_bytes())
-    del weights
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def base_bytes(bundle: Bundle, program: Program) -> int:
+    """Measured in a process of its own; raises ExecutionError where it did not live."""
+    job = new_job("base", program_job(bundle, program, threads=1), threads=1, json=True)
+    try:
+        return int(launch.read(job))
+    except (subprocess.CalledProcessError, ValueError) as error:
+        raise ExecutionError(f"{bundle.path}: base: {error}") from None

@@ -35,6 +35,7 @@ def cost_of(
     lived = reports if fits else []
     measured = max((int(r["measured_peak_bytes"]) for r in lived), default=None)
     last = observations[-1]
+    peak, file = (last.watched.peak_bytes, last.watched.file_bytes) if last.watched is not None else (None, None)
     return Cost(
         program=program.name,
         purpose=program.purpose,
@@ -65,14 +66,14 @@ def cost_of(
         frozen_tensors=program.frozen_tensors,
         measured_peak_minimum_bytes=_whole(min, lived, "measured_peak_bytes"),
         base_minimum_bytes=_whole(min, lived, "base_bytes"),
-        anonymous_bytes=_seen([_whole(max, lived, "anonymous_bytes")], measured),
-        file_bytes=_seen([_whole(max, lived, "file_bytes")], measured),
+        anonymous_bytes=None if peak is None or file is None else min(peak - file, measured or peak),
+        file_bytes=file,
         proportional_bytes=_seen([o.watched.proportional_bytes for o in observations if o.watched], measured),
         swapped_bytes=_seen([o.watched.swapped_bytes for o in observations if o.watched]),
         cgroup_peak_bytes=_seen([o.cgroup_peak_bytes for o in observations]),
         died_at_bytes=failed.died_at_bytes if failed is not None else None,
-        minor_faults=_whole(max, lived, "minor_faults"),
-        major_faults=_whole(max, lived, "major_faults"),
+        minor_faults=_seen([o.minor_faults for o in observations]),
+        major_faults=_seen([o.major_faults for o in observations]),
         accelerator_allocated_bytes=_whole(max, lived, "accelerator_allocated_bytes"),
         accelerator_reserved_bytes=_whole(max, lived, "accelerator_reserved_bytes"),
         accelerator_process_bytes=_whole(max, lived, "accelerator_process_bytes"),

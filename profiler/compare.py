@@ -110,14 +110,15 @@ def _differences(profiles: Sequence[DeviceProfile]) -> tuple[str, ...]:
 def comparison_table(found: Comparison) -> str:
     """A table for a terminal; `*` marks what differs from the first column."""
     width = max([24, *(len(name) + 2 for name in found.names)])
+    first = max([16, *(len(row.program) + 1 for row in found.rows)])
     lines = [
         "peak in MB and seconds a step; * differs from the first "
         f"(peak by more than {found.threshold:.0%}, time by more than {found.threshold * _TIME_FACTOR:.0%}), "
         "! another plan",
-        f"{'':<16}" + "".join(f"{name:>{width}}" for name in found.names),
+        f"{'':<{first}}" + "".join(f"{name:>{width}}" for name in found.names),
     ]
     for row in found.rows:
-        lines.append(f"{row.program:<16}" + "".join(f"{_text(cell):>{width}}" for cell in row.cells))
+        lines.append(f"{row.program:<{first}}" + "".join(f"{_text(cell):>{width}}" for cell in row.cells))
     lines += [f"differs: {line}" for line in found.differences]
     return "\n".join(lines)
 

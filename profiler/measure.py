@@ -1,7 +1,7 @@
 """Measure one program: fresh processes, under the limit when there is one; a kill is a result, not a failure.
 
-Memory is that of a real training: `profl-edge train` on generated data, update written, watched from outside. Seconds
-are those of `profl-edge bench` in a process that nobody watches.
+Memory is that of a real training: the process of `profl-edge train` on generated data, update written, watched from
+outside. Seconds are those of `profl-edge bench` in a process that nobody watches.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from device_profiles.bundle import Manifest, Program
 from device_profiles.contract import CACHED_PREFIX_VARIANT, MANIFEST_NAME, PROGRAMS_FOLDER, LimitKind
@@ -23,6 +22,10 @@ from device_profiles.errors import ExecutionError, FormatError, UsageError
 from device_profiles.files import read_json
 from device_profiles.profile import Conditions
 from device_profiles.timeline import PlanTimeline, Timeline
+from edge_runtime.device import launch
+from edge_runtime.device.bundle import Bundle, open_bundle
+from edge_runtime.device.job import Job, new_job, program_job, step_hyperparameters
+from profiler.base import base_bytes
 from profiler.conditions import ConditionsWatch
 from profiler.plan_timeline import plan_timeline
 from profiler.processes import Ended, run_measured
@@ -30,6 +33,7 @@ from profiler.program_file import read_program
 from profiler.watch import Watched
 
 _PURPOSES = ("grow", "eval")
+_LEARNING_RATE = 0.01
 _TRAINING_STEPS = 2
 """The first step touches every page of the arena; the second shows that nothing is added."""
 _BATCHES = 4
@@ -46,6 +50,8 @@ class Observation:
     reason: str | None
     died_at_bytes: int | None = None
     cgroup_peak_bytes: int | None = None
+    minor_faults: int | None = None
+    major_faults: int | None = None
     watched: Watched | None = None
     conditions: Conditions | None = None
 
@@ -73,7 +79,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessMeter:
-    """`profl-edge train` and `bench` (for `eval` programs, `profl-edge eval`) in fresh processes.
+    """The training processes of `profl-edge train` and `bench` (for `eval` programs, of `profl-edge eval`).
 
     Data and update lie in `scratch` (by default where temporary files go). It should be on a disk: in a file system in
     memory the update would be charged to the process that is measured.
@@ -91,70 +97,99 @@ class ProcessMeter:
         """Run it; killed by the kernel, or out of memory below an rlimit, means that it does not fit."""
         if program.purpose not in _PURPOSES:
             raise UsageError(f"{program.name}: programs for '{program.purpose}' cannot be profiled in this release")
-        with self._data(program) as data, ConditionsWatch() as machine:
-            ended, report = self._evaluate(program, data) if program.purpose == "eval" else self._train(program, data)
+        with ConditionsWatch() as machine:
+            ended, report = self._evaluate(program) if program.purpose == "eval" else self._train(program)
         return Observation(
             report=report,
             limit_kind=ended.outcome.limit_kind,
             reason=ended.does_not_fit(),
             died_at_bytes=ended.died_at_bytes if report is None else None,
             cgroup_peak_bytes=ended.outcome.cgroup_peak_bytes,
+            minor_faults=ended.minor_faults,
+            major_faults=ended.major_faults,
             watched=ended.watched,
             conditions=machine.conditions(),
         )
 
-    def _evaluate(self, program: Program, data: str) -> tuple[Ended, dict[str, Any] | None]:
-        ended = self._run(program, "eval", ["--data", data], watch=True)
-        return ended, self._report(program, ended)
+    def train(self, program: Program) -> Ended:
+        """One watched training of two steps, its update written; whatever came of it."""
+        from edge_runtime.device.train import TrainRequest, prepare_training
 
-    def train(self, program: Program, *, watch: bool) -> Ended:
-        """One training of two steps, its update written; whatever came of it."""
-        with self._data(program) as data:
-            return self._run_training(program, data, watch=watch)
-
-    def _train(self, program: Program, data: str) -> tuple[Ended, dict[str, Any] | None]:
-        """The memory of a training, with the seconds of a process that nobody watches."""
-        if program.variant == CACHED_PREFIX_VARIANT:
-            # The cache is made of a device's own data, so its bytes and seconds are those of generated features.
-            ended = self._bench(program, watch=True)
-            return ended, self._report(program, ended)
-        ended = self._run_training(program, data, watch=True)
-        report = self._report(program, ended)
-        if report is None:
-            return ended, None
-        timed = self._bench(program, watch=False)
-        timing = self._report(program, timed)
-        if timing is None:
-            return timed, None
-        return ended, report | {key: timing[key] for key in _TIMED}
-
-    def _bench(self, program: Program, *, watch: bool) -> Ended:
-        options = ["--steps", str(self.steps), "--warmup", str(self.warmup_steps)]
-        if program.variant == CACHED_PREFIX_VARIANT:
-            options.append("--cache-prefix")
-        return self._run(program, "bench", options, watch=watch)
-
-    def _run_training(self, program: Program, data: str, *, watch: bool) -> Ended:
-        update = str(Path(data.removeprefix("npz:")).with_name("update.safetensors"))
-        options = ["--steps", str(_TRAINING_STEPS), "--checkpoint-every", "0", "--data", data, "-o", update]
-        return self._run(program, "train", options, watch=watch)
+        cached = program.variant == CACHED_PREFIX_VARIANT
+        with self._folder() as folder:
+            request = TrainRequest(
+                bundle=self.bundle,
+                block=program.block,
+                data=self._data(folder, program),
+                steps=_TRAINING_STEPS,
+                output=folder / "update.safetensors",
+                threads=self.threads,
+                checkpoint_every=0,
+                cache_prefix="float32" if cached else None,
+                cache_folder=folder,
+            )
+            prepared = prepare_training(request, json=True)
+            return self._run(prepared.job, watch=True)
 
     def base_bytes(self) -> int:
         """Measured without a limit: the base alone is what every other program of the device also needs."""
-        with self._data(None) as data:
-            ended = run_measured([sys.executable, "-m", "profiler.base", str(self.bundle), data])
-        if ended.outcome.returncode != 0:
-            raise ExecutionError(f"{self.bundle}: base: {ended.last_line}")
-        return int(ended.output)
+        bundle = open_bundle(self.bundle)
+        return base_bytes(bundle, bundle.manifest.programs[0])
 
     def plan(self, program: Program) -> PlanTimeline | None:
         """Read from the program's file."""
         return plan_timeline(read_program(self.bundle / PROGRAMS_FOLDER / f"{program.name}.pte"), program)
 
-    def _run(self, program: Program, command: str, options: list[str], *, watch: bool = False) -> Ended:
-        arguments = [sys.executable, "-m", "edge_runtime.device", command, str(self.bundle)]
-        arguments += ["--block", str(program.block), *options, "--threads", str(self.threads), "--json"]
-        return run_measured(arguments, limit_bytes=self.limit_bytes, watch=watch, timeout_seconds=self.timeout_seconds)
+    def _train(self, program: Program) -> tuple[Ended, dict[str, Any] | None]:
+        """The memory of a training, with the seconds of a process that nobody watches."""
+        ended = self.train(program)
+        report = self._report(program, ended)
+        if report is None:
+            return ended, None
+        timed = self._bench(program)
+        timing = self._report(program, timed)
+        if timing is None:
+            return timed, None
+        return ended, report | {key: timing[key] for key in _TIMED}
+
+    def _bench(self, program: Program) -> Ended:
+        bundle = open_bundle(self.bundle)
+        job = self._job("bench", bundle, program)
+        job["steps"], job["warmup_steps"] = self.steps, self.warmup_steps
+        job["hyperparameters"] = step_hyperparameters(program, _LEARNING_RATE)
+        return self._run(job, watch=False)
+
+    def _evaluate(self, program: Program) -> tuple[Ended, dict[str, Any] | None]:
+        from edge_runtime.device.data import open_data
+        from edge_runtime.device.train import data_job
+
+        bundle = open_bundle(self.bundle)
+        job = self._job("eval", bundle, program)
+        with self._folder() as folder:
+            shape = bundle.manifest.model.input_shape
+            source = open_data(self._data(folder, program), split="test", input_shape=shape)
+            job["data"] = data_job(source)
+            job["examples"] = len(source)
+            ended = self._run(job, watch=True)
+        return ended, self._report(program, ended)
+
+    def _job(self, work: Literal["bench", "eval"], bundle: Bundle, program: Program) -> Job:
+        described = program_job(bundle, program, threads=self.threads)
+        job = new_job(work, described, threads=self.threads, json=True)
+        job["classes"] = bundle.manifest.model.classes
+        return job
+
+    def _run(self, job: Job, *, watch: bool) -> Ended:
+        """The training process itself, under the limit; what prepares it is this process, which is not."""
+        job["parent"] = os.getpid()
+        with launch.written(job) as (command, files):
+            return run_measured(
+                command,
+                limit_bytes=self.limit_bytes,
+                watch=watch,
+                timeout_seconds=self.timeout_seconds,
+                pass_fds=files,
+            )
 
     def _report(self, program: Program, ended: Ended) -> dict[str, Any] | None:
         if ended.outcome.returncode == 0:
@@ -169,21 +204,24 @@ class ProcessMeter:
         return None
 
     @contextmanager
-    def _data(self, program: Program | None) -> Iterator[str]:
+    def _folder(self) -> Iterator[Path]:
+        if self.scratch is not None:
+            _remove_abandoned(self.scratch)
+        with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-", dir=self.scratch) as folder:
+            yield Path(folder).absolute()
+
+    def _data(self, folder: Path, program: Program) -> str:
         """A data set of some batches of grey images: a step costs the same whatever it sees."""
         import numpy as np
 
         from edge_runtime.device.data import write_npz
 
         model = read_json(self.bundle / MANIFEST_NAME, Manifest).model
-        count = _BATCHES * (program.batch if program is not None else 1)
-        labels = np.arange(count, dtype=np.int64) % model.classes
-        if self.scratch is not None:
-            _remove_abandoned(self.scratch)
-        with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-", dir=self.scratch) as folder:
-            path = Path(folder) / "generated.npz"
-            write_npz(path, np.full((count, *model.input_shape), 128, np.uint8), labels)
-            yield f"npz:{path}"
+        count = _BATCHES * program.batch
+        path = folder / "generated.npz"
+        images = np.full((count, *model.input_shape), 128, np.uint8)
+        write_npz(path, images, np.arange(count, dtype=np.int64) % model.classes)
+        return f"npz:{path}"
 
 
 def _remove_abandoned(scratch: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import resource
 import subprocess
 import tempfile
 import time
@@ -14,7 +14,6 @@ from pathlib import Path
 from edge_runtime.device.limits import LimitedProcess, Outcome, start_limited
 from profiler.watch import ProcessWatch, Watched
 
-_PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 _SIGKILL = -9
 
 
@@ -27,6 +26,8 @@ class Ended:
     complaint: str
     watched: Watched | None = None
     timed_out: bool = False
+    minor_faults: int | None = None
+    major_faults: int | None = None
 
     @property
     def last_line(self) -> str:
@@ -67,18 +68,19 @@ def run_measured(
     watch: bool = False,
     timeout_seconds: float | None = None,
     allow_cgroup: bool = True,
+    pass_fds: Sequence[int] = (),
 ) -> Ended:
-    """Run `command` to its end. It dies with this process, and before it when the machine runs out of memory."""
-    environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
+    """Run `command` to its end; where the machine runs out of memory, it is ended before this process is."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         started = time.monotonic()
         process = start_limited(
             command,
             limit_bytes=limit_bytes,
-            env=environment,
             stdout=output,
             stderr=errors,
             allow_cgroup=allow_cgroup,
+            pass_fds=pass_fds,
         )
         timed_out = False
         try:
@@ -93,7 +95,16 @@ def run_measured(
         output.seek(0)
         errors.seek(0)
         complaint = errors.read().decode(errors="replace")
-        return Ended(outcome=outcome, output=output.read(), complaint=complaint, watched=watched, timed_out=timed_out)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return Ended(
+            outcome=outcome,
+            output=output.read(),
+            complaint=complaint,
+            watched=watched,
+            timed_out=timed_out,
+            minor_faults=after.ru_minflt - before.ru_minflt,
+            major_faults=after.ru_majflt - before.ru_majflt,
+        )
 
 
 def _ended_within(process: LimitedProcess, timeout_seconds: float | None) -> bool:

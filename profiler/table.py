@@ -9,12 +9,13 @@ _MB = float(1 << 20)
 
 def profile_table(profile: DeviceProfile) -> str:
     """One line a program: predicted and measured peak, what is unexplained, its parts, seconds per step."""
+    width = max([14, *(len(cost.program) + 1 for cost in profile.costs)])
     lines = [
         device_line(profile),
-        f"{'program':<14}{'batch':>6}{'promised':>10}{'measured':>10}{'unexpl.':>9}{'base':>7}{'params':>8}"
+        f"{'program':<{width}}{'batch':>6}{'promised':>10}{'measured':>10}{'unexpl.':>9}{'base':>7}{'params':>8}"
         f"{'optim.':>8}{'activ.':>8}{'other':>7}{'frozen':>8}{'step s':>9}{'prefix':>8}",
     ]
-    lines += [_row(cost, profile.device.limit_bytes) for cost in profile.costs]
+    lines += [_row(cost, profile.device.limit_bytes, width) for cost in profile.costs]
     throttled = [c for c in profile.costs if c.conditions is not None and c.conditions.throttled]
     if throttled:
         reasons = sorted({c.conditions.throttled_because or "" for c in throttled if c.conditions is not None})
@@ -35,9 +36,9 @@ def device_line(profile: DeviceProfile) -> str:
     )
 
 
-def _row(cost: Cost, limit_bytes: int | None) -> str:
+def _row(cost: Cost, limit_bytes: int | None, width: int) -> str:
     batch = "-" if cost.batch is None else str(cost.batch)
-    start = f"{cost.program:<14}{batch:>6}{cost.predicted_peak_bytes / _MB:>10.1f}"
+    start = f"{cost.program:<{width}}{batch:>6}{cost.predicted_peak_bytes / _MB:>10.1f}"
     if not cost.fits or cost.measured_peak_bytes is None:
         return f"{start}  {cost.reason or 'does not fit'}"
     other = cost.arena_bytes - cost.parameters_bytes - cost.optimizer_state_bytes - cost.activations_bytes

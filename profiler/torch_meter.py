@@ -90,13 +90,15 @@ class TorchMeter:
             reason=reason,
             died_at_bytes=ended.died_at_bytes if report is None else None,
             cgroup_peak_bytes=ended.outcome.cgroup_peak_bytes,
+            minor_faults=ended.minor_faults,
+            major_faults=ended.major_faults,
             watched=ended.watched,
             conditions=machine.conditions(),
         )
 
     def base_bytes(self) -> int:
         """Resident memory of a process that has imported torch."""
-        code = "import torch; from edge_runtime.device.process import resident_bytes; print(resident_bytes())"
+        code = "import torch; from profiler.own_memory import resident_bytes; print(resident_bytes())"
         ended = run_measured([sys.executable, "-c", code])
         if ended.outcome.returncode != 0:
             raise ExecutionError(f"--runtime torch: base: {ended.last_line}")

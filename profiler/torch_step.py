@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from profiler.gpus import process_bytes
+from profiler.own_memory import peak_resident_bytes, resident_bytes
 from profiler.torch_meter import ModelChoice
 from profiler.torch_spec import StepSpec
 
@@ -186,8 +187,6 @@ def create_module(spec: StepSpec | ModelChoice) -> nn.Module:
 
 def main() -> int:
     """Run the steps and print the report."""
-    from edge_runtime.device.process import page_faults, peak_resident_bytes, resident_bytes, resident_parts
-
     spec = msgspec.json.decode(sys.argv[1], type=StepSpec)
     torch.set_num_threads(spec.threads)
     accelerator = _accelerator(spec)
@@ -199,8 +198,6 @@ def main() -> int:
     first_step = (first, first + took[0][0])
     timed = took[spec.warmup_steps :]
     peak = peak_resident_bytes()
-    anonymous, file = resident_parts()
-    minor, major = page_faults()
     report: dict[str, Any] = {
         "program": spec.program,
         "base_bytes": base,
@@ -209,10 +206,6 @@ def main() -> int:
         "step_seconds_minimum": min(total for total, _ in timed),
         "step_seconds_maximum": max(total for total, _ in timed),
         "prefix_seconds": statistics.median(prefix for _, prefix in timed),
-        "anonymous_bytes": anonymous,
-        "file_bytes": file,
-        "minor_faults": minor,
-        "major_faults": major,
         "first_step": first_step,
         "counted": step.counted(activations),
     }

@@ -22,11 +22,12 @@ _SMALLEST_CHANGE_BYTES = 64 << 10
 
 @dataclass(slots=True)
 class Watched:
-    """What was seen; `None` where the system does not tell."""
+    """What was seen; `None` where the system does not tell. `file_bytes` are those of the largest sample."""
 
     started: float
     seconds: list[float] = field(default_factory=list)
     resident_bytes: list[int] = field(default_factory=list)
+    file_bytes: int | None = None
     proportional_bytes: int | None = None
     swapped_bytes: int | None = None
 
@@ -72,11 +73,14 @@ class ProcessWatch:
         while not self._stop.is_set():
             now = time.monotonic()
             try:
-                resident = int((self._folder / "statm").read_text().split()[1]) * page_bytes
+                fields = (self._folder / "statm").read_text().split()
+                resident, shared = int(fields[1]) * page_bytes, int(fields[2]) * page_bytes
             except (OSError, IndexError, ValueError):
                 return
             if resident == 0:
                 return  # a zombie: it has ended and waits to be collected
+            if resident >= (self._watched.peak_bytes or 0):
+                self._watched.file_bytes = shared
             self._watched.seconds.append(now)
             self._watched.resident_bytes.append(resident)
             if now >= next_rollup:

@@ -1,6 +1,6 @@
 """A checkpoint: every mutable buffer of a training program, and the settings it belongs to.
 
-It lies beside the output as `<OUT>.checkpoint` and is removed when the output is written.
+It lies beside the output as `<OUT>.checkpoint`; the training process writes it, and removes it in the end.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from device_profiles.bundle import Program
 from device_profiles.errors import FormatError, UsageError
-from edge_runtime.device.engine import Engine
-from edge_runtime.device.tensors import TensorFile, write_tensors
+from edge_runtime.device.job import CacheDType, Source
+from edge_runtime.device.tensors import TensorFile
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     weights: str | None
     base_version: str
     threads: int
+    cache_prefix: CacheDType | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,14 +49,8 @@ def checkpoint_path(output: Path) -> Path:
     return output.with_name(output.name + ".checkpoint")
 
 
-def save_checkpoint(path: Path, engine: Engine, settings: Settings, progress: Progress) -> None:
-    """Write the engine's state to `path`, whole or not at all."""
-    metadata = msgspec.json.encode(_Metadata(settings=settings, progress=progress)).decode()
-    write_tensors(path, engine.state_tensors(), {"profl_checkpoint": metadata})
-
-
-def load_checkpoint(path: Path, engine: Engine, settings: Settings) -> Progress:
-    """Read the state back into the engine.
+def load_checkpoint(path: Path, program: Program, settings: Settings) -> tuple[Progress, dict[str, Source]]:
+    """How far the run was, and where the program's mutable buffers lie in the file.
 
     Raises FormatError where the file is no checkpoint of this program, UsageError, naming the first setting that
     differs, where it belongs to another run.
@@ -71,10 +67,9 @@ def load_checkpoint(path: Path, engine: Engine, settings: Settings) -> Progress:
                 f"{path}: belongs to a run with {field} {before}, this one has {now}; "
                 "use the same settings, or leave --resume out to start again"
             )
-    state = engine.state_tensors()
-    for name, array in state.items():
-        source.check(name, array.dtype.name, array.shape)
-    for name, array in state.items():
-        source.read_into(name, array)
+    places = {}
+    for tensor in program.tensors:
+        source.check(tensor.name, tensor.dtype, tensor.shape)
+        places[tensor.name] = source.place(tensor.name)
     source.close()
-    return metadata.progress
+    return metadata.progress, places

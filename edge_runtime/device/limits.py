@@ -10,16 +10,16 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from device_profiles.contract import LimitKind
 from edge_runtime.device.cgroups import MemoryGroup, create_group
+from edge_runtime.device.limit_mark import marked
 
 # The shell enters the group (or takes the limit) before exec, so that the command never lived outside of it; its own
 # memory is gone with the exec.
 _ENTER_GROUP = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 _TAKE_RLIMIT = 'ulimit -d "$0" && exec "$@"'
-_VARIABLE = "PROFL_EDGE_LIMIT"
 _Stream = int | IO[Any] | None
 
 
@@ -38,16 +38,6 @@ class Outcome:
     limit_kind: LimitKind
     oom_kills: int
     cgroup_peak_bytes: int | None
-
-
-def current_limit() -> LimitKind:
-    """How `start_limited` limited this very process; `none` where it did not."""
-    kind, _, parent = os.environ.get(_VARIABLE, "").partition(":")
-    # A child of a limited process inherits the variable; only the process that was started under the limit has this
-    # parent.
-    if kind in ("cgroup-v1", "cgroup-v2", "rlimit") and parent == str(os.getppid()):
-        return cast(LimitKind, kind)
-    return "none"
 
 
 class LimitedProcess:
@@ -102,8 +92,12 @@ def start_limited(
     stdout: _Stream = None,
     stderr: _Stream = None,
     allow_cgroup: bool = True,
+    pass_fds: Sequence[int] = (),
 ) -> LimitedProcess:
-    """Start `argv` under `limit_bytes` (None: no limit) and return at once. Streams are as for `subprocess.Popen`."""
+    """Start `argv` under `limit_bytes` (None: no limit) and return at once.
+
+    Streams and `pass_fds` are as for `subprocess.Popen`.
+    """
     group = create_group(limit_bytes) if limit_bytes is not None and allow_cgroup else None
     kind: LimitKind = "none"
     command = list(argv)
@@ -113,10 +107,15 @@ def start_limited(
     elif limit_bytes is not None:
         kind = "rlimit"
         command = ["/bin/sh", "-c", _TAKE_RLIMIT, str(limit_bytes // 1024), *argv]
-    environment = dict(os.environ if env is None else env)
-    environment[_VARIABLE] = f"{kind}:{os.getpid()}"
     try:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+        process = subprocess.Popen(
+            command,
+            env=marked(dict(os.environ if env is None else env), kind),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=pass_fds,
+        )
     except BaseException:
         if group is not None:
             group.remove()
@@ -133,10 +132,17 @@ def run_limited(
     stderr: _Stream = None,
     on_start: Callable[[LimitedProcess], None] | None = None,
     allow_cgroup: bool = True,
+    pass_fds: Sequence[int] = (),
 ) -> Outcome:
     """Run `argv` under `limit_bytes` and wait for its end. `on_start` is called with the started process."""
     process = start_limited(
-        argv, limit_bytes=limit_bytes, env=env, stdout=stdout, stderr=stderr, allow_cgroup=allow_cgroup
+        argv,
+        limit_bytes=limit_bytes,
+        env=env,
+        stdout=stdout,
+        stderr=stderr,
+        allow_cgroup=allow_cgroup,
+        pass_fds=pass_fds,
     )
     try:
         if on_start is not None:

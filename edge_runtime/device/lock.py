@@ -12,15 +12,17 @@ from device_profiles.errors import UsageError
 
 
 @contextmanager
-def exclusive(output: Path) -> Iterator[None]:
-    """Hold `<output>.lock`; raises UsageError where another process holds it or the folder cannot be written.
+def exclusive(output: Path) -> Iterator[tuple[Path, int]]:
+    """Hold `<output>.lock`, and yield its path and open file, which a process may inherit.
+
+    Raises UsageError where another process holds it or the folder cannot be written.
 
     The kernel releases the lock with the process, so a killed run leaves nothing that must be cleaned up.
     """
     path = output.with_name(output.name + ".lock")
     file = _acquire(path, output)
     try:
-        yield
+        yield path, file
     finally:
         path.unlink(missing_ok=True)
         os.close(file)

@@ -1,11 +1,14 @@
-"""The finished model: an ordinary PyTorch `state_dict`."""
+"""The finished model: an ordinary PyTorch `state_dict`, and weights read back from a file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from device_profiles.bundle import Manifest
 from device_profiles.errors import FormatError
@@ -25,3 +28,28 @@ def assemble_state(manifest: Manifest, tensors: Mapping[str, torch.Tensor | np.n
             raise FormatError(f"assembled model: {spec.name} has shape {tuple(value.shape)}, not {spec.shape}")
         state[spec.name] = value.to(torch.int64 if spec.dtype == "int64" else torch.float32).contiguous()
     return state
+
+
+def read_weights(path: Path, expected: Mapping[str, torch.Tensor], *, complete: bool) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file that replace those of `expected` by name; others in the file are left alone.
+
+    Raises FormatError, naming the file and the tensor, for another shape, and where one is missing if `complete`.
+    """
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FormatError(f"{path}: {error}") from None
+    weights = {}
+    for name, tensor in expected.items():
+        if name not in found:
+            if complete:
+                raise FormatError(
+                    f"{path}: tensor '{name}' is missing; give a whole model, such as a run's model.safetensors"
+                )
+            continue
+        if found[name].shape != tensor.shape:
+            raise FormatError(f"{path}: tensor '{name}' is {list(found[name].shape)}, the model's {list(tensor.shape)}")
+        weights[name] = found[name].to(tensor.dtype)
+    if not weights:
+        raise FormatError(f"{path}: holds no tensor of the model")
+    return weights

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import shutil
-import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +21,7 @@ from device_profiles.contract import (
     DType,
 )
 from device_profiles.errors import UsageError
-from device_profiles.files import sha256_of, write_json
+from device_profiles.files import atomic_folder, sha256_of, write_json
 from device_profiles.model import Partition
 from edge_runtime.export import models
 from edge_runtime.export.emit import emit_program
@@ -71,22 +69,17 @@ def export_bundle(
     """
     _check_output(output)
     torch.manual_seed(seed)
-    module = _create(model, width=width, classes=classes, input_shape=input_shape)
+    module = create_model(model, width=width, classes=classes, input_shape=input_shape)
     micro_batches = _micro_batches(batch, micro_batch)
     source = BlockModel.of(module, name=model, batch=batch // micro_batches, input_shape=input_shape, classes=classes)
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
-    count = len(cut_into.blocks)
-    if block is not None and not 1 <= block <= count:
-        raise UsageError(f"--block {block}: the partition has blocks 1 to {count}")
-    chosen = tuple(range(1, count + 1)) if block is None else (block,)
+    chosen = chosen_blocks(cut_into, block)
     choices = TrainingChoices(
         optimizer=Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype),
         micro_batches=micro_batches,
         recompute_bytes=recompute_bytes,
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    with atomic_folder(output) as folder:
         (folder / PROGRAMS_FOLDER).mkdir()
         (folder / WEIGHTS_FOLDER).mkdir()
         described = []
@@ -105,13 +98,6 @@ def export_bundle(
         )
         manifest.check(str(output / MANIFEST_NAME))
         write_json(folder / MANIFEST_NAME, manifest)
-        folder.chmod(0o755)
-        if output.exists():
-            shutil.rmtree(output)
-        folder.rename(output)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return manifest
 
 
@@ -138,6 +124,14 @@ def choose_partition(source: BlockModel, model: str, *, blocks: int | None, part
     return partition_of([(i, i) for i in range(count)], count)
 
 
+def chosen_blocks(partition: Partition, block: int | None) -> tuple[int, ...]:
+    """Only `block` (1-based), or every block; raises UsageError."""
+    count = len(partition.blocks)
+    if block is not None and not 1 <= block <= count:
+        raise UsageError(f"--block {block}: the partition has blocks 1 to {count}")
+    return tuple(range(1, count + 1)) if block is None else (block,)
+
+
 def initial_weights(module: nn.Module, source: BlockModel, partition: Partition) -> dict[str, torch.Tensor]:
     """The module's `state_dict` and freshly initialised stand-ins (Kaiming, as they feed no normalisation)."""
     weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}
@@ -147,7 +141,8 @@ def initial_weights(module: nn.Module, source: BlockModel, partition: Partition)
     return weights
 
 
-def _create(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+def create_model(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+    """A built-in model by its name, or what `package.module:factory` returns; raises UsageError."""
     if ":" not in model:
         return models.create(model, width=width, classes=classes, input_channels=input_shape[0])
     if width is not None:

@@ -13,6 +13,7 @@ from device_profiles.bundle import Manifest
 from device_profiles.contract import DType
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.sizes import parse_size
+from edge_runtime.export.targets import TARGETS, export_target
 
 
 @click.command("export", epilog="Example: profl-edge export --model resnet18 --batch 32 -o bundles/resnet18")
@@ -43,9 +44,20 @@ from device_profiles.sizes import parse_size
 )
 @click.option("--weight-decay", default=5e-4, show_default=True, help="Weight decay of SGD.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the initial weights.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the bundle.")
+@click.option(
+    "--target",
+    type=click.Choice(TARGETS),
+    default="native",
+    show_default=True,
+    help="A bundle for this runtime, programs for ExecuTorch's TrainingModule, or the whole model for inference.",
+)
+@click.option("--weights", type=click.Path(path_type=Path), help="Trained tensors (safetensors), for other targets.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder; a file for onnx.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
 def export(
+    context: click.Context,
+    /,
     model: str,
     width: int | None,
     input_text: str,
@@ -62,12 +74,19 @@ def export(
     momentum_dtype: DType,
     weight_decay: float,
     seed: int,
+    target: str,
+    weights: Path | None,
     output: Path,
     as_json: bool,
 ) -> None:
     """Cut a model into blocks and write each block's training step as one program."""
     if everything and block is not None:
         raise UsageError("--all and --block: give only one of them")
+    if target != "native":
+        export_target(context, input_shape=parse_shape(input_text))
+        return
+    if weights is not None:
+        raise UsageError("--weights: a bundle holds initial weights; give these to `profl-edge train --weights`")
     from edge_runtime.export.bundle import export_bundle
 
     manifest = export_bundle(

@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from device_profiles.contract import IMAGES_INPUT
+from device_profiles.errors import UsageError
 from device_profiles.files import atomic_file
+from edge_runtime.export.assemble import read_weights
+from edge_runtime.export.bundle import create_model
+
+_EXAMPLES = 2
+"""Of the batch that is traced; the exporter would take a batch of one for a constant."""
 
 
-def export_onnx(module: nn.Module, output: Path, *, input_shape: tuple[int, ...], batch: int = 1) -> None:
-    """Write `module` in inference mode as one ONNX file; input `images` [batch, *input_shape], output `logits`."""
-    example = torch.zeros(batch, *input_shape)
-    program = torch.onnx.export(
-        module.eval(), (example,), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
-    )
+def export_onnx(
+    model: str,
+    output: Path,
+    *,
+    width: int | None = None,
+    input_shape: tuple[int, ...] = (3, 32, 32),
+    classes: int = 10,
+    seed: int = 0,
+    weights: Path | None = None,
+) -> None:
+    """Export a whole model, in inference mode, as one ONNX file; `weights` is a safetensors file of all its tensors.
+
+    Raises UsageError, naming the option, and FormatError for a file of weights that does not fit.
+    """
+    if output.is_dir():
+        raise UsageError(f"-o {output}: is a folder; --target onnx writes one file")
+    torch.manual_seed(seed)
+    module = create_model(model, width=width, classes=classes, input_shape=input_shape)
+    if weights is not None:
+        module.load_state_dict(read_weights(weights, module.state_dict(), complete=True))
+    write_onnx(module, output, input_shape=input_shape)
+
+
+def write_onnx(module: nn.Module, output: Path, *, input_shape: tuple[int, ...]) -> None:
+    """Write `module` in inference mode: input `images` [batch, *input_shape] for any batch, output `logits`."""
+    example = torch.zeros(_EXAMPLES, *input_shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the exporter's own future
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            input_names=[IMAGES_INPUT],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     with atomic_file(output) as temporary:
         temporary.write_bytes(program.model_proto.SerializeToString())

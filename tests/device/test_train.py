@@ -35,9 +35,10 @@ def test_training_lowers_the_loss_within_its_promise_and_without_host_packages(
     assert report["loss_last"] < 0.8 * report["loss_first"]  # type: ignore[operator]
     assert 0 <= report["prefix_seconds"] < report["step_seconds_median"]  # type: ignore[operator]
     assert (report["prefix_seconds"] == 0) == (block == 1)
-    assert report["base_bytes"] < 45 * _MEGABYTE  # type: ignore[operator]
-    # The promise is exact up to what the allocator and the loader round: it must neither lie nor be generous.
-    assert abs(report["measured_peak_bytes"] - report["predicted_peak_bytes"]) < 3 * _MEGABYTE  # type: ignore[operator]
+    assert report["base_bytes"] < 16 * _MEGABYTE  # type: ignore[operator]
+    # The promise must not lie; it is generous only by tile buffers that a small network does not fill.
+    above = report["measured_peak_bytes"] - report["predicted_peak_bytes"]  # type: ignore[operator]
+    assert -3 * _MEGABYTE < above < _MEGABYTE
     assert [path.name for path in tmp_path.iterdir()] == ["update.safetensors"]
 
 

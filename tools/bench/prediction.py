@@ -199,7 +199,9 @@ class Bench:
     def _point(self, bundle: Path, program: Program, prediction: Prediction, known: Point | None) -> Point:
         if known is not None:
             return msgspec.structs.replace(known, prediction=prediction)
-        report = _report(self._train(bundle, program, None))
+        ended = self._train(bundle, program, None)
+        report = _report(ended)
+        assert ended.watched is not None and ended.watched.file_bytes is not None  # it lived, so it was seen
         return Point(
             bundle=bundle.name,
             program=program.name,
@@ -207,7 +209,7 @@ class Bench:
             batch=program.batch,
             prediction=prediction,
             measured_bytes=int(report["measured_peak_bytes"]),
-            file_bytes=int(report["file_bytes"]),
+            file_bytes=ended.watched.file_bytes,
         )
 
     def draw(self, count: int, seed: int) -> None:
@@ -250,7 +252,7 @@ class Bench:
             timeout_seconds=TIMEOUT_SECONDS,
             scratch=self._work,
         )
-        return meter.train(program, watch=False)
+        return meter.train(program)
 
     def _save(self) -> None:
         write_json(self._path, self.study)

@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from device_profiles.bundle import Manifest, Program
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json, to_json
 from device_profiles.predict import predict
@@ -52,9 +53,7 @@ def try_program(path: Path, content: bytes) -> str | None:
     return None
 
 
-def _program():  # type: ignore[no-untyped-def]  # the manifest's first program
-    from device_profiles.bundle import Manifest
-
+def _program() -> Program:
     return read_json(ROOT / "tests" / "golden" / "manifest.json", Manifest).programs[0]
 
 

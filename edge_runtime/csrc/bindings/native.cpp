@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "bindings/device.h"
 #include "engine/program.h"
 #include "kernels/gemm_tile.h"
 #include "threads/thread_pool.h"
@@ -26,9 +27,13 @@ nb::dlpack::dtype dtype_of(ScalarType type) {
   return type == ScalarType::Long ? nb::dtype<int64_t>() : nb::dtype<float>();
 }
 
-Array view(const executorch::aten::Tensor& tensor, nb::handle owner) {
+// A `memoryview` for processes that do without numpy, or an array.
+using View = nb::ndarray<nb::memview>;
+
+template <class Kind = Array>
+Kind view(const executorch::aten::Tensor& tensor, nb::handle owner) {
   std::vector<size_t> shape(tensor.sizes().begin(), tensor.sizes().end());
-  return Array(tensor.mutable_data_ptr(), shape.size(), shape.data(), owner, nullptr, dtype_of(tensor.scalar_type()));
+  return Kind(tensor.mutable_data_ptr(), shape.size(), shape.data(), owner, nullptr, dtype_of(tensor.scalar_type()));
 }
 
 // Holds the arrays its inputs point at.
@@ -94,8 +99,8 @@ NB_MODULE(_native, module) {
            nb::arg("prefix_instructions") = 0)
       .def("set_input", &BoundProgram::set_input, nb::arg("index"), nb::arg("array"),
            "Point an input at an array, without a copy; the array is kept alive.")
-      .def("release_after", &BoundProgram::release_after, nb::arg("index"), nb::arg("instructions"),
-           nb::arg("mapping"), "Give the pages of an input that lies in `mapping` back after these instructions.")
+      .def("release_after", &BoundProgram::release_after, nb::arg("index"), nb::arg("instructions"), nb::arg("mapping"),
+           "Give the pages of an input that lies in `mapping` back after these instructions.")
       .def("execute", &BoundProgram::execute, "Run one step; returns its seconds and those of the frozen prefix.")
       .def(
           "output",
@@ -105,6 +110,24 @@ NB_MODULE(_native, module) {
             return view(bound.program.output(index), self);
           },
           nb::arg("index"), "View of an output, valid until the next step.")
+      .def(
+          "output_view",
+          [](nb::handle self, size_t index) {
+            auto& bound = nb::cast<BoundProgram&>(self);
+            if (index >= bound.program.output_count()) throw nb::index_error("the program has no such output");
+            return view<View>(bound.program.output(index), self);
+          },
+          nb::arg("index"), "As `output`, without numpy.")
+      .def(
+          "buffer_view",
+          [](nb::handle self, const std::string& name) {
+            try {
+              return view<View>(nb::cast<BoundProgram&>(self).program.buffer(name), self);
+            } catch (const std::out_of_range&) {
+              throw nb::key_error(name.c_str());
+            }
+          },
+          nb::arg("name"), "As `buffer`, without numpy.")
       .def("buffer_names", [](BoundProgram& self) { return self.program.buffer_names(); })
       .def(
           "buffer",
@@ -121,6 +144,7 @@ NB_MODULE(_native, module) {
       .def_prop_ro("arena_bytes", [](BoundProgram& self) { return self.program.arena_bytes(); })
       .def_prop_ro("workspace_bytes",
                    [](BoundProgram&) { return profl::kWorkspaceBytesPerThread * profl::thread_count(); });
+  bind_device(module);
   module.def("workspace_bytes_per_thread", [] { return profl::kWorkspaceBytesPerThread; });
   module.def("instruction_set", [] { return std::string(profl::tile_kernels().name); });
 }

@@ -4,12 +4,14 @@
 #include <executorch/runtime/core/hierarchical_allocator.h>
 #include <executorch/runtime/core/memory_allocator.h>
 #include <executorch/runtime/executor/memory_manager.h>
+#include <executorch/runtime/platform/platform.h>
 #include <executorch/runtime/platform/runtime.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
@@ -40,6 +42,25 @@ constexpr size_t kPool = size_t{64} << 10;
   std::snprintf(number, sizeof(number), " (ExecuTorch error %d, %s)", static_cast<int>(error),
                 executorch::runtime::to_string(error));
   throw ProgramError(what + number);
+}
+
+// The runtime logs which operator it misses and returns only a number. A user gets one line: this keeps the name, and
+// all else that the runtime would write to standard error is dropped.
+thread_local std::string missing_operator;
+
+void note_log(et_timestamp_t, et_pal_log_level_t, const char*, const char*, size_t, const char* message, size_t) {
+  constexpr char kMissing[] = "Missing operator: ";
+  if (std::strncmp(message, kMissing, sizeof(kMissing) - 1) != 0) return;
+  const char* name = std::strchr(message, ']');
+  missing_operator = name == nullptr ? message + sizeof(kMissing) - 1 : name + 2;
+}
+
+void start_runtime() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    executorch::runtime::register_pal(executorch::runtime::PalImpl::create(note_log, __FILE__));
+    executorch::runtime::runtime_init();
+  });
 }
 
 // The runtime's own structures (values, instructions): grows in small pieces and is freed as a whole.
@@ -105,7 +126,7 @@ struct Program::State {
 };
 
 Program::Program(const std::string& path, int threads, size_t prefix_instructions) : state_(new State) {
-  executorch::runtime::runtime_init();
+  start_runtime();
   State& s = *state_;
   s.path = path;
   s.prefix_instructions = prefix_instructions;
@@ -131,6 +152,10 @@ Program::Program(const std::string& path, int threads, size_t prefix_instruction
   s.planned.emplace(Span<Span<uint8_t>>(s.arenas.data(), s.arenas.size()));
   s.manager.emplace(&s.structures, &*s.planned);
   Result<Method> method = s.program->load_method(kMethod, &*s.manager);
+  if (method.error() == Error::OperatorMissing) {
+    throw ProgramError(path + ": needs the operator " + missing_operator +
+                       ", which this release does not have; install the release that exported it, or export it again");
+  }
   if (!method.ok()) fail(path + ": cannot be loaded; was it exported by another release?", method.error());
   s.method.emplace(std::move(*method));
   s.inputs.resize(meta->num_inputs());

@@ -7,6 +7,7 @@
 #include "kernels/depthwise.h"
 #include "kernels/gemm_tile.h"
 #include "kernels/kernels.h"
+#include "kernels/winograd.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
@@ -145,7 +146,15 @@ void solve_one(const Problem& p) {
 
 void solve(Problem p, int64_t groups) {
   if (groups > 1 && p.channels == 1 && solve_depthwise(p, groups)) return;
-  for (int64_t group = 0; group < groups; ++group, p.next_group()) solve_one(p);
+  const bool in_place = p.step_h == 1 && p.step_w == 1;
+  const WinogradKernels* winograd = in_place ? winograd_for(p.source, p.channels, p.rows) : nullptr;
+  for (int64_t group = 0; group < groups; ++group, p.next_group()) {
+    if (winograd != nullptr) {
+      solve_winograd(p, *winograd);
+    } else {
+      solve_one(p);
+    }
+  }
 }
 
 void forward(const Tensor& x, const Tensor& weight, const Geometry& g, const float* scale, const float* shift,

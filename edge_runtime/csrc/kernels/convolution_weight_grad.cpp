@@ -8,6 +8,7 @@
 #include "kernels/gemm_tile.h"
 #include "kernels/gradient_sink.h"
 #include "kernels/kernels.h"
+#include "kernels/winograd.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
@@ -163,10 +164,14 @@ void weight_gradient(const Tensor& grad, const Tensor& x, const Tensor& weight, 
   source.in = x.const_data_ptr<float>();
   const float* gradient = grad.const_data_ptr<float>();
   if (g.groups > 1 && channels == 1 && depthwise_weight_gradient(source, gradient, g.groups, outputs, sink)) return;
+  const WinogradKernels* winograd = winograd_for(source, channels, outputs);
   for (int64_t group = 0; group < g.groups; ++group) {
-    WeightGradient(source, channels, gradient, grad.size(1), outputs,
-                   sink.from(group * outputs * channels * source.taps()))
-        .run();
+    const GradientSink part = sink.from(group * outputs * channels * source.taps());
+    if (winograd != nullptr) {
+      winograd_weight_gradient(source, channels, gradient, grad.size(1), outputs, *winograd, part);
+    } else {
+      WeightGradient(source, channels, gradient, grad.size(1), outputs, part).run();
+    }
     source.in += channels * source.height * source.width;
     gradient += outputs * source.grid_h * source.grid_w;
   }

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/winograd_tile.h"
+
 namespace profl {
 
 constexpr int kMaxTileRows = 8;
@@ -24,6 +26,19 @@ struct TileKernels {
   void (*streamed[kTileVectors])(int depth, const float* const* a, const float* b, float* c, int64_t ldc, bool add);
   // c[r][j] (+)= sum over k of a[k * rows + r] * b[k * vectors * lanes + j]
   void (*packed[kTileVectors])(int depth, const float* a, const float* b, float* c, int64_t ldc, bool add);
+
+  // c[r][j] (+)= sum over k of a[k * lda + r] * b[k * ldb + j]
+  void (*outer[kTileVectors])(int depth, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
+                              int64_t ldc, bool add);
+
+  // to[places[j] + r] = from[r * stride + j] for j < count and r < lanes, zeros for r >= lines. Without places it is
+  // j * lanes. Of each line `readable` >= count floats may be read.
+  void (*turn)(const float* from, int64_t stride, int64_t lines, int64_t count, int64_t readable, const int32_t* places,
+               float* to);
+  // to[r * stride + j] = from[places[j] + r] for j < count and every lane r. With `spill` a line may be followed by
+  // garbage, up to a vector from its beginning; then count <= lanes.
+  void (*turn_back)(const float* from, const int32_t* places, int64_t count, float* to, int64_t stride, bool spill);
+  WinogradKernels winograd[kWinogradTiles];
 
   // The depthwise convolutions: runs of whole vectors, `count` a multiple of `lanes`.
   // to[j] = sum over taps t of weights[t] * from[offsets[t] + j]

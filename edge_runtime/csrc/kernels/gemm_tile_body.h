@@ -1,6 +1,8 @@
 // The tile kernels, written once with vector extensions and compiled per instruction set.
 // The including file defines PROFL_LANES, PROFL_ROWS, PROFL_TILE_NAME and PROFL_TILE_OBJECT. Everything has internal
 // linkage: no code of one instruction set can leak into another through a shared symbol.
+#include <algorithm>
+
 #include "kernels/gemm_tile.h"
 
 namespace profl {
@@ -59,6 +61,12 @@ void packed(int depth, const float* a, const float* b, float* c, int64_t ldc, bo
       [b](int k) { return b + static_cast<int64_t>(k) * Vectors * PROFL_LANES; }, c, ldc, add);
 }
 
+template <int Vectors>
+void outer(int depth, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, bool add) {
+  tile<Vectors>(
+      depth, [a, lda](int r, int k) { return a[k * lda + r]; }, [b, ldb](int k) { return b + k * ldb; }, c, ldc, add);
+}
+
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 
 void weighted(int taps, const float* weights, const int32_t* offsets, const float* from, int64_t count, float* to) {
@@ -111,6 +119,11 @@ void dots(const float* a, const float* b, const int32_t* offsets, int64_t count,
 }
 
 }  // namespace
+}  // namespace profl
+
+#include "kernels/winograd_tile_body.h"
+
+namespace profl {
 
 const TileKernels PROFL_TILE_OBJECT = {PROFL_TILE_NAME,
                                        PROFL_ROWS,
@@ -118,6 +131,10 @@ const TileKernels PROFL_TILE_OBJECT = {PROFL_TILE_NAME,
                                        {gathered<1>, gathered<2>, gathered<3>},
                                        {streamed<1>, streamed<2>, streamed<3>},
                                        {packed<1>, packed<2>, packed<3>},
+                                       {outer<1>, outer<2>, outer<3>},
+                                       turn,
+                                       turn_back,
+                                       {kWinograd4, kWinograd2},
                                        weighted,
                                        {dots<1>, dots<2>, dots<3>, dots<4>, dots<5>}};
 

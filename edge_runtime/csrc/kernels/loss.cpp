@@ -29,8 +29,7 @@ void cross_entropy(Context& context, Stack stack) {
     if (gradient == nullptr) continue;
     for (int64_t k = 0; k < classes; ++k) {
       const double probability = std::exp(static_cast<double>(row[k]) - largest) / total;
-      gradient[n * classes + k] =
-          static_cast<float>((probability - (k == labels[n] ? 1.0 : 0.0)) / examples);
+      gradient[n * classes + k] = static_cast<float>((probability - (k == labels[n] ? 1.0 : 0.0)) / examples);
     }
   }
   *a.write(3) = static_cast<float>(loss / examples);

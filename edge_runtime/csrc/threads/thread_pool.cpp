@@ -31,6 +31,10 @@ class Pool {
     start(workers - 1);
   }
 
+  void release() {
+    for (float* buffer : buffers_) madvise(buffer, kWorkspaceBytesPerThread, MADV_DONTNEED);
+  }
+
   int size() const { return buffers_.empty() ? 1 : static_cast<int>(buffers_.size()); }
 
   void run(int64_t tasks, const std::function<void(int64_t, float*)>& body) {
@@ -145,6 +149,8 @@ void set_thread_count(int count) {
   pool().remember_generation();
   pool().resize(count);
 }
+
+void release_workspace() { pool().release(); }
 
 int thread_count() { return pool().size(); }
 

@@ -6,14 +6,9 @@ from pathlib import Path
 
 import click
 
-from edge_runtime.device.commands.options import (
-    bundle_argument,
-    json_option,
-    megabytes,
-    print_json,
-    thread_count,
-    threads_option,
-)
+from edge_runtime.device.commands.options import bundle_argument, json_option, thread_count, threads_option
+
+_LEARNING_RATE = 0.01
 
 
 @click.command(epilog="Example: profl-edge bench BUNDLE --block 2 --steps 20 --threads 1 --json")
@@ -28,23 +23,15 @@ def bench(
     bundle: Path, block: int, steps: int, warmup_steps: int, cache_prefix: bool, threads: int | None, as_json: bool
 ) -> None:
     """Time and memory of training steps of one block, on synthetic data."""
-    from edge_runtime.device.process import make_light
+    from edge_runtime.device import launch
+    from edge_runtime.device.bundle import open_bundle
+    from edge_runtime.device.job import new_job, program_job, step_hyperparameters
 
-    make_light()
-    from edge_runtime.device.bench import bench as run_bench
-
-    report = run_bench(
-        bundle,
-        block=block,
-        steps=steps,
-        warmup_steps=warmup_steps,
-        threads=thread_count(threads),
-        cached_prefix=cache_prefix,
-    )
-    if as_json:
-        print_json(report)
-        return
-    click.echo(f"block {report.block} ({report.program}), {report.steps} steps, {report.threads} threads")
-    click.echo(f"step           {report.step_seconds_median:.4f} s (prefix {report.prefix_seconds or 0:.4f} s)")
-    click.echo(f"promised peak  {megabytes(report.predicted_peak_bytes)}")
-    click.echo(f"measured peak  {megabytes(report.measured_peak_bytes)}")
+    opened = open_bundle(bundle)
+    count = thread_count(threads)
+    program = opened.program_for("grow", block, cached_prefix=cache_prefix)
+    job = new_job("bench", program_job(opened, program, threads=count), threads=count, json=as_json)
+    job["classes"] = opened.manifest.model.classes
+    job["steps"], job["warmup_steps"] = steps, warmup_steps
+    job["hyperparameters"] = step_hyperparameters(program, _LEARNING_RATE)
+    launch.become(job)

@@ -10,8 +10,7 @@ from edge_runtime.device.commands.options import (
     bundle_argument,
     data_option,
     json_option,
-    megabytes,
-    print_json,
+    one_blas_thread,
     thread_count,
     threads_option,
     weights_option,
@@ -36,16 +35,22 @@ def eval_command(
     as_json: bool,
 ) -> None:
     """Accuracy and loss of the model up to a block, on the test split of the data."""
-    from edge_runtime.device.process import make_light
+    one_blas_thread()
+    from edge_runtime.device import launch
+    from edge_runtime.device.bundle import open_bundle
+    from edge_runtime.device.data import open_data
+    from edge_runtime.device.job import new_job, program_job
+    from edge_runtime.device.train import check_labels, data_job
 
-    make_light()
-    from edge_runtime.device.evaluate import evaluate
-
-    report = evaluate(bundle, block=block, data=data, weights=weights, limit=limit, threads=thread_count(threads))
-    if as_json:
-        print_json(report)
-        return
-    click.echo(f"block {report.block} ({report.program}), {report.examples} examples")
-    click.echo(f"accuracy       {report.accuracy:.4f}")
-    click.echo(f"loss           {report.loss:.4f}")
-    click.echo(f"measured peak  {megabytes(report.measured_peak_bytes)}")
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    program = opened.program_for("eval", block if block is not None else len(manifest.partition.blocks))
+    source = open_data(data, split="test", input_shape=manifest.model.input_shape)
+    check_labels(source, manifest.model.classes)
+    count = thread_count(threads)
+    described = program_job(opened, program, threads=count, weights=weights)
+    job = new_job("eval", described, threads=count, json=as_json)
+    job["classes"] = manifest.model.classes
+    job["data"] = data_job(source)
+    job["examples"] = min(len(source), limit) if limit is not None else len(source)
+    launch.become(job)

@@ -27,13 +27,22 @@ data_option = click.option(
 )
 weights_option = click.option("--weights", type=FILE, help="Safetensors file whose tensors replace the bundle's.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(1, 256), default=None, help="Threads of the kernels [default: the cores]."
+    "--threads", type=click.IntRange(1, 256), default=None, help="Threads of the kernels [default: the physical cores]."
 )
 
 
 def thread_count(threads: int | None) -> int:
-    """The option's value, or the cores that this process may use."""
-    return threads if threads is not None else len(os.sched_getaffinity(0))
+    """The option's value, or the physical cores that this process may use."""
+    if threads is not None:
+        return threads
+    from edge_runtime.device.cores import usable_cores
+
+    return usable_cores()
+
+
+def one_blas_thread() -> None:
+    """Call before numpy is imported: OpenBLAS would start threads, with buffers, for a few sums over labels."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def megabytes(count: int) -> str:

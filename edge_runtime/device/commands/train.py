@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +17,19 @@ from edge_runtime.device.commands.options import (
     data_option,
     json_option,
     megabytes,
+    one_blas_thread,
     parse_size,
-    print_json,
     thread_count,
     threads_option,
     weights_option,
 )
+from edge_runtime.device.limit_mark import current_limit
 
 if TYPE_CHECKING:
-    from edge_runtime.device.report import StepReport
+    from edge_runtime.device.job import CacheDType, Job
+    from edge_runtime.device.train import TrainRequest
 
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
-_CHECK_VARIABLE = "PROFL_EDGE_CHECK_ONLY"
 
 
 @click.command(
@@ -52,9 +53,24 @@ _CHECK_VARIABLE = "PROFL_EDGE_CHECK_ONLY"
     "--checkpoint-every", type=click.IntRange(0), default=100, show_default=True, help="In steps; 0: when stopped."
 )
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint beside the output, if there is one.")
+@click.option("--cache-prefix", is_flag=True, help="Compute the frozen blocks once, and train from a file.")
+@click.option(
+    "--cache-prefix-dtype",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="How the file holds numbers; float32 is exact.",
+)
+@click.option("--cache-dir", "cache_folder", type=FILE, help="Folder of that file [default: the user's cache].")
 @json_option
-@click.pass_context
-def train(context: click.Context, /, bundle: Path, as_json: bool, threads: int | None, **options: Any) -> int:
+def train(
+    bundle: Path,
+    as_json: bool,
+    threads: int | None,
+    cache_prefix: bool,
+    cache_prefix_dtype: CacheDType,
+    **options: Any,
+) -> int:
     """Train one block of BUNDLE and write the update.
 
     Examples are shuffled from the seed and the epoch; those that do not fill a last batch are left out of the epoch.
@@ -62,55 +78,46 @@ def train(context: click.Context, /, bundle: Path, as_json: bool, threads: int |
     """
     if options["steps"] is not None and options["epochs"] is not None:
         raise UsageError("--steps and --epochs: give one of the two")
-    from edge_runtime.device.limits import current_limit
+    one_blas_thread()
+    from edge_runtime.device.lock import exclusive
+    from edge_runtime.device.train import TrainRequest
 
-    kind = current_limit()
-    if options["limit_bytes"] is not None and kind == "none" and not _only_check():
-        return _supervise(context.find_root().obj, options["limit_bytes"])
-    return _train(as_json, limit_kind=kind, bundle=bundle, threads=thread_count(threads), **options)
-
-
-def _only_check() -> bool:
-    return os.environ.get(_CHECK_VARIABLE) == str(os.getppid())
+    cached = cache_prefix_dtype if cache_prefix else None
+    request = TrainRequest(bundle=bundle, threads=thread_count(threads), cache_prefix=cached, **options)
+    with exclusive(request.output) if request.output is not None else nullcontext() as lock:
+        return _train(request, lock, as_json)
 
 
-def _train(as_json: bool, **options: Any) -> int:
-    from edge_runtime.device.process import end_with_parent, make_light
+def _train(request: TrainRequest, lock: tuple[Path, int] | None, as_json: bool) -> int:
+    from edge_runtime.device import launch
+    from edge_runtime.device.train import prepare_training, remove_leftovers
 
+    if request.output is not None:
+        remove_leftovers(request.output)
+    prepared = prepare_training(request, json=as_json)
+    job = prepared.job
+    if request.limit_bytes is not None and current_limit() == "none":
+        return _supervise(job, request.limit_bytes)
     if os.environ.get(_PARENT_VARIABLE) == str(os.getppid()):
-        end_with_parent(os.getppid(), signal.SIGKILL)
-    make_light()
-    from edge_runtime.device.train import TrainRequest, check
-    from edge_runtime.device.train import train as run_training
-
-    request = TrainRequest(**options)
-    if _only_check():
-        check(request)
-        return 0
-    result = run_training(request)
-    if as_json:
-        print_json(result.report)
-    else:
-        _print_table(result.report)
-    return 128 + signal.SIGINT if result.signal == signal.SIGINT else 0
+        job["parent"] = os.getppid()
+    if lock is not None:
+        job["lock"] = str(lock[0]), lock[1]
+    launch.become(job)
 
 
-def _supervise(arguments: list[str], limit_bytes: int) -> int:
-    """Run the same command in a process under the limit, once it is known that the promise fits.
+def _supervise(job: Job, limit_bytes: int) -> int:
+    """Run the job in a process under the limit, once it is known that the promise fits.
 
-    The check runs in a process of its own without the limit, so that a limit which the command could not even start
-    under is refused with the numbers; this process stays small beside the limited one.
+    The check runs in a process of its own without the limit, so that a limit which the training process could not even
+    start under is refused with the numbers.
     """
-    import subprocess
+    from edge_runtime.device import launch
 
-    from edge_runtime.device.limits import run_limited
-
-    command = [sys.executable, "-m", "edge_runtime.device", *arguments]
-    environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
-    checked = subprocess.run(command, env={**environment, _CHECK_VARIABLE: str(os.getpid())}, check=False)
-    if checked.returncode:
-        return checked.returncode if checked.returncode > 0 else 1
-    outcome = run_limited(command, limit_bytes=limit_bytes, env=environment, on_start=_forward_signals)
+    job["parent"] = os.getpid()
+    status = launch.check(job)
+    if status:
+        return status if status > 0 else 1
+    outcome = launch.run(job, limit_bytes, _forward_signals)
     if outcome.oom_kills:
         raise OutOfMemoryError(f"--memory-limit {megabytes(limit_bytes)}: the kernel ended the training at this limit")
     if outcome.returncode < 0:
@@ -121,16 +128,3 @@ def _supervise(arguments: list[str], limit_bytes: int) -> int:
 def _forward_signals(process: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: process.send_signal(received))
-
-
-def _print_table(report: StepReport) -> None:
-    state = "interrupted" if report.interrupted else "done"
-    click.echo(f"block {report.block} ({report.program}): {report.steps} steps, {state}")
-    if report.loss_first is not None and report.loss_last is not None:
-        click.echo(f"loss           {report.loss_first:.4f} -> {report.loss_last:.4f}")
-    if report.step_seconds_median is not None:
-        click.echo(f"step           {report.step_seconds_median:.4f} s (prefix {report.prefix_seconds or 0:.4f} s)")
-    click.echo(f"promised peak  {megabytes(report.predicted_peak_bytes)}")
-    click.echo(f"measured peak  {megabytes(report.measured_peak_bytes)} (limit: {report.limit_kind})")
-    if report.output is not None:
-        click.echo(f"update         {report.output}")

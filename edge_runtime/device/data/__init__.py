@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from edge_runtime.device.data.npz import write_npz
 from edge_runtime.device.data.open import open_data
-from edge_runtime.device.data.source import DataSource, Split
+from edge_runtime.device.data.source import PixelSource, Split
 
-__all__ = ["DataSource", "Split", "open_data", "write_npz"]
+__all__ = ["PixelSource", "Split", "open_data", "write_npz"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from device_profiles.errors import DataError
-from edge_runtime.device.data.source import Bytes, RecordFile, Shape, Split, open_file
+from edge_runtime.device.data.source import Bytes, Part, RecordFile, Shape, Split, open_file
 
 _PIXEL_BYTES = 3 * 32 * 32
 _RECORD_BYTES = 1 + _PIXEL_BYTES
@@ -25,7 +25,11 @@ class _Joined:
         self._parts = parts
         self._ends = np.cumsum([len(part.labels) for part in parts])
         self.labels = np.concatenate([part.labels for part in parts])
-        self.labels_origin = str(folder)
+        self.labels_origin = self.origin = str(folder)
+
+    def parts(self) -> list[Part]:
+        """Where the images lie, file by file."""
+        return [place for part in self._parts for place in part.parts()]
 
     def read(self, index: int, out: Bytes) -> None:
         """Read image `index` into `out` (uint8 [3, 32, 32])."""

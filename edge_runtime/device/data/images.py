@@ -1,4 +1,4 @@
-"""`images:DIR`: one folder per class, in alphabetical order; decoded when a batch asks for them.
+"""`images:DIR`: one folder per class, in alphabetical order; decoded once when training starts.
 
 `DIR/train` and `DIR/test` are the splits where both exist; otherwise every fifth image is held out. PGM and PPM files
 are read here, everything else by Pillow, which is asked for when it is needed.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from device_profiles.errors import DataError
-from edge_runtime.device.data.source import Bytes, Shape, Split, held_out
+from edge_runtime.device.data.source import Bytes, Part, Shape, Split, held_out, unpacked
 
 _ENDINGS = {".pgm", ".ppm", ".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 _NETPBM = re.compile(rb"(P[56])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
@@ -25,9 +26,21 @@ class ImageFolder:
     def __init__(self, files: list[Path], labels: list[int], classes: int, folder: Path) -> None:
         self._files = files
         self.labels = np.array(labels, np.int64)
-        self.labels_origin = str(folder)
+        self.labels_origin = self.origin = str(folder)
+        self._decoded: IO[bytes] | None = None
         self.classes = classes
         self.shape: Shape = _decode(files[0]).shape
+
+    def parts(self) -> list[Part]:
+        """Decode every image into an unnamed temporary file, once: training reads each of them in every epoch."""
+        self._decoded = unpacked(self._pixels(index) for index in range(len(self._files)))
+        size = int(np.prod(self.shape))
+        return [(self._decoded.fileno(), 0, size, len(self._files))]
+
+    def _pixels(self, index: int) -> bytes:
+        out = np.empty(self.shape, np.uint8)
+        self.read(index, out)
+        return out.tobytes()
 
     def read(self, index: int, out: Bytes) -> None:
         """Decode image `index` into `out`; raises DataError where it is not one or has another size."""
@@ -35,7 +48,6 @@ class ImageFolder:
         if image.shape != self.shape:
             first = self._files[0].name
             raise DataError(f"{self._files[index]}: {list(image.shape)}, but {first} is {list(self.shape)}")
-
         out[...] = image
 
 

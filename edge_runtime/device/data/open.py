@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from device_profiles.errors import UsageError
-from edge_runtime.device.data.source import DataSource, Pixels, PixelSource, Shape, Split, check_fits
+from edge_runtime.device.data.source import Pixels, PixelSource, Shape, Split, check_fits
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _KNOWN = "fashion-mnist, mnist-5k, digits, idx:DIR, npz:FILE, images:DIR, cifar10:DIR"
 
 
-def open_data(spec: str, *, split: Split, input_shape: Shape) -> DataSource:
+def open_data(spec: str, *, split: Split, input_shape: Shape) -> PixelSource:
     """Open `spec` for a model that takes `input_shape` ([channels, height, width]).
 
     Raises UsageError where `spec` is none of the known forms, DataError where files are missing, damaged or do not

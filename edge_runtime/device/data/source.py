@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +15,13 @@ from device_profiles.errors import DataError
 
 Split = Literal["train", "test"]
 Shape = tuple[int, ...]
+Part = tuple[int, int, int, int] | tuple[int, bytes]
+"""Images of one open file: its descriptor, then offset of the first, bytes between two and their number; or the offsets
+of all as int64 of this machine."""
 Labels = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 HELD_OUT_EVERY = 5
 """Where a data set has no test part of its own, example i is held out when i % 5 == 4."""
-
-
-class DataSource(Protocol):
-    """Examples of a data set. `labels_origin` names the file that the labels came from."""
-
-    labels: Labels
-    labels_origin: str
-    classes: int
-
-    def __len__(self) -> int: ...
-
-    def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[np.float32]) -> None:
-        """Fill `out_images` [n, C, H, W] with the scaled images of `indices` (n of them)."""
 
 
 class Pixels(Protocol):
@@ -39,8 +29,12 @@ class Pixels(Protocol):
 
     labels: Labels
     labels_origin: str
+    origin: str
     classes: int
     shape: Shape
+
+    def parts(self) -> list[Part]:
+        """Where the images lie, in open files that live as long as this."""
 
     def read(self, index: int, out: Bytes) -> None:
         """Read image `index` into `out` (uint8, `shape`)."""
@@ -61,49 +55,61 @@ class RecordFile:
     ) -> None:
         self._file = file
         self._offsets = offsets
-        self._origin = origin
+        self.origin = origin
         self.labels = labels
         self.labels_origin = labels_origin
         self.shape = shape
         self.classes = int(labels.max()) + 1 if len(labels) else 0
 
+    def parts(self) -> list[Part]:
+        """Where the images lie; evenly spaced ones take no memory each."""
+        file, offsets = self._file.fileno(), self._offsets
+        stride = int(offsets[1] - offsets[0]) if len(offsets) > 1 else 0
+        if len(offsets) and (np.diff(offsets) == stride).all():
+            return [(file, int(offsets[0]), stride, len(offsets))]
+        return [(file, offsets.astype(np.int64).tobytes())]
+
     def read(self, index: int, out: Bytes) -> None:
         """Read image `index` into `out`; raises DataError where the file ends early."""
         view = out.reshape(-1).data
         if os.preadv(self._file.fileno(), [view], int(self._offsets[index])) != len(view):
-            raise DataError(f"{self._origin}: ends inside image {index}")
+            raise DataError(f"{self.origin}: ends inside image {index}")
 
 
 class PixelSource:
     """Pixels fitted to a model's input: enlarged, centred, repeated to its channels, scaled to [-1, 1]."""
 
     def __init__(self, pixels: Pixels, input_shape: Shape) -> None:
-        self._pixels = pixels
-        self._raw = np.empty(pixels.shape, np.uint8)
+        self._pixels = pixels  # its files must stay open
         self.labels = pixels.labels
         self.labels_origin = pixels.labels_origin
         self.classes = pixels.classes
-        _, height, width = pixels.shape
-        self._factor = min(input_shape[1] // height, input_shape[2] // width)
-        top = (input_shape[1] - self._factor * height) // 2
-        left = (input_shape[2] - self._factor * width) // 2
-        self._rows = slice(top, top + self._factor * height)
-        self._columns = slice(left, left + self._factor * width)
+        self.origin = pixels.origin
+        self.image_shape = pixels.shape
+        self.input_shape = input_shape
+        self.parts = pixels.parts()
+        self._images: Any = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[np.float32]) -> None:
-        """Fill `out_images` [n, C, H, W] with the scaled images of `indices` (n of them)."""
-        out_images.fill(-1.0)
-        for position, index in enumerate(indices):
-            self._pixels.read(int(index), self._raw)
-            image = self._raw
-            if self._factor > 1:
-                image = image.repeat(self._factor, axis=1).repeat(self._factor, axis=2)
-            target = out_images[position, :, self._rows, self._columns]
-            np.multiply(image, np.float32(2.0 / 255.0), out=target, casting="unsafe", dtype=np.float32)
-            target -= np.float32(1.0)
+        """Fill `out_images` [n, C, H, W] with the scaled images of `indices` (n of them), as the training does."""
+        if self._images is None:
+            from edge_runtime.device import _native
+
+            self._images = _native.Images(*(extents(shape) for shape in (self.image_shape, self.input_shape)))
+            for part in self.parts:
+                (self._images.add_at if len(part) == 2 else self._images.add)(*part)
+        failed = self._images.fetch([int(index) for index in indices], out_images)
+        if failed >= 0:
+            raise DataError(f"{self.origin}: ends inside image {failed}")
+
+
+def extents(shape: Shape) -> tuple[int, int, int]:
+    """Channels, height and width."""
+    channels, height, width = shape
+    return channels, height, width
 
 
 def check_fits(pixels: Pixels, input_shape: Shape, spec: str) -> None:

@@ -15,7 +15,7 @@ from edge_runtime.device.limits import LimitedProcess, run_limited, start_limite
 
 _MEGABYTE = 1 << 20
 _FILL = "import sys; data = bytearray(int(sys.argv[1]) << 20); print(len(data) >> 20)"
-_REPORT = "from edge_runtime.device.limits import current_limit; print(current_limit())"
+_REPORT = "from edge_runtime.device.limit_mark import current_limit; print(current_limit())"
 
 
 def _fill(megabytes: int) -> list[str]:

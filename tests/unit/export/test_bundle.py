@@ -16,7 +16,6 @@ from device_profiles.files import read_json, sha256_of  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
 from edge_runtime.export.assemble import assemble_state  # noqa: E402
 from edge_runtime.export.bundle import export_bundle  # noqa: E402
-from edge_runtime.export.onnx_export import export_onnx  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +85,3 @@ def test_the_assembled_model_loads_strictly(folder: Path) -> None:
     manifest = read_json(folder / "manifest.json", Manifest)
     state = assemble_state(manifest, load_file(folder / "weights" / "initial.safetensors"))
     models.create("cnn", width=4).load_state_dict(state, strict=True)
-
-
-def test_onnx_agrees_with_pytorch(tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime checks the ONNX file")
-    module = models.create("resnet18", width=4).eval()
-    export_onnx(module, tmp_path / "model.onnx", input_shape=(3, 32, 32), batch=2)
-    images = torch.randn(2, 3, 32, 32)
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"images": images.numpy()})
-    with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(logits), module(images), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,27 @@
+// 3x3 convolutions with stride 1 by Winograd's minimal filtering: tiles of inputs and the kernels are transformed,
+// their products summed over channels, point by point, as matrix products, and the sums transformed into tiles of
+// outputs. A 4x4 tile takes 36 products instead of 144. All of it goes block by block through one thread's workspace.
+//
+// Errors are a few times those of direct sums. A NaN or infinity reaches every output that sees it, and possibly others
+// of its tiles.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/convolution_problem.h"
+#include "kernels/gemm_tile.h"
+#include "kernels/gradient_sink.h"
+
+namespace profl {
+
+// The transforms that are quickest for a convolution of these shapes; null if direct sums are.
+const WinogradKernels* winograd_for(const Source& source, int64_t channels, int64_t outputs);
+
+// Solves one group of a problem for which `winograd_for` is not null.
+void solve_winograd(const Problem& problem, const WinogradKernels& kind);
+
+// The weight gradient of one group.
+void winograd_weight_gradient(const Source& source, int64_t channels, const float* gradient, int64_t outputs_total,
+                              int64_t outputs, const WinogradKernels& kind, const GradientSink& sink);
+
+}  // namespace profl

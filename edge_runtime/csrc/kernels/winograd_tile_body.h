@@ -1,0 +1,273 @@
+// Winograd's transforms F(4x4, 3x3) and F(2x2, 3x3) and the turning between planes and vectors of channels, compiled
+// per instruction set by gemm_tile_body.h, which defines Vector and load. A vector holds one position of PROFL_LANES
+// channels.
+//
+// The points of F(4x4) are 0, +-5/8, +-3/2 and infinity. Their rounding error is half that of the usual 0, +-1, +-2,
+// and their squares and products are exact in float32. Those of F(2x2) are 0, +-1 and infinity.
+#pragma once
+
+namespace profl {
+namespace {
+
+constexpr float kA = 0.625f, kB = 1.5f;
+constexpr float kAA = kA * kA, kBB = kB * kB;
+constexpr float kAAA = kAA * kA, kBBB = kBB * kB;
+constexpr float kScale0 = static_cast<float>(1.0 / (kAA * kBB));
+constexpr float kScaleA = static_cast<float>(1.0 / (2.0 * kAA * (kAA - kBB)));
+constexpr float kScaleB = static_cast<float>(1.0 / (2.0 * kBB * (kBB - kAA)));
+
+inline void save(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
+
+// The one-dimensional transforms of each kind, from values `x` to values `y`.
+struct Four {
+  static constexpr int kTile = 4, kPoints = 6;
+
+  // B^T: inputs to points.
+  static inline __attribute__((always_inline)) void input(const Vector (&x)[6], Vector (&y)[6]) {
+    const Vector even_a = x[4] - kBB * x[2], odd_a = kA * (x[3] - kBB * x[1]);
+    const Vector even_b = x[4] - kAA * x[2], odd_b = kB * (x[3] - kAA * x[1]);
+    y[0] = (kAA * kBB) * x[0] - (kAA + kBB) * x[2] + x[4];
+    y[1] = even_a + odd_a;
+    y[2] = even_a - odd_a;
+    y[3] = even_b + odd_b;
+    y[4] = even_b - odd_b;
+    y[5] = (kAA * kBB) * x[1] - (kAA + kBB) * x[3] + x[5];
+  }
+
+  // G: weights to points.
+  static inline __attribute__((always_inline)) void weight(const Vector (&x)[3], Vector (&y)[6]) {
+    const Vector even_a = kScaleA * x[0] + (kScaleA * kAA) * x[2], odd_a = (kScaleA * kA) * x[1];
+    const Vector even_b = kScaleB * x[0] + (kScaleB * kBB) * x[2], odd_b = (kScaleB * kB) * x[1];
+    y[0] = kScale0 * x[0];
+    y[1] = even_a + odd_a;
+    y[2] = even_a - odd_a;
+    y[3] = even_b + odd_b;
+    y[4] = even_b - odd_b;
+    y[5] = x[2];
+  }
+
+  // A^T: points to outputs.
+  static inline __attribute__((always_inline)) void output(const Vector (&x)[6], Vector (&y)[4]) {
+    const Vector even_a = x[1] + x[2], odd_a = x[1] - x[2], even_b = x[3] + x[4], odd_b = x[3] - x[4];
+    y[0] = x[0] + even_a + even_b;
+    y[1] = kA * odd_a + kB * odd_b;
+    y[2] = kAA * even_a + kBB * even_b;
+    y[3] = kAAA * odd_a + kBBB * odd_b + x[5];
+  }
+
+  // A: gradients of outputs to points.
+  static inline __attribute__((always_inline)) void gradient(const Vector (&x)[4], Vector (&y)[6]) {
+    const Vector even_a = x[0] + kAA * x[2], odd_a = kA * (x[1] + kAA * x[3]);
+    const Vector even_b = x[0] + kBB * x[2], odd_b = kB * (x[1] + kBB * x[3]);
+    y[0] = x[0];
+    y[1] = even_a + odd_a;
+    y[2] = even_a - odd_a;
+    y[3] = even_b + odd_b;
+    y[4] = even_b - odd_b;
+    y[5] = x[3];
+  }
+
+  // G^T: points to gradients of weights.
+  static inline __attribute__((always_inline)) void weight_gradient(const Vector (&x)[6], Vector (&y)[3]) {
+    const Vector even_a = kScaleA * (x[1] + x[2]), odd_a = (kScaleA * kA) * (x[1] - x[2]);
+    const Vector even_b = kScaleB * (x[3] + x[4]), odd_b = (kScaleB * kB) * (x[3] - x[4]);
+    y[0] = kScale0 * x[0] + even_a + even_b;
+    y[1] = odd_a + odd_b;
+    y[2] = kAA * even_a + kBB * even_b + x[5];
+  }
+};
+
+struct Two {
+  static constexpr int kTile = 2, kPoints = 4;
+
+  static inline __attribute__((always_inline)) void input(const Vector (&x)[4], Vector (&y)[4]) {
+    y[0] = x[0] - x[2];
+    y[1] = x[1] + x[2];
+    y[2] = x[2] - x[1];
+    y[3] = x[3] - x[1];
+  }
+  static inline __attribute__((always_inline)) void weight(const Vector (&x)[3], Vector (&y)[4]) {
+    const Vector even = 0.5f * (x[0] + x[2]), odd = 0.5f * x[1];
+    y[0] = x[0];
+    y[1] = even + odd;
+    y[2] = even - odd;
+    y[3] = x[2];
+  }
+  static inline __attribute__((always_inline)) void output(const Vector (&x)[4], Vector (&y)[2]) {
+    y[0] = x[0] + x[1] + x[2];
+    y[1] = x[1] - x[2] + x[3];
+  }
+  static inline __attribute__((always_inline)) void gradient(const Vector (&x)[2], Vector (&y)[4]) {
+    y[0] = x[0];
+    y[1] = x[0] + x[1];
+    y[2] = x[0] - x[1];
+    y[3] = x[1];
+  }
+  static inline __attribute__((always_inline)) void weight_gradient(const Vector (&x)[4], Vector (&y)[3]) {
+    const Vector even = 0.5f * (x[1] + x[2]);
+    y[0] = x[0] + even;
+    y[1] = 0.5f * (x[1] - x[2]);
+    y[2] = even + x[3];
+  }
+};
+
+// A two-dimensional transform of From x From vectors at from[i * row + j * column] to To x To vectors at
+// to[i * to_row + j * to_column].
+template <int From, int To, void (*Line)(const Vector (&)[From], Vector (&)[To])>
+inline __attribute__((always_inline)) void transform(const float* from, int64_t row, int64_t column, float* to,
+                                                     int64_t to_row, int64_t to_column) {
+  Vector half[To][From];
+#pragma GCC unroll 8
+  for (int j = 0; j < From; ++j) {
+    Vector x[From], y[To];
+#pragma GCC unroll 8
+    for (int i = 0; i < From; ++i) x[i] = load(from + i * row + j * column);
+    Line(x, y);
+#pragma GCC unroll 8
+    for (int i = 0; i < To; ++i) half[i][j] = y[i];
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < To; ++i) {
+    Vector y[To];
+    Line(half[i], y);
+#pragma GCC unroll 8
+    for (int j = 0; j < To; ++j) save(to + i * to_row + j * to_column, y[j]);
+  }
+}
+
+template <typename Kind>
+void input_tiles(const float* window, int64_t row, int64_t tiles, float* to, int64_t next, int64_t point) {
+  constexpr int kPoints = Kind::kPoints;
+  for (int64_t t = 0; t < tiles; ++t, window += Kind::kTile * PROFL_LANES, to += next) {
+    transform<kPoints, kPoints, Kind::input>(window, row, PROFL_LANES, to, kPoints * point, point);
+  }
+}
+
+template <typename Kind>
+void gradient_tiles(const float* window, int64_t row, int64_t tiles, float* to, int64_t next, int64_t point) {
+  constexpr int kTile = Kind::kTile, kPoints = Kind::kPoints;
+  for (int64_t t = 0; t < tiles; ++t, window += kTile * PROFL_LANES, to += next) {
+    transform<kTile, kPoints, Kind::gradient>(window, row, PROFL_LANES, to, kPoints * point, point);
+  }
+}
+
+template <typename Kind>
+void output_tiles(const float* from, int64_t next, int64_t point, int64_t tiles, float* window, int64_t row) {
+  constexpr int kTile = Kind::kTile, kPoints = Kind::kPoints;
+  for (int64_t t = 0; t < tiles; ++t, window += kTile * PROFL_LANES, from += next) {
+    transform<kPoints, kTile, Kind::output>(from, kPoints * point, point, window, row, PROFL_LANES);
+  }
+}
+
+template <typename Kind>
+void weight_points(const float* from, int64_t row, int64_t column, float* to, int64_t point) {
+  transform<3, Kind::kPoints, Kind::weight>(from, row, column, to, Kind::kPoints * point, point);
+}
+
+template <typename Kind>
+void weight_gradient_taps(const float* from, int64_t point, float* to) {
+  constexpr int kPoints = Kind::kPoints;
+  transform<kPoints, 3, Kind::weight_gradient>(from, kPoints * point, point, to, 3 * PROFL_LANES, PROFL_LANES);
+}
+
+template <typename Kind>
+constexpr WinogradKernels winograd_kernels() {
+  return {Kind::kTile,        Kind::kPoints,       input_tiles<Kind>,         gradient_tiles<Kind>,
+          output_tiles<Kind>, weight_points<Kind>, weight_gradient_taps<Kind>};
+}
+
+constexpr WinogradKernels kWinograd4 = winograd_kernels<Four>(), kWinograd2 = winograd_kernels<Two>();
+
+// Transposes PROFL_LANES vectors in registers.
+template <int Distance>
+inline __attribute__((always_inline)) void transpose_step(Vector (&v)[PROFL_LANES]) {
+  typedef int Index __attribute__((vector_size(PROFL_LANES * 4)));
+  Index low{}, high{};
+#pragma GCC unroll 16
+  for (int j = 0; j < PROFL_LANES; ++j) {
+    low[j] = (j & Distance) == 0 ? j : PROFL_LANES + j - Distance;
+    high[j] = (j & Distance) == 0 ? j + Distance : PROFL_LANES + j;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < PROFL_LANES; ++i) {
+    if ((i & Distance) != 0) continue;
+    const Vector a = v[i], b = v[i + Distance];
+    v[i] = __builtin_shuffle(a, b, low);
+    v[i + Distance] = __builtin_shuffle(a, b, high);
+  }
+}
+
+inline __attribute__((always_inline)) void transpose(Vector (&v)[PROFL_LANES]) {
+  transpose_step<1>(v);
+  transpose_step<2>(v);
+#if PROFL_LANES >= 8
+  transpose_step<4>(v);
+#endif
+#if PROFL_LANES >= 16
+  transpose_step<8>(v);
+#endif
+}
+
+inline __attribute__((always_inline)) float* place(float* to, const int32_t* places, int64_t j) {
+  return to + (places == nullptr ? j * PROFL_LANES : places[j]);
+}
+
+// Turns PROFL_LANES values of `lines` lines; `count` of them are wanted.
+template <bool Whole>
+inline __attribute__((always_inline)) void turn_block(const float* from, int64_t stride, int64_t lines, int64_t count,
+                                                      const int32_t* places, int64_t j, float* to) {
+  Vector v[PROFL_LANES];
+#pragma GCC unroll 16
+  for (int r = 0; r < PROFL_LANES; ++r) v[r] = Whole || r < lines ? load(from + r * stride + j) : Vector{};
+  transpose(v);
+#pragma GCC unroll 16
+  for (int r = 0; r < PROFL_LANES; ++r) {
+    if (Whole || j + r < count) save(to + (places == nullptr ? (j + r) * PROFL_LANES : places[j + r]), v[r]);
+  }
+}
+
+void turn(const float* from, int64_t stride, int64_t lines, int64_t count, int64_t readable, const int32_t* places,
+          float* to) {
+  int64_t j = 0;
+  for (; j < count && readable >= PROFL_LANES; j += PROFL_LANES) {
+    j = std::min(j, readable - PROFL_LANES);  // the last vectors overlap those before
+    if (lines == PROFL_LANES && j + PROFL_LANES <= count) {
+      turn_block<true>(from, stride, lines, count, places, j, to);
+    } else {
+      turn_block<false>(from, stride, lines, count, places, j, to);
+    }
+  }
+  for (; j < count; ++j) {
+    float* lane = to + (places == nullptr ? j * PROFL_LANES : places[j]);
+    for (int r = 0; r < PROFL_LANES; ++r) lane[r] = r < lines ? from[r * stride + j] : 0.0f;
+  }
+}
+
+template <bool Whole>
+inline __attribute__((always_inline)) void turn_block_back(const float* from, const int32_t* places, int64_t count,
+                                                           int64_t j, float* to, int64_t stride) {
+  Vector v[PROFL_LANES];
+#pragma GCC unroll 16
+  for (int r = 0; r < PROFL_LANES; ++r) v[r] = Whole || j + r < count ? load(from + places[j + r]) : Vector{};
+  transpose(v);
+#pragma GCC unroll 16
+  for (int r = 0; r < PROFL_LANES; ++r) save(to + r * stride + j, v[r]);
+}
+
+void turn_back(const float* from, const int32_t* places, int64_t count, float* to, int64_t stride, bool spill) {
+  int64_t j = 0;
+  for (; j < count && (spill || count >= PROFL_LANES); j += PROFL_LANES) {
+    if (!spill) j = std::min<int64_t>(j, count - PROFL_LANES);
+    if (j + PROFL_LANES <= count) {
+      turn_block_back<true>(from, places, count, j, to, stride);
+    } else {
+      turn_block_back<false>(from, places, count, j, to, stride);
+    }
+  }
+  for (; j < count; ++j) {
+    for (int r = 0; r < PROFL_LANES; ++r) to[r * stride + j] = from[places[j] + r];
+  }
+}
+
+}  // namespace
+}  // namespace profl

@@ -1,0 +1,104 @@
+// The weight gradient by Winograd's transforms: those of inputs and gradients are multiplied point by point and summed
+// over all tiles of the batch before one transform back.
+#include <algorithm>
+
+#include "kernels/winograd.h"
+#include "kernels/winograd_blocks.h"
+
+namespace profl {
+namespace {
+
+constexpr int64_t kTaps = 9;
+
+class WeightGradient {
+ public:
+  WeightGradient(const Source& source, int64_t channels, const float* gradient, int64_t outputs_total, int64_t outputs,
+                 const WinogradKernels& kind, const GradientSink& sink)
+      : kind_(kind),
+        kernels_(tile_kernels()),
+        channels_(channels),
+        outputs_(outputs),
+        sink_(sink),
+        blocks_(kind, kernels_, channels, outputs, kind.tile == 2 ? 64 : 32, false),
+        grid_(source) {
+    grid_.grid_h = ceil_div(source.grid_h, kind.tile);
+    grid_.grid_w = ceil_div(source.grid_w, kind.tile);
+    input_tiling_ = {kind.tile, 2, source.vertical.lowest(), source.horizontal.lowest()};
+    gradient_tiling_ = {kind.tile, 0, 0, 0};
+    inputs_ = Planes(source.in, source.batch, channels, source.channels_total, source.height, source.width);
+    gradients_ = Planes(gradient, source.batch, outputs, outputs_total, source.grid_h, source.grid_w);
+  }
+
+  void run() {
+    const Cut cut(grid_, blocks_.most_tiles(kind_, grid_.grid_w));
+    const int64_t channel_tasks = ceil_div(channels_, blocks_.channels);
+    blocks_.share(outputs_, channel_tasks, kernels_.lanes);
+    parallel_for(channel_tasks * ceil_div(outputs_, blocks_.outputs), [&](int64_t task, float* workspace) {
+      const int64_t c0 = task % channel_tasks * blocks_.channels, o0 = task / channel_tasks * blocks_.outputs;
+      const int64_t channels = std::min(blocks_.channels, channels_ - c0);
+      const int64_t outputs = std::min(blocks_.outputs, outputs_ - o0);
+      float* inputs = workspace + blocks_.points * blocks_.weight_point();
+      float* gradients = inputs + blocks_.points * blocks_.input_point();
+      float* scratch = gradients + blocks_.points * blocks_.output_point();
+      for (int64_t index = 0; index < cut.count(); ++index) {
+        const Piece piece = cut.piece(index);
+        transform_planes(kernels_, inputs_, input_tiling_, piece, kind_.input, c0, channels, inputs, blocks_.channels,
+                         blocks_.input_point(), scratch);
+        transform_planes(kernels_, gradients_, gradient_tiling_, piece, kind_.gradient, o0, outputs, gradients,
+                         blocks_.outputs, blocks_.output_point(), scratch);
+        multiply(piece.pixels(), channels, outputs, inputs, gradients, workspace, index > 0);
+      }
+      finish(c0, channels, o0, outputs, workspace, scratch);
+    });
+  }
+
+ private:
+  // sums[point][output][channel] (+)= sum over tiles of gradients[point][tile][output] * inputs[point][tile][channel]
+  void multiply(int64_t tiles, int64_t channels, int64_t outputs, const float* inputs, const float* gradients,
+                float* sums, bool add) const {
+    const Panels panels(channels, kernels_.lanes);
+    for (int64_t point = 0; point < blocks_.points; ++point) {
+      for (int64_t c = 0; c < panels.floats; c += panels.width) {
+        // Output channels are filled up to whole vectors, which are whole tiles.
+        for (int64_t o = 0; o < outputs; o += kernels_.rows) {
+          kernels_.outer[panels.at(c) / kernels_.lanes - 1](
+              static_cast<int>(tiles), gradients + point * blocks_.output_point() + o, blocks_.outputs,
+              inputs + point * blocks_.input_point() + c, blocks_.channels,
+              sums + point * blocks_.weight_point() + o * blocks_.channels + c, blocks_.channels, add);
+        }
+      }
+    }
+  }
+
+  void finish(int64_t c0, int64_t channels, int64_t o0, int64_t outputs, const float* sums, float* scratch) const {
+    const int64_t lanes = kernels_.lanes;
+    int32_t places[kTaps];
+    for (int64_t t = 0; t < kTaps; ++t) places[t] = static_cast<int32_t>(t * lanes);
+    float* row = scratch + kTaps * lanes;
+    for (int64_t o = 0; o < outputs; ++o) {
+      for (int64_t c = 0; c < channels; c += lanes) {
+        kind_.weight_gradient(sums + o * blocks_.channels + c, blocks_.weight_point(), scratch);
+        kernels_.turn_back(scratch, places, kTaps, row + c * kTaps, kTaps, kTaps <= lanes);
+      }
+      sink_.put(row, ((o0 + o) * channels_ + c0) * kTaps, channels * kTaps);
+    }
+  }
+
+  const WinogradKernels& kind_;
+  const TileKernels& kernels_;
+  const int64_t channels_, outputs_;
+  const GradientSink sink_;
+  WinogradBlocks blocks_;
+  Source grid_;
+  Planes inputs_, gradients_;
+  Tiling input_tiling_, gradient_tiling_;
+};
+
+}  // namespace
+
+void winograd_weight_gradient(const Source& source, int64_t channels, const float* gradient, int64_t outputs_total,
+                              int64_t outputs, const WinogradKernels& kind, const GradientSink& sink) {
+  WeightGradient(source, channels, gradient, outputs_total, outputs, kind, sink).run();
+}
+
+}  // namespace profl

@@ -1,0 +1,214 @@
+"""A job: all that the training process needs to know, as plain values that `marshal` writes.
+
+The process that prepares a job reads and checks manifests, headers and options with whatever makes that safe, and ends
+in (or waits for) the training process, which imports none of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from device_profiles.bundle import Program
+from device_profiles.contract import LimitKind
+from device_profiles.errors import ExecutionError, FormatError
+from edge_runtime.device.bundle import Bundle
+from edge_runtime.device.optimizer import hyperparameters
+from edge_runtime.device.tensors import TensorFile
+
+Source = tuple[str, int, int]
+"""Where the bytes of a tensor lie: path, offset, size."""
+
+Part = tuple[int, int, int, int] | tuple[int, bytes]
+"""Images of a file: its descriptor, then offset of the first, bytes between two and their number; or their offsets."""
+
+NamedValue = tuple[str, str, str, tuple[int, ...], Source | None]
+"""Name, role, type, shape, and where its bytes come from (None: zeros, or what the training fills in)."""
+
+ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int]]
+"""As `NamedValue`, and the instructions after which pages of a mapped tensor are given back."""
+
+
+class ProgramJob(TypedDict):
+    """One program; `memory` holds bytes: arena, frozen, workspace_per_thread, staging, and their total.
+
+    A step is `batch // micro_batch` executions; `data` is the buffer in the arena that holds the examples of one.
+    """
+
+    name: str
+    path: str
+    block: int
+    batch: int
+    micro_batch: int
+    prefix_instructions: int
+    data: NamedValue | None
+    inputs: list[ProgramInput]
+    tensors: list[NamedValue]
+    memory: dict[str, int]
+
+
+class DataJob(TypedDict):
+    """A data set: images in inherited open files, labels as the bytes of an array of `label_format`."""
+
+    origin: str
+    image_shape: tuple[int, int, int]
+    input_shape: tuple[int, int, int]
+    parts: list[Part]
+    labels: bytes
+    label_format: str
+
+
+CacheDType = Literal["float32", "float16", "int8"]
+
+
+class CacheJob(TypedDict):
+    """A cache of the frozen prefix's outputs, [channels, values] an example; `digest` is of all they depend on."""
+
+    path: str
+    digest: str
+    dtype: CacheDType
+    channels: int
+    values: int
+    program: ProgramJob
+
+
+class Job(TypedDict):
+    """What `work` does not use keeps the values of `new_job`; `hyperparameters` are of each execution of a step."""
+
+    work: Literal["train", "bench", "eval", "base"]
+    native: str
+    program: ProgramJob
+    threads: int
+    json: bool
+    parent: int | None
+    limit_bytes: int | None
+    limit_kind: LimitKind
+    check_only: bool
+    data: DataJob | None
+    cache: CacheJob | None
+    examples: int
+    classes: int
+    steps: int
+    warmup_steps: int
+    hyperparameters: list[list[float]]
+    seed: int
+    output: str | None
+    lock: tuple[str, int] | None
+    base_version: str
+    checkpoint: str | None
+    checkpoint_every: int
+    settings: str
+    done: int
+    loss_first: float | None
+    loss_last: float | None
+    state: dict[str, Source]
+
+
+def new_job(work: Literal["train", "bench", "eval", "base"], program: ProgramJob, *, threads: int, json: bool) -> Job:
+    """A job with everything else at rest; the caller fills in what its work needs."""
+    return Job(
+        work=work,
+        native=_native_path(),
+        program=program,
+        threads=threads,
+        json=json,
+        parent=None,
+        limit_bytes=None,
+        limit_kind="none",
+        check_only=False,
+        data=None,
+        cache=None,
+        examples=0,
+        classes=0,
+        steps=0,
+        warmup_steps=0,
+        hyperparameters=[],
+        seed=0,
+        output=None,
+        lock=None,
+        base_version="",
+        checkpoint=None,
+        checkpoint_every=0,
+        settings="",
+        done=0,
+        loss_first=None,
+        loss_last=None,
+        state={},
+    )
+
+
+def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Path | None = None) -> ProgramJob:
+    """Describe a program, with every tensor found in `weights` or, where it is not there, in the bundle's.
+
+    Raises FormatError or DigestError where a file is not what the manifest says.
+    """
+    sources = [TensorFile(path) for path in ([weights] if weights is not None else [])]
+    sources.append(TensorFile(bundle.weights_path()))
+    inputs: list[ProgramInput] = [
+        (
+            i.name,
+            i.role,
+            i.dtype,
+            i.shape,
+            _source(sources, i.name, i.dtype, i.shape) if i.role == "frozen" else None,
+            list(i.released_after),
+        )
+        for i in program.inputs
+        if i.role != "data"
+    ]
+    data = next(((i.name, i.role, i.dtype, i.shape, None) for i in program.inputs if i.role == "data"), None)
+    tensors: list[NamedValue] = [
+        (
+            t.name,
+            t.role,
+            t.dtype,
+            t.shape,
+            _source(sources, t.name, t.dtype, t.shape) if t.role != "optimizer_state" else None,
+        )
+        for t in program.tensors
+    ]
+    memory = program.memory
+    return ProgramJob(
+        name=program.name,
+        path=os.path.abspath(bundle.program_path(program)),
+        block=program.block,
+        batch=program.batch,
+        micro_batch=program.micro_batch,
+        prefix_instructions=program.prefix_instructions,
+        data=data,
+        inputs=inputs,
+        tensors=tensors,
+        memory={
+            "arena": memory.arena_bytes,
+            "frozen": memory.frozen_bytes,
+            "workspace_per_thread": memory.workspace_bytes_per_thread,
+            "staging": memory.staging_bytes,
+            "total": memory.total_bytes(threads),
+        },
+    )
+
+
+def step_hyperparameters(program: Program, learning_rate: float) -> list[list[float]]:
+    """Hyperparameters for each execution of a step."""
+    if program.optimizer is None:
+        return []
+    count = program.batch // program.micro_batch
+    return [hyperparameters(program.optimizer, learning_rate, position, count) for position in range(count)]
+
+
+def _source(sources: Sequence[TensorFile], name: str, dtype: str, shape: tuple[int, ...]) -> Source:
+    for source in sources:
+        if name in source:
+            source.check(name, dtype, shape)
+            return source.place(name)
+    raise FormatError(f"{sources[-1].path}: tensor '{name}' is missing")
+
+
+def _native_path() -> str:
+    spec = importlib.util.find_spec("edge_runtime.device._native")
+    if spec is None or spec.origin is None:
+        raise ExecutionError("the native module is not installed; install profl-edge again")
+    return spec.origin

@@ -1,0 +1,106 @@
+"""Describe the cache of the frozen prefix's outputs: which program fills it, and what it is valid for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+
+from device_profiles.bundle import Program
+from device_profiles.contract import PROGRAMS_FOLDER
+from device_profiles.errors import UsageError
+from device_profiles.files import sha256_of
+from edge_runtime.device.bundle import Bundle
+from edge_runtime.device.data import PixelSource
+from edge_runtime.device.job import CacheDType, CacheJob, Source, program_job
+
+_PIECE_BYTES = 1 << 20
+_SLOT_DIGITS = 12
+
+
+def default_folder() -> Path:
+    """Where caches of this user lie."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "profl-edge"
+
+
+def cache_programs(bundle: Bundle, block: int) -> tuple[Program, Program]:
+    """The program that computes the features, and the training step that reads them; raises UsageError without."""
+    if block == 1:
+        raise UsageError("--cache-prefix: block 1 has no frozen blocks before it; leave --cache-prefix out")
+    try:
+        return bundle.program_for("features", block), bundle.program_for("grow", block, cached_prefix=True)
+    except UsageError:
+        raise UsageError(
+            f"--cache-prefix: {bundle.path} has no programs for it at block {block}; export the bundle again"
+        ) from None
+
+
+def cache_job(
+    bundle: Bundle,
+    features: Program,
+    step: Program,
+    data: PixelSource,
+    *,
+    dtype: CacheDType,
+    folder: Path,
+    threads: int,
+    weights: Path | None,
+    native: str,
+) -> CacheJob:
+    """The cache for this bundle, these weights and this data.
+
+    Its file is named for block, type and data, so that what was computed with older weights is replaced.
+    """
+    described = program_job(bundle, features, threads=threads, weights=weights)
+    shape = next(value.shape for value in step.inputs if value.role == "data")[1:]
+    # Channels of images come first. One scale for each number of a plain vector would be larger than the number.
+    channels = shape[0] if len(shape) > 1 else 1
+    data_digest = _data_digest(data)
+    program_file = f"{PROGRAMS_FOLDER}/{features.name}.pte"
+    made_from = {
+        "program": next(entry.sha256 for entry in bundle.manifest.files if entry.path == program_file),
+        "weights": _tensors_digest([source for *_, source, _ in described["inputs"] if source is not None]),
+        "kernels": sha256_of(Path(native).with_name("libprofl_kernels.so")),
+        "data": data_digest,
+        "shape": shape,
+    }
+    slot = hashlib.sha256(f"{data_digest} {os.path.abspath(bundle.path)}".encode()).hexdigest()[:_SLOT_DIGITS]
+    return CacheJob(
+        path=os.path.abspath(folder / f"block{step.block}-{dtype}-{slot}.features"),
+        digest=hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest(),
+        dtype=dtype,
+        channels=channels,
+        values=math.prod(shape) // channels,
+        program=described,
+    )
+
+
+def _data_digest(data: PixelSource) -> str:
+    """SHA-256 of every image's place and of the bytes of the files where they lie."""
+    digest = hashlib.sha256(repr((data.image_shape, data.input_shape)).encode())
+    for part in data.parts:
+        if len(part) == 2:
+            file, offsets = part
+            digest.update(offsets)
+            _add_bytes(digest, file, 0, os.fstat(file).st_size)
+        else:
+            file, first, stride, count = part
+            digest.update(repr((stride, count)).encode())
+            _add_bytes(digest, file, first, (count - 1) * stride + math.prod(data.image_shape))
+    return digest.hexdigest()
+
+
+def _tensors_digest(sources: list[Source]) -> str:
+    digest = hashlib.sha256()
+    for path, offset, size in sources:
+        with open(path, "rb") as file:
+            _add_bytes(digest, file.fileno(), offset, size)
+    return digest.hexdigest()
+
+
+def _add_bytes(digest: hashlib._Hash, file: int, offset: int, size: int) -> None:
+    while size > 0 and (piece := os.pread(file, min(size, _PIECE_BYTES), offset)):
+        digest.update(piece)
+        offset, size = offset + len(piece), size - len(piece)

@@ -1,0 +1,61 @@
+"""Time and memory of training steps on synthetic data, for the profiler."""
+
+from __future__ import annotations
+
+from device_profiles.errors import FormatError
+from edge_runtime.device.worker.engine import Engine
+from edge_runtime.device.worker.progress import ProgressLine
+from edge_runtime.device.worker.report import StepTimes, step_report
+from edge_runtime.device.worker.text import megabytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from edge_runtime.device.job import Job
+
+
+def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
+    """Train on one batch that repeats; steps of the warm-up are made, but not timed."""
+    program = job["program"]
+    engine = Engine(native, program, threads=job["threads"])
+    if engine.labels is None or engine.data is None:
+        raise FormatError(f"{program['path']}: takes no images or no labels")
+    times = StepTimes()
+    engine.promise(times.rehearse)
+    engine.load_tensors()
+    for position in range(len(engine.labels)):
+        engine.labels[position] = position % job["classes"]
+    losses: list[float] = []
+    line = ProgressLine(job["steps"])
+    for step in range(-job["warmup_steps"], job["steps"]):
+        loss = total = prefix = 0.0
+        for hyperparameters in job["hyperparameters"]:
+            native.fill_evenly(engine.data)
+            engine.set_hyperparameters(hyperparameters)
+            seconds = engine.execute()
+            loss += engine.output()[()]
+            total, prefix = total + seconds[0], prefix + seconds[1]
+        losses = [*losses[:1], loss]
+        if step >= 0:
+            times.add(total, prefix)
+            line.update(step + 1, f"{total:.3f} s")
+    line.close()
+    report = step_report(
+        native,
+        job,
+        engine,
+        times,
+        steps=job["steps"],
+        examples=program["batch"],
+        loss_first=losses[0],
+        loss_last=losses[-1],
+    )
+    table = [
+        f"block {program['block']} ({program['name']}), {job['steps']} steps, {job['threads']} threads",
+        f"step           {times.median():.4f} s ({times.minimum:.4f} to {times.maximum:.4f}), "
+        f"prefix {times.prefix_median() or 0:.4f} s",
+        f"promised peak  {megabytes(engine.predicted_bytes)}",
+        f"measured peak  {megabytes(native.peak_resident_bytes())}",
+    ]
+    return report, "\n".join(table), 0

@@ -1,0 +1,213 @@
+"""One program, loaded: its arena, its weights, its inputs."""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from device_profiles.errors import ExecutionError, FormatError, OutOfMemoryError, PromiseError
+from edge_runtime.device.worker.text import MEGABYTE, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from edge_runtime.device.job import ProgramJob, Source
+
+_FORMATS: dict[str, tuple[Any, int]] = {"float32": ("f", 4), "int64": ("q", 8), "bfloat16": ("H", 2)}
+_OUT_OF_MEMORY = ("no memory", "allocate memory", "out of memory", "memoryallocationfailed")
+
+
+class Engine:
+    """A program of a bundle. Call `promise`, then `load_tensors`, before the first `execute`.
+
+    Attributes:
+        data: the examples of one execution, float32 in the arena; fill it before every `execute`, which may
+            overwrite it.
+        labels: int64, one for each of these examples; None where the program takes no labels.
+        executions: how many make up one step.
+        base_bytes: resident memory when everything is ready and nothing of the arena, the weights, the tile buffers
+            and the batch was touched; from `promise`.
+        predicted_bytes: `base_bytes` and all of those.
+
+    Raises PromiseError when `limit_bytes` is below the prediction, before anything is allocated.
+    """
+
+    def __init__(self, native: Any, program: ProgramJob, *, threads: int, limit_bytes: int | None = None) -> None:
+        self.program = program
+        self._module = native
+        self._limit_bytes = limit_bytes
+        native.release_unused_pages()
+        self.base_bytes = int(native.resident_bytes())
+        self._promise()
+        self.data: memoryview[Any] | None = None
+        self.labels: memoryview[Any] | None = None
+        self.executions = program["batch"] // program["micro_batch"]
+        self._hyperparameters: memoryview[Any] | None = None
+        self._files: dict[str, tuple[int, mmap.mmap | None]] = {}
+        try:
+            self._native = native.Program(program["path"], threads, program["prefix_instructions"])
+            self._check_buffers()
+            self._set_inputs()
+        except (MemoryError, RuntimeError, ValueError) as error:
+            raise self._translated(error) from None
+        self.arena_bytes = int(self._native.arena_bytes)
+        self.instruction_set = str(native.instruction_set())
+
+    def promise(self, rehearse: Callable[[], object]) -> None:
+        """Measure the base. `rehearse` does what the training does between two executions, and touches no batch.
+
+        Pages of code that only start-up needed are given back first; the rehearsal gets those back that stay in use.
+        Raises PromiseError.
+        """
+        self._module.release_unused_pages()
+        self._module.load_kernels()
+        self.set_hyperparameters([0.0])
+        rehearse()
+        self.output()
+        self.base_bytes = int(self._module.resident_bytes())
+        self._promise()
+
+    def _promise(self) -> None:
+        self.predicted_bytes = self.base_bytes + self.program["memory"]["total"]
+        if self._limit_bytes is not None and self.predicted_bytes > self._limit_bytes:
+            raise PromiseError(
+                f"--memory-limit {self._limit_bytes / MEGABYTE:.1f}MB is below the "
+                f"{self.predicted_bytes / MEGABYTE:.1f} MB that {self.program['name']} needs; "
+                "raise the limit, or export a smaller batch or block"
+            )
+
+    def load_tensors(self) -> None:
+        """Read parameters and running statistics into the arena; what has no source keeps its zeros."""
+        for name, _, _, shape, source in self.program["tensors"]:
+            if source is not None:
+                self._read_into(source, self._native.buffer_view(name), f"tensor '{name}' {list(shape)}")
+        self._module.release_unused_pages()
+
+    def set_hyperparameters(self, values: list[float]) -> None:
+        """Hyperparameters of the following execution."""
+        if self._hyperparameters is not None:
+            for position, value in enumerate(values):
+                self._hyperparameters[position] = value
+
+    def execute(self) -> tuple[float, float]:
+        """Run the program once; returns seconds of all of it and of the frozen prefix. Raises ExecutionError."""
+        try:
+            total, prefix = self._native.execute()
+        except (MemoryError, RuntimeError) as error:
+            raise self._translated(error) from None
+        return total, prefix
+
+    def output(self) -> memoryview[Any]:
+        """The first output, valid until the next `execute`: the loss, the logits, or the features."""
+        view: memoryview[Any] = self._native.output_view(0)
+        return view
+
+    def trained_tensors(self) -> list[tuple[str, str, memoryview[Any]]]:
+        """Name, type and view of parameters and running statistics: what an update carries."""
+        return [
+            (name, dtype, self._native.buffer_view(name))
+            for name, role, dtype, _, _ in self.program["tensors"]
+            if role != "optimizer_state"
+        ]
+
+    def state_tensors(self) -> list[tuple[str, str, memoryview[Any]]]:
+        """Name, type and view of every mutable buffer: what a checkpoint carries."""
+        return [(name, dtype, self._native.buffer_view(name)) for name, _, dtype, _, _ in self.program["tensors"]]
+
+    def read_state(self, sources: dict[str, Source]) -> None:
+        """Read mutable buffers from a checkpoint."""
+        for name, source in sources.items():
+            self._read_into(source, self._native.buffer_view(name), f"tensor '{name}'")
+
+    def _set_inputs(self) -> None:
+        inputs = self.program["inputs"]
+        path = self.program["path"]
+        if self._native.input_count != len(inputs):
+            raise FormatError(f"{path}: takes {self._native.input_count} inputs, the manifest lists {len(inputs)}")
+        for index, (name, role, dtype, shape, source, released_after) in enumerate(inputs):
+            if source is not None:
+                self._native.set_input(index, self._mapped(source, dtype, shape))
+                if released_after:
+                    self._native.release_after(index, released_after, memoryview(self._mapping(source[0])))
+                continue
+            view = _zeros(dtype, shape)
+            if role == "label":
+                self.labels = view
+            elif role == "hyperparameter":
+                self._hyperparameters = view
+            else:
+                raise FormatError(f"{path}: input '{name}' is not known to this release")
+            self._native.set_input(index, view)
+
+    def _check_buffers(self) -> None:
+        path = self.program["path"]
+        data = self.program["data"]
+        buffers = [*self.program["tensors"], *([data] if data is not None else [])]
+        listed = {name for name, *_ in buffers}
+        held = set(self._native.buffer_names())
+        if listed != held:
+            names = ", ".join(sorted(listed ^ held)[:3])
+            raise FormatError(f"{path}: its buffers and the manifest's tensors differ: {names}")
+        for name, _, dtype, shape, _ in buffers:
+            view = self._native.buffer_view(name)
+            if view.itemsize != _FORMATS[dtype][1] or view.shape != shape:
+                raise FormatError(f"{path}: buffer '{name}' is not what the manifest lists")
+        if data is not None:
+            self.data = self._native.buffer_view(data[0])
+
+    def _mapped(self, source: Source, dtype: str, shape: tuple[int, ...]) -> memoryview[Any]:
+        """The tensor as a read-only view of the mapped file: pages are loaded when touched."""
+        path, offset, size = source
+        view: memoryview[Any] = memoryview(self._mapping(path))[offset : offset + size]
+        return view.cast(_FORMATS[dtype][0], shape)
+
+    def _mapping(self, path: str) -> mmap.mmap:
+        file, mapped = self._open(path)
+        if mapped is None:
+            mapped = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
+            self._files[path] = file, mapped
+        return mapped
+
+    def _read_into(self, source: Source, view: memoryview[Any], what: str) -> None:
+        path, offset, size = source
+        if size == 0:
+            return
+        file, _ = self._open(path)
+        flat = view.cast("B")
+        done = 0
+        while done < size:
+            count = os.preadv(file, [flat[done:]], offset + done)
+            if count == 0:
+                raise FormatError(f"{path}: {what} ends early")
+            done += count
+
+    def _open(self, path: str) -> tuple[int, mmap.mmap | None]:
+        if path not in self._files:
+            try:
+                self._files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC), None
+            except OSError as error:
+                raise FormatError(f"{path}: {error.strerror or error}") from None
+        return self._files[path]
+
+    def _translated(self, error: Exception) -> Exception:
+        """What the native module raised as an error of one line."""
+        name = self.program["name"]
+        if isinstance(error, MemoryError):
+            return OutOfMemoryError(f"{name}: no memory left; give it more, or export a smaller batch")
+        text = one_line(str(error))
+        if isinstance(error, ValueError):
+            return FormatError(f"{name}: {text}")
+        if any(words in text.lower() for words in _OUT_OF_MEMORY):
+            return OutOfMemoryError(f"{name}: {text}")
+        return ExecutionError(f"{name}: {text}")
+
+
+def _zeros(dtype: str, shape: tuple[int, ...]) -> memoryview[Any]:
+    code, item_bytes = _FORMATS[dtype]
+    count = 1
+    for extent in shape:
+        count *= extent
+    view: memoryview[Any] = memoryview(bytearray(count * item_bytes))
+    return view.cast(code, shape)

@@ -1,0 +1,73 @@
+"""Accuracy and loss of the model up to a block, on the test split."""
+
+from __future__ import annotations
+
+import math
+
+from device_profiles.errors import FormatError
+from edge_runtime.device.worker.batches import Examples
+from edge_runtime.device.worker.engine import Engine
+from edge_runtime.device.worker.progress import ProgressLine
+from edge_runtime.device.worker.text import megabytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from edge_runtime.device.job import Job
+
+
+def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
+    """Evaluate on the first `examples` of the data; the loss is the mean cross-entropy in nats."""
+    program = job["program"]
+    assert job["data"] is not None  # the command asks for it
+    source = Examples(native, job["data"])
+    engine = Engine(native, program, threads=job["threads"])
+    if engine.data is None:
+        raise FormatError(f"{program['path']}: takes no images")
+    engine.promise(source.rehearse)
+    engine.load_tensors()
+    examples = job["examples"]
+    right, loss = 0, 0.0
+    line = ProgressLine(examples)
+    for start in range(0, examples, program["batch"]):
+        indices = list(range(start, min(start + program["batch"], examples)))
+        # The last batch is filled by what lies there; its results are not read.
+        source.fetch(indices, engine.data)
+        engine.execute()
+        logits = engine.output()
+        classes = job["classes"]
+        flat = logits.cast("B").cast("f")
+        for row, index in enumerate(indices):
+            hit, row_loss = score(flat[row * classes : (row + 1) * classes].tolist(), source.label(index))
+            right, loss = right + hit, loss + row_loss
+        done = start + len(indices)
+        line.update(done, f"accuracy {right / done:.4f}")
+    line.close()
+    report: dict[str, Any] = {
+        "block": program["block"],
+        "program": program["name"],
+        "accuracy": right / examples,
+        "loss": loss / examples if loss - loss == 0 else None,
+        "examples": examples,
+        "predicted_peak_bytes": engine.predicted_bytes,
+        "measured_peak_bytes": native.peak_resident_bytes(),
+        "arena_bytes": engine.arena_bytes,
+        "base_bytes": engine.base_bytes,
+        "threads": job["threads"],
+    }
+    table = [
+        f"block {report['block']} ({report['program']}), {examples} examples",
+        f"accuracy       {report['accuracy']:.4f}",
+        f"loss           {loss / examples:.4f}",
+        f"measured peak  {megabytes(report['measured_peak_bytes'])}",
+    ]
+    return report, "\n".join(table), 0
+
+
+def score(logits: Sequence[float], label: int) -> tuple[bool, float]:
+    """Whether the largest logit (the first of equal ones) is the label's, and the cross-entropy in nats."""
+    largest = max(logits)
+    log_sum = math.log(math.fsum(math.exp(value - largest) for value in logits))
+    return logits.index(largest) == label, log_sum - (logits[label] - largest)

@@ -1,0 +1,77 @@
+"""From a job to an exit status: load the native module, do the work, print the report or the one line of an error."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+
+from device_profiles.errors import ExecutionError, ProflError
+from edge_runtime.device.limit_mark import current_limit
+from edge_runtime.device.worker.text import json_text, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from edge_runtime.device.job import Job
+
+_SIGINT = 2
+_SIGKILL = 9
+
+
+def main(file: int) -> int:
+    """Do the job in the open `file`; returns the exit status."""
+    try:
+        return _run(file)
+    except ProflError as error:
+        return _fail(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 128 + _SIGINT)
+    except MemoryError:
+        return _fail("no memory left; give the process more, or export a smaller batch or block", 1)
+    except OSError as error:
+        return _fail(str(error), 1)
+
+
+def _run(file: int) -> int:
+    os.lseek(file, 0, os.SEEK_SET)
+    with open(file, "rb") as source:
+        job: Job = marshal.load(source)
+    job["limit_kind"] = current_limit()
+    native = _load_native(job["native"])
+    native.settle_allocator()
+    if job["parent"] is not None:
+        native.end_with_parent(job["parent"], _SIGKILL)
+    if job["work"] == "base":
+        native.release_unused_pages()
+        native.load_kernels()
+        print(native.resident_bytes())
+        return 0
+    if job["work"] == "train":
+        from edge_runtime.device.worker.training import train as work
+    elif job["work"] == "bench":
+        from edge_runtime.device.worker.benchmark import bench as work
+    else:
+        from edge_runtime.device.worker.evaluation import evaluate as work
+    report, table, status = work(native, job)
+    if report is not None:
+        print(json_text(report) if job["json"] else table, flush=True)
+    return status
+
+
+def _load_native(path: str) -> Any:
+    name = "edge_runtime.device._native"
+    loader = ExtensionFileLoader(name, path)
+    try:
+        module = loader.create_module(ModuleSpec(name, loader, origin=path))
+        loader.exec_module(module)
+    except ImportError as error:
+        raise ExecutionError(f"the native module cannot be loaded ({error}); install profl-edge again") from None
+    return module
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"profl-edge: error: {one_line(message)}", file=sys.stderr)
+    return status

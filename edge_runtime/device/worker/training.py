@@ -1,0 +1,198 @@
+"""Train one block: batches in, one execution a step, an update out."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from device_profiles.errors import ExecutionError, FormatError
+from edge_runtime.device.worker.batches import Batches, Examples
+from edge_runtime.device.worker.engine import Engine
+from edge_runtime.device.worker.files import write_tensors
+from edge_runtime.device.worker.progress import ProgressLine
+from edge_runtime.device.worker.report import StepTimes, step_report, step_table
+from edge_runtime.device.worker.text import json_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from edge_runtime.device.job import Job
+    from edge_runtime.device.worker.prefix_cache import PrefixCache
+
+_SIGINT = 2
+
+
+def train(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
+    """Run the job; returns report, table and exit status. Output and checkpoint appear whole or not at all."""
+    try:
+        return _Training(native, job).run()
+    finally:
+        if job["lock"] is not None:
+            path, file = job["lock"]
+            if os.path.exists(path):
+                os.unlink(path)
+            os.close(file)
+
+
+class _Training:
+    def __init__(self, native: Any, job: Job) -> None:
+        self._native = native
+        self._job = job
+        program = job["program"]
+        assert job["data"] is not None  # the command asks for it
+        self._examples = Examples(native, job["data"])
+        self._batches = Batches(native, seed=job["seed"], examples=len(self._examples), batch=program["batch"])
+        self._steps_done = job["done"]
+        self._loss_first = job["loss_first"]
+        self._loss_last = job["loss_last"]
+        native.note_stop_signals()
+        self._cache = self._open_cache()
+        self._engine = Engine(native, program, threads=job["threads"], limit_bytes=job["limit_bytes"])
+        if self._engine.labels is None or self._engine.data is None:
+            raise FormatError(f"{program['path']}: takes no images or no labels")
+        self._labels, self._data = self._engine.labels, self._engine.data
+        self._engine.promise(self._rehearse)
+
+    def _open_cache(self) -> PrefixCache | None:
+        """Have the outputs of the frozen prefix computed, where the job wants them cached."""
+        self._cache_seconds = 0.0
+        self._filling_bytes = 0
+        if self._job["cache"] is None:
+            return None
+        from edge_runtime.device.worker.prefix_cache import PrefixCache
+
+        cache = PrefixCache(self._native, self._job["cache"], rows=len(self._examples))
+        if not cache.complete:
+            cache.check_space()
+            start = time.monotonic()
+            check_only = self._job["check_only"]
+            self._filling_bytes = cache.fill(self._native, self._job, self._examples, check_only=check_only)
+            self._cache_seconds = time.monotonic() - start
+        if cache.complete:
+            cache.share()
+        return cache
+
+    def _fetch(self, indices: list[int]) -> None:
+        source = self._cache if self._cache is not None else self._examples
+        source.fetch(indices, self._data)
+        self._examples.fetch_labels(indices, self._labels)
+
+    def _rehearse(self) -> None:
+        """Let the order and the reader take their memory now, so that the promise counts it in the base."""
+        self._batches.indices(self._job["done"])
+        (self._examples if self._cache is None else self._cache).rehearse()
+        StepTimes().rehearse()
+
+    def run(self) -> tuple[dict[str, object] | None, str, int]:
+        job = self._job
+        if job["check_only"]:
+            return None, "", 0
+        self._engine.load_tensors()
+        if job["state"]:
+            self._engine.read_state(job["state"])
+        times = StepTimes()
+        self._loop(times)
+        signal = self._native.noted_signal()
+        interrupted = signal != 0 and self._steps_done < job["steps"]
+        if job["output"] is not None and self._loss_last is not None:
+            self._save(job["output"], interrupted)
+        self._native.end_on_stop_signals()
+        report = step_report(
+            self._native,
+            job,
+            self._engine,
+            times,
+            steps=self._steps_done,
+            examples=len(self._examples),
+            loss_first=self._loss_first,
+            loss_last=self._loss_last,
+            interrupted=interrupted,
+            resumed_from=job["done"],
+            output=None if interrupted else job["output"],
+            cache_bytes=self._cache.bytes if self._cache is not None else None,
+            cache_filled_examples=self._cache.filled if self._cache is not None else None,
+            cache_seconds=self._cache_seconds if self._cache is not None else None,
+        )
+        report["predicted_peak_bytes"] = max(self._engine.predicted_bytes, self._filling_bytes)
+        return report, step_table(report), 128 + _SIGINT if interrupted and signal == _SIGINT else 0
+
+    def _loop(self, times: StepTimes) -> None:
+        steps = self._job["steps"]
+        line = ProgressLine(steps)
+        try:
+            while self._steps_done < steps and not self._native.noted_signal():
+                loss = self._step(self._steps_done, times)
+                self._steps_done += 1
+                self._loss_first = loss if self._loss_first is None else self._loss_first
+                self._loss_last = loss
+                line.update(self._steps_done, f"loss {loss:.4f}")
+                if self._checkpoint_due():
+                    self._checkpoint()
+        finally:
+            line.close()
+
+    def _step(self, step: int, times: StepTimes) -> float:
+        indices = self._batches.indices(step)
+        size = len(self._labels)
+        loss = total = prefix = 0.0
+        for position, hyperparameters in enumerate(self._job["hyperparameters"]):
+            part = indices[position * size : (position + 1) * size]
+            self._fetch(part)
+            self._engine.set_hyperparameters(hyperparameters)
+            seconds = self._engine.execute()
+            loss += self._engine.output()[()]
+            total, prefix = total + seconds[0], prefix + seconds[1]
+        times.add(total, prefix)
+        if loss - loss != 0:
+            raise self._diverged(step + 1, f"the loss is {loss}")
+        return loss
+
+    def _diverged(self, step: int, what: str) -> ExecutionError:
+        kept = self._job["checkpoint"] is not None and os.path.exists(self._job["checkpoint"])
+        return ExecutionError(
+            f"step {step} of {self._engine.program['name']}: {what}; try a smaller --lr"
+            + (" (the last checkpoint is kept)" if kept else "")
+        )
+
+    def _checkpoint_due(self) -> bool:
+        every = self._job["checkpoint_every"]
+        done = self._steps_done
+        return self._job["output"] is not None and every > 0 and done % every == 0 and done < self._job["steps"]
+
+    def _checkpoint(self) -> None:
+        path = self._job["checkpoint"]
+        assert path is not None  # _checkpoint_due and _save ask for an output, which has one
+        self._native.release_unused_pages()  # writing needs other code than a step, which would come on top of it
+        state = self._engine.state_tensors()
+        self._check_finite(state)
+        progress = json_text({"steps": self._steps_done, "loss_first": self._loss_first, "loss_last": self._loss_last})
+        metadata = f'{{"settings":{self._job["settings"]},"progress":{progress}}}'
+        write_tensors(path, state, {"profl_checkpoint": metadata})
+
+    def _check_finite(self, tensors: list[tuple[str, str, memoryview[Any]]]) -> None:
+        """A loss is that of the step before: what the last update made of the tensors shows only in themselves."""
+        for name, dtype, view in tensors:
+            if dtype == "float32" and not self._native.is_finite(view):
+                raise self._diverged(self._steps_done, f"tensor '{name}' has a value that is no number or infinite")
+
+    def _save(self, output: str, interrupted: bool) -> None:
+        self._native.release_unused_pages()
+        if interrupted:
+            self._checkpoint()
+            return
+        trained = self._engine.trained_tensors()
+        self._check_finite(trained)
+        metadata = {
+            "block": self._engine.program["block"],
+            "program": self._engine.program["name"],
+            "examples": len(self._examples),
+            "steps": self._steps_done,
+            "base_version": self._job["base_version"],
+            "loss_first": self._loss_first,
+            "loss_last": self._loss_last,
+        }
+        write_tensors(output, trained, {"profl": json_text(metadata)})
+        checkpoint = self._job["checkpoint"]
+        if checkpoint is not None and os.path.exists(checkpoint):
+            os.unlink(checkpoint)

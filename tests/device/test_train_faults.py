@@ -1,0 +1,157 @@
+"""What can go wrong while a block is trained: one line, the right status, and what was good is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from device_profiles.bundle import Manifest
+from device_profiles.files import read_json
+from edge_runtime.device.data import write_npz
+from edge_runtime.device.limits import run_limited
+from tests.support.device_commands import Done, profl_edge, start, wait_for
+
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def copy(cnn_bundle: Path, tmp_path: Path) -> Path:
+    """A bundle of one's own to change."""
+    return Path(shutil.copytree(cnn_bundle, tmp_path / "copy"))
+
+
+def _rewrite(bundle: Path, name: str, old: bytes, new: bytes) -> None:
+    """Replace bytes of a file and state its new digest, as an exporter of another release would."""
+    path = bundle / name
+    raw = path.read_bytes()
+    assert raw.count(old) == 1 and len(old) == len(new)
+    path.write_bytes(raw.replace(old, new))
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    entry = next(entry for entry in manifest["files"] if entry["path"] == name)
+    entry["sha256"] = sha256(path.read_bytes()).hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _limited(command: list[str], tmp_path: Path, limit_bytes: int) -> Done:
+    """Run with a data limit, which makes requests fail instead of killing."""
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        outcome = run_limited(
+            command,
+            limit_bytes=limit_bytes,
+            env={**os.environ, "PYTHONPATH": str(_ROOT)},
+            stdout=out,
+            stderr=err,
+            allow_cgroup=False,
+        )
+    return Done(status=outcome.returncode, output=(tmp_path / "out").read_text(), errors=(tmp_path / "err").read_text())
+
+
+@pytest.mark.parametrize("command", [["train", "--data", "digits"], ["bench"]])
+def test_an_arena_that_the_limit_does_not_give_is_one_line(copy: Path, tmp_path: Path, command: list[str]) -> None:
+    arena = read_json(copy / "manifest.json", Manifest).program("grow-block1").memory.arena_bytes
+    _rewrite(copy, "programs/grow-block1.pte", arena.to_bytes(8, "little"), (8 << 30).to_bytes(8, "little"))
+    arguments = [sys.executable, "-m", "edge_runtime.device", command[0], str(copy), "--block", "1", *command[1:]]
+    line = _limited(arguments, tmp_path, 512 << 20).refusal(1)
+    assert f"grow-block1: {copy}/programs/grow-block1.pte: no memory for an arena of {8 << 30} bytes" in line
+
+
+def test_an_operator_that_this_release_does_not_have_is_named(copy: Path) -> None:
+    _rewrite(copy, "programs/grow-block1.pte", b"profl::cross_entropy", b"profl::cross_antropy")
+    line = profl_edge("bench", copy, "--block", 1, "--json").refusal(1)
+    assert "grow-block1.pte: needs the operator profl::cross_antropy.out, which this release does not have" in line
+
+
+def test_a_data_file_that_ends_early_while_training_ends_the_run_and_keeps_the_checkpoint(
+    cnn_bundle: Path, tmp_path: Path
+) -> None:
+    data, output = tmp_path / "part.npz", tmp_path / "update.safetensors"
+    write_npz(data, np.zeros((4000, 28, 28), np.uint8), np.arange(4000) % 10)
+    process = start(
+        *("train", cnn_bundle, "--block", 1, "--data", f"npz:{data}", "--steps", 100000, "--lr", 0.001),
+        *("--checkpoint-every", 5, "-o", output, "--json"),
+    )
+    checkpoint = output.with_name(output.name + ".checkpoint")
+    wait_for(checkpoint, process)
+    os.truncate(data, 1000 * 28 * 28)
+    text, errors = process.communicate(timeout=60)
+    line = Done(status=process.returncode, output=text, errors=errors).refusal(2)
+    assert "part.npz: ends inside image" in line
+    assert checkpoint.exists() and not output.exists()
+
+
+def test_an_update_that_is_no_number_is_not_written(cnn_bundle: Path, tmp_path: Path) -> None:
+    output = tmp_path / "update.safetensors"
+    arguments = ["train", cnn_bundle, "--block", 1, "--data", "digits", "--lr", "inf", "--steps", 1, "-o", output]
+    line = profl_edge(*arguments, "--json").refusal(1)
+    assert "step 1 of grow-block1: tensor '" in line
+    assert "has a value that is no number or infinite; try a smaller --lr" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_is_no_number_does_not_replace_a_good_one(cnn_bundle: Path, tmp_path: Path) -> None:
+    output = tmp_path / "update.safetensors"
+    arguments = ["train", cnn_bundle, "--block", 1, "--data", "digits", "--checkpoint-every", 1, "-o", output, "--json"]
+    process = start(*arguments, "--steps", 100000, "--lr", 0.0)
+    checkpoint = output.with_name(output.name + ".checkpoint")
+    wait_for(checkpoint, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    good = checkpoint.read_bytes()
+    line = profl_edge(*arguments, "--steps", 100000, "--lr", "inf").refusal(1)
+    assert "step 1 of grow-block1" in line and "the last checkpoint is kept" in line
+    assert checkpoint.read_bytes() == good
+
+
+def _train_with_file_size(bundle: Path, data: Path, output: Path, blocks: int) -> Done:
+    """No file of the process may grow beyond `blocks` of 1024 bytes: a write fails as on a full disk."""
+    arguments = [sys.executable, "-m", "edge_runtime.device", "train", str(bundle), "--block", "3"]
+    arguments += ["--data", f"npz:{data}", "--steps", "2", "--lr", "0.01", "-o", str(output)]
+    done = subprocess.run(
+        ["/bin/bash", "-c", 'ulimit -f "$0" && exec "$@"', str(blocks), *arguments],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Done(status=done.returncode, output=done.stdout, errors=done.stderr)
+
+
+def test_an_update_that_the_disk_does_not_take_is_one_line_and_leaves_nothing(cnn_bundle: Path, tmp_path: Path) -> None:
+    data, output = tmp_path / "part.npz", tmp_path / "out" / "update.safetensors"
+    write_npz(data, np.zeros((16, 28, 28), np.uint8), np.arange(16) % 10)
+    assert _train_with_file_size(cnn_bundle, data, output, 4096).status == 0
+    before = output.read_bytes()
+    done = _train_with_file_size(cnn_bundle, data, output, len(before) // 1024)
+    assert str(output) in done.refusal(1)
+    assert output.read_bytes() == before
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(cnn_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small file system to fill cannot be mounted here")
+    try:
+        output = folder / "update.safetensors"
+        # Room for the first checkpoint, and none for the next beside it.
+        arguments = ["train", cnn_bundle, "--block", 3, "--data", "digits", "--steps", 50, "--lr", 0.01, "-o", output]
+        state = read_json(cnn_bundle / "manifest.json", Manifest).program("grow-block3").tensors
+        size = sum(4 * int(np.prod(tensor.shape)) for tensor in state)
+        (folder / "ballast").write_bytes(bytes((1 << 20) - size - size // 2))
+        line = profl_edge(*arguments, "--checkpoint-every", 10, "--json").refusal(1)
+        assert "No space left on device" in line and str(output) in line
+        left = sorted(path.name for path in folder.iterdir())
+        assert left == ["ballast", "update.safetensors.checkpoint"]
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

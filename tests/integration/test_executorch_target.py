@@ -1,0 +1,100 @@
+"""Programs for ExecuTorch's own TrainingModule, trained with its stock Python binding and its own optimizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the reference is PyTorch eager")
+training = pytest.importorskip("executorch.extension.training", reason="the stock binding trains the program")
+
+from torch import Tensor
+
+from device_profiles.files import read_json
+from edge_runtime.export.bundle import create_model, initial_weights
+from edge_runtime.export.executorch_export import TrainingPrograms, export_executorch
+from edge_runtime.export.programs import BlockModel
+from edge_runtime.export.units import partition_of
+from tests.support.reference import BlockReference
+
+# Small, because the wheel's convolutions are reference loops.
+WIDTH, BATCH, SHAPE = 4, 4, (3, 16, 16)
+RATE, MOMENTUM, DECAY, STEPS = 0.05, 0.9, 5e-4, 6
+PARTITION = [(0, 0), (1, 1), (2, 2)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("executorch") / "cnn"
+    export_executorch("cnn", output, width=WIDTH, batch=BATCH, input_shape=SHAPE, seed=3)
+    return output
+
+
+def _batches() -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(11)
+    return [
+        (torch.randn(BATCH, *SHAPE, generator=generator), torch.randint(0, 10, (BATCH,), generator=generator))
+        for _ in range(STEPS)
+    ]
+
+
+def _reference(block: int) -> BlockReference:
+    torch.manual_seed(3)
+    module = create_model("cnn", width=WIDTH, classes=10, input_shape=SHAPE)
+    source = BlockModel.of(module, name="cnn", batch=BATCH, input_shape=SHAPE, classes=10)
+    partition = partition_of(PARTITION, 3)
+    weights = initial_weights(module, source, partition)
+    return BlockReference("cnn", partition, block, weights, width=WIDTH, momentum=MOMENTUM, weight_decay=DECAY)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_the_stock_training_module_trains_a_block_as_pytorch_does(block: int, folder: Path) -> None:
+    module = training._load_for_executorch_for_training(str(folder / f"grow-block{block}.pte"))
+    reference = _reference(block)
+    optimizer = None
+    losses = []
+    for images, labels in _batches():
+        expected = reference.step(images, labels, RATE)
+        (loss,) = module.forward_backward("forward", (images, labels))
+        if optimizer is None:  # the parameters are known after the first call
+            optimizer = training.get_sgd_optimizer(module.named_parameters(), RATE, MOMENTUM, 0, DECAY, False)
+        optimizer.step(module.named_gradients())
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+        losses.append(loss.item())
+    assert len(set(losses)) == STEPS
+    described = read_json(folder / "programs.json", TrainingPrograms).programs[block - 1]
+    assert set(module.named_parameters()) == set(described.parameters)
+    for name, parameter in module.named_parameters().items():
+        torch.testing.assert_close(parameter, reference.tensors()[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_running_statistics_start_from_the_file_and_can_be_read_back(folder: Path) -> None:
+    from executorch.extension.pybindings.portable_lib import _load_program
+
+    program = _load_program(str(folder / "grow-block2.pte"))
+    method = program.load_method("forward")
+    reference = _reference(2)
+    images, labels = _batches()[0]
+    reference.step(images, labels, RATE)
+    method.call((images, labels))
+    described = read_json(folder / "programs.json", TrainingPrograms).programs[1]
+    assert set(described.buffers) == {f"stage2.1.{n}" for n in ("running_mean", "running_var", "num_batches_tracked")}
+    for name in described.buffers:
+        torch.testing.assert_close(method.get_attribute(name), reference.tensors()[name], rtol=1e-5, atol=1e-6)
+
+
+def test_trained_weights_take_the_place_of_initial_ones(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    torch.manual_seed(9)
+    weights = {"stage3.0.weight": torch.randn(16, 8, 3, 3)}
+    save_file(weights, tmp_path / "update.safetensors")
+    output = tmp_path / "programs"
+    export_executorch(
+        "cnn", output, width=WIDTH, batch=BATCH, input_shape=SHAPE, block=3, weights=tmp_path / "update.safetensors"
+    )
+    assert sorted(path.name for path in output.iterdir()) == ["grow-block3.pte", "programs.json"]
+    module = training._load_for_executorch_for_training(str(output / "grow-block3.pte"))
+    module.forward_backward("forward", _batches()[0])
+    torch.testing.assert_close(module.named_parameters()["stage3.0.weight"], weights["stage3.0.weight"])

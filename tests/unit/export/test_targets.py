@@ -1,0 +1,107 @@
+"""`profl-edge export --target onnx|executorch`: what is written, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the exporter needs torch")
+
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
+
+from device_profiles.errors import FormatError, UsageError
+from edge_runtime.export import models
+from edge_runtime.export.cli import export
+
+MODEL = ["--model", "resnet18", "--width", "4"]
+
+
+def _export(*arguments: object) -> Result:
+    return CliRunner().invoke(export, list(map(str, arguments)), catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights as a finished run leaves them: nothing has its initial value."""
+    path = tmp_path_factory.mktemp("trained") / "model.safetensors"
+    torch.manual_seed(5)
+    state = models.create("resnet18", width=4).state_dict()
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            state[name] = tensor + 0.1 * torch.rand_like(tensor)
+    save_file(state, path)
+    return path
+
+
+def test_onnx_computes_what_pytorch_computes_for_any_batch(trained: Path, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime checks the ONNX file")
+    output = tmp_path / "model.onnx"
+    done = _export(*MODEL, "--target", "onnx", "--weights", trained, "-o", output, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"model": str(output)}
+    module = models.create("resnet18", width=4).eval()
+    module.load_state_dict(load_file(trained))
+    session = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        images = torch.randn(batch, 3, 32, 32)
+        (logits,) = session.run(None, {"images": images.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(logits), module(images), rtol=1e-4, atol=1e-5)
+
+
+def test_half_a_model_is_not_exported_for_inference(trained: Path, tmp_path: Path) -> None:
+    state = load_file(trained)
+    del state["layer3.0.conv1.weight"]
+    save_file(state, tmp_path / "half.safetensors")
+    with pytest.raises(FormatError, match=r"half\.safetensors: tensor 'layer3\.0\.conv1\.weight' is missing"):
+        _export(*MODEL, "--target", "onnx", "--weights", tmp_path / "half.safetensors", "-o", tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_weights_of_another_width_are_refused_by_name(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"is \[4, 3, 3, 3\], the model's \[8, 3, 3, 3\]"):
+        _export(
+            "--model", "resnet18", "--width", 8, "--target", "onnx", "--weights", trained, "-o", tmp_path / "m.onnx"
+        )
+
+
+@pytest.mark.parametrize("content", [None, b"not safetensors"])
+def test_a_file_that_holds_no_tensors_is_one_line(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"w\.safetensors: ") as error:
+        _export(*MODEL, "--target", "onnx", "--weights", path, "-o", tmp_path / "m.onnx")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "option", "value"),
+    [
+        ("onnx", "--blocks", "2"),
+        ("onnx", "--batch", "8"),
+        ("onnx", "--momentum", "0.5"),
+        ("executorch", "--recompute", "1MB"),
+    ],
+)
+def test_an_option_of_another_target_is_refused_by_its_name(
+    target: str, option: str, value: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"{option}: has no meaning for --target {target}"):
+        _export(*MODEL, "--target", target, option, value, "-o", tmp_path / "out")
+
+
+def test_a_bundle_takes_no_trained_weights(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--weights: .*profl-edge train --weights"):
+        _export(*MODEL, "--weights", trained, "-o", tmp_path / "bundle")
+
+
+def test_a_folder_with_other_things_is_never_replaced_by_programs(tmp_path: Path) -> None:
+    pytest.importorskip("executorch", reason="programs are written with it")
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(UsageError, match="choose another folder"):
+        _export(*MODEL, "--target", "executorch", "-o", tmp_path)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
