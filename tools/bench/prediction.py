@@ -1,8 +1,8 @@
 """How well is the peak of a training predicted, and is the promise kept? `python tools/bench/prediction.py`
 
-A device profile is calibrated with a handful of programs of one bundle. Then every program of a grid of models, widths,
-batches and variants that it never saw is predicted and measured, and training runs drawn at random from the grid are
-held to their promise by the kernel, and to 90 % of their measured peak.
+A device profile is calibrated with the programs of one small bundle for each family of models. Then every program of a
+grid of models, widths, batches and variants that it never saw is predicted and measured, and training runs drawn at
+random from the grid are held to their promise by the kernel, and to 90 % of their measured peak.
 
 A control group does not charge pages of files that another process holds, such as Python's own libraries. So that
 nothing is for free, the limits here are those of the process minus its file pages, which is stricter than what a device
@@ -63,7 +63,12 @@ class Entry:
         return "-".join(parts)
 
 
-CALIBRATION = Entry(model="resnet18", width=24, batch=24)
+CALIBRATIONS = {
+    # what of a model's name it stands for: one bundle that is not in the grid
+    "cnn": Entry(model="cnn", width=24, batch=96),
+    "resnet": Entry(model="resnet18", width=24, batch=24),
+    "vgg": Entry(model="vgg11_bn", width=24, batch=24),
+}
 GRID = (
     Entry(model="cnn", width=16, batch=64),
     Entry(model="cnn", width=32, batch=128),
@@ -169,24 +174,28 @@ class Bench:
         print(f"exported {name}", file=sys.stderr)
         return path
 
-    def calibrate(self) -> DeviceProfile:
-        """The profile that every prediction rests on."""
-        (bundle,) = self.export(CALIBRATION)
+    def calibrate(self) -> dict[str, DeviceProfile]:
+        """The profiles that every prediction rests on, by family of models."""
+        return {family: self._calibrate(family, entry) for family, entry in CALIBRATIONS.items()}
+
+    def _calibrate(self, family: str, entry: Entry) -> DeviceProfile:
+        (bundle,) = self.export(entry)
         request = ProfileRequest(
             bundle=bundle,
-            output=self._work / "calibration.json",
-            name="calibration",
+            output=self._work / f"calibration-{family}.json",
+            name=f"calibration-{family}",
             steps=1,
             repetitions=2,
             threads=self._threads,
         )
         return profile_bundle(request, progress=lambda line: print(f"calibration: {line}", file=sys.stderr))
 
-    def measure_grid(self, profile: DeviceProfile) -> None:
+    def measure_grid(self, profiles: dict[str, DeviceProfile]) -> None:
         """Measure every training program that is not done, and predict all of them."""
         done = {(point.bundle, point.program): point for point in self.study.points}
         self.study.points = []
         for entry in GRID:
+            profile = next(p for family, p in profiles.items() if entry.model.startswith(family))
             for bundle in self.export(entry):
                 for program in _trainings(bundle):
                     known = done.get((bundle.name, program.name))
