@@ -24,7 +24,7 @@ from device_profiles.profile import Conditions
 from device_profiles.timeline import PlanTimeline, Timeline
 from edge_runtime.device import launch
 from edge_runtime.device.bundle import Bundle, open_bundle
-from edge_runtime.device.job import Job, new_job, program_job, step_hyperparameters
+from edge_runtime.device.job import Job, new_job, program_job, set_optimizer
 from profiler.base import base_bytes
 from profiler.conditions import ConditionsWatch
 from profiler.plan_timeline import plan_timeline
@@ -156,7 +156,8 @@ class ProcessMeter:
         bundle = open_bundle(self.bundle)
         job = self._job("bench", bundle, program)
         job["steps"], job["warmup_steps"] = self.steps, self.warmup_steps
-        job["hyperparameters"] = step_hyperparameters(program, _LEARNING_RATE)
+        job["vocabulary"] = bundle.manifest.model.vocabulary
+        set_optimizer(job, program, _LEARNING_RATE)
         return self._run(job, watch=False)
 
     def _evaluate(self, program: Program) -> tuple[Ended, dict[str, Any] | None]:
