@@ -1,4 +1,4 @@
-"""Resident bytes of a training process that has loaded all but a program."""
+"""Resident bytes of a training process before it touches the arena of its program."""
 
 from __future__ import annotations
 

@@ -62,10 +62,11 @@ def write_parts(source: str, folder: Path, clients: list[str], settings: DataSet
     if all(path.is_file() for path in paths.values()):
         return paths
     pixels = open_pixels(source, split="train")
-    for client, indices in zip(clients, split_indices(pixels.labels, len(clients), settings), strict=True):
+    labels = np.asarray(pixels.labels)
+    for client, indices in zip(clients, split_indices(labels, len(clients), settings), strict=True):
         if len(indices) == 0:
             raise DataError(f"data.split: {client} gets no examples; use fewer clients or another split")
-        write_npz(paths[client], _read(pixels, indices), pixels.labels[indices])
+        write_npz(paths[client], _read(pixels, indices), labels[indices])
     return paths
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from device_profiles.bundle import Program
 from device_profiles.errors import DataError, UsageError
@@ -124,23 +123,22 @@ def open_examples(spec: str, split: Split, model: Model, program: Program) -> Da
 
 def data_job(data: DataSource) -> DataJob:
     """Describe a data set for the training process; its files are inherited."""
-    targets = data.labels.shape[1] if data.labels.ndim > 1 else 0
-    small = not targets and data.labels.max() <= np.iinfo(np.uint8).max
+    small = not data.targets and max(data.labels) < 256
     return DataJob(
         origin=data.origin,
         image_shape=None if data.image_shape is None else extents(data.image_shape),
         input_shape=data.input_shape,
         input_dtype=data.input_dtype,
-        targets=targets,
+        targets=data.targets,
         parts=data.parts,
-        labels=(data.labels.astype(np.uint8) if small else data.labels).tobytes(),
-        label_format="f" if targets else "B" if small else "q",
+        labels=bytes(data.labels.tolist()) if small else data.labels.tobytes(),
+        label_format="f" if data.targets else "B" if small else "q",
     )
 
 
 def check_examples(data: DataSource, model: Model) -> None:
     """Raise DataError, with the file, the value and its example, for a label or a token unknown to the model."""
-    if data.labels.ndim == 1:
+    if not data.targets:
         check_labels(data, model.classes)
     if model.vocabulary is not None:
         data.check_tokens(model.vocabulary)
@@ -148,11 +146,11 @@ def check_examples(data: DataSource, model: Model) -> None:
 
 def check_labels(data: DataSource, classes: int) -> None:
     """Raise DataError, with the file, the value and its example, for a label outside [0, classes)."""
-    for position in (int(data.labels.argmin()), int(data.labels.argmax())):
-        label = int(data.labels[position])
+    for label in (min(data.labels), max(data.labels)):
+        where = f"{data.labels_origin}: label {label} (example {data.labels.index(label)})"
         if not 0 <= label < classes:
             raise DataError(
-                f"{data.labels_origin}: label {label} (example {position}) is outside 0..{classes - 1}; "
+                f"{where} is outside 0..{classes - 1}; "
                 f"export the model with --classes {max(data.classes, 1)} or correct the labels"
             )
 

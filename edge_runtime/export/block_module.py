@@ -14,8 +14,8 @@ from torch import fx, nn
 
 from device_profiles.contract import IMAGES_INPUT, LABELS_INPUT
 from device_profiles.model import Partition
-from edge_runtime.export.layers import Layer
 from edge_runtime.export.programs import BlockModel
+from edge_runtime.export.stand_ins import StandIn
 
 _aten = torch.ops.aten
 _MODES = frozenset({"training", "train"})
@@ -64,27 +64,33 @@ def block_graphs(module: nn.Module, source: BlockModel, partition: Partition, in
     shapes = source.stand_in_shapes(partition)
     for stand_in in source.stand_ins(partition, index):
         tensors[stand_in.name] = nn.Parameter(torch.zeros(shapes[stand_in.name]))
-        for layer in stand_in.layers:
-            x = _stand_in_layer(trained, layer, x, len(shapes[stand_in.name]))
+        x = _stand_in(trained, stand_in, x)
     trained.output(captured.copy(trained, source.cut.head.input, source.cut.head.output, x, training=True))
     read = _attributes(trained) | (set() if prefix is None else _attributes(prefix))
     return BlockGraphs(prefix=prefix, trained=trained, tensors={name: tensors[name] for name in sorted(read)})
 
 
-def _stand_in_layer(graph: fx.Graph, layer: Layer, x: fx.Node, weight_rank: int) -> fx.Node:
-    """A layer of a stand-in as PyTorch's operator."""
-    if layer.kind == "global_average_pool":
-        flat = graph.call_function(_aten.flatten.using_ints, (x, 2))
-        return graph.call_function(_aten.mean.dim, (flat, [2]))
-    (name, _) = layer.tensors
-    assert name is not None
-    weight = graph.get_attr(name)
-    if layer.kind == "linear":
-        return graph.call_function(_aten.linear.default, (x, weight))
-    stride, padding = list(layer.attributes["stride"]), list(layer.attributes["padding"])
-    if weight_rank == 3:  # over time: images of height 1
-        return graph.call_function(_aten.conv1d.default, (x, weight, None, stride[1:], padding[1:]))
-    return graph.call_function(_aten.conv2d.default, (x, weight, None, stride, padding))
+def _stand_in(graph: fx.Graph, stand_in: StandIn, x: fx.Node) -> fx.Node:
+    """Append the layers of a stand-in as ATen operators."""
+    weight = graph.get_attr(stand_in.name)
+    before = stand_in.before
+    for layer in stand_in.layers:
+        if layer.kind == "crop":
+            edges = zip(layer.attributes["offsets"], layer.shape, before, strict=True)
+            pads = [(-offset, offset + after - extent) for offset, after, extent in edges]
+            flat = [value for pair in reversed(pads[2:]) for value in pair]
+            x = graph.call_function(_aten.constant_pad_nd.default, (x, flat))
+        elif layer.kind == "global_average_pool":
+            x = graph.call_function(_aten.mean.dim, (x, list(range(2, len(before)))))
+        elif layer.kind == "linear":
+            x = graph.call_function(_aten.linear.default, (x, weight))
+        else:
+            rank = len(stand_in.weight_shape) - 2
+            convolve = _aten.conv1d.default if rank == 1 else _aten.conv2d.default
+            stride, padding = (list(layer.attributes[name][-rank:]) for name in ("stride", "padding"))
+            x = graph.call_function(convolve, (x, weight, None, stride, padding))
+        before = layer.shape
+    return x
 
 
 def joined(graphs: BlockGraphs) -> fx.GraphModule:

@@ -72,6 +72,7 @@ def export_executorch(
     batch: int = 32,
     input_shape: tuple[int, ...] = (3, 32, 32),
     classes: int = 10,
+    head: str | None = None,
     seed: int = 0,
     weights: Path | None = None,
     progress: Callable[[str], None] = lambda line: None,
@@ -84,7 +85,7 @@ def export_executorch(
         raise UsageError(f"-o {output}: exists and holds no {PROGRAMS_NAME}; choose another folder")
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
-    source = BlockModel.of(module, name=model, batch=batch, input_shape=input_shape, classes=classes)
+    source = BlockModel.of(module, name=model, batch=batch, input_shape=input_shape, classes=classes, head=head)
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     chosen = chosen_blocks(cut_into, block)
     tensors = initial_weights(module, source, cut_into)

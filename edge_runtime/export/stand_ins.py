@@ -25,11 +25,13 @@ class StandIn:
     Attributes:
         name: the weight's name in a bundle.
         weight_shape: shape of that weight, which is all that a stand-in has.
+        before: shape of what the block starts from, with the batch.
         layers: from the activation that the block starts from to the one it leaves, by the same names.
     """
 
     name: str
     weight_shape: Shape
+    before: Shape
     layers: tuple[Layer, ...]
 
 
@@ -125,7 +127,8 @@ def _convolution(block: MissingBlock, kernel: Shape) -> StandIn | None:
             groups=1,
         )
     )
-    return StandIn(name=block.name, weight_shape=(block.after[1], block.before[1], *kernel), layers=tuple(layers))
+    weight_shape = (block.after[1], block.before[1], *kernel)
+    return StandIn(name=block.name, weight_shape=weight_shape, before=block.before, layers=tuple(layers))
 
 
 def _window(before: int, after: int) -> _Window | None:
@@ -145,7 +148,8 @@ def _of_tokens(block: MissingBlock) -> StandIn | None:
     if len(block.before) != 3 or len(block.after) != 3 or block.before[1] != block.after[1]:
         return None
     weight = (block.after[2], block.before[2])
-    return StandIn(name=block.name, weight_shape=weight, layers=(block.layer("linear", block.after),))
+    layers = (block.layer("linear", block.after),)
+    return StandIn(name=block.name, weight_shape=weight, before=block.before, layers=layers)
 
 
 def _to_features(block: MissingBlock) -> StandIn | None:
@@ -161,7 +165,8 @@ def _to_features(block: MissingBlock) -> StandIn | None:
             Layer(kind="global_average_pool", inputs=(block.input,), output=start, shape=shape, module=block.name)
         )
     layers.append(block.layer("linear", block.after, start=start))
-    return StandIn(name=block.name, weight_shape=(block.after[1], block.before[1]), layers=tuple(layers))
+    weight_shape = (block.after[1], block.before[1])
+    return StandIn(name=block.name, weight_shape=weight_shape, before=block.before, layers=tuple(layers))
 
 
 RULES: tuple[Rule, ...] = (_of_images, _of_sequences, _of_tokens, _to_features)

@@ -12,7 +12,7 @@ import msgspec
 from device_profiles.errors import UsageError
 
 _MODEL = frozenset({"model", "width", "input_text", "classes", "seed", "weights"})
-_CUT = frozenset({"blocks", "partition", "block", "everything", "batch"})
+_CUT = frozenset({"head", "blocks", "partition", "block", "everything", "batch"})
 _TAKEN = {"executorch": _MODEL | _CUT, "onnx": _MODEL}
 """Parameters of the command that a target uses; others may not be given with it."""
 _COMMON = frozenset({"target", "output", "as_json"})
@@ -37,7 +37,7 @@ def export_target(context: click.Context, *, input_shape: tuple[int, ...]) -> No
         return
     from edge_runtime.export.executorch_export import export_executorch
 
-    cut = {name: values[name] for name in ("blocks", "partition", "block", "batch")}
+    cut = {name: values[name] for name in ("head", "blocks", "partition", "block", "batch")}
     written = export_executorch(
         **shared, **cut, input_shape=input_shape, progress=lambda line: click.echo(line, err=True)
     )

@@ -83,6 +83,14 @@ CASES = [
     _winograd("groups", batch=2, inputs=48, size=(8, 8), outputs=96, groups=2),
     _winograd("2x2 tiles", batch=32, inputs=80, size=(2, 2), outputs=90),
     _winograd("2x2 tiles in a long row", batch=2, inputs=66, size=(2, 301), outputs=20),
+    Case(name="stride 2, one block of channels", batch=2, inputs=64, size=(16, 16), outputs=70, stride=(2, 2)),
+    Case(name="stride 2, odd sizes", batch=3, inputs=33, size=(7, 10), outputs=20, stride=(2, 2)),
+    Case(name="stride 2, many blocks and small images", batch=21, inputs=130, size=(4, 4), outputs=150, stride=(2, 2)),
+    Case(name="stride 2, to one pixel", batch=5, inputs=40, size=(2, 2), outputs=33, stride=(2, 2)),
+    Case(name="stride 2, a row wider than a piece", inputs=20, size=(5, 330), outputs=36, stride=(2, 2)),
+    Case(name="stride 2, no padding", batch=2, inputs=32, size=(10, 11), outputs=48, stride=(2, 2), padding=(0, 0)),
+    Case(name="stride 2, more padding", batch=2, inputs=24, size=(6, 5), outputs=24, stride=(2, 2), padding=(2, 1)),
+    Case(name="stride 2, groups", batch=2, inputs=48, size=(8, 8), outputs=96, stride=(2, 2), groups=2),
 ]  # fmt: skip
 
 

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.device.bundle import open_bundle
 from edge_runtime.device.limits import run_limited
+from profiler.base import base_bytes
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,12 +32,13 @@ def test_every_program_is_promised_and_measured(cnn_bundle: Path, tmp_path: Path
     assert names == steps | {"grow-block2-cached-prefix", "grow-block3-cached-prefix"}
     for cost in profile["costs"]:
         assert cost["fits"]
-        assert abs(cost["unexplained_bytes"]) < 4 << 20, cost
+        # A program of a few hundred kilobytes never needs what starting the process did.
+        assert -(3 << 20) < cost["unexplained_bytes"] < 3 << 20, cost
         assert (cost["step_seconds_median"] is not None) == (cost["purpose"] == "grow")
 
 
 def test_a_limit_that_kills_is_a_result(cnn_bundle: Path, tmp_path: Path) -> None:
-    # Half of what a Python process with numpy holds: no program can live in it.
+    # Less than a bare Python process holds: no program can live in it.
     output = tmp_path / "profile.json"
     status, profile, errors = _profile(
         cnn_bundle, "--block", 1, "--limit", "6MB", "--steps", 1, "--threads", 1, "-o", output
@@ -52,10 +55,9 @@ def test_a_limit_that_kills_is_a_result(cnn_bundle: Path, tmp_path: Path) -> Non
 def test_the_base_of_what_did_not_live_is_that_of_what_does(cnn_bundle: Path, tmp_path: Path) -> None:
     status, profile, errors = _profile(cnn_bundle, "--block", 1, "--steps", 1, "-o", tmp_path / "profile.json")
     assert status == 0, errors
-    said = subprocess.run(
-        [sys.executable, "-m", "profiler.base", str(cnn_bundle)], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert abs(int(said.stdout) - profile["costs"][0]["base_bytes"]) < 2 << 20
+    bundle = open_bundle(cnn_bundle)
+    measured = base_bytes(bundle, bundle.program_for("grow", 1))
+    assert abs(measured - profile["costs"][0]["base_bytes"]) < 1 << 20
 
 
 def test_a_damaged_bundle_is_an_error_and_leaves_no_profile(cnn_bundle: Path, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_limit_above_the_promise_is_enforced_and_kept(cnn_bundle: Path, tmp_pa
     assert update.exists()
 
 
-@pytest.mark.parametrize("limit", ["1MB", "30MB"])
+@pytest.mark.parametrize("limit", ["1MB", "9MB"])
 def test_a_limit_below_the_promise_is_refused_before_training(cnn_bundle: Path, tmp_path: Path, limit: str) -> None:
     update = tmp_path / "update.safetensors"
     done = profl_edge(

@@ -50,7 +50,7 @@ limit_mb = 90
 
 [[clients]]
 name = "too-small"
-limit_mb = 24
+limit_mb = 8
 """
 
 

@@ -157,6 +157,24 @@ void solve(Problem p, int64_t groups) {
   }
 }
 
+// The input gradient of a 3x3 kernel with stride 2 in one; false, with nothing done, if another way is quicker.
+bool solve_transposed(Problem p, const Geometry& g) {
+  const bool fits = g.stride_h == 2 && g.stride_w == 2 && g.pad_h == 1 && g.pad_w == 1 && g.dilation_h == 1 &&
+                    g.dilation_w == 1 && p.kernel_w == 3 && p.row_stride == 9;
+  p.step_h = p.step_w = 1;
+  Source& source = p.source;
+  source.grid_h = p.out_h;
+  source.grid_w = p.out_w;
+  const WinogradKernels* winograd = fits ? winograd_for_transposed(source, p.channels, p.rows) : nullptr;
+  if (winograd == nullptr) return false;
+  for (int64_t tap = 0; tap < 3; ++tap) {
+    source.vertical.add(2 - tap, tap);
+    source.horizontal.add(2 - tap, tap);
+  }
+  for (int64_t group = 0; group < g.groups; ++group, p.next_group()) solve_winograd(p, *winograd);
+  return true;
+}
+
 void forward(const Tensor& x, const Tensor& weight, const Geometry& g, const float* scale, const float* shift,
              const float* residual, Activation activation, const Tensor& out) {
   Problem p{};
@@ -276,6 +294,7 @@ void conv2d_input_grad(Context& context, Stack stack) {
   p.weight = weight.const_data_ptr<float>();
   p.out = out.mutable_data_ptr<float>();
   p.residual = residual;
+  if (solve_transposed(p, g)) return;
   for (p.first_h = 0; p.first_h < std::min(g.stride_h, p.out_h); ++p.first_h) {
     source.grid_h = ceil_div(p.out_h - p.first_h, g.stride_h);
     taps_of_phase(p.first_h, kernel_h, g.stride_h, g.pad_h, g.dilation_h, &source.vertical);

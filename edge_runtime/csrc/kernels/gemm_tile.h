@@ -38,7 +38,7 @@ struct TileKernels {
   // to[r * stride + j] = from[places[j] + r] for j < count and every lane r. With `spill` a line may be followed by
   // garbage, up to a vector from its beginning; then count <= lanes.
   void (*turn_back)(const float* from, const int32_t* places, int64_t count, float* to, int64_t stride, bool spill);
-  WinogradKernels winograd[kWinogradTiles];
+  WinogradKinds winograd;
 
   // The depthwise convolutions: runs of whole vectors, `count` a multiple of `lanes`.
   // to[j] = sum over taps t of weights[t] * from[offsets[t] + j]

@@ -134,7 +134,7 @@ const TileKernels PROFL_TILE_OBJECT = {PROFL_TILE_NAME,
                                        {outer<1>, outer<2>, outer<3>},
                                        turn,
                                        turn_back,
-                                       {kWinograd4, kWinograd2},
+                                       kWinograd,
                                        weighted,
                                        {dots<1>, dots<2>, dots<3>, dots<4>, dots<5>}};
 

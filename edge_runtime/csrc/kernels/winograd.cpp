@@ -8,29 +8,25 @@ namespace profl {
 namespace {
 
 constexpr int64_t kTaps = 9;
-constexpr int64_t kSharedChannels = 64;  // as many channels make one block, whose weights are transformed once
-constexpr int64_t kBlockChannels = 32;   // else
-
 class Convolution {
  public:
   Convolution(const Problem& p, const WinogradKernels& kind)
       : p_(p),
         kind_(kind),
         kernels_(tile_kernels()),
+        single_(p.channels <= kMostChannels),
         // With one block of channels, sums and inputs never live while a window is turned.
-        single_(p.channels <= kSharedChannels),
-        blocks_(kind, kernels_, p.channels, p.rows, single_ || kind.tile == 2 ? kSharedChannels : kBlockChannels,
-                single_ && p.channels > kBlockChannels) {
+        blocks_(kind, kernels_.lanes, p.channels, p.rows, single_ && p.channels > kFewerChannels) {
     grid_ = p.source;
-    grid_.grid_h = ceil_div(p.source.grid_h, kind.tile);
-    grid_.grid_w = ceil_div(p.source.grid_w, kind.tile);
-    inputs_ = {kind.tile, 2, p.source.vertical.lowest(), p.source.horizontal.lowest()};
-    outputs_ = {kind.tile, 0, 0, 0};
+    grid_.grid_h = ceil_div(p.source.grid_h, kind.output_step);
+    grid_.grid_w = ceil_div(p.source.grid_w, kind.output_step);
+    inputs_ = {kind.input_step, kind.input_halo, p.source.vertical.lowest(), p.source.horizontal.lowest()};
+    outputs_ = {kind.output_step, 0, 0, 0};
     planes_ = Planes(p.source.in, p.source.batch, p.channels, p.source.channels_total, p.source.height, p.source.width);
   }
 
   void run() {
-    const Cut cut(grid_, blocks_.most_tiles(kind_, grid_.grid_w));
+    const Cut cut(grid_, blocks_.most_tiles(grid_.grid_w));
     const int64_t count = cut.count();
     blocks_.share(p_.rows, count, kernels_.lanes);
     const int64_t row_tasks = ceil_div(p_.rows, blocks_.outputs);
@@ -40,7 +36,7 @@ class Convolution {
     parallel_for(piece_tasks * row_tasks, [&](int64_t task, float* workspace) {
       const int64_t m0 = task % row_tasks * blocks_.outputs, rows = std::min(blocks_.outputs, p_.rows - m0);
       const int64_t first = task / row_tasks * count / piece_tasks, last = (task / row_tasks + 1) * count / piece_tasks;
-      const Buffers buffers(blocks_, workspace);
+      const Buffers buffers(kind_, blocks_, workspace);
       if (single_) transform_weights(m0, rows, 0, p_.channels, buffers);
       for (int64_t index = first; index < last; ++index) solve(cut.piece(index), m0, rows, buffers);
     });
@@ -49,11 +45,11 @@ class Convolution {
  private:
   struct Buffers {
     float *weights, *inputs, *sums, *scratch, *finished;
-    Buffers(const WinogradBlocks& b, float* workspace)
+    Buffers(const WinogradKernels& kind, const WinogradBlocks& b, float* workspace)
         : weights(workspace),
-          inputs(weights + b.points * b.weight_point()),
-          sums(inputs + b.points * b.input_point()),
-          scratch(b.scratch_floats == 0 ? sums : sums + b.points * b.output_point()),
+          inputs(weights + kind.weights * b.weight_floats()),
+          sums(inputs + kind.inputs * b.input_floats()),
+          scratch(b.scratch_floats == 0 ? sums : sums + kind.sums * b.sum_floats()),
           finished(b.scratch_floats == 0 ? inputs : scratch) {}
   };
 
@@ -62,7 +58,7 @@ class Convolution {
       const int64_t channels = std::min(blocks_.channels, p_.channels - c);
       if (!single_) transform_weights(m0, rows, c, channels, buffers);
       transform_planes(kernels_, planes_, inputs_, piece, kind_.input, c, channels, buffers.inputs, blocks_.channels,
-                       blocks_.input_point(), buffers.scratch);
+                       blocks_.input_floats(), buffers.scratch);
       multiply(piece.pixels(), channels, rows, buffers, c > 0);
     }
     finish(piece, m0, rows, buffers);
@@ -91,45 +87,48 @@ class Convolution {
       float* to = buffers.weights + panel * channels + m - panel;
       for (int64_t c = 0; c < channels; ++c) {
         kind_.weight(buffers.scratch + c * kTaps * lanes + origin, row, column, to + c * panels.at(panel),
-                     blocks_.weight_point());
+                     blocks_.weight_floats());
       }
     }
   }
 
-  // sums[point][tile][output] (+)= sum over channels of inputs[point][tile][channel] * weights
+  // sums[sum][tile][output] (+)= sum over channels of inputs[input][tile][channel] * weights[weight]
   void multiply(int64_t count, int64_t channels, int64_t rows, const Buffers& buffers, bool add) const {
     const Panels panels(rows, kernels_.lanes);
-    for (int64_t point = 0; point < blocks_.points; ++point) {
-      const float* inputs = buffers.inputs + point * blocks_.input_point();
-      const float* weights = buffers.weights + point * blocks_.weight_point();
-      float* sums = buffers.sums + point * blocks_.output_point();
+    bool written[WinogradKernels::kMostPoints] = {};
+    for (int64_t index = 0; index < kind_.product_count; ++index) {
+      const WinogradProduct product = kind_.products[index];
+      const float* inputs = buffers.inputs + product.input * blocks_.input_floats();
+      const float* weights = buffers.weights + product.weight * blocks_.weight_floats();
+      float* sums = buffers.sums + product.sum * blocks_.sum_floats();
       for (int64_t o = 0; o < panels.floats; o += panels.width) {
+        const auto streamed = kernels_.streamed[panels.at(o) / kernels_.lanes - 1];
         for (int64_t t = 0; t < count; t += kernels_.rows) {
           const float* lines[kMaxTileRows];
           // Rows behind the last tile repeat it; their sums are never read.
           for (int64_t r = 0; r < kernels_.rows; ++r) lines[r] = inputs + std::min(t + r, count - 1) * blocks_.channels;
-          kernels_.streamed[panels.at(o) / kernels_.lanes - 1](static_cast<int>(channels), lines,
-                                                               weights + o * channels, sums + t * blocks_.outputs + o,
-                                                               blocks_.outputs, add);
+          streamed(static_cast<int>(channels), lines, weights + o * channels, sums + t * blocks_.outputs + o,
+                   blocks_.outputs, add || written[product.sum]);
         }
       }
+      written[product.sum] = true;
     }
   }
 
   // Transforms the sums into outputs and writes them to their places.
   void finish(const Piece& piece, int64_t m0, int64_t rows, const Buffers& buffers) const {
     const int64_t lanes = kernels_.lanes, strip = outputs_.strip_rows(piece);
-    const int64_t row_floats = piece.columns * kind_.tile * lanes;
+    const int64_t row_floats = piece.columns * kind_.output_step * lanes;
     for (int64_t row = 0; row < piece.rows; row += strip) {
       const int64_t here = std::min(strip, piece.rows - row);
       const Window window = outputs_.window(piece, row, here, p_.source.grid_h, p_.source.grid_w, lanes);
-      float* lines = buffers.finished + here * kind_.tile * row_floats;
+      float* lines = buffers.finished + here * kind_.output_step * row_floats;
       for (int64_t n = 0; n < piece.images; ++n) {
         const float* sums = buffers.sums + (n * piece.rows + row) * piece.columns * blocks_.outputs;
         for (int64_t m = 0; m < rows; m += lanes) {
           for (int64_t r = 0; r < here; ++r) {
-            kind_.output(sums + r * piece.columns * blocks_.outputs + m, blocks_.outputs, blocks_.output_point(),
-                         piece.columns, buffers.finished + r * kind_.tile * row_floats, row_floats);
+            kind_.output(sums + r * piece.columns * blocks_.outputs + m, blocks_.outputs, blocks_.sum_floats(),
+                         piece.columns, buffers.finished + r * kind_.output_step * row_floats, row_floats);
           }
           for (int64_t run = 0; run < window.runs(); ++run) {
             const int64_t pixels = window.run_pixels();
@@ -153,20 +152,28 @@ class Convolution {
   Tiling inputs_, outputs_;
 };
 
+constexpr int64_t kFewestChannels = 16;  // with fewer, transforms cost more than they save
+
 // Three neighbouring taps, in either order.
 bool three_neighbours(const Taps& taps) {
-  return taps.step == 1 && taps.count == 3 && taps.span() == 3 && taps.shift[1] - taps.lowest() == 1;
+  return taps.count == 3 && taps.span() == 3 && taps.shift[1] - taps.lowest() == 1;
 }
 
 }  // namespace
 
 const WinogradKernels* winograd_for(const Source& source, int64_t channels, int64_t outputs) {
   if (!three_neighbours(source.vertical) || !three_neighbours(source.horizontal)) return nullptr;
-  if (channels < 16 || outputs < 16) return nullptr;
-  const TileKernels& kernels = tile_kernels();
-  const int64_t smaller = std::min(source.grid_h, source.grid_w);
-  if (smaller < 2) return nullptr;
-  return &kernels.winograd[smaller < 3 ? 1 : 0];
+  if (std::min(channels, outputs) < kFewestChannels) return nullptr;
+  const WinogradKinds& kinds = tile_kernels().winograd;
+  const int64_t smaller = std::min(source.grid_h, source.grid_w), step = source.vertical.step;
+  if (smaller < 2 || source.horizontal.step != step || step > 2) return nullptr;
+  if (step == 2) return &kinds.strided;
+  return smaller == 2 ? &kinds.two : &kinds.four;
+}
+
+const WinogradKernels* winograd_for_transposed(const Source& source, int64_t channels, int64_t outputs) {
+  if (std::min(channels, outputs) < kFewestChannels || std::min(source.grid_h, source.grid_w) < 2) return nullptr;
+  return &tile_kernels().winograd.transposed;
 }
 
 void solve_winograd(const Problem& problem, const WinogradKernels& kind) { Convolution(problem, kind).run(); }

@@ -1,6 +1,7 @@
-// 3x3 convolutions with stride 1 by Winograd's minimal filtering: tiles of inputs and the kernels are transformed,
+// 3x3 convolutions with stride 1 or 2 by Winograd's minimal filtering: tiles of inputs and the kernels are transformed,
 // their products summed over channels, point by point, as matrix products, and the sums transformed into tiles of
-// outputs. A 4x4 tile takes 36 products instead of 144. All of it goes block by block through one thread's workspace.
+// outputs. With stride 1 a 4x4 tile takes 36 products instead of 144, with stride 2 a 2x2 tile 25 instead of 36. All of
+// it goes block by block through one thread's workspace.
 //
 // Errors are a few times those of direct sums. A NaN or infinity reaches every output that sees it, and possibly others
 // of its tiles.
@@ -17,7 +18,11 @@ namespace profl {
 // The transforms that are quickest for a convolution of these shapes; null if direct sums are.
 const WinogradKernels* winograd_for(const Source& source, int64_t channels, int64_t outputs);
 
-// Solves one group of a problem for which `winograd_for` is not null.
+// The same for the input gradient of a 3x3 kernel with stride 2 and padding 1 as one problem: the grid is that of the
+// inputs, `source` the gradient, its taps those of the kernel backward.
+const WinogradKernels* winograd_for_transposed(const Source& source, int64_t channels, int64_t outputs);
+
+// Solves one group of a problem for which one of those is not null.
 void solve_winograd(const Problem& problem, const WinogradKernels& kind);
 
 // The weight gradient of one group.

@@ -12,36 +12,40 @@
 
 namespace profl {
 
-constexpr int64_t kMostOutputs = 64;  // output channels of a block
+constexpr int64_t kMostOutputs = 64;    // output channels of a block
+constexpr int64_t kMostChannels = 64;   // channels of a block
+constexpr int64_t kSharedPoints = 25;   // more points leave room for
+constexpr int64_t kFewerChannels = 32;  // so many
 
 struct WinogradBlocks {
   static constexpr int64_t kWorkspaceFloats = static_cast<int64_t>(kWorkspaceBytesPerThread / sizeof(float));
   static constexpr int64_t kPad = 16;  // floats between points, so that they do not meet in the same cache sets
 
-  int64_t points;  // in all
   int64_t channels, outputs, tiles;
   int64_t scratch_floats;
 
   // `shared_scratch`: windows lie in another buffer that is free at the time.
-  WinogradBlocks(const WinogradKernels& kind, const TileKernels& kernels, int64_t all_channels, int64_t all_outputs,
-                 int64_t most_channels, bool shared_scratch)
-      : points(kind.points * kind.points),
-        channels(std::min(most_channels, round_up(all_channels, kernels.lanes))),
-        outputs(std::min(kMostOutputs, round_up(all_outputs, kernels.lanes))),
-        scratch_floats(shared_scratch ? 0 : Window::kMostPixels * kernels.lanes) {
-    const int64_t each = (kWorkspaceFloats - scratch_floats) / points - 3 * kPad;
-    tiles = (each - channels * outputs) / (channels + outputs) / kMaxTileRows * kMaxTileRows;
+  WinogradBlocks(const WinogradKernels& kind, int64_t lanes, int64_t all_channels, int64_t all_outputs,
+                 bool shared_scratch)
+      : outputs(std::min(kMostOutputs, round_up(all_outputs, lanes))),
+        scratch_floats(shared_scratch ? 0 : Window::kMostPixels * lanes) {
+    const bool large = shared_scratch || kind.product_count <= kSharedPoints;
+    channels = std::min(large ? kMostChannels : kFewerChannels, round_up(all_channels, lanes));
+    const int64_t points = kind.inputs + kind.weights + kind.sums;
+    const int64_t left = kWorkspaceFloats - scratch_floats - points * kPad - kind.weights * channels * outputs;
+    tiles = left / (kind.inputs * channels + kind.sums * outputs) / kMaxTileRows * kMaxTileRows;
+    // A row of tiles fits the scratch, as outputs twice.
+    const int64_t window = kind.input_step + kind.input_halo;
+    widest = std::min((Window::kMostPixels / window - kind.input_halo) / kind.input_step,
+                      Window::kMostPixels / (2 * kind.output_step * kind.output_step));
   }
 
-  int64_t weight_point() const { return channels * outputs + kPad; }
-  int64_t input_point() const { return tiles * channels + kPad; }
-  int64_t output_point() const { return tiles * outputs + kPad; }
+  // From point to point.
+  int64_t weight_floats() const { return channels * outputs + kPad; }
+  int64_t input_floats() const { return tiles * channels + kPad; }
+  int64_t sum_floats() const { return tiles * outputs + kPad; }
 
-  // Tiles of a piece: a row of them fits the scratch twice.
-  int64_t most_tiles(const WinogradKernels& kind, int64_t grid_w) const {
-    const int64_t widest = Window::kMostPixels / (2 * kind.tile * kind.tile);
-    return grid_w > widest ? std::min(tiles, widest) : tiles;
-  }
+  int64_t most_tiles(int64_t grid_w) const { return grid_w > widest ? std::min(tiles, widest) : tiles; }
 
   // Cuts output channels further, until there is work for every thread.
   void share(int64_t all_outputs, int64_t others, int64_t lanes) {
@@ -52,6 +56,9 @@ struct WinogradBlocks {
     }
     outputs = round_up(ceil_div(all_outputs, blocks), lanes);
   }
+
+ private:
+  int64_t widest;
 };
 
 // Panels of vectors that are of nearly equal width: two of two are quicker than one of three and one of one.

@@ -1,9 +1,12 @@
-// Winograd's transforms F(4x4, 3x3) and F(2x2, 3x3) and the turning between planes and vectors of channels, compiled
-// per instruction set by gemm_tile_body.h, which defines Vector and load. A vector holds one position of PROFL_LANES
-// channels.
+// Winograd's transforms and the turning between planes and vectors of channels, compiled per instruction set by
+// gemm_tile_body.h, which defines Vector and load. A vector holds one position of PROFL_LANES channels.
 //
-// The points of F(4x4) are 0, +-5/8, +-3/2 and infinity. Their rounding error is half that of the usual 0, +-1, +-2,
-// and their squares and products are exact in float32. Those of F(2x2) are 0, +-1 and infinity.
+// F(4x4, 3x3) has the points 0, +-5/8, +-3/2 and infinity. Their rounding error is half that of the usual 0, +-1, +-2,
+// and their squares and products are exact in float32. F(2x2, 3x3) has 0, +-1 and infinity.
+//
+// With stride 2 the odd inputs meet the middle tap alone, and the even ones the two others as a convolution with stride
+// 1, for which F(2, 2) has the points 0, 1 and infinity. So two outputs take 5 products instead of 6, two by two 25
+// instead of 36. The input gradient is the same transposed.
 #pragma once
 
 namespace profl {
@@ -20,7 +23,8 @@ inline void save(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = val
 
 // The one-dimensional transforms of each kind, from values `x` to values `y`.
 struct Four {
-  static constexpr int kTile = 4, kPoints = 6;
+  static constexpr int kInputStep = 4, kInputs = 6, kOutputs = 4, kWeights = 6, kSums = 6, kProducts = 6;
+  static constexpr WinogradProduct kProduct[] = {{0, 0, 0}, {1, 1, 1}, {2, 2, 2}, {3, 3, 3}, {4, 4, 4}, {5, 5, 5}};
 
   // B^T: inputs to points.
   static inline __attribute__((always_inline)) void input(const Vector (&x)[6], Vector (&y)[6]) {
@@ -78,7 +82,8 @@ struct Four {
 };
 
 struct Two {
-  static constexpr int kTile = 2, kPoints = 4;
+  static constexpr int kInputStep = 2, kInputs = 4, kOutputs = 2, kWeights = 4, kSums = 4, kProducts = 4;
+  static constexpr WinogradProduct kProduct[] = {{0, 0, 0}, {1, 1, 1}, {2, 2, 2}, {3, 3, 3}};
 
   static inline __attribute__((always_inline)) void input(const Vector (&x)[4], Vector (&y)[4]) {
     y[0] = x[0] - x[2];
@@ -111,6 +116,61 @@ struct Two {
   }
 };
 
+struct Strided {
+  static constexpr int kInputStep = 4, kInputs = 5, kOutputs = 2, kWeights = 4, kSums = 3, kProducts = 5;
+  static constexpr WinogradProduct kProduct[] = {{0, 0, 0}, {1, 0, 2}, {2, 1, 0}, {3, 2, 1}, {4, 3, 2}};
+
+  static inline __attribute__((always_inline)) void input(const Vector (&x)[5], Vector (&y)[5]) {
+    y[0] = x[1];
+    y[1] = x[3];
+    y[2] = x[0] - x[2];
+    y[3] = x[2];
+    y[4] = x[4] - x[2];
+  }
+  static inline __attribute__((always_inline)) void weight(const Vector (&x)[3], Vector (&y)[4]) {
+    y[0] = x[1];
+    y[1] = x[0];
+    y[2] = x[0] + x[2];
+    y[3] = x[2];
+  }
+  static inline __attribute__((always_inline)) void output(const Vector (&x)[3], Vector (&y)[2]) {
+    y[0] = x[0] + x[1];
+    y[1] = x[1] + x[2];
+  }
+  static inline __attribute__((always_inline)) void gradient(const Vector (&x)[2], Vector (&y)[3]) {
+    y[0] = x[0];
+    y[1] = x[0] + x[1];
+    y[2] = x[1];
+  }
+  static inline __attribute__((always_inline)) void weight_gradient(const Vector (&x)[4], Vector (&y)[3]) {
+    y[0] = x[1] + x[2];
+    y[1] = x[0];
+    y[2] = x[2] + x[3];
+  }
+};
+
+// Reads gradients of outputs as inputs, and the kernel backward.
+struct Transposed {
+  static constexpr int kInputStep = 2, kInputs = 4, kOutputs = 4, kWeights = 4, kSums = 5, kProducts = 5;
+  static constexpr WinogradProduct kProduct[] = {{0, 0, 0}, {1, 0, 1}, {2, 1, 2}, {1, 2, 3}, {3, 3, 4}};
+
+  static inline __attribute__((always_inline)) void input(const Vector (&x)[3], Vector (&y)[4]) {
+    y[0] = x[0];
+    y[1] = x[1];
+    y[2] = x[0] - x[1];
+    y[3] = x[2] - x[1];
+  }
+  static inline __attribute__((always_inline)) void weight(const Vector (&x)[3], Vector (&y)[4]) {
+    Strided::weight(x, y);
+  }
+  static inline __attribute__((always_inline)) void output(const Vector (&x)[5], Vector (&y)[4]) {
+    y[0] = x[0];
+    y[1] = x[2] + x[3];
+    y[2] = x[1];
+    y[3] = x[3] + x[4];
+  }
+};
+
 // A two-dimensional transform of From x From vectors at from[i * row + j * column] to To x To vectors at
 // to[i * to_row + j * to_column].
 template <int From, int To, void (*Line)(const Vector (&)[From], Vector (&)[To])>
@@ -135,48 +195,89 @@ inline __attribute__((always_inline)) void transform(const float* from, int64_t 
   }
 }
 
-template <typename Kind>
+template <typename Kind, int Window>
 void input_tiles(const float* window, int64_t row, int64_t tiles, float* to, int64_t next, int64_t point) {
-  constexpr int kPoints = Kind::kPoints;
-  for (int64_t t = 0; t < tiles; ++t, window += Kind::kTile * PROFL_LANES, to += next) {
-    transform<kPoints, kPoints, Kind::input>(window, row, PROFL_LANES, to, kPoints * point, point);
-  }
-}
-
-template <typename Kind>
-void gradient_tiles(const float* window, int64_t row, int64_t tiles, float* to, int64_t next, int64_t point) {
-  constexpr int kTile = Kind::kTile, kPoints = Kind::kPoints;
-  for (int64_t t = 0; t < tiles; ++t, window += kTile * PROFL_LANES, to += next) {
-    transform<kTile, kPoints, Kind::gradient>(window, row, PROFL_LANES, to, kPoints * point, point);
+  constexpr int kInputs = Kind::kInputs;
+  for (int64_t t = 0; t < tiles; ++t, window += Kind::kInputStep * PROFL_LANES, to += next) {
+    transform<Window, kInputs, Kind::input>(window, row, PROFL_LANES, to, kInputs * point, point);
   }
 }
 
 template <typename Kind>
 void output_tiles(const float* from, int64_t next, int64_t point, int64_t tiles, float* window, int64_t row) {
-  constexpr int kTile = Kind::kTile, kPoints = Kind::kPoints;
-  for (int64_t t = 0; t < tiles; ++t, window += kTile * PROFL_LANES, from += next) {
-    transform<kPoints, kTile, Kind::output>(from, kPoints * point, point, window, row, PROFL_LANES);
+  constexpr int kOutputs = Kind::kOutputs, kSums = Kind::kSums;
+  for (int64_t t = 0; t < tiles; ++t, window += kOutputs * PROFL_LANES, from += next) {
+    transform<kSums, kOutputs, Kind::output>(from, kSums * point, point, window, row, PROFL_LANES);
   }
 }
 
 template <typename Kind>
 void weight_points(const float* from, int64_t row, int64_t column, float* to, int64_t point) {
-  transform<3, Kind::kPoints, Kind::weight>(from, row, column, to, Kind::kPoints * point, point);
+  transform<3, Kind::kWeights, Kind::weight>(from, row, column, to, Kind::kWeights * point, point);
+}
+
+template <typename Kind>
+void gradient_tiles(const float* window, int64_t row, int64_t tiles, float* to, int64_t next, int64_t point) {
+  constexpr int kOutputs = Kind::kOutputs, kSums = Kind::kSums;
+  for (int64_t t = 0; t < tiles; ++t, window += kOutputs * PROFL_LANES, to += next) {
+    transform<kOutputs, kSums, Kind::gradient>(window, row, PROFL_LANES, to, kSums * point, point);
+  }
 }
 
 template <typename Kind>
 void weight_gradient_taps(const float* from, int64_t point, float* to) {
-  constexpr int kPoints = Kind::kPoints;
-  transform<kPoints, 3, Kind::weight_gradient>(from, kPoints * point, point, to, 3 * PROFL_LANES, PROFL_LANES);
+  constexpr int kWeights = Kind::kWeights;
+  transform<kWeights, 3, Kind::weight_gradient>(from, kWeights * point, point, to, 3 * PROFL_LANES, PROFL_LANES);
 }
+
+// The products of both directions: those of one for each of the other.
+template <typename Kind>
+struct Products {
+  WinogradProduct all[Kind::kProducts * Kind::kProducts] = {};
+
+  constexpr Products() {
+    for (int i = 0; i < Kind::kProducts; ++i) {
+      for (int j = 0; j < Kind::kProducts; ++j) {
+        const WinogradProduct &down = Kind::kProduct[i], &across = Kind::kProduct[j];
+        WinogradProduct& both = all[i * Kind::kProducts + j];
+        both.input = down.input * Kind::kInputs + across.input;
+        both.weight = down.weight * Kind::kWeights + across.weight;
+        both.sum = down.sum * Kind::kSums + across.sum;
+      }
+    }
+  }
+};
 
 template <typename Kind>
-constexpr WinogradKernels winograd_kernels() {
-  return {Kind::kTile,        Kind::kPoints,       input_tiles<Kind>,         gradient_tiles<Kind>,
-          output_tiles<Kind>, weight_points<Kind>, weight_gradient_taps<Kind>};
+constexpr Products<Kind> kProductsOf;
+
+template <typename Kind, int Window>
+constexpr WinogradKernels kernels_of() {
+  WinogradKernels k{};
+  k.input_step = Kind::kInputStep;
+  k.input_halo = Window - Kind::kInputStep;
+  k.output_step = Kind::kOutputs;
+  k.inputs = Kind::kInputs * Kind::kInputs;
+  k.weights = Kind::kWeights * Kind::kWeights;
+  k.sums = Kind::kSums * Kind::kSums;
+  k.product_count = Kind::kProducts * Kind::kProducts;
+  k.products = kProductsOf<Kind>.all;
+  k.input = input_tiles<Kind, Window>;
+  k.output = output_tiles<Kind>;
+  k.weight = weight_points<Kind>;
+  return k;
 }
 
-constexpr WinogradKernels kWinograd4 = winograd_kernels<Four>(), kWinograd2 = winograd_kernels<Two>();
+template <typename Kind, int Window>
+constexpr WinogradKernels with_gradient() {
+  WinogradKernels k = kernels_of<Kind, Window>();
+  k.gradient = gradient_tiles<Kind>;
+  k.weight_gradient = weight_gradient_taps<Kind>;
+  return k;
+}
+
+constexpr WinogradKinds kWinograd = {with_gradient<Four, 6>(), with_gradient<Two, 4>(), with_gradient<Strided, 5>(),
+                                     kernels_of<Transposed, 3>()};
 
 // Transposes PROFL_LANES vectors in registers.
 template <int Distance>

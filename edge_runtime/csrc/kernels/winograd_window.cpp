@@ -45,31 +45,31 @@ void Window::read(const TileKernels& tiles, const Planes& planes, int64_t image,
 
 int64_t Tiling::strip_rows(const Piece& piece) const {
   constexpr int64_t kPixels = 400;
-  const int64_t width = piece.columns * tile + halo;
-  return std::clamp<int64_t>((kPixels / width - halo) / tile, 1, piece.rows);
+  const int64_t width = piece.columns * step + halo;
+  return std::clamp<int64_t>((kPixels / width - halo) / step, 1, piece.rows);
 }
 
 Window Tiling::window(const Piece& piece, int64_t row, int64_t rows, int64_t height, int64_t width,
                       int64_t lanes) const {
-  return Window(height, width, (piece.row + row) * tile + top, piece.column * tile + left, rows * tile + halo,
-                piece.columns * tile + halo, lanes);
+  return Window(height, width, (piece.row + row) * step + top, piece.column * step + left, rows * step + halo,
+                piece.columns * step + halo, lanes);
 }
 
 void transform_planes(const TileKernels& tiles, const Planes& planes, const Tiling& tiling, const Piece& piece,
                       WindowTransform transform, int64_t channel, int64_t channels, float* to, int64_t next,
                       int64_t point, float* scratch) {
   const int64_t strip = tiling.strip_rows(piece), lanes = tiles.lanes;
-  const int64_t row_floats = (piece.columns * tiling.tile + tiling.halo) * lanes;
+  const int64_t row_floats = (piece.columns * tiling.step + tiling.halo) * lanes;
   for (int64_t row = 0; row < piece.rows; row += strip) {
     const int64_t rows = std::min(strip, piece.rows - row);
     const Window window = tiling.window(piece, row, rows, planes.height, planes.width, lanes);
     for (int64_t n = 0; n < piece.images; ++n) {
-      float* tile = to + (n * piece.rows + row) * piece.columns * next;
+      float* first = to + (n * piece.rows + row) * piece.columns * next;
       for (int64_t c = 0; c < channels; c += lanes) {
         window.read(tiles, planes, piece.image + n, channel + c, std::min<int64_t>(lanes, channels - c), scratch);
         for (int64_t r = 0; r < rows; ++r) {
-          transform(scratch + r * tiling.tile * row_floats, row_floats, piece.columns,
-                    tile + r * piece.columns * next + c, next, point);
+          transform(scratch + r * tiling.step * row_floats, row_floats, piece.columns,
+                    first + r * piece.columns * next + c, next, point);
         }
       }
     }

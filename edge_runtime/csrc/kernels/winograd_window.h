@@ -56,7 +56,7 @@ class Window {
 
 // The tiles of a piece, in units of tiles: [image][row][column], cut into strips that fit a window.
 struct Tiling {
-  int64_t tile, halo;  // a window of r rows of tiles has r * tile + halo rows of pixels
+  int64_t step, halo;  // a window of r rows of tiles has r * step + halo rows of pixels
   int64_t top, left;   // of the first window
 
   // Rows of tiles in one window; small windows stay in the fastest cache.

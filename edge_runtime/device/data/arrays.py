@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import zipfile
-import zlib
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.lib import format as npy
-from numpy.typing import NDArray
-
-from device_profiles.contract import DType
+from device_profiles.contract import ITEM_BYTES, DType
 from device_profiles.errors import DataError
 from device_profiles.files import atomic_file
-from edge_runtime.device.data.npz import locate, member_of, read_labels
+from edge_runtime.device.data.npz import UNREADABLE, locate, read_labels, read_numbers
 from edge_runtime.device.data.source import Part, Shape, Split, open_file
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _CHECKED_AT_ONCE = 1 << 16
+_TYPES: dict[DType, str] = {"float32": "f4", "int64": "i8"}
 
 
 class ArraySource:
@@ -34,20 +36,22 @@ class ArraySource:
     image_shape = None
 
     def __init__(
-        self, file: IO[bytes], start: int, shape: Shape, dtype: DType, labels: NDArray[Any], origin: str
+        self, file: IO[bytes], start: int, shape: Shape, dtype: DType, labels: array[Any], targets: int, origin: str
     ) -> None:
         self._file = file  # it must stay open
         self._start = start
+        self._examples = shape[0]
         self.input_shape = shape[1:]
         self.input_dtype = dtype
-        self.record_bytes = np.dtype(dtype).itemsize * math.prod(shape[1:])
+        self.record_bytes = ITEM_BYTES[dtype] * math.prod(shape[1:])
         self.origin = self.labels_origin = origin
         self.labels = labels
-        self.classes = int(labels.max()) + 1 if labels.dtype == np.int64 else 0
-        self.parts: list[Part] = [(file.fileno(), start, self.record_bytes, len(labels))]
+        self.targets = targets
+        self.classes = 0 if targets else max(labels) + 1
+        self.parts: list[Part] = [(file.fileno(), start, self.record_bytes, shape[0])]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self._examples
 
     def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[Any]) -> None:
         """Fill `out_images` [n, ...] with the rows `indices` (n of them)."""
@@ -56,27 +60,31 @@ class ArraySource:
 
     def check_tokens(self, vocabulary: int) -> None:
         """Raise DataError, with the value and its example, for a token outside 0..vocabulary-1."""
-        together = max(1, _CHECKED_AT_ONCE // max(1, math.prod(self.input_shape)))
-        rows = np.empty((together, *self.input_shape), self.input_dtype)
+        size = math.prod(self.input_shape)
+        together = max(1, _CHECKED_AT_ONCE // max(1, size))
+        rows = array("q", bytes(self.record_bytes * together))
         for first in range(0, len(self), together):
-            part = rows[: min(together, len(self) - first)]
+            count = min(together, len(self) - first) * size
+            part = memoryview(rows)[:count]
             self._read(first, part)
-            wrong = (part < 0) | (part >= vocabulary)
-            if wrong.any():
-                example = int(wrong.reshape(len(part), -1).any(axis=1).argmax())
-                raise DataError(
-                    f"{self.origin}: token {int(part[example][wrong[example]][0])} (example {first + example}) is "
-                    f"outside 0..{vocabulary - 1}; correct the tokens or the model's embedding"
-                )
+            for token in (min(part), max(part)):
+                if not 0 <= token < vocabulary:
+                    example = first + part.tolist().index(token) // size
+                    raise DataError(
+                        f"{self.origin}: token {token} (example {example}) is outside 0..{vocabulary - 1}; "
+                        "correct the tokens or the model's embedding"
+                    )
 
-    def _read(self, index: int, out: NDArray[Any]) -> None:
-        view = out.reshape(-1).data.cast("B")
+    def _read(self, index: int, out: Any) -> None:
+        view = memoryview(out).cast("B")
         if os.preadv(self._file.fileno(), [view], self._start + index * self.record_bytes) != len(view):
             raise DataError(f"{self.origin}: ends inside example {index}")
 
 
 def write_arrays(path: Path, inputs: NDArray[Any], labels: NDArray[Any]) -> None:
     """Write inputs (float32 or int64, [n, ...]) and labels uncompressed, so that they are read by offset."""
+    import numpy as np
+
     if inputs.dtype not in (np.float32, np.int64) or inputs.ndim < 2 or len(inputs) != len(labels):
         raise DataError(f"{path}: inputs must be float32 or int64 [n, ...] with one label each")
     with atomic_file(path) as temporary, temporary.open("wb") as output:
@@ -94,30 +102,32 @@ def open_arrays(
             name = "inputs" if "inputs.npy" in names else "images"
             prefix = "test_" if split == "test" and f"test_{name}.npy" in names else ""
             file, start, shape, dtype = locate(archive, source, f"{prefix}{name}", path)
-            if name == "images" and dtype.kind != "f":
+            if name == "images" and dtype[1] != "f":
                 source.close()
                 return None
-            if dtype.name != input_dtype or dtype.byteorder == ">" or shape[1:] != input_shape:
+            foreign = dtype[0] == (">" if sys.byteorder == "little" else "<")
+            if dtype[1:] != _TYPES.get(input_dtype) or foreign or shape[1:] != input_shape:
                 wanted = f"{input_dtype} of {'x'.join(map(str, input_shape))} for an example"
                 raise DataError(f"{path}: {prefix}{name} is {dtype} {list(shape)}, the model takes {wanted}")
-            labels = _targets(archive, f"{prefix}labels", path, targets)
-    except (zipfile.BadZipFile, ValueError, EOFError, zlib.error, NotImplementedError) as error:
+            labels = _labels(archive, f"{prefix}labels", path, targets)
+    except UNREADABLE as error:
         raise DataError(f"{path}: not a readable npz file: {error}") from None
-    if len(labels) != shape[0]:
-        raise DataError(f"{path}: {len(labels)} labels for {shape[0]} inputs")
-    if not len(labels):
+    found = len(labels) // (targets or 1)
+    if found != shape[0]:
+        raise DataError(f"{path}: {found} labels for {shape[0]} inputs")
+    if not found:
         raise DataError(f"{path}: holds no example")
-    return ArraySource(file, start, shape, input_dtype, labels, f"{path}: {prefix}{name}")
+    return ArraySource(file, start, shape, input_dtype, labels, targets or 0, f"{path}: {prefix}{name}")
 
 
-def _targets(archive: zipfile.ZipFile, name: str, path: Path, targets: int | None) -> NDArray[Any]:
+def _labels(archive: zipfile.ZipFile, name: str, path: Path, targets: int | None) -> array[Any]:
+    """Whole numbers [n], or for `targets` of them float32 numbers [n, targets] one after the other."""
     if targets is None:
         return read_labels(archive, name, path)
-    with archive.open(member_of(archive, name, path)) as member:
-        values: NDArray[Any] = npy.read_array(member, allow_pickle=False)
-    if values.dtype.kind not in "fiu" or values.ndim == 0 or values[:1].size not in (targets, 0):
+    shape, dtype, values = read_numbers(archive, name, path)
+    if not shape or math.prod(shape[1:]) != targets:
         raise DataError(
-            f"{path}: {name} is {values.dtype} {list(values.shape)}; the mean squared error of this model needs "
-            f"numbers [n, {targets}]"
+            f"{path}: {name} is {dtype} {list(shape)}; the mean squared error of this model needs numbers "
+            f"[n, {targets}]"
         )
-    return values.reshape(len(values), targets).astype(np.float32)
+    return array("f", values)

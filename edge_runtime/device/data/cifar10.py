@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from array import array
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from device_profiles.errors import DataError
-from edge_runtime.device.data.source import Bytes, Part, RecordFile, Shape, Split, open_file
+from edge_runtime.device.data.source import Part, RecordFile, Shape, Split, open_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _PIXEL_BYTES = 3 * 32 * 32
 _RECORD_BYTES = 1 + _PIXEL_BYTES
@@ -23,18 +27,20 @@ class _Joined:
 
     def __init__(self, parts: list[RecordFile], folder: Path) -> None:
         self._parts = parts
-        self._ends = np.cumsum([len(part.labels) for part in parts])
-        self.labels = np.concatenate([part.labels for part in parts])
+        self.labels = array("q", [label for part in parts for label in part.labels])
         self.labels_origin = self.origin = str(folder)
 
     def parts(self) -> list[Part]:
         """Where the images lie, file by file."""
         return [place for part in self._parts for place in part.parts()]
 
-    def read(self, index: int, out: Bytes) -> None:
+    def read(self, index: int, out: NDArray[np.uint8]) -> None:
         """Read image `index` into `out` (uint8 [3, 32, 32])."""
-        part = int(np.searchsorted(self._ends, index, side="right"))
-        self._parts[part].read(index - (int(self._ends[part - 1]) if part else 0), out)
+        for part in self._parts:
+            if index < len(part.labels):
+                return part.read(index, out)
+            index -= len(part.labels)
+        raise IndexError(index)
 
 
 def open_cifar10(folder: Path, split: Split) -> _Joined:
@@ -51,8 +57,7 @@ def _open_part(path: Path) -> RecordFile:
     if size == 0 or size % _RECORD_BYTES:
         raise DataError(f"{path}: {size} bytes are not a whole number of records of {_RECORD_BYTES}")
     source = open_file(path)
-    count = size // _RECORD_BYTES
     # A mapped view would pull nearly every page of the file into memory for one byte of each record.
-    labels = np.array([os.pread(source.fileno(), 1, at)[0] for at in range(0, size, _RECORD_BYTES)], np.int64)
-    offsets = 1 + np.arange(count, dtype=np.int64) * _RECORD_BYTES
+    labels = array("q", [os.pread(source.fileno(), 1, at)[0] for at in range(0, size, _RECORD_BYTES)])
+    offsets = range(1, 1 + size, _RECORD_BYTES)
     return RecordFile(source, offsets, labels, shape=(3, 32, 32), origin=str(path), labels_origin=str(path))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING
 
 from device_profiles.errors import DataError
 from edge_runtime.device.data.source import RecordFile, Split, open_file, unpacked
+
+if TYPE_CHECKING:
+    from edge_runtime.device.data.source import Labels
 
 _UNSIGNED_BYTE = 8
 _CHUNK_BYTES = 1 << 18
@@ -34,10 +36,10 @@ def open_idx(folder: Path, split: Split, *, package: str | None = None) -> Recor
     labels = _read_labels(labels_path)
     if len(labels) != count:
         raise DataError(f"{labels_path}: {len(labels)} labels for {count} images in {images_path.name}")
-    offsets = 16 + np.arange(count, dtype=np.int64) * (height * width)
+    size = height * width
     return RecordFile(
         images,
-        offsets,
+        range(16, 16 + count * size, size),
         labels,
         shape=(1, height, width),
         origin=str(images_path),
@@ -80,7 +82,7 @@ def _extents(source: IO[bytes], dimensions: int, path: Path) -> tuple[int, ...]:
     if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
         raise DataError(f"{path}: not an IDX file of bytes with {dimensions} dimensions")
     extents = tuple(int.from_bytes(header[4 + 4 * d : 8 + 4 * d], "big") for d in range(dimensions))
-    expected = len(header) + int(np.prod(extents, dtype=np.int64))
+    expected = len(header) + math.prod(extents)
     actual = os.fstat(source.fileno()).st_size
     if actual != expected:
         raise DataError(f"{path}: {actual} bytes, its header describes {expected}")
@@ -89,7 +91,7 @@ def _extents(source: IO[bytes], dimensions: int, path: Path) -> tuple[int, ...]:
     return extents
 
 
-def _read_labels(path: Path) -> NDArray[np.int64]:
+def _read_labels(path: Path) -> Labels:
     with _open(path) as source:
         (count,) = _extents(source, 1, path)
-        return np.frombuffer(os.pread(source.fileno(), count, 8), np.uint8).astype(np.int64)
+        return array("q", list(os.pread(source.fileno(), count, 8)))

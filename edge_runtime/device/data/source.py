@@ -1,27 +1,34 @@
-"""The seam between data formats and training: labels, and images on demand."""
+"""The seam between data formats and training: labels, and images on demand.
+
+Nothing here imports numpy: it would more than double what a command needs before it becomes the training process.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import tempfile
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from device_profiles.contract import DType
 from device_profiles.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Labels = array[int]
+    """Of type 'q', which numpy takes as int64 without a copy."""
+    Offsets = range | array[int]
 
 Split = Literal["train", "test"]
 Shape = tuple[int, ...]
 Part = tuple[int, int, int, int] | tuple[int, bytes]
 """Images of one open file: its descriptor, then offset of the first, bytes between two and their number; or the offsets
 of all as int64 of this machine."""
-Labels = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
 HELD_OUT_EVERY = 5
 """Where a data set has no test part of its own, example i is held out when i % 5 == 4."""
 
@@ -30,11 +37,12 @@ class DataSource(Protocol):
     """Examples of a data set, as a model takes them.
 
     `image_shape` is that of the raw images, None where a file holds the inputs themselves; either way an example takes
-    `record_bytes` in it. `origin` and `labels_origin` name the files. `labels` are whole numbers [n], or
-    float32 targets [n, outputs] for a model that is trained on those.
+    `record_bytes` in it. `origin` and `labels_origin` name the files. `labels` are whole numbers, one for each example,
+    or `targets` float32 numbers for each (0 with labels).
     """
 
-    labels: NDArray[Any]
+    labels: array[Any]
+    targets: int
     labels_origin: str
     origin: str
     classes: int
@@ -68,7 +76,7 @@ class Pixels(Protocol):
     def parts(self) -> list[Part]:
         """Where the images lie, in open files that live as long as this."""
 
-    def read(self, index: int, out: Bytes) -> None:
+    def read(self, index: int, out: NDArray[np.uint8]) -> None:
         """Read image `index` into `out` (uint8, `shape`)."""
 
 
@@ -78,7 +86,7 @@ class RecordFile:
     def __init__(
         self,
         file: IO[bytes],
-        offsets: NDArray[np.int64],
+        offsets: Offsets,
         labels: Labels,
         *,
         shape: Shape,
@@ -91,20 +99,19 @@ class RecordFile:
         self.labels = labels
         self.labels_origin = labels_origin
         self.shape = shape
-        self.classes = int(labels.max()) + 1 if len(labels) else 0
+        self.classes = max(labels) + 1 if len(labels) else 0
 
     def parts(self) -> list[Part]:
         """Where the images lie; evenly spaced ones take no memory each."""
         file, offsets = self._file.fileno(), self._offsets
-        stride = int(offsets[1] - offsets[0]) if len(offsets) > 1 else 0
-        if len(offsets) and (np.diff(offsets) == stride).all():
-            return [(file, int(offsets[0]), stride, len(offsets))]
-        return [(file, offsets.astype(np.int64).tobytes())]
+        if isinstance(offsets, range):
+            return [(file, offsets.start, offsets.step, len(offsets))]
+        return [(file, offsets.tobytes())]
 
-    def read(self, index: int, out: Bytes) -> None:
+    def read(self, index: int, out: NDArray[np.uint8]) -> None:
         """Read image `index` into `out`; raises DataError where the file ends early."""
         view = out.reshape(-1).data
-        if os.preadv(self._file.fileno(), [view], int(self._offsets[index])) != len(view):
+        if os.preadv(self._file.fileno(), [view], self._offsets[index]) != len(view):
             raise DataError(f"{self.origin}: ends inside image {index}")
 
 
@@ -112,10 +119,11 @@ class PixelSource:
     """Pixels fitted to a model's input: enlarged, centred, repeated to its channels, scaled to [-1, 1]."""
 
     input_dtype: DType = "float32"
+    targets = 0
 
     def __init__(self, pixels: Pixels, input_shape: Shape) -> None:
         self._pixels = pixels  # its files must stay open
-        self.labels = pixels.labels
+        self.labels: array[Any] = pixels.labels
         self.labels_origin = pixels.labels_origin
         self.classes = pixels.classes
         self.origin = pixels.origin
@@ -164,12 +172,10 @@ def check_fits(pixels: Pixels, input_shape: Shape, spec: str) -> None:
         raise DataError(f"--data {spec}: holds no example")
 
 
-def held_out(count: int, split: Split) -> NDArray[np.int64]:
+def held_out(count: int, split: Split) -> list[int]:
     """Indices of `split` of a data set without a test part of its own."""
-    every: NDArray[np.int64] = np.arange(count, dtype=np.int64)
-    test = every % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
-    chosen: NDArray[np.int64] = every[test] if split == "test" else every[~test]
-    return chosen
+    last = HELD_OUT_EVERY - 1
+    return [index for index in range(count) if (index % HELD_OUT_EVERY == last) == (split == "test")]
 
 
 def unpacked(pieces: Iterable[bytes]) -> IO[bytes]:

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from edge_runtime.device.job import Job
 
 
+def base_bytes(native: Any, job: Job) -> int:
+    """The base of the program: its arena is made, which takes no memory, and never touched."""
+    engine = Engine(native, job["program"], threads=job["threads"])
+    engine.promise(StepTimes().rehearse)
+    return engine.base_bytes
+
+
 def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
     """Train on one batch that repeats; steps of the warm-up are made, but not timed."""
     program = job["program"]

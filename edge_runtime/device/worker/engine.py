@@ -30,7 +30,7 @@ class Engine:
         executions: how many make up one step.
         base_bytes: resident memory when everything is ready and nothing of the arena, the weights, the tile buffers
             and the batch was touched; from `promise`.
-        predicted_bytes: `base_bytes` and all of those.
+        predicted_bytes: `base_bytes` and all of those, or the peak so far where that is more.
 
     Raises PromiseError when `limit_bytes` is below the prediction, before anything is allocated.
     """
@@ -72,7 +72,9 @@ class Engine:
         self._promise()
 
     def _promise(self) -> None:
-        self.predicted_bytes = self.base_bytes + self.program["memory"]["total"]
+        # What start-up itself needed at its peak is more than a very small program ever will.
+        start = int(self._module.peak_resident_bytes())
+        self.predicted_bytes = max(start, self.base_bytes + self.program["memory"]["total"])
         if self._limit_bytes is not None and self.predicted_bytes > self._limit_bytes:
             raise PromiseError(
                 f"--memory-limit {self._limit_bytes / MEGABYTE:.1f}MB is below the "

@@ -45,9 +45,9 @@ def _run(file: int) -> int:
     if job["parent"] is not None:
         native.end_with_parent(job["parent"], _SIGKILL)
     if job["work"] == "base":
-        native.release_unused_pages()
-        native.load_kernels()
-        print(native.resident_bytes())
+        from edge_runtime.device.worker.benchmark import base_bytes
+
+        print(base_bytes(native, job))
         return 0
     if job["work"] == "train":
         from edge_runtime.device.worker.training import train as work

@@ -43,7 +43,7 @@ def test_idx_images_arrive_scaled_and_in_the_asked_order(tmp_path: Path, ending:
     source = open_data(f"idx:{tmp_path}", split="train", input_shape=(1, 4, 4))
     assert len(source) == 6
     assert source.classes == 3
-    assert source.labels.dtype == np.int64
+    assert np.asarray(source.labels).dtype == np.int64
     np.testing.assert_array_equal(source.labels, labels)
     np.testing.assert_allclose(_fetch(source, [5, 0, 3], (1, 4, 4))[:, 0], _scaled(images[[5, 0, 3]]), atol=1e-6)
 
