@@ -20,8 +20,8 @@ PRODUCTS = {
     "linear_weight_grad": (0, None),
     "linear_weight_grad_sgd": (0, None),
 }
-"""Operators whose work is a product with a weight. With those below they are all that multiply matrices; everything else
-is element by element, and counted as nothing."""
+"""Operators whose work is a product with a weight. With those below they are all that multiply matrices; everything
+else is element by element, and counted as nothing."""
 
 
 ATTENTION = {"attention": 2, "attention_backward": 5}
