@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import sysconfig
 import zipfile
 from pathlib import Path
@@ -13,15 +14,18 @@ from device_profiles.errors import FormatError
 from tools.aarch64.wheel import check, python_headers
 
 AARCH64, X86_64 = 183, 62
+PYTHON = f"cp{sys.version_info.major}{sys.version_info.minor}"
+TAG = f"{PYTHON}-{PYTHON}-manylinux_2_34_aarch64"
+NEEDS = b"\0GLIBC_2.17\0GLIBC_2.34\0GLIBC_2.2.5\0GLIBCXX_3.4.21\0"
 EXTENSION = "edge_runtime/device/_native.cpython-311-aarch64-linux-gnu.so"
 
 
-def wheel(folder: Path, members: dict[str, int], tag: str = "linux_aarch64") -> Path:
-    path = folder / f"profl_edge-0.1.0-cp311-cp311-{tag}.whl"
+def wheel(folder: Path, members: dict[str, int], tag: str = TAG) -> Path:
+    path = folder / f"profl_edge-0.1.0-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("edge_runtime/__init__.py", "")
         for name, machine in members.items():
-            archive.writestr(name, b"\x7fELF" + bytes(14) + machine.to_bytes(2, "little") + bytes(40))
+            archive.writestr(name, b"\x7fELF" + bytes(14) + machine.to_bytes(2, "little") + NEEDS)
     return path
 
 
@@ -41,9 +45,21 @@ def test_a_module_that_python_would_not_find_is_refused(tmp_path: Path) -> None:
         check(wheel(tmp_path, {EXTENSION.replace("aarch64", "x86_64"): AARCH64}))
 
 
-def test_another_tag_or_no_library_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="not tagged for 64-bit ARM"):
-        check(wheel(tmp_path, {EXTENSION: AARCH64}, tag="linux_x86_64"))
+@pytest.mark.parametrize(
+    "tag",
+    [
+        TAG.replace("aarch64", "x86_64"),
+        TAG.replace("manylinux_2_34", "linux"),
+        TAG.replace("2_34", "2_17"),
+        TAG.replace(f"-{PYTHON}-", "-none-"),
+    ],
+)
+def test_a_tag_that_promises_something_else_is_refused(tmp_path: Path, tag: str) -> None:
+    with pytest.raises(FormatError, match=f"is not tagged {TAG}, which is what its libraries need"):
+        check(wheel(tmp_path, {EXTENSION: AARCH64}, tag=tag))
+
+
+def test_a_wheel_without_libraries_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="no native library"):
         check(wheel(tmp_path, {}))
 
