@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from device_profiles.bundle import Manifest, Program
 from device_profiles.contract import CACHED_PREFIX_VARIANT, MANIFEST_NAME, PROGRAMS_FOLDER, LimitKind
@@ -23,8 +23,8 @@ from device_profiles.files import read_json
 from device_profiles.profile import Conditions
 from device_profiles.timeline import PlanTimeline, Timeline
 from edge_runtime.device import launch
-from edge_runtime.device.bundle import Bundle, open_bundle
-from edge_runtime.device.job import Job, new_job, program_job, set_optimizer
+from edge_runtime.device.bundle import open_bundle
+from edge_runtime.device.job import Job, bench_job, new_job, program_job
 from profiler.base import base_bytes
 from profiler.conditions import ConditionsWatch
 from profiler.plan_timeline import plan_timeline
@@ -33,7 +33,6 @@ from profiler.program_file import read_program
 from profiler.watch import Watched
 
 _PURPOSES = ("grow", "eval")
-_LEARNING_RATE = 0.01
 _TRAINING_STEPS = 2
 """The first step touches every page of the arena; the second shows that nothing is added."""
 _BATCHES = 4
@@ -153,30 +152,28 @@ class ProcessMeter:
         return ended, report | {key: timing[key] for key in _TIMED}
 
     def _bench(self, program: Program) -> Ended:
-        bundle = open_bundle(self.bundle)
-        job = self._job("bench", bundle, program)
-        job["steps"], job["warmup_steps"] = self.steps, self.warmup_steps
-        job["vocabulary"] = bundle.manifest.model.vocabulary
-        set_optimizer(job, program, _LEARNING_RATE)
+        job = bench_job(
+            open_bundle(self.bundle),
+            program,
+            steps=self.steps,
+            warmup_steps=self.warmup_steps,
+            threads=self.threads,
+            json=True,
+        )
         return self._run(job, watch=False)
 
     def _evaluate(self, program: Program) -> tuple[Ended, dict[str, Any] | None]:
         from edge_runtime.device.train import data_job, open_examples
 
         bundle = open_bundle(self.bundle)
-        job = self._job("eval", bundle, program)
+        job = new_job("eval", program_job(bundle, program, threads=self.threads), threads=self.threads, json=True)
+        job["classes"] = bundle.manifest.model.classes
         with self._folder() as folder:
             source = open_examples(self._data(folder, program), "test", bundle.manifest.model, program)
             job["data"] = data_job(source)
             job["examples"] = len(source)
             ended = self._run(job, watch=True)
         return ended, self._report(program, ended)
-
-    def _job(self, work: Literal["bench", "eval"], bundle: Bundle, program: Program) -> Job:
-        described = program_job(bundle, program, threads=self.threads)
-        job = new_job(work, described, threads=self.threads, json=True)
-        job["classes"] = bundle.manifest.model.classes
-        return job
 
     def _run(self, job: Job, *, watch: bool) -> Ended:
         """The training process itself, under the limit; what prepares it is this process, which is not."""
@@ -216,16 +213,15 @@ class ProcessMeter:
         from edge_runtime.device.data import write_arrays, write_npz
 
         model = read_json(self.bundle / MANIFEST_NAME, Manifest).model
+        count = _BATCHES * program.batch
         path = folder / "generated.npz"
-        shape = (_BATCHES * program.batch, *model.input_shape)
+        labels = np.arange(count, dtype=np.int64) % model.classes
         if program.loss.name == "mse":
-            write_arrays(path, np.zeros(shape, model.input_dtype), np.zeros((shape[0], model.classes), np.float32))
-            return f"npz:{path}"
-        labels = np.arange(shape[0], dtype=np.int64) % model.classes
-        if len(shape) == 4 and model.input_dtype == "float32":
-            write_npz(path, np.full(shape, 128, np.uint8), labels)
+            labels = np.zeros((count, model.classes), np.float32)
+        if len(model.input_shape) == 3 and model.input_dtype == "float32" and labels.ndim == 1:
+            write_npz(path, np.full((count, *model.input_shape), 128, np.uint8), labels)
         else:
-            write_arrays(path, np.zeros(shape, model.input_dtype), labels)
+            write_arrays(path, np.zeros((count, *model.input_shape), model.input_dtype), labels)
         return f"npz:{path}"
 
 

@@ -10,7 +10,7 @@ _POOLED = frozenset({"global_average_pool", "reduce", "reshape"})
 _REMEDY = "name the module where it begins with --head MODULE"
 
 
-def head_start(layers: tuple[Layer, ...], *, classes: int, head: str | None) -> int:
+def head_start(layers: tuple[Layer, ...], *, batch: int, classes: int, head: str | None) -> int:
     """Index of the first layer of the head.
 
     Recognised are pooling, flattening or the choice of one token, with a LayerNorm or not, and linear layers with
@@ -19,6 +19,10 @@ def head_start(layers: tuple[Layer, ...], *, classes: int, head: str | None) -> 
     model does not end with logits.
     """
     shape = layers[-1].shape
+    if shape[:1] != (batch,):
+        raise UsageError(
+            f"the model returns {shape[0] if shape else 'no'} rows for {batch} examples; it must keep them apart"
+        )
     if len(shape) != 2 or shape[1] != classes:
         text = "x".join(map(str, shape[1:]))
         raise UsageError(

@@ -66,11 +66,12 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
     """
     layers = model.layers
     alive = alive_before(model)
-    start = head_start(layers, classes=classes, head=head)
+    start = head_start(layers, batch=model.input_shape[0], classes=classes, head=head)
     if len(alive[start]) != 1:
         names = _modules(model, alive[start])
         raise UsageError(f"the head cannot begin at '{layers[start].module}': {', '.join(names)} live there as well")
-    points = [i for i in range(start) if len(alive[i]) == 1]
+    batch = model.input_shape[0]
+    points = [i for i in range(start) if len(alive[i]) == 1 and _of_examples(model, alive[i], batch)]
     starts = [first for first, after in itertools.pairwise([*points, start]) if _has_weights(layers[first:after])]
     bounds = [0, *starts[1:], start]
     units = []
@@ -87,6 +88,12 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
         input=model.input_name,
         uncut=tuple(reason for reason in reasons if reason is not None),
     )
+
+
+def _of_examples(model: CapturedModel, alive: set[str], batch: int) -> bool:
+    """Whether the activation that is alive has a row for each example: others are no boundary of a block."""
+    (name,) = alive
+    return model.shapes[name][:1] == (batch,)
 
 
 def alive_before(model: CapturedModel) -> list[set[str]]:

@@ -20,7 +20,13 @@ PRODUCTS = {
     "linear_weight_grad": (0, None),
     "linear_weight_grad_sgd": (0, None),
 }
-"""Operators whose work is a matrix product; everything else is element by element, and counted as nothing."""
+"""Operators whose work is a product with a weight. With those below they are all that multiply matrices; everything
+else is element by element, and counted as nothing."""
+
+
+ATTENTION = {"attention": 2, "attention_backward": 5}
+"""How many products attention makes, each of queries by keys by the heads' width."""
+MATMUL = "matmul"
 
 
 def floating_point_operations(operations: Iterable[Operation]) -> int:
@@ -30,7 +36,18 @@ def floating_point_operations(operations: Iterable[Operation]) -> int:
         if operation.operator in PRODUCTS:
             output, weight = (_value(operation, place) for place in PRODUCTS[operation.operator])
             total += 2 * math.prod(output.shape) * math.prod(weight.shape[1:])
+        elif operation.operator in ATTENTION:
+            total += ATTENTION[operation.operator] * 2 * math.prod(_sizes(operation)[:5])
+        elif operation.operator == MATMUL:
+            left, out = _value(operation, 0), _value(operation, None)
+            turned = bool(operation.arguments[2])
+            total += 2 * math.prod(out.shape) * left.shape[-2 if turned else -1]
     return total
+
+
+def _sizes(operation: Operation) -> tuple[int, ...]:
+    """Batch, heads, queries, keys, width and width of values of an attention: its first argument of whole numbers."""
+    return next(argument for argument in operation.arguments if isinstance(argument, tuple))
 
 
 def _value(operation: Operation, place: int | None) -> Value:

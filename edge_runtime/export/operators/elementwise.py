@@ -22,6 +22,9 @@ def _capture_pair(operation: int, number: Callable[[float], tuple[float, float]]
         other = call.arguments["other"]
         if call.arguments.get("alpha", 1) != 1 or call.arguments.get("rounding_mode") is not None:
             raise NotCovered("with a factor alpha or a rounding mode")
+        constant = call.constant("other")
+        if constant is not None and constant.numel() == 1:
+            other = constant.item()
         if not isinstance(other, torch.fx.Node):
             factor, offset = number(float(other))
             return call.layer("affine", (call.activation("self"),), factor=factor, offset=offset)

@@ -12,6 +12,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from device_profiles.errors import UsageError  # noqa: E402
 from edge_runtime.export.capture import CapturedModel, capture  # noqa: E402
+from edge_runtime.export.units import cut  # noqa: E402
 
 
 class _Forward(nn.Module):
@@ -36,7 +37,7 @@ def _capture(model: nn.Module) -> CapturedModel:
     [
         (nn.Softshrink(), "softshrink"),
         (nn.ConvTranspose2d(3, 3, 2), "conv_transpose2d"),
-        (nn.Dropout(0.5), "dropout"),
+        (nn.Dropout2d(0.5), "dropout"),
         (nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), r"pad.*other than a constant"),
         (nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"), r"pad"),
         (nn.Conv2d(3, 3, 13, padding=6), r"conv2d.*more than 121 elements"),
@@ -59,13 +60,10 @@ def test_what_is_not_covered_is_named_with_its_module(module: nn.Module, named: 
 @pytest.mark.parametrize(
     ("function", "named"),
     [
-        (lambda x: x[:, ::2], r"slice.*with a step"),
         (lambda x: torch.cat([x, x], 0), r"cat.*batch dimension"),
         (lambda x: x.mean(), r"mean.*batch"),
         (lambda x: x.mean(0, keepdim=True), r"mean.*over the batch"),
-        (lambda x: x.transpose(0, 1), r"transpose.*batch dimension"),
-        (lambda x: x[1:], r"slice.*batch dimension"),
-        (lambda x: x + torch.tensor(2.0), r"lift_fresh_copy"),
+        (lambda x: x + torch.arange(6.0), r"add.*'other' is not an activation"),
         (lambda x: torch.add(x, x, alpha=2), r"add.*factor alpha"),
         (lambda x: x.detach() * x, r"detach"),
         (lambda x: nn.functional.max_pool2d(x, 2, return_indices=True)[1].float(), r"max_pool2d"),
@@ -77,6 +75,18 @@ def test_a_use_that_is_not_covered_is_named(function: Callable[[Tensor], Tensor]
     with pytest.raises(UsageError, match=named) as raised:
         _capture(_Forward(function))
     assert "\n" not in str(raised.value) and "module 'model'" in str(raised.value)
+
+
+@pytest.mark.parametrize("function", [lambda x: x.transpose(0, 1), lambda x: x[1:]])
+def test_a_model_that_does_not_keep_its_examples_apart_is_refused(function: Callable[[Tensor], Tensor]) -> None:
+    model = _Forward(lambda x: function(x.mean((2, 3))))
+    with pytest.raises(UsageError, match="rows for 2 examples"):
+        cut(_capture(model), classes=4)
+
+
+def test_a_constant_that_is_one_number_is_that_number() -> None:
+    layer = _capture(_Forward(lambda x: x + torch.tensor(2.0))).layers[-1]
+    assert (layer.kind, layer.attributes["offset"]) == ("affine", 2.0)
 
 
 def test_a_buffer_that_no_file_holds_is_refused() -> None:
