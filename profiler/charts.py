@@ -24,7 +24,7 @@ COLOURS = {
 }
 MEASURED = "#b3202c"
 _WIDTH = 880
-_LABELS = 150
+_CHARACTER = 6.7
 _ROW = 30
 _BAR = 18
 _PLOT_HEIGHT = 240
@@ -40,24 +40,31 @@ def legend(names: Sequence[str], *, measured: str | None = None) -> str:
 
 
 def stacked_bars(costs: Sequence[Cost], limit_bytes: int | None) -> str:
-    """One bar a program: the parts of the promise, a red mark at what was measured, a dashed line at the limit."""
+    """One bar a program: the parts of the promise, dotted what is unexplained, a red mark at what was measured.
+
+    A dashed line stands at the limit.
+    """
     widest = max([*(cost.predicted_peak_bytes for cost in costs), *(c.measured_peak_bytes or 0 for c in costs), 1])
     if limit_bytes is not None and limit_bytes < 2 * widest:
         widest = max(widest, limit_bytes)
-    scale = _Scale(0, widest * 1.02, _LABELS, _WIDTH - 90)
+    labels = 16 + _CHARACTER * max(len(_label(cost)) for cost in costs) if costs else 0
+    scale = _Scale(0, widest * 1.02, labels, _WIDTH - 90)
     height = _ROW * len(costs) + 34
     body = [_vertical_grid(scale, 6, height - 26)]
     for row, cost in enumerate(costs):
-        body.append(_bar(cost, scale, 8 + row * _ROW))
+        body.append(_bar(cost, scale, labels, 8 + row * _ROW))
     if limit_bytes is not None and limit_bytes <= widest:
         x = scale(limit_bytes)
         body.append(f'<line class="limit" x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="{height - 26}"/>')
     return _svg(_WIDTH, height, "".join(body), "memory of every program at its peak")
 
 
-def _bar(cost: Cost, scale: _Scale, y: float) -> str:
-    name = cost.program if cost.batch is None else f"{cost.program}, batch {cost.batch}"
-    pieces = [f'<text x="{_LABELS - 8}" y="{y + 13}" text-anchor="end">{escape(name)}</text>']
+def _label(cost: Cost) -> str:
+    return cost.program if cost.batch is None else f"{cost.program}, batch {cost.batch}"
+
+
+def _bar(cost: Cost, scale: _Scale, labels: float, y: float) -> str:
+    pieces = [f'<text x="{labels - 8:.1f}" y="{y + 13}" text-anchor="end">{escape(_label(cost))}</text>']
     start = 0
     for part, size in cost.parts_bytes.items():
         if size > 0:
@@ -74,6 +81,11 @@ def _bar(cost: Cost, scale: _Scale, y: float) -> str:
         pieces.append(f'<text x="{scale(start) + 6:.1f}" y="{y + 13}" class="bad">{told}</text>')
     else:
         x = scale(cost.measured_peak_bytes)
+        if (cost.unexplained_bytes or 0) > 0:
+            pieces.append(
+                f'<rect class="rest" x="{scale(start):.1f}" y="{y}" width="{x - scale(start):.1f}" height="{_BAR}">'
+                f"<title>unexplained: {(cost.unexplained_bytes or 0) / MB:.2f} MB</title></rect>"
+            )
         pieces.append(
             f'<line x1="{x:.1f}" y1="{y - 3}" x2="{x:.1f}" y2="{y + _BAR + 3}" stroke="{MEASURED}" stroke-width="2.5">'
             f"<title>measured: {cost.measured_peak_bytes / MB:.2f} MB</title></line>"

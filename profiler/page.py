@@ -18,6 +18,7 @@ p{margin:.3rem 0} .note{color:#59636f;font-size:.88rem}
 svg{max-width:100%;height:auto;display:block} svg text{font-size:12px;fill:#1d232b}
 svg .tick{fill:#59636f;font-size:11px} td:last-child,th:last-child{text-align:left} td:first-child{white-space:nowrap}
 svg .grid{stroke:#e4e8ec} svg .limit{stroke:#1d232b;stroke-dasharray:6 4;stroke-width:1.5} svg .bad{fill:#b3202c}
+svg .rest{fill:none;stroke:#b3202c;stroke-width:.8;stroke-dasharray:2 2}
 .legend{display:flex;flex-wrap:wrap;gap:.15rem 1rem;font-size:.85rem} .key i{display:inline-block;width:.8rem;
 height:.8rem;margin-right:.35rem;vertical-align:-1px} .key i.line{height:.2rem;vertical-align:4px}
 table{border-collapse:collapse;font-size:.88rem;width:100%} th,td{text-align:right;padding:.2rem .5rem;
@@ -32,7 +33,7 @@ def page_of(profiles: Sequence[DeviceProfile]) -> str:
         (f"{profile.device.name}, {cost.program}", cost.predicted_peak_bytes, cost.measured_peak_bytes)
         for profile in profiles
         for cost in profile.costs
-        if cost.measured_peak_bytes is not None
+        if cost.measured_peak_bytes is not None and profile.runtime == "native"
     ]
     title = "Device profile" if len(profiles) == 1 else "Device profiles"
     return (
@@ -51,7 +52,7 @@ def _profile(profile: DeviceProfile) -> str:
     parts = [
         f"<h2>{escape(device_line(profile).partition(' (MB =')[0])}</h2>",
         _facts(profile),
-        "<h3>What the peak is made of</h3>",
+        "<h3>What the peak is made of</h3><p class='note'>Dotted: measured, and explained by none of the parts.</p>",
         legend(names, measured="measured peak"),
         stacked_bars(profile.costs, profile.device.limit_bytes),
         "<h3>In numbers</h3>",
@@ -110,7 +111,7 @@ def _table(costs: Sequence[Cost]) -> str:
 
 def _worst(points: Sequence[tuple[str, int, int]]) -> str:
     if not points:
-        return "Nothing was measured."
+        return "Nothing that this runtime predicts was measured."
     name, predicted, measured = max(points, key=lambda point: abs(point[1] - point[2]) / point[2])
     return f"The largest difference is {abs(predicted - measured) / measured:.1%} ({escape(name)})."
 

@@ -104,11 +104,18 @@ def test_texts_of_strangers_are_escaped() -> None:
 
 def test_a_bar_is_as_long_as_its_parts_and_the_measurement_stands_at_its_place() -> None:
     picture = stacked_bars([_cost()], None)
-    widths = [float(w) for w in re.findall(r'<rect [^>]*width="([\d.]+)"', picture)]
+    widths = [float(w) for w in re.findall(r'<rect x=[^>]*width="([\d.]+)"', picture)]
     start = float(re.findall(r'<rect x="([\d.]+)"', picture)[0])
     mark = float(re.findall(rf'<line x1="([\d.]+)"[^>]*stroke="{MEASURED}"', picture)[0])
     assert len(widths) == 6
     assert mark == pytest.approx(start + sum(widths), abs=0.5)
+
+
+def test_what_no_part_explains_is_drawn_as_such() -> None:
+    more = _cost(measured_peak_bytes=97 * MB, unexplained_bytes=20 * MB)
+    assert "unexplained: 20.00 MB" in stacked_bars([more], None)
+    less = _cost(measured_peak_bytes=76 * MB, unexplained_bytes=-MB)
+    assert "unexplained" not in stacked_bars([less], None)
 
 
 def test_a_limit_and_what_does_not_fit_are_drawn() -> None:
