@@ -6,11 +6,11 @@ STAMP := $(VENV)/.installed
 NATIVE := $(shell find edge_runtime/csrc -type f) CMakeLists.txt
 CPP := $(shell find edge_runtime/csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: help demo test lint format wheel data
+.PHONY: help demo test lint format wheel wheel-aarch64 data
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) data ## train one network on six devices none of which could train it alone
 	$(BIN)/profl-server run --fleet examples/fleets/demo.toml --engine local -o runs/demo --resume
@@ -31,6 +31,9 @@ format: $(STAMP) ## format all sources
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/pip wheel --no-deps --no-build-isolation -w dist .
+
+wheel-aarch64: $(STAMP) ## build the wheel for 64-bit ARM into dist/ (needs Debian's g++-aarch64-linux-gnu)
+	$(BIN)/python -m tools.aarch64.wheel -o dist
 
 data: $(STAMP) ## get Fashion-MNIST where Debian's package can be had
 	@sh tools/get_fashion_mnist.sh data/fashion-mnist

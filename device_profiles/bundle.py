@@ -116,6 +116,11 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     instructions: int
     memory: MemoryPlan
 
+    @property
+    def frozen_tensors(self) -> int:
+        """How many tensors it reads from the mapped weights."""
+        return sum(value.role == "frozen" for value in self.inputs)
+
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file of the bundle, with its path relative to the bundle."""

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import msgspec
 
-from device_profiles.contract import FORMAT_VERSION, LimitKind, Purpose, Runtime
+from device_profiles.bundle import Manifest
+from device_profiles.contract import FORMAT_VERSION, LimitKind, Purpose, Runtime, Variant
 from device_profiles.errors import FormatError
+from device_profiles.profile_checks import check_cost, check_device, check_profile
+from device_profiles.timeline import PlanTimeline, Timeline
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One accelerator, as its driver names it."""
+
+    name: str
+    memory_total_bytes: int | None = None
+    driver: str | None = None
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The hardware and operating system; `None` is unknown, never a guess."""
+    """The hardware and operating system; `None` is unknown, never a guess.
+
+    `cpu_count` is what the process may use (affinity); `cpu_quota` the cores that its control group lets it have,
+    `None` where it is not limited. `rlimit_bytes` is the lowest of the address space's and data's limits.
+    """
 
     name: str
     architecture: str
@@ -23,6 +38,13 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     accelerator: str | None = None
     accelerator_memory_bytes: int | None = None
     battery_percent: float | None = None
+    battery_charging: bool | None = None
+    cpu_quota: float | None = None
+    swap_total_bytes: int | None = None
+    rlimit_bytes: int | None = None
+    huge_pages: str | None = None
+    huge_page_bytes: int | None = None
+    gpus: tuple[Gpu, ...] = ()
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,11 +57,39 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     measured_at: str
 
 
+class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the machine did while a program was measured; `None` where the system does not tell.
+
+    Stall times are the growth of `/proc/pressure/{memory,cpu}` (`some`) over the measurement, of the whole machine.
+    `throttled` says that the seconds are not those of a cool, free machine; `throttled_because` says why.
+    """
+
+    seconds: float
+    frequency_hz: float | None = None
+    frequency_maximum_hz: float | None = None
+    temperature_celsius: float | None = None
+    thermal_throttles: int | None = None
+    memory_stall_seconds: float | None = None
+    cpu_stall_seconds: float | None = None
+    battery_percent: float | None = None
+    throttled: bool | None = None
+    throttled_because: str | None = None
+
+
 class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one program costs. Bytes of the whole process; seconds of one step.
 
     `predicted_peak_bytes` = `base_bytes` + arena + frozen + workspace + staging. `measured_peak_bytes` is VmHWM of
-    the training process, `None` when it did not fit. `unexplained_bytes` = measured - predicted.
+    the training process, the largest of the repetitions, `None` when it did not fit. `unexplained_bytes` = measured
+    - predicted. For the runtime `torch`, which has no plan, `arena_bytes` is the sum of the parts that were counted.
+
+    `anonymous_bytes` and `file_bytes` are resident at the largest sample; a control group charges the first, and of the
+    second only pages that no other process holds. `proportional_bytes` (PSS) shares
+    such pages out. `died_at_bytes` is the charge at which the kernel ended a process that did not fit.
+
+    On an accelerator the parts, the base and the peak are of its memory: the base is the driver's context, the peak
+    what NVML charges to the process (where it does not tell, what the allocator reserved), and `host_peak_bytes` is
+    the process's VmHWM.
     """
 
     program: str
@@ -64,10 +114,54 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     step_seconds_maximum: float | None = None
     prefix_seconds: float | None = None
     reason: str | None = None
+    batch: int | None = None
+    micro_batch: int | None = None
+    variant: Variant = "default"
+    instructions: int | None = None
+    frozen_tensors: int | None = None
+    measured_peak_minimum_bytes: int | None = None
+    base_minimum_bytes: int | None = None
+    anonymous_bytes: int | None = None
+    file_bytes: int | None = None
+    proportional_bytes: int | None = None
+    swapped_bytes: int | None = None
+    cgroup_peak_bytes: int | None = None
+    died_at_bytes: int | None = None
+    minor_faults: int | None = None
+    major_faults: int | None = None
+    accelerator_allocated_bytes: int | None = None
+    accelerator_reserved_bytes: int | None = None
+    accelerator_process_bytes: int | None = None
+    host_peak_bytes: int | None = None
+    conditions: Conditions | None = None
+    timeline: Timeline | None = None
+    plan: PlanTimeline | None = None
+
+    @property
+    def parts_bytes(self) -> dict[str, int]:
+        """The composition at the peak by name, in the order it is drawn; `alignment` is what packing cost."""
+        arena = {
+            "parameters": self.parameters_bytes,
+            "optimizer state": self.optimizer_state_bytes,
+            "activations": self.activations_bytes,
+            "gradients": self.gradients_bytes,
+            "temporaries": self.temporaries_bytes,
+        }
+        return {
+            "runtime base": self.base_bytes,
+            **arena,
+            "alignment": self.arena_bytes - sum(arena.values()),
+            "frozen weights": self.frozen_bytes,
+            "workspace": self.workspace_bytes,
+            "staging": self.staging_bytes,
+        }
 
 
 class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One JSON file per device, model and runtime. `bundle_sha256` is the digest of the bundle's manifest."""
+    """One JSON file per device, model and runtime. `bundle_sha256` is the digest of the bundle's manifest.
+
+    `blocks` is how many blocks the model was cut into; `None` in profiles of releases that did not say.
+    """
 
     format_version: int = FORMAT_VERSION
     device: Device
@@ -77,6 +171,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     bundle_sha256: str
     measurement: Measurement
     costs: tuple[Cost, ...]
+    blocks: int | None = None
 
     def cost(self, program: str) -> Cost | None:
         """The cost of `program`, or None when it was not measured."""
@@ -89,17 +184,37 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 f"{source}: format_version {self.format_version} is not known here (this release reads "
                 f"{FORMAT_VERSION})"
             )
+        check_profile(self, source)
+        check_device(self.device, f"{source}: device")
         for cost in self.costs:
-            where = f"{source}: costs: {cost.program}"
-            for field, value in msgspec.structs.asdict(cost).items():
-                if field.endswith("_bytes") and field != "unexplained_bytes" and value is not None and value < 0:
-                    raise FormatError(f"{where}: {field} is negative")
-                if "seconds" in field and value is not None and not 0 <= value < float("inf"):
-                    raise FormatError(f"{where}: {field} is not a duration")
-            parts = cost.base_bytes + cost.arena_bytes + cost.frozen_bytes + cost.workspace_bytes + cost.staging_bytes
-            if parts != cost.predicted_peak_bytes:
-                raise FormatError(
-                    f"{where}: predicted_peak_bytes is {cost.predicted_peak_bytes}, its parts are {parts}"
-                )
-            if cost.fits and cost.measured_peak_bytes is None:
-                raise FormatError(f"{where}: fits, but measured_peak_bytes is missing")
+            check_cost(cost, f"{source}: costs: {cost.program}")
+
+    def check_against(self, manifest: Manifest, digest: str, source: str, *, every_block: bool = False) -> None:
+        """Raise FormatError unless the profile is of this bundle, and states its plans and none else.
+
+        `every_block`: also where a block has no training program that was measured.
+        """
+        if self.bundle_sha256 != digest:
+            raise FormatError(
+                f"{source}: bundle_sha256: was measured with another bundle; run profl-profile on this one"
+            )
+        if self.model != manifest.model.name:
+            raise FormatError(f"{source}: model is '{self.model}', the bundle's is '{manifest.model.name}'")
+        if self.blocks is not None and self.blocks != len(manifest.partition.blocks):
+            raise FormatError(f"{source}: blocks is {self.blocks}, the bundle has {len(manifest.partition.blocks)}")
+        programs = {program.name: program for program in manifest.programs}
+        for cost in self.costs:
+            program = programs.get(cost.program)
+            if program is None:
+                raise FormatError(f"{source}: costs: {cost.program} is no program of the bundle")
+            stated = (cost.purpose, cost.block, cost.arena_bytes, cost.frozen_bytes, cost.staging_bytes)
+            memory = program.memory
+            planned = (program.purpose, program.block, memory.arena_bytes, memory.frozen_bytes, memory.staging_bytes)
+            if self.runtime == "native" and stated != planned:
+                raise FormatError(f"{source}: costs: {cost.program}: differs from the bundle's plan of it")
+        missing = {block.index for block in manifest.partition.blocks} - {
+            cost.block for cost in self.costs if cost.purpose != "eval"
+        }
+        if every_block and missing:
+            blocks = ", ".join(map(str, sorted(missing)))
+            raise FormatError(f"{source}: costs: no training program of block {blocks} was measured")

@@ -1,23 +1,20 @@
-"""The command line of profl-profile."""
+"""The command line of profl-profile, and the one place where errors become exit statuses."""
 
 from __future__ import annotations
 
-import platform
+import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import NoReturn
 
 import click
 
 from device_profiles.errors import ProflError, UsageError
-from edge_runtime.device.commands.options import FILE, json_option, parse_size, thread_count, threads_option
-
-if TYPE_CHECKING:
-    from device_profiles.contract import Purpose
-    from device_profiles.profile import DeviceProfile
-
-_PURPOSES: dict[str, tuple[Purpose, ...]] = {"grow": ("grow",), "eval": ("eval",), "all": ("grow", "eval")}
+from profiler.commands.compare import compare
+from profiler.commands.fit import fit
+from profiler.commands.predict import predict
+from profiler.commands.run import run
+from profiler.commands.show import show
 
 
 class _DefaultCommand(click.Group):
@@ -32,6 +29,7 @@ class _DefaultCommand(click.Group):
 
 @click.group(
     cls=_DefaultCommand,
+    commands=[run, fit, predict, show, compare],
     epilog="Example: profl-profile bundles/resnet18 --limit 128MB -o phone.json",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -41,55 +39,6 @@ def cli() -> None:
 
     `profl-profile BUNDLE` is short for `profl-profile run BUNDLE`.
     """
-
-
-@cli.command(epilog="Example: profl-profile bundles/resnet18 --limit 128MB -o phone.json")
-@click.argument("bundle", type=FILE)
-@click.option(
-    "--limit", "limit_bytes", type=parse_size, metavar="SIZE", help="Hard memory limit of every measurement: 128MB."
-)
-@click.option("--block", type=click.IntRange(1), help="Only this block, counted from 1.")
-@click.option("--purpose", type=click.Choice(list(_PURPOSES)), default="grow", show_default=True, help="Programs.")
-@click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="Timed steps of a process.")
-@click.option("--warmup", "warmup_steps", type=click.IntRange(0), default=1, show_default=True, help="Untimed steps.")
-@click.option("--repetitions", type=click.IntRange(1), default=1, show_default=True, help="Processes a program.")
-@threads_option
-@click.option("--name", default=platform.node() or "device", help="Name of the device [default: its host name].")
-@click.option("-o", "--output", type=FILE, default=Path("profile.json"), show_default=True, help="Profile to write.")
-@json_option
-def run(purpose: str, threads: int | None, as_json: bool, **options: Any) -> None:
-    """Measure programs of BUNDLE, each in a fresh process, and write the profile.
-
-    The profile is written after every program; the same command continues an interrupted one.
-    """
-    from profiler.profile import ProfileRequest, profile_bundle
-
-    request = ProfileRequest(purposes=_PURPOSES[purpose], threads=thread_count(threads), **options)
-    profile = profile_bundle(request, progress=lambda line: click.echo(line, err=True))
-    _print([profile], as_json)
-
-
-@cli.command(epilog="Example: profl-profile show phone.json board.json")
-@click.argument("profiles", nargs=-1, required=True, type=FILE)
-@json_option
-def show(profiles: tuple[Path, ...], as_json: bool) -> None:
-    """Show device profiles as tables; with --json, one object with all of them under `profiles`."""
-    from device_profiles.files import read_json
-    from device_profiles.profile import DeviceProfile
-
-    read = [read_json(path, DeviceProfile) for path in profiles]
-    _print(read, as_json, listed=True)
-
-
-def _print(profiles: list[DeviceProfile], as_json: bool, *, listed: bool = False) -> None:
-    import msgspec
-
-    from profiler.table import profile_table
-
-    if as_json:
-        click.echo(msgspec.json.encode({"profiles": profiles} if listed else profiles[0]))
-        return
-    click.echo("\n\n".join(profile_table(profile) for profile in profiles))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,6 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(str(error), 1)
     return 0
+
+
+def console() -> int:
+    """`main` for a process of its own: SIGTERM ends it as Ctrl-C does, so that what it started is cleaned up."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    return main()
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, status: int) -> int:

@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 
 from device_profiles.contract import LimitKind
 from device_profiles.profile import Device
+from profiler.battery import battery_percent, charging
+from profiler.control_groups import cpu_quota, inherited_limit, read_text
+from profiler.gpus import find_gpus
 
-_UNLIMITED_BYTES = 1 << 62
+__all__ = ["describe_device", "describe_software", "inherited_limit"]
 
 
 def describe_device(name: str, *, limit_bytes: int | None, limit_kind: LimitKind, root: Path = Path("/")) -> Device:
     """The device this runs on, as seen below `root` (`/`; another one in tests)."""
     memory = _key_values(root / "proc/meminfo")
+    total, available = _kilobytes(memory.get("MemTotal")), _kilobytes(memory.get("MemAvailable"))
+    gpus = find_gpus(root)
     return Device(
         name=name,
         architecture=platform.machine(),
         kernel=platform.release(),
-        cpu_model=_cpu_model(root / "proc/cpuinfo"),
+        cpu_model=_cpu_model(root),
         cpu_count=_cpu_count(),
-        memory_total_bytes=_kilobytes(memory.get("MemTotal")),
-        memory_available_bytes=_kilobytes(memory.get("MemAvailable")),
+        memory_total_bytes=total,
+        memory_available_bytes=available if available is None or total is None else min(available, total),
         limit_bytes=limit_bytes,
         limit_kind=limit_kind,
-        battery_percent=_battery(root / "sys/class/power_supply"),
+        accelerator=gpus[0].name if gpus else None,
+        accelerator_memory_bytes=gpus[0].memory_total_bytes if gpus else None,
+        battery_percent=battery_percent(root),
+        battery_charging=charging(root),
+        cpu_quota=cpu_quota(root),
+        swap_total_bytes=_kilobytes(memory.get("SwapTotal")),
+        rlimit_bytes=_rlimit(),
+        huge_pages=_chosen(read_text(root / "sys/kernel/mm/transparent_hugepage/enabled")),
+        huge_page_bytes=_kilobytes(memory.get("Hugepagesize")),
+        gpus=gpus,
     )
 
 
@@ -43,42 +58,9 @@ def describe_software(instruction_set: str | None) -> dict[str, str]:
     return software
 
 
-def inherited_limit(root: Path = Path("/")) -> tuple[int, LimitKind] | None:
-    """The lowest memory limit of the control groups this process lives in, and their version; None without one."""
-    for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, group = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            found = _lowest(root / "sys/fs/cgroup/memory", group, "memory.limit_in_bytes")
-            return None if found is None else (found, "cgroup-v1")
-        if controllers == "":
-            found = _lowest(root / "sys/fs/cgroup", group, "memory.max")
-            if found is not None:
-                return found, "cgroup-v2"
-    return None
-
-
-def _lowest(mount: Path, group: str, name: str) -> int | None:
-    """A group is held by the limits of its parents too. Version 1 writes no limit as a number near 2**63."""
-    limits = []
-    folder = mount / group.lstrip("/")
-    for parent in (folder, *folder.parents):
-        text = "".join(_lines(parent / name)[:1]).strip()
-        if text.isdigit() and int(text) < _UNLIMITED_BYTES:
-            limits.append(int(text))
-        if parent == mount:
-            break
-    return min(limits, default=None)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-
-
 def _key_values(path: Path) -> dict[str, str]:
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in _lines(path))}
+    lines = (line.partition(":") for line in read_text(path).splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
 
 
 def _kilobytes(text: str | None) -> int | None:
@@ -86,9 +68,12 @@ def _kilobytes(text: str | None) -> int | None:
     return int(number[0]) * 1024 if number and number[0].isdigit() else None
 
 
-def _cpu_model(path: Path) -> str | None:
-    values = _key_values(path)
-    return values.get("model name") or values.get("Model") or values.get("Hardware") or None
+def _cpu_model(root: Path) -> str | None:
+    """x86 says `model name`; ARM boards name themselves in `Model`, `Hardware` or the device tree."""
+    values = _key_values(root / "proc/cpuinfo")
+    tree = read_text(root / "proc/device-tree/model").strip("\0 \n")
+    found = values.get("model name") or values.get("Model") or values.get("Hardware") or tree
+    return "".join(c for c in found if c.isprintable())[:200] or None
 
 
 def _cpu_count() -> int | None:
@@ -98,11 +83,18 @@ def _cpu_count() -> int | None:
         return os.cpu_count()
 
 
-def _battery(folder: Path) -> float | None:
-    try:
-        for supply in sorted(folder.iterdir()):
-            if (supply / "type").read_text().strip() == "Battery":
-                return float((supply / "capacity").read_text())
-    except (OSError, ValueError):
-        return None
-    return None
+def _rlimit() -> int | None:
+    import resource
+
+    limits = []
+    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        soft, _ = resource.getrlimit(kind)
+        if soft != resource.RLIM_INFINITY and 0 <= soft < 1 << 53:
+            limits.append(soft)
+    return min(limits, default=None)
+
+
+def _chosen(text: str) -> str | None:
+    """The word in brackets: `always [madvise] never` is madvise."""
+    match = re.search(r"\[(\w+)\]", text)
+    return match[1] if match else None

@@ -1,37 +1,70 @@
-"""Measure one program: a fresh process, under the limit when there is one; a kill is a result, not a failure."""
+"""Measure one program: fresh processes, under the limit when there is one; a kill is a result, not a failure.
+
+Memory is that of a real training: the process of `profl-edge train` on generated data, update written, watched from
+outside. Seconds are those of `profl-edge bench` in a process that nobody watches.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from device_profiles.bundle import Program
-from device_profiles.contract import CACHED_PREFIX_VARIANT, IMAGES_INPUT, LimitKind
+from device_profiles.bundle import Manifest, Program
+from device_profiles.contract import CACHED_PREFIX_VARIANT, MANIFEST_NAME, PROGRAMS_FOLDER, LimitKind
 from device_profiles.errors import ExecutionError, FormatError, UsageError
+from device_profiles.files import read_json
+from device_profiles.profile import Conditions
+from device_profiles.timeline import PlanTimeline, Timeline
+from edge_runtime.device import launch
 from edge_runtime.device.bundle import open_bundle
-from edge_runtime.device.limits import Outcome, run_limited
+from edge_runtime.device.job import Job, bench_job, new_job, program_job
 from profiler.base import base_bytes
+from profiler.conditions import ConditionsWatch
+from profiler.plan_timeline import plan_timeline
+from profiler.processes import Ended, run_measured
+from profiler.program_file import read_program
+from profiler.watch import Watched
 
 _PURPOSES = ("grow", "eval")
-_SIGKILL = -9
+_TRAINING_STEPS = 2
+"""The first step touches every page of the arena; the second shows that nothing is added."""
+_BATCHES = 4
+_SCRATCH = ".profl-profile-"
+_TIMED = ("step_seconds_median", "step_seconds_minimum", "step_seconds_maximum", "prefix_seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observation:
-    """What one process said of itself (`report`, the keys of `bench --json`), or why it did not live to say it."""
+    """What one repetition said of itself (`report`, the keys of `train --json`), or why it did not live to say it."""
 
     report: dict[str, Any] | None
     limit_kind: LimitKind
     reason: str | None
+    died_at_bytes: int | None = None
+    cgroup_peak_bytes: int | None = None
+    minor_faults: int | None = None
+    major_faults: int | None = None
+    watched: Watched | None = None
+    conditions: Conditions | None = None
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """Resident memory over the run, with its first step."""
+        if self.watched is None:
+            return None
+        step = (self.report or {}).get("first_step")
+        return self.watched.timeline(None if step is None else (float(step[0]), float(step[1])))
 
 
 class Meter(Protocol):
-    """Runs one program some steps in a process of its own."""
+    """Runs one program some steps in processes of its own."""
 
     def measure(self, program: Program) -> Observation:
         """Raise FormatError for a damaged bundle, ExecutionError where anything else but memory is at fault."""
@@ -39,81 +72,162 @@ class Meter(Protocol):
     def base_bytes(self) -> int:
         """Resident memory of a process that is about to load a program; for programs whose own did not live."""
 
+    def plan(self, program: Program) -> PlanTimeline | None:
+        """What the program plans over a step; None where there is no plan."""
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessMeter:
-    """`profl-edge bench` (for `eval` programs, `profl-edge eval`) in a fresh process under `limit_bytes`."""
+    """The training processes of `profl-edge train` and `bench` (for `eval` programs, of `profl-edge eval`).
 
-    def __init__(self, bundle: Path, *, limit_bytes: int | None, steps: int, warmup_steps: int, threads: int) -> None:
-        self._bundle = bundle
-        self._limit_bytes = limit_bytes
-        self._threads = ["--threads", str(threads), "--json"]
-        self._steps = ["--steps", str(steps), "--warmup", str(warmup_steps)]
+    Data and update lie in `scratch` (by default where temporary files go). It should be on a disk: in a file system in
+    memory the update would be charged to the process that is measured.
+    """
+
+    bundle: Path
+    limit_bytes: int | None
+    steps: int
+    warmup_steps: int
+    threads: int
+    timeout_seconds: float | None = None
+    scratch: Path | None = None
 
     def measure(self, program: Program) -> Observation:
         """Run it; killed by the kernel, or out of memory below an rlimit, means that it does not fit."""
         if program.purpose not in _PURPOSES:
             raise UsageError(f"{program.name}: programs for '{program.purpose}' cannot be profiled in this release")
-        if program.purpose == "grow":
-            cached = ["--cache-prefix"] if program.variant == CACHED_PREFIX_VARIANT else []
-            return self._run("bench", program, [*self._steps, *cached])
-        with tempfile.TemporaryDirectory() as folder:
-            data = Path(folder) / "synthetic.npz"
-            _write_synthetic(data, program)
-            return self._run("eval", program, ["--data", f"npz:{data}"])
+        with ConditionsWatch() as machine:
+            ended, report = self._evaluate(program) if program.purpose == "eval" else self._train(program)
+        return Observation(
+            report=report,
+            limit_kind=ended.outcome.limit_kind,
+            reason=ended.does_not_fit(),
+            died_at_bytes=ended.died_at_bytes if report is None else None,
+            cgroup_peak_bytes=ended.outcome.cgroup_peak_bytes,
+            minor_faults=ended.minor_faults,
+            major_faults=ended.major_faults,
+            watched=ended.watched,
+            conditions=machine.conditions(),
+        )
+
+    def train(self, program: Program) -> Ended:
+        """One watched training of two steps, its update written; whatever came of it."""
+        from edge_runtime.device.train import TrainRequest, prepare_training
+
+        cached = program.variant == CACHED_PREFIX_VARIANT
+        with self._folder() as folder:
+            request = TrainRequest(
+                bundle=self.bundle,
+                block=program.block,
+                data=self._data(folder, program),
+                steps=_TRAINING_STEPS,
+                output=folder / "update.safetensors",
+                threads=self.threads,
+                checkpoint_every=0,
+                cache_prefix="float32" if cached else None,
+                cache_folder=folder,
+            )
+            prepared = prepare_training(request, json=True)
+            return self._run(prepared.job, watch=True)
 
     def base_bytes(self) -> int:
         """Measured without a limit: the base alone is what every other program of the device also needs."""
-        bundle = open_bundle(self._bundle)
+        bundle = open_bundle(self.bundle)
         return base_bytes(bundle, bundle.manifest.programs[0])
 
-    def _run(self, command: str, program: Program, options: list[str]) -> Observation:
-        arguments = [sys.executable, "-m", "edge_runtime.device", command, str(self._bundle)]
-        arguments += ["--block", str(program.block), *options, *self._threads]
-        outcome, said, complaint = _run_captured(arguments, self._limit_bytes)
-        if outcome.returncode == 0:
-            return Observation(report=json.loads(said), limit_kind=outcome.limit_kind, reason=None)
-        last = _last_line(complaint, outcome)
-        reason = _does_not_fit(outcome, last)
-        if reason is None:
+    def plan(self, program: Program) -> PlanTimeline | None:
+        """Read from the program's file."""
+        return plan_timeline(read_program(self.bundle / PROGRAMS_FOLDER / f"{program.name}.pte"), program)
+
+    def _train(self, program: Program) -> tuple[Ended, dict[str, Any] | None]:
+        """The memory of a training, with the seconds of a process that nobody watches."""
+        ended = self.train(program)
+        report = self._report(program, ended)
+        if report is None:
+            return ended, None
+        timed = self._bench(program)
+        timing = self._report(program, timed)
+        if timing is None:
+            return timed, None
+        return ended, report | {key: timing[key] for key in _TIMED}
+
+    def _bench(self, program: Program) -> Ended:
+        job = bench_job(
+            open_bundle(self.bundle),
+            program,
+            steps=self.steps,
+            warmup_steps=self.warmup_steps,
+            threads=self.threads,
+            json=True,
+        )
+        return self._run(job, watch=False)
+
+    def _evaluate(self, program: Program) -> tuple[Ended, dict[str, Any] | None]:
+        from edge_runtime.device.train import data_job, open_examples
+
+        bundle = open_bundle(self.bundle)
+        job = new_job("eval", program_job(bundle, program, threads=self.threads), threads=self.threads, json=True)
+        job["classes"] = bundle.manifest.model.classes
+        with self._folder() as folder:
+            source = open_examples(self._data(folder, program), "test", bundle.manifest.model, program)
+            job["data"] = data_job(source)
+            job["examples"] = len(source)
+            ended = self._run(job, watch=True)
+        return ended, self._report(program, ended)
+
+    def _run(self, job: Job, *, watch: bool) -> Ended:
+        """The training process itself, under the limit; what prepares it is this process, which is not."""
+        job["parent"] = os.getpid()
+        with launch.written(job) as (command, files):
+            return run_measured(
+                command,
+                limit_bytes=self.limit_bytes,
+                watch=watch,
+                timeout_seconds=self.timeout_seconds,
+                pass_fds=files,
+            )
+
+    def _report(self, program: Program, ended: Ended) -> dict[str, Any] | None:
+        if ended.outcome.returncode == 0:
+            report: dict[str, Any] = json.loads(ended.output)
+            if report["program"] != program.name:
+                raise ExecutionError(f"{program.name}: the runtime ran {report['program']} in its place")
+            return report
+        if ended.does_not_fit() is None:
             # Status 2 says that the bundle or an option is at fault, not the work.
-            raise (FormatError if outcome.returncode == 2 else ExecutionError)(f"{program.name}: {last}")
-        return Observation(report=None, limit_kind=outcome.limit_kind, reason=reason)
+            kind = FormatError if ended.outcome.returncode == 2 else ExecutionError
+            raise kind(f"{program.name}: {'took too long and was ended' if ended.timed_out else ended.last_line}")
+        return None
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        if self.scratch is not None:
+            _remove_abandoned(self.scratch)
+        with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-", dir=self.scratch) as folder:
+            yield Path(folder).absolute()
+
+    def _data(self, folder: Path, program: Program) -> str:
+        """A data set of some batches of grey images, or of zeros: a step costs the same whatever it sees."""
+        import numpy as np
+
+        from edge_runtime.device.data import write_arrays, write_npz
+
+        model = read_json(self.bundle / MANIFEST_NAME, Manifest).model
+        count = _BATCHES * program.batch
+        path = folder / "generated.npz"
+        labels = np.arange(count, dtype=np.int64) % model.classes
+        if program.loss.name == "mse":
+            labels = np.zeros((count, model.classes), np.float32)
+        if len(model.input_shape) == 3 and model.input_dtype == "float32" and labels.ndim == 1:
+            write_npz(path, np.full((count, *model.input_shape), 128, np.uint8), labels)
+        else:
+            write_arrays(path, np.zeros((count, *model.input_shape), model.input_dtype), labels)
+        return f"npz:{path}"
 
 
-def _does_not_fit(outcome: Outcome, complaint: str) -> str | None:
-    """Why an ended process did not fit, None where it failed for another reason."""
-    if outcome.oom_kills or outcome.returncode == _SIGKILL:
-        peak = outcome.cgroup_peak_bytes
-        at = "" if peak is None else f" with {peak} bytes charged"
-        return f"does not fit: killed at the limit{at}"
-    # An rlimit makes a request fail, which can end a process anywhere on its way; only status 2 is surely not memory.
-    if outcome.limit_kind == "rlimit" and outcome.returncode != 2:
-        return f"does not fit: {complaint}"
-    return None
-
-
-def _run_captured(command: list[str], limit_bytes: int | None) -> tuple[Outcome, bytes, str]:
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        outcome = run_limited(command, limit_bytes=limit_bytes, env=dict(os.environ), stdout=output, stderr=errors)
-        output.seek(0)
-        errors.seek(0)
-        return outcome, output.read(), errors.read().decode(errors="replace")
-
-
-def _last_line(complaint: str, outcome: Outcome) -> str:
-    lines = complaint.strip().splitlines()
-    return lines[-1].removeprefix("profl-edge: error: ") if lines else f"exit status {outcome.returncode}"
-
-
-def _write_synthetic(path: Path, program: Program) -> None:
-    """One batch of grey images, or of zeros: an evaluation costs the same whatever it sees."""
-    import numpy as np
-
-    from edge_runtime.device.data import write_arrays, write_npz
-
-    shape = next(value.shape for value in program.inputs if value.name == IMAGES_INPUT)
-    labels = np.zeros(shape[0], np.int64)
-    if len(shape) == 4:
-        write_npz(path, np.full(shape, 128, np.uint8), labels)
-    else:
-        write_arrays(path, np.zeros(shape, np.float32), labels)
+def _remove_abandoned(scratch: Path) -> None:
+    """Remove what a profiler left that was killed before it could."""
+    for path in scratch.glob(f"{_SCRATCH}*"):
+        maker = path.name.removeprefix(_SCRATCH).partition("-")[0]
+        if maker.isdigit() and not Path(f"/proc/{maker}").exists():
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Profile a bundle: the profile is written after each program, so that an interruption loses nothing."""
+"""Profile a bundle or a model: the profile is written after each program, so that an interruption loses nothing."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from device_profiles.bundle import Program
-from device_profiles.contract import LimitKind, Purpose
+from device_profiles.contract import LimitKind, Purpose, Runtime
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import read_json, write_json
 from device_profiles.profile import Cost, DeviceProfile, Measurement
-from edge_runtime.device.bundle import Bundle, open_bundle
 from profiler.breakdown import cost_of
 from profiler.device_facts import describe_device, describe_software, inherited_limit
 from profiler.measure import Meter, Observation, ProcessMeter
+from profiler.subject import Subject, bundle_subject
+from profiler.torch_meter import TorchMeter, require_torch
+from profiler.torch_spec import TorchDevice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProfileRequest:
-    """What to measure. Without `limit_bytes` the limit that this process already lives under is recorded."""
+    """What to measure. Without `limit_bytes` the limit that this process already lives under is recorded.
 
-    bundle: Path
+    `bundle` may be None where `runtime` is `torch` and the subject is a model.
+    """
+
+    bundle: Path | None
     output: Path
     name: str
     limit_bytes: int | None = None
@@ -32,33 +37,72 @@ class ProfileRequest:
     warmup_steps: int = 1
     repetitions: int = 1
     threads: int = 1
+    timeout_seconds: float | None = None
+    runtime: Runtime = "native"
+    device: TorchDevice = "cpu"
 
 
 def profile_bundle(
-    request: ProfileRequest, *, meter: Meter | None = None, progress: Callable[[str], None] = lambda line: None
+    request: ProfileRequest,
+    *,
+    meter: Meter | None = None,
+    subject: Subject | None = None,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> DeviceProfile:
-    """Measure the programs of a bundle and write the profile to `request.output`.
+    """Measure the programs of a bundle (or of `subject`) and write the profile to `request.output`.
 
     A profile already there is continued when it was measured the same way, replaced when it was not. Raises
     FormatError for a damaged bundle or an output that is not a profile, UsageError where no program is asked for,
     ExecutionError where a program fails for another reason than memory.
     """
-    return _Profiling(request, meter, progress).run()
+    return _Profiling(request, subject or subject_of(request), meter, progress).run()
 
 
-class _Profiling:
-    def __init__(self, request: ProfileRequest, meter: Meter | None, progress: Callable[[str], None]) -> None:
-        self._request = request
-        self._progress = progress
-        self._bundle = open_bundle(request.bundle)
-        self._programs = _programs(self._bundle, request)
-        self._meter = meter or ProcessMeter(
-            request.bundle,
+def subject_of(request: ProfileRequest) -> Subject:
+    """The bundle of the request, as far as its runtime can run it."""
+    if request.bundle is None:
+        raise UsageError("give a BUNDLE, or --model with --runtime torch")
+    subject = bundle_subject(request.bundle)
+    return subject.for_pytorch() if request.runtime == "torch" else subject
+
+
+def meter_of(request: ProfileRequest, subject: Subject) -> Meter:
+    """The meter of the request's runtime."""
+    if request.runtime == "torch":
+        require_torch()
+        return TorchMeter(
+            model=subject.model,
+            partition=subject.partition,
+            device=request.device,
             limit_bytes=request.limit_bytes,
             steps=request.steps,
             warmup_steps=request.warmup_steps,
             threads=request.threads,
+            timeout_seconds=request.timeout_seconds,
         )
+    if request.bundle is None or request.device != "cpu":
+        raise UsageError("--runtime native runs the programs of a BUNDLE on the CPU; give --runtime torch")
+    folder = request.output.parent
+    return ProcessMeter(
+        scratch=folder if request.output.name and folder.is_dir() else None,
+        bundle=request.bundle,
+        limit_bytes=request.limit_bytes,
+        steps=request.steps,
+        warmup_steps=request.warmup_steps,
+        threads=request.threads,
+        timeout_seconds=request.timeout_seconds,
+    )
+
+
+class _Profiling:
+    def __init__(
+        self, request: ProfileRequest, subject: Subject, meter: Meter | None, progress: Callable[[str], None]
+    ) -> None:
+        self._request = request
+        self._progress = progress
+        self._subject = subject
+        self._programs = subject.chosen(request.purposes, request.block)
+        self._meter = meter or meter_of(request, subject)
         inherited = inherited_limit() if request.limit_bytes is None else None
         self._limit_bytes = request.limit_bytes if inherited is None else inherited[0]
         self._limit_kind: LimitKind = "none" if inherited is None else inherited[1]
@@ -87,16 +131,22 @@ class _Profiling:
         instruction_set = next((o.report.get("instruction_set") for o in observations if o.report), None)
         if instruction_set is not None:
             self._software = describe_software(instruction_set)
-        return cost_of(program, observations, base_bytes=self._meter.base_bytes, threads=self._request.threads)
+        return cost_of(
+            program,
+            observations,
+            base_bytes=self._meter.base_bytes,
+            threads=self._request.threads,
+            plan=self._meter.plan(program),
+        )
 
     def _profile(self, costs: tuple[Cost, ...]) -> DeviceProfile:
         request = self._request
         return DeviceProfile(
             device=describe_device(request.name, limit_bytes=self._limit_bytes, limit_kind=self._limit_kind),
             software=self._software,
-            runtime="native",
-            model=self._bundle.manifest.model.name,
-            bundle_sha256=self._bundle.digest,
+            runtime=request.runtime,
+            model=self._subject.model.name,
+            bundle_sha256=self._subject.digest,
             measurement=Measurement(
                 repetitions=request.repetitions,
                 steps=request.steps,
@@ -105,6 +155,7 @@ class _Profiling:
                 measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
             ),
             costs=costs,
+            blocks=len(self._subject.partition.blocks),
         )
 
     def _earlier(self) -> DeviceProfile | None:
@@ -120,7 +171,8 @@ class _Profiling:
             ) from None
         measured = profile.measurement
         same = (
-            profile.bundle_sha256 == self._bundle.digest
+            profile.bundle_sha256 == self._subject.digest
+            and profile.runtime == request.runtime
             and (profile.device.name, profile.device.limit_bytes) == (request.name, self._limit_bytes)
             and (measured.threads, measured.repetitions) == (request.threads, request.repetitions)
             and (measured.steps, measured.warmup_steps) == (request.steps, request.warmup_steps)
@@ -129,14 +181,3 @@ class _Profiling:
             return None
         self._software, self._limit_kind = profile.software, profile.device.limit_kind
         return profile
-
-
-def _programs(bundle: Bundle, request: ProfileRequest) -> list[Program]:
-    every = [program for program in bundle.manifest.programs if program.purpose in request.purposes]
-    chosen = [program for program in every if request.block in (None, program.block)]
-    if not chosen:
-        known = ", ".join(program.name for program in every) or "none"
-        raise UsageError(
-            f"{request.bundle}: no program to profile is left by --block and --purpose (there are: {known})"
-        )
-    return chosen

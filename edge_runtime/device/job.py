@@ -19,6 +19,7 @@ from edge_runtime.device.bundle import Bundle
 from edge_runtime.device.optimizer import hyperparameters
 from edge_runtime.device.tensors import TensorFile
 
+_BENCH_LEARNING_RATE = 0.01
 Source = tuple[str, int, int]
 """Where the bytes of a tensor lie: path, offset, size."""
 
@@ -214,6 +215,16 @@ def set_optimizer(job: Job, program: Program, learning_rate: float) -> None:
     job["hyperparameters"] = [hyperparameters(optimizer, learning_rate, i, count, step=0) for i in range(count)]
     if optimizer.name == "adamw":
         job["betas"] = (optimizer.beta1, optimizer.beta2)
+
+
+def bench_job(bundle: Bundle, program: Program, *, steps: int, warmup_steps: int, threads: int, json: bool) -> Job:
+    """Steps on one batch that the training process makes up; those of the warm-up are not timed."""
+    job = new_job("bench", program_job(bundle, program, threads=threads), threads=threads, json=json)
+    model = bundle.manifest.model
+    job["classes"], job["vocabulary"] = model.classes, model.vocabulary
+    job["steps"], job["warmup_steps"] = steps, warmup_steps
+    set_optimizer(job, program, _BENCH_LEARNING_RATE)
+    return job
 
 
 def _source(sources: Sequence[TensorFile], name: str, dtype: str, shape: tuple[int, ...]) -> Source:

@@ -20,7 +20,7 @@ _START = Path(__file__).parent / "worker" / "start.py"
 
 def become(job: Job) -> NoReturn:
     """Replace this process by the training process: its memory begins anew, its id and parent stay."""
-    with _written(job) as (command, files):
+    with written(job) as (command, files):
         for file in files:
             os.set_inheritable(file, True)
         sys.stdout.flush()
@@ -32,25 +32,25 @@ def check(job: Job) -> int:
     """Let the training process come as far as its first step; returns its exit status. It wrote what is wrong."""
     checked = job.copy()
     checked["check_only"] = True
-    with _written(checked) as (command, files):
+    with written(checked) as (command, files):
         return subprocess.run(command, pass_fds=files, stdin=subprocess.DEVNULL, check=False).returncode
 
 
 def run(job: Job, limit_bytes: int, on_start: Callable[[LimitedProcess], None]) -> Outcome:
     """Run the job in a process of its own under the limit."""
-    with _written(job) as (command, files):
+    with written(job) as (command, files):
         return run_limited(command, limit_bytes=limit_bytes, on_start=on_start, pass_fds=files)
 
 
 def read(job: Job) -> str:
     """Run the job in a process of its own without a limit; returns what it printed. Raises CalledProcessError."""
-    with _written(job) as (command, files):
+    with written(job) as (command, files):
         return subprocess.run(command, pass_fds=files, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 @contextmanager
-def _written(job: Job) -> Iterator[tuple[list[str], list[int]]]:
-    """The command for the job, and the open files it inherits."""
+def written(job: Job) -> Iterator[tuple[list[str], list[int]]]:
+    """The command for the job, and the open files it inherits; for who starts it in a way of its own."""
     file: IO[bytes] = tempfile.TemporaryFile(prefix="profl-edge-job-")  # noqa: SIM115  # closed below
     with file:
         marshal.dump(dict(job), file)

@@ -41,14 +41,14 @@ def test_a_limit_that_kills_is_a_result(cnn_bundle: Path, tmp_path: Path) -> Non
     # Less than a bare Python process holds: no program can live in it.
     output = tmp_path / "profile.json"
     status, profile, errors = _profile(
-        cnn_bundle, "--block", 1, "--limit", "6MB", "--steps", 1, "--threads", 1, "-o", output
+        cnn_bundle, "--block", 1, "--limit", "2MB", "--steps", 1, "--threads", 1, "-o", output
     )
     assert status == 0, errors
     (cost,) = profile["costs"]
     assert not cost["fits"] and cost["measured_peak_bytes"] is None
     assert cost["reason"].startswith("does not fit")
-    assert cost["base_bytes"] > 6 << 20
-    assert profile["device"]["limit_bytes"] == 6 << 20
+    assert cost["base_bytes"] > 2 << 20
+    assert profile["device"]["limit_bytes"] == 2 << 20
     assert profile["device"]["limit_kind"] == run_limited(["true"], limit_bytes=64 << 20).limit_kind
 
 
@@ -71,3 +71,20 @@ def test_a_damaged_bundle_is_an_error_and_leaves_no_profile(cnn_bundle: Path, tm
     assert status == 2 and profile == {}
     assert "SHA-256" in errors.splitlines()[-1]
     assert not (tmp_path / "profile.json").exists()
+
+
+def test_a_profile_of_one_block_predicts_the_others(cnn_bundle: Path, tmp_path: Path) -> None:
+    one, every = tmp_path / "one.json", tmp_path / "every.json"
+    for options in ((["--block", 1, "-o", one]), ["-o", every]):
+        status, _, errors = _profile(cnn_bundle, "--steps", 1, "--threads", 1, *options)
+        assert status == 0, errors
+    command = [sys.executable, "-m", "profiler", "predict", str(cnn_bundle), "--profile", str(one), "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    predicted = {p["program"]: p for p in json.loads(done.stdout)["predictions"]}
+    measured = [c for c in json.loads(every.read_bytes())["costs"] if c["variant"] == "default"]
+    assert len(measured) == 3
+    for cost in measured:
+        found = predicted[cost["program"]]
+        assert found["calibrated_by"] == ["grow-block1"]
+        assert found["low_bytes"] <= cost["measured_peak_bytes"] <= found["high_bytes"]
+        assert abs(found["peak_bytes"] - cost["measured_peak_bytes"]) < 2 << 20

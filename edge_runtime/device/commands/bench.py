@@ -8,8 +8,6 @@ import click
 
 from edge_runtime.device.commands.options import bundle_argument, json_option, thread_count, threads_option
 
-_LEARNING_RATE = 0.01
-
 
 @click.command(epilog="Example: profl-edge bench BUNDLE --block 2 --steps 20 --threads 1 --json")
 @bundle_argument
@@ -25,14 +23,17 @@ def bench(
     """Time and memory of training steps of one block, on synthetic data."""
     from edge_runtime.device import launch
     from edge_runtime.device.bundle import open_bundle
-    from edge_runtime.device.job import new_job, program_job, set_optimizer
+    from edge_runtime.device.job import bench_job
 
     opened = open_bundle(bundle)
-    count = thread_count(threads)
     program = opened.program_for("grow", block, cached_prefix=cache_prefix)
-    job = new_job("bench", program_job(opened, program, threads=count), threads=count, json=as_json)
-    job["classes"] = opened.manifest.model.classes
-    job["steps"], job["warmup_steps"] = steps, warmup_steps
-    job["vocabulary"] = opened.manifest.model.vocabulary
-    set_optimizer(job, program, _LEARNING_RATE)
-    launch.become(job)
+    launch.become(
+        bench_job(
+            opened,
+            program,
+            steps=steps,
+            warmup_steps=warmup_steps,
+            threads=thread_count(threads),
+            json=as_json,
+        )
+    )

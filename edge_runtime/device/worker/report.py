@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from edge_runtime.device.worker.text import megabytes
 
 TYPE_CHECKING = False
@@ -15,12 +17,16 @@ _KEPT_STEPS = 4096
 
 
 class StepTimes:
-    """Seconds of steps and of their frozen prefixes; the median is that of the latest 4096."""
+    """Seconds of steps and of their frozen prefixes; the median is that of the latest 4096.
+
+    `first` is when the first step began and ended on the clock that all processes of the machine share.
+    """
 
     def __init__(self) -> None:
         self._total: list[float] = []
         self._prefix: list[float] = []
         self._count = 0
+        self.first: tuple[float, float] | None = None
         self.minimum: float | None = None
         self.maximum: float | None = None
 
@@ -32,7 +38,10 @@ class StepTimes:
         f"{times.median():.4f} {times.minimum:.4f}"
 
     def add(self, total: float, prefix: float) -> None:
-        """Record one step."""
+        """Record one step that has just ended."""
+        if self.first is None:
+            now = time.monotonic()
+            self.first = (now - total, now)
         if self._count < _KEPT_STEPS:
             self._total.append(total)
             self._prefix.append(prefix)
@@ -79,6 +88,7 @@ def step_report(
         "step_seconds_minimum": times.minimum,
         "step_seconds_maximum": times.maximum,
         "prefix_seconds": times.prefix_median(),
+        "first_step": times.first,
         "predicted_peak_bytes": engine.predicted_bytes,
         "measured_peak_bytes": native.peak_resident_bytes(),
         "base_bytes": engine.base_bytes,

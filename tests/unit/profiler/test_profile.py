@@ -138,6 +138,9 @@ class _FakeMeter:
     def base_bytes(self) -> int:
         return _not_asked()
 
+    def plan(self, program: Program) -> None:
+        return None
+
 
 def _bundle(folder: Path) -> Path:
     """The golden manifest as a bundle whose files have the sizes it states; their content is never opened here."""
@@ -156,7 +159,9 @@ def _grow_programs() -> list[str]:
 
 def test_an_interrupted_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
     names = _grow_programs()
-    request = ProfileRequest(bundle=_bundle(tmp_path), output=tmp_path / "profile.json", name="box")
+    request = ProfileRequest(
+        bundle=_bundle(tmp_path), output=tmp_path / "profile.json", name="box", limit_bytes=1 << 30
+    )
     with pytest.raises(ExecutionError):
         profile_bundle(request, meter=_FakeMeter(len(names) - 1))
     meter = _FakeMeter()
@@ -170,9 +175,11 @@ def test_an_interrupted_profile_goes_on_where_it_stopped(tmp_path: Path) -> None
     assert again.software["instruction_set"] == "avx2" and again.device.limit_kind == "cgroup-v1"
 
 
-@pytest.mark.parametrize("change", [{"threads": 2}, {"name": "other"}, {"steps": 9}, {"limit_bytes": 1 << 30}])
+@pytest.mark.parametrize("change", [{"threads": 2}, {"name": "other"}, {"steps": 9}, {"limit_bytes": 2 << 30}])
 def test_a_profile_measured_another_way_is_started_afresh(tmp_path: Path, change: dict[str, Any]) -> None:
-    request = ProfileRequest(bundle=_bundle(tmp_path), output=tmp_path / "profile.json", name="box")
+    request = ProfileRequest(
+        bundle=_bundle(tmp_path), output=tmp_path / "profile.json", name="box", limit_bytes=1 << 30
+    )
     profile_bundle(request, meter=_FakeMeter())
     meter = _FakeMeter()
     profile_bundle(replace(request, **change), meter=meter)

@@ -1,0 +1,1 @@
+"""The commands of profl-profile, one file each."""

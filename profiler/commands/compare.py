@@ -1,0 +1,37 @@
+"""`profl-profile compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from device_profiles.errors import UsageError
+from edge_runtime.device.commands.options import json_option, print_json
+from profiler.commands.options import html_option, profiles_argument, read_profiles, write_page
+
+
+@click.command(epilog="Example: profl-profile compare before.json after.json")
+@profiles_argument
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="Smallest relative difference of memory that is marked; five times as much of time.",
+)
+@html_option
+@json_option
+def compare(profiles: tuple[Path, ...], threshold: float, html: Path | None, as_json: bool) -> None:
+    """Compare devices or versions side by side with the first PROFILE; differences are marked."""
+    from profiler.compare import comparison_of, comparison_table
+
+    if len(profiles) < 2:
+        raise UsageError("compare: give two or more profiles; one alone is shown by profl-profile show")
+    read = read_profiles(profiles)
+    found = comparison_of(read, threshold=threshold)
+    write_page(html, read)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(comparison_table(found))

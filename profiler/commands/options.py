@@ -1,0 +1,127 @@
+"""Options and output that the commands of the profiler share."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from device_profiles.errors import UsageError
+from edge_runtime.device.commands.options import FILE, json_option, parse_size, threads_option
+
+if TYPE_CHECKING:
+    from device_profiles.profile import DeviceProfile
+    from profiler.torch_meter import ModelChoice
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MEASURING = [
+    click.option("--block", type=click.IntRange(1), help="Only this block, counted from 1."),
+    click.option(
+        "--runtime",
+        type=click.Choice(["native", "torch"]),
+        default="native",
+        show_default=True,
+        help="Who runs the steps: this package's runtime, or PyTorch eager (needs torch).",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(["cpu", "cuda"]),
+        default="cpu",
+        show_default=True,
+        help="Where PyTorch runs them.",
+    ),
+    click.option("--model", help="With --runtime torch: a built-in model or package.module:factory, without a bundle."),
+    click.option("--width", type=click.IntRange(1), help="Channels of a built-in model's first convolution."),
+    click.option("--input", "input_text", default="3x32x32", show_default=True, help="Shape of an example, CxHxW."),
+    click.option("--classes", type=click.IntRange(2), default=10, show_default=True, help="Classes of the model."),
+    click.option("--blocks", type=click.IntRange(1), help="Cut the model into N blocks."),
+    click.option("--batch", type=click.IntRange(2), default=32, show_default=True, help="Examples in a step."),
+    click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="Timed steps of a process."),
+    click.option(
+        "--warmup", "warmup_steps", type=click.IntRange(0), default=1, show_default=True, help="Untimed steps."
+    ),
+    click.option(
+        "--timeout",
+        "timeout_seconds",
+        type=click.FloatRange(1),
+        default=900.0,
+        show_default=True,
+        help="Seconds after which a process is ended.",
+    ),
+    threads_option,
+    click.option("--name", default=platform.node() or "device", help="Name of the device [default: its host name]."),
+    json_option,
+]
+limit_option = click.option(
+    "--limit", "limit_bytes", type=parse_size, metavar="SIZE", help="Hard memory limit of every measurement: 128MB."
+)
+html_option = click.option("--html", type=FILE, help="Also write one self-contained page with pictures.")
+profiles_argument = click.argument("profiles", nargs=-1, required=True, type=FILE)
+
+
+def measuring_options(command: F) -> F:
+    """Add what every command that measures understands."""
+    for option in reversed(_MEASURING):
+        command = option(command)
+    return command
+
+
+def model_choice(
+    bundles: Sequence[Path],
+    *,
+    runtime: str,
+    model: str | None,
+    width: int | None,
+    input_text: str,
+    classes: int,
+    blocks: int | None,
+) -> ModelChoice | None:
+    """The model asked for without a bundle; raises UsageError where options contradict each other."""
+    if model is None:
+        if not bundles:
+            raise UsageError("give a BUNDLE, or --model with --runtime torch")
+        return None
+    if bundles:
+        raise UsageError("--model: leave it out, the bundle says which model it is")
+    if runtime != "torch":
+        raise UsageError("--model: needs --runtime torch; the native runtime runs bundles (profl-edge export)")
+    from profiler.torch_meter import ModelChoice
+
+    return ModelChoice(model=model, width=width, classes=classes, input_shape=_shape(input_text), blocks=blocks)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"--input {text}: write channels x height x width, such as 3x32x32")
+    return tuple(int(part) for part in parts)
+
+
+def read_profiles(paths: Sequence[Path]) -> list[DeviceProfile]:
+    """Read and check profiles, `shipped:NAME` among them; raises FormatError naming the file and the field."""
+    from device_profiles.files import read_json
+    from device_profiles.profile import DeviceProfile
+    from device_profiles.shipped import PREFIX, shipped_profile
+
+    return [
+        shipped_profile(str(path).removeprefix(PREFIX))
+        if str(path).startswith(PREFIX)
+        else read_json(path, DeviceProfile)
+        for path in paths
+    ]
+
+
+def write_page(path: Path | None, profiles: Sequence[DeviceProfile]) -> None:
+    """Write the page where one is asked for."""
+    if path is None:
+        return
+    from device_profiles.files import atomic_file
+    from profiler.page import page_of
+
+    with atomic_file(path) as temporary:
+        temporary.write_text(page_of(profiles), encoding="utf-8")
+    click.echo(f"wrote {path}", err=True)

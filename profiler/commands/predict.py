@@ -1,0 +1,39 @@
+"""`profl-profile predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_runtime.device.commands.options import FILE, json_option, megabytes, print_json
+from profiler.commands.options import read_profiles
+
+
+@click.command(epilog="Example: profl-profile predict bundles/batch64 --profile phone.json")
+@click.argument("bundle", type=FILE)
+@click.option("--profile", type=FILE, required=True, help="Profile of the device, measured with any bundle.")
+@click.option(
+    "--examples", type=click.IntRange(0), default=0, show_default=True, help="Size of a data set of many thousands."
+)
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads of the training [default: the profile's].")
+@json_option
+def predict(bundle: Path, profile: Path, examples: int, threads: int | None, as_json: bool) -> None:
+    """Predict the peak of every training program of BUNDLE on the device of a profile; nothing is run."""
+    from device_profiles.predict import predict as predict_peak
+    from edge_runtime.device.bundle import open_bundle
+
+    (known,) = read_profiles([profile])
+    programs = [p for p in open_bundle(bundle).manifest.programs if p.purpose in ("grow", "shrink", "distill")]
+    found = [predict_peak(program, known, examples=examples, threads=threads) for program in programs]
+    if as_json:
+        print_json({"predictions": found})
+        return
+    click.echo(f"{'program':<28}{'predicted':>12}{'promise':>12}{'base':>12}{'plan':>12}")
+    for one in found:
+        click.echo(
+            f"{one.program:<28}{megabytes(one.peak_bytes):>12}{megabytes(one.high_bytes):>12}"
+            f"{megabytes(one.base_bytes):>12}{megabytes(one.plan_bytes):>12}"
+        )
+    if found:
+        click.echo(f"calibrated by {', '.join(found[0].calibrated_by)} of {known.device.name}")

@@ -1,0 +1,65 @@
+"""`profl-profile run`, which `profl-profile BUNDLE` is short for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_runtime.device.commands.options import FILE, print_json, thread_count
+from profiler.commands.options import html_option, limit_option, measuring_options, model_choice, write_page
+
+if TYPE_CHECKING:
+    from device_profiles.contract import Purpose
+
+_PURPOSES: dict[str, tuple[Purpose, ...]] = {"grow": ("grow",), "eval": ("eval",), "all": ("grow", "eval")}
+
+
+@click.command(epilog="Example: profl-profile bundles/resnet18 --limit 128MB -o phone.json")
+@click.argument("bundle", type=FILE, required=False)
+@limit_option
+@click.option("--purpose", type=click.Choice(list(_PURPOSES)), default="grow", show_default=True, help="Programs.")
+@click.option("--repetitions", type=click.IntRange(1), default=1, show_default=True, help="Processes a program.")
+@click.option("-o", "--output", type=FILE, default=Path("profile.json"), show_default=True, help="Profile to write.")
+@html_option
+@measuring_options
+def run(
+    bundle: Path | None,
+    purpose: str,
+    threads: int | None,
+    html: Path | None,
+    as_json: bool,
+    batch: int,
+    model: str | None,
+    width: int | None,
+    input_text: str,
+    classes: int,
+    blocks: int | None,
+    **options: Any,
+) -> None:
+    """Measure programs of BUNDLE, each in fresh processes, and write the profile.
+
+    The profile is written after every program; the same command continues an interrupted one.
+    """
+    from profiler.profile import ProfileRequest, profile_bundle
+    from profiler.subject import model_subject
+    from profiler.table import profile_table
+
+    choice = model_choice(
+        [bundle] if bundle is not None else [],
+        runtime=options["runtime"],
+        model=model,
+        width=width,
+        input_text=input_text,
+        classes=classes,
+        blocks=blocks,
+    )
+    request = ProfileRequest(bundle=bundle, purposes=_PURPOSES[purpose], threads=thread_count(threads), **options)
+    subject = model_subject(choice, batch) if choice is not None else None
+    profile = profile_bundle(request, subject=subject, progress=lambda line: click.echo(line, err=True))
+    write_page(html, [profile])
+    if as_json:
+        print_json(profile)
+    else:
+        click.echo(profile_table(profile))

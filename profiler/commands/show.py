@@ -1,0 +1,29 @@
+"""`profl-profile show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_runtime.device.commands.options import json_option, print_json
+from profiler.commands.options import html_option, profiles_argument, read_profiles, write_page
+
+
+@click.command(epilog="Example: profl-profile show phone.json board.json --html profiles.html")
+@profiles_argument
+@html_option
+@json_option
+def show(profiles: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
+    """Show device profiles as tables; with --json, one object with all of them under `profiles`.
+
+    `shipped:NAME` is a profile that came with the package.
+    """
+    from profiler.table import profile_table
+
+    read = read_profiles(profiles)
+    write_page(html, read)
+    if as_json:
+        print_json({"profiles": read})
+    else:
+        click.echo("\n\n".join(profile_table(profile) for profile in read))

@@ -1,0 +1,52 @@
+"""`python -m profiler.torch_plan SPEC`: units and blocks of a model without a bundle, for the PyTorch meter.
+
+A process of its own, because finding the units needs torch and leaves much memory behind. Prints a `ModelPlan`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+from torch import nn
+
+from device_profiles.errors import ProflError
+from edge_runtime.export import models
+from edge_runtime.export.programs import BlockModel
+from edge_runtime.export.units import even_partition, partition_of
+from profiler.torch_meter import ModelChoice, ModelPlan
+
+
+def plan_model(choice: ModelChoice) -> ModelPlan:
+    """Cut the model as `profl-edge export` would; raises UsageError where it cannot be cut."""
+    module = _create(choice)
+    source = BlockModel.of(module, name=choice.model, batch=2, input_shape=choice.input_shape, classes=choice.classes)
+    count = len(source.cut.units)
+    if choice.blocks is not None:
+        partition = even_partition([unit.parameter_bytes for unit in source.model.units], choice.blocks)
+    elif choice.model in models.BUILT_IN:
+        partition = partition_of(list(models.BUILT_IN[choice.model].default_blocks), count)
+    else:
+        partition = partition_of([(i, i) for i in range(count)], count)
+    return ModelPlan(model=source.model, partition=partition)
+
+
+def _create(choice: ModelChoice) -> nn.Module:
+    from profiler.torch_step import create_module
+
+    return create_module(choice)
+
+
+def main() -> int:
+    """Print the plan, or one line about what is wrong."""
+    try:
+        plan = plan_model(msgspec.json.decode(sys.argv[1], type=ModelChoice))
+    except (ProflError, ImportError, AttributeError) as error:
+        print(f"--model: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    sys.stdout.buffer.write(msgspec.json.encode(plan))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
