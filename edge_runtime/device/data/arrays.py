@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from device_profiles.contract import ITEM_BYTES, DType
 from device_profiles.errors import DataError
 from device_profiles.files import atomic_file
-from edge_runtime.device.data.npz import UNREADABLE, locate, read_labels, read_numbers
+from edge_runtime.device.data.npz import UNREADABLE, locate, read_labels, read_numbers, type_name
 from edge_runtime.device.data.source import Part, Shape, Split, open_file
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def open_arrays(
             foreign = dtype[0] == (">" if sys.byteorder == "little" else "<")
             if dtype[1:] != _TYPES.get(input_dtype) or foreign or shape[1:] != input_shape:
                 wanted = f"{input_dtype} of {'x'.join(map(str, input_shape))} for an example"
-                raise DataError(f"{path}: {prefix}{name} is {dtype} {list(shape)}, the model takes {wanted}")
+                raise DataError(f"{path}: {prefix}{name} is {type_name(dtype)} {list(shape)}, the model takes {wanted}")
             labels = _labels(archive, f"{prefix}labels", path, targets)
     except UNREADABLE as error:
         raise DataError(f"{path}: not a readable npz file: {error}") from None
@@ -127,7 +127,7 @@ def _labels(archive: zipfile.ZipFile, name: str, path: Path, targets: int | None
     shape, dtype, values = read_numbers(archive, name, path)
     if not shape or math.prod(shape[1:]) != targets:
         raise DataError(
-            f"{path}: {name} is {dtype} {list(shape)}; the mean squared error of this model needs numbers "
+            f"{path}: {name} is {type_name(dtype)} {list(shape)}; the mean squared error of this model needs numbers "
             f"[n, {targets}]"
         )
     return array("f", values)

@@ -79,7 +79,9 @@ def _locate_images(
 ) -> tuple[IO[bytes], int, tuple[int, ...]]:
     file, start, shape, dtype = locate(archive, source, name, path)
     if dtype[1:] != "u1" or len(shape) not in (3, 4) or 0 in shape[1:]:
-        raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected uint8 [n, H, W] or [n, C, H, W], C order")
+        raise DataError(
+            f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected uint8 [n, H, W] or [n, C, H, W], C order"
+        )
     return file, start, shape
 
 
@@ -95,7 +97,7 @@ def locate(
         shape, fortran, dtype = _read_npy_header(member)
         header_bytes = member.tell()
         if fortran or dtype[1:2] not in ("i", "u", "f"):
-            raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected numbers in C order")
+            raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected numbers in C order")
         expected = header_bytes + math.prod(shape) * int(dtype[2:])
         if info.file_size != expected:
             raise DataError(f"{path}: {name} holds {info.file_size} bytes, its header describes {expected}")
@@ -108,6 +110,12 @@ def locate(
     if os.fstat(source.fileno()).st_size < start + expected - header_bytes:
         raise DataError(f"{path}: ends inside {name}")
     return source, start, shape, dtype
+
+
+def type_name(dtype: str) -> str:
+    """`<f4` as people write it: float32."""
+    kinds = {"f": "float", "i": "int", "u": "uint"}
+    return f"{kinds[dtype[1]]}{8 * int(dtype[2:])}" if dtype[1] in kinds and dtype[2:].isdigit() else dtype
 
 
 def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, str]:
@@ -131,7 +139,7 @@ def read_labels(archive: zipfile.ZipFile, name: str, path: Path) -> Labels:
     """Whole numbers [n]; raises DataError where the array is missing or something else."""
     shape, dtype, values = read_numbers(archive, name, path)
     if dtype[1:] not in _INTEGERS or len(shape) != 1:
-        raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected whole numbers [n]")
+        raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected whole numbers [n]")
     return array("q", values)
 
 
@@ -142,7 +150,7 @@ def read_numbers(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple
         raw = member.read()
     code = (_INTEGERS | _FLOATS).get(dtype[1:])
     if code is None or (fortran and len(shape) > 1):
-        raise DataError(f"{path}: {name} is {dtype} {list(shape)}; expected numbers in C order")
+        raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected numbers in C order")
     values = array(code, raw)
     if len(values) != math.prod(shape):
         raise DataError(f"{path}: {name} holds {len(values)} numbers, its header describes {math.prod(shape)}")
