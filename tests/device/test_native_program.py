@@ -31,7 +31,11 @@ BLOCKS = (1, 3)  # the second has a frozen prefix
 # Sums are added in another order by wider vectors; four steps carry the difference on.
 TOLERANCE = 1e-5
 
-pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the emulated machines are compared with x86_64")
+pytestmark = [
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the emulated machines are compared with x86_64"),
+    # All kernels are compiled, for 64-bit ARM a second time: on a machine that does other things, past the usual limit.
+    pytest.mark.timeout(1800),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
