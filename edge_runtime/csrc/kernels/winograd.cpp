@@ -16,7 +16,7 @@ class Convolution {
         kernels_(tile_kernels()),
         single_(p.channels <= kMostChannels),
         // With one block of channels, sums and inputs never live while a window is turned.
-        blocks_(kind, kernels_.lanes, p.channels, p.rows, single_ && p.channels > kFewerChannels) {
+        blocks_(kind, kernels_, p.channels, p.rows, single_ && p.channels > kFewerChannels) {
     grid_ = p.source;
     grid_.grid_h = ceil_div(p.source.grid_h, kind.output_step);
     grid_.grid_w = ceil_div(p.source.grid_w, kind.output_step);
@@ -28,7 +28,7 @@ class Convolution {
   void run() {
     const Cut cut(grid_, blocks_.most_tiles(grid_.grid_w));
     const int64_t count = cut.count();
-    blocks_.share(p_.rows, count, kernels_.lanes);
+    blocks_.share(p_.rows, count, kernels_);
     const int64_t row_tasks = ceil_div(p_.rows, blocks_.outputs);
     // Pieces of one task share the transformed weights where those are of one block.
     const int64_t piece_tasks =

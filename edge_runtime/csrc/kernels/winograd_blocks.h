@@ -25,12 +25,12 @@ struct WinogradBlocks {
   int64_t scratch_floats;
 
   // `shared_scratch`: windows lie in another buffer that is free at the time.
-  WinogradBlocks(const WinogradKernels& kind, int64_t lanes, int64_t all_channels, int64_t all_outputs,
+  WinogradBlocks(const WinogradKernels& kind, const TileKernels& kernels, int64_t all_channels, int64_t all_outputs,
                  bool shared_scratch)
-      : outputs(std::min(kMostOutputs, round_up(all_outputs, lanes))),
-        scratch_floats(shared_scratch ? 0 : Window::kMostPixels * lanes) {
+      : outputs(std::min(kMostOutputs, round_up(all_outputs, output_unit(kernels)))),
+        scratch_floats(shared_scratch ? 0 : Window::kMostPixels * kernels.lanes) {
     const bool large = shared_scratch || kind.product_count <= kSharedPoints;
-    channels = std::min(large ? kMostChannels : kFewerChannels, round_up(all_channels, lanes));
+    channels = std::min(large ? kMostChannels : kFewerChannels, round_up(all_channels, kernels.lanes));
     const int64_t points = kind.inputs + kind.weights + kind.sums;
     const int64_t left = kWorkspaceFloats - scratch_floats - points * kPad - kind.weights * channels * outputs;
     tiles = left / (kind.inputs * channels + kind.sums * outputs) / kMaxTileRows * kMaxTileRows;
@@ -48,16 +48,19 @@ struct WinogradBlocks {
   int64_t most_tiles(int64_t grid_w) const { return grid_w > widest ? std::min(tiles, widest) : tiles; }
 
   // Cuts output channels further, until there is work for every thread.
-  void share(int64_t all_outputs, int64_t others, int64_t lanes) {
-    const int64_t threads = thread_count(), finest = ceil_div(all_outputs, lanes);
+  void share(int64_t all_outputs, int64_t others, const TileKernels& kernels) {
+    const int64_t threads = thread_count(), unit = output_unit(kernels), finest = ceil_div(all_outputs, unit);
     int64_t blocks = ceil_div(all_outputs, outputs);
     if (others * blocks < 4 * threads) {
       while (others * blocks % threads != 0 && blocks < finest) ++blocks;
     }
-    outputs = round_up(ceil_div(all_outputs, blocks), lanes);
+    outputs = round_up(ceil_div(all_outputs, blocks), unit);
   }
 
  private:
+  // Output channels are lanes of the transforms, and rows of the tiles of the weight gradient.
+  static int64_t output_unit(const TileKernels& kernels) { return std::max(kernels.lanes, kernels.rows); }
+
   int64_t widest;
 };
 

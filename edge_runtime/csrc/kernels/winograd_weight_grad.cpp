@@ -19,7 +19,7 @@ class WeightGradient {
         channels_(channels),
         outputs_(outputs),
         sink_(sink),
-        blocks_(kind, kernels_.lanes, channels, outputs, false),
+        blocks_(kind, kernels_, channels, outputs, false),
         grid_(source) {
     grid_.grid_h = ceil_div(source.grid_h, kind.output_step);
     grid_.grid_w = ceil_div(source.grid_w, kind.output_step);
@@ -32,7 +32,7 @@ class WeightGradient {
   void run() {
     const Cut cut(grid_, blocks_.most_tiles(grid_.grid_w));
     const int64_t channel_tasks = ceil_div(channels_, blocks_.channels);
-    blocks_.share(outputs_, channel_tasks, kernels_.lanes);
+    blocks_.share(outputs_, channel_tasks, kernels_);
     parallel_for(channel_tasks * ceil_div(outputs_, blocks_.outputs), [&](int64_t task, float* workspace) {
       const int64_t c0 = task % channel_tasks * blocks_.channels, o0 = task / channel_tasks * blocks_.outputs;
       const int64_t channels = std::min(blocks_.channels, channels_ - c0);
@@ -65,7 +65,7 @@ class WeightGradient {
       float* weight = weights + product.weight * blocks_.weight_floats();
       for (int64_t c = 0; c < panels.floats; c += panels.width) {
         const auto outer = kernels_.outer[panels.at(c) / kernels_.lanes - 1];
-        // Output channels are filled up to whole vectors, which are whole tiles.
+        // Blocks of output channels are whole tiles; what is behind the last is never read.
         for (int64_t o = 0; o < outputs; o += kernels_.rows) {
           outer(static_cast<int>(tiles), gradient + o, blocks_.outputs, input + c, blocks_.channels,
                 weight + o * blocks_.channels + c, blocks_.channels, add || written[product.weight]);
