@@ -182,7 +182,8 @@ def _set_inference(node: fx.Node) -> None:
     if node.op != "call_function":
         return
     schema = getattr(node.target, "_schema", None)
-    assert isinstance(schema, torch.FunctionSchema)  # torch.export's graphs call operators only
+    if not isinstance(schema, torch.FunctionSchema):  # `getitem`, which takes one of several results
+        return
     for position, argument in enumerate(schema.arguments):
         if argument.name in _MODES:
             if position < len(node.args):
