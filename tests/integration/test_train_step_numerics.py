@@ -21,6 +21,7 @@ CASES = [
     *[("resnet18", 16, 8, b) for b in (1, 2, 3, 4)],
     *[("vgg11_bn", 16, 8, b) for b in (1, 2, 3, 4)],
 ]
+FULL_SIZE = [(name, 64, 8, b) for name in ("resnet18", "vgg11_bn") for b in (1, 2, 3, 4)]
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,16 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         result[name] = root / name
         export_bundle(name, result[name], width=width, batch=batch)
     return result
+
+
+@pytest.mark.study
+@pytest.mark.parametrize(("name", "width", "batch", "block"), FULL_SIZE)
+def test_ten_steps_of_full_size_equal_pytorch_eager(
+    name: str, width: int, batch: int, block: int, tmp_path: Path
+) -> None:
+    """A value so near zero that rounding decides its ReLU shows in a parameter's gradient: none may, or hardly any."""
+    export_bundle(name, tmp_path / name, width=width, batch=batch, block=block)
+    test_ten_steps_equal_pytorch_eager(name, width, batch, block, {name: tmp_path / name})
 
 
 @pytest.mark.parametrize(("name", "width", "batch", "block"), CASES)

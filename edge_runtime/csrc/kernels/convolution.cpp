@@ -147,7 +147,8 @@ void solve_one(const Problem& p) {
 void solve(Problem p, int64_t groups) {
   if (groups > 1 && p.channels == 1 && solve_depthwise(p, groups)) return;
   const bool in_place = p.step_h == 1 && p.step_w == 1;
-  const WinogradKernels* winograd = in_place ? winograd_for(p.source, p.channels, p.rows) : nullptr;
+  const auto choose = p.forward ? winograd_forward_for : winograd_for;
+  const WinogradKernels* winograd = in_place ? choose(p.source, p.channels, p.rows) : nullptr;
   for (int64_t group = 0; group < groups; ++group, p.next_group()) {
     if (winograd != nullptr) {
       solve_winograd(p, *winograd);
@@ -178,6 +179,7 @@ bool solve_transposed(Problem p, const Geometry& g) {
 void forward(const Tensor& x, const Tensor& weight, const Geometry& g, const float* scale, const float* shift,
              const float* residual, Activation activation, const Tensor& out) {
   Problem p{};
+  p.forward = true;
   p.kernel_w = width(weight);
   p.channels = weight.size(1);
   p.channel_stride = height(weight) * p.kernel_w;

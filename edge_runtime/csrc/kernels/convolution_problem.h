@@ -19,6 +19,7 @@ struct Problem {
   int64_t out_channels_total, out_h, out_w;
   int64_t rows;
   int64_t step_h = 1, step_w = 1, first_h = 0, first_w = 0;
+  bool forward = false;  // of a network's forward pass, whose results activations are applied to
   // Epilogue: v * scale[m] + shift[m] (+ residual at the output's place), then the activation. Null means not there.
   const float* scale = nullptr;
   const float* shift = nullptr;

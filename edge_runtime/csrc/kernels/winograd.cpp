@@ -171,6 +171,11 @@ const WinogradKernels* winograd_for(const Source& source, int64_t channels, int6
   return smaller == 2 ? &kinds.two : &kinds.four;
 }
 
+const WinogradKernels* winograd_forward_for(const Source& source, int64_t channels, int64_t outputs) {
+  const bool any = source.vertical.step == 1 && winograd_for(source, channels, outputs) != nullptr;
+  return any ? &tile_kernels().winograd.two : nullptr;
+}
+
 const WinogradKernels* winograd_for_transposed(const Source& source, int64_t channels, int64_t outputs) {
   if (std::min(channels, outputs) < kFewestChannels || std::min(source.grid_h, source.grid_w) < 2) return nullptr;
   return &tile_kernels().winograd.transposed;
