@@ -43,7 +43,9 @@ class BlockReference:
         width: int,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
+        double: bool = False,
     ) -> None:
+        self.dtype = torch.float64 if double else torch.float32
         self.module = models.create(model, width=width)
         self.module.load_state_dict({k: v for k, v in weights.items() if not k.startswith("output_module.")})
         units = unit_modules(model, self.module)
@@ -53,11 +55,12 @@ class BlockReference:
         self.head = self.module.classifier if model.startswith("vgg") else self.module.fc
         self.stand_ins = {
             f"output_module.block{b.index}.weight": nn.Parameter(
-                weights[f"output_module.block{b.index}.weight"].clone()
+                weights[f"output_module.block{b.index}.weight"].to(self.dtype, copy=True)
             )
             for b in partition.blocks[index:]
         }
         self.strides = [self._reduction(units, b.first_unit, b.last_unit) for b in partition.blocks[index:]]
+        self.module.to(self.dtype)
         for parameter in self.prefix.parameters():
             parameter.requires_grad_(False)
         trained = [*self.active.parameters(), *self.head.parameters(), *self.stand_ins.values()]
@@ -81,7 +84,7 @@ class BlockReference:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.no_grad():
-            x = self.prefix(images)
+            x = self.prefix(images.to(self.dtype))
         x = self.active(x)
         for weight, stride in zip(self.stand_ins.values(), self.strides, strict=True):
             x = functional.conv2d(x, weight, stride=stride, padding=1)

@@ -172,8 +172,9 @@ const WinogradKernels* winograd_for(const Source& source, int64_t channels, int6
 }
 
 const WinogradKernels* winograd_forward_for(const Source& source, int64_t channels, int64_t outputs) {
-  const bool any = source.vertical.step == 1 && winograd_for(source, channels, outputs) != nullptr;
-  return any ? &tile_kernels().winograd.two : nullptr;
+  const WinogradKinds& kinds = tile_kernels().winograd;
+  const WinogradKernels* quickest = winograd_for(source, channels, outputs);
+  return quickest == &kinds.four ? &kinds.two : quickest;
 }
 
 const WinogradKernels* winograd_for_transposed(const Source& source, int64_t channels, int64_t outputs) {

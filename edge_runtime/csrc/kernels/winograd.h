@@ -20,7 +20,7 @@ const WinogradKernels* winograd_for(const Source& source, int64_t channels, int6
 
 // The same for a forward convolution. What it puts out decides on which side of an activation's kink a value lies, and
 // one value on the other side changes a gradient by more than all rounding: only the transforms that are as exact as
-// direct sums are taken, those of 2x2 tiles with stride 1.
+// direct sums are taken, those of 2x2 tiles.
 const WinogradKernels* winograd_forward_for(const Source& source, int64_t channels, int64_t outputs);
 
 // The same for the input gradient of a 3x3 kernel with stride 2 and padding 1 as one problem: the grid is that of the
