@@ -56,20 +56,25 @@ def test_ten_steps_equal_pytorch_eager(name: str, width: int, batch: int, block:
 
 
 @pytest.mark.study
-def test_ten_steps_of_full_size_are_as_near_float64_as_pytorchs(tmp_path: Path) -> None:
-    """Where rounding decides over a ReLU or a maximum, ten steps make much of it: of ours as of PyTorch's float32."""
-    ratios = []
-    for name in ("resnet18", "vgg11_bn"):
-        export_bundle(name, tmp_path / name, width=64, batch=8)
-        for block in (1, 2, 3, 4):
-            steps = _ten_steps(tmp_path / name, name, 64, 8, block, doubles=[False, True])
-            theirs, exact = steps.references
-            ours_off, theirs_off = _relative(steps.ours, exact), _relative(theirs, exact)
-            assert ours_off[0] < 1e-6
-            ratios.append(max(ours_off[9], 1e-7) / max(theirs_off[9], 1e-7))
-            for tensor, (_, distance) in steps.tensors:
-                assert distance < 1e-4, (name, block, tensor)
-    assert np.exp(np.mean(np.log(ratios))) < 10, ratios
+@pytest.mark.parametrize("block", (1, 2, 3, 4))
+@pytest.mark.parametrize("name", ("resnet18", "vgg11_bn"))
+def test_ten_steps_of_full_size_equal_pytorch_eager(name: str, block: int, tmp_path: Path) -> None:
+    """The same bounds at width 64, except where PyTorch's own float32 has left them.
+
+    Rounding decides over a ReLU or a maximum near a tie, and ten steps make much of it. A block whose eager losses are
+    themselves farther than the bound from those in float64 must be no farther from float64 than eager is.
+    """
+    export_bundle(name, tmp_path / name, width=64, batch=8, block=block)
+    steps = _ten_steps(tmp_path / name, name, 64, 8, block, doubles=[False, True])
+    eager, exact = steps.references
+    assert _relative(steps.ours, eager)[0] < 1e-5
+    for tensor, (distance, _) in steps.tensors:
+        assert distance < 1e-4, tensor
+    eager_off = _relative(eager, exact)[9]
+    if eager_off < 1e-3:
+        assert _relative(steps.ours, eager)[9] < 1e-3
+    else:
+        assert _relative(steps.ours, exact)[9] <= eager_off
 
 
 def _ten_steps(folder: Path, name: str, width: int, batch: int, block: int, *, doubles: list[bool]) -> Steps:
