@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from device_profiles.errors import ProflError, UsageError
+from server.split_command import split
 
 _FILE = click.Path(path_type=Path)
 
@@ -72,6 +73,9 @@ def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_netw
         compare_whole=not no_whole_network,
     )
     click.echo(msgspec.json.encode(summary).decode() if as_json else summary_table(summary))
+
+
+cli.add_command(split)
 
 
 def main() -> None:

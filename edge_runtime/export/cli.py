@@ -186,13 +186,9 @@ def _asked_or_usual(model: str, input_text: str | None, classes: int | None) -> 
     from edge_runtime.export.models import BUILT_IN
 
     usual = BUILT_IN.get(model)
-    if input_text is not None:
-        shape = parse_shape(input_text)
-    else:
-        shape = (3, 32, 32) if usual is None else usual.input_shape
-    if classes is None:
-        classes = 10 if usual is None else usual.classes
-    return shape, classes
+    usual_shape, usual_classes = ((3, 32, 32), 10) if usual is None else (usual.input_shape, usual.classes)
+    shape = usual_shape if input_text is None else parse_shape(input_text)
+    return shape, usual_classes if classes is None else classes
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ def _train(module: nn.Module, data: tuple[Tensor, Tensor], options: argparse.Nam
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs * steps)
     module.train()
     for epoch in range(options.epochs):
-        for chosen in torch.randperm(len(labels))[: steps * options.batch].split(options.batch):
+        for chosen in torch.randperm(len(labels))[: steps * options.batch].view(steps, options.batch):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(module(inputs[chosen]), labels[chosen])
             loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
@@ -100,9 +100,10 @@ def _train(module: nn.Module, data: tuple[Tensor, Tensor], options: argparse.Nam
 @torch.no_grad()
 def _accuracy(module: nn.Module, data: tuple[Tensor, Tensor]) -> float:
     module.eval()
-    pieces = zip(*(tensor.split(_EVALUATED_AT_ONCE) for tensor in data), strict=True)
-    right = sum(int((module(inputs).argmax(1) == labels).sum()) for inputs, labels in pieces)
-    return right / len(data[1])
+    inputs, labels = data
+    places = (slice(at, at + _EVALUATED_AT_ONCE) for at in range(0, len(labels), _EVALUATED_AT_ONCE))
+    right = sum(int((module(inputs[place]).argmax(1) == labels[place]).sum()) for place in places)
+    return right / len(labels)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from device_profiles.errors import DataError
 from edge_runtime.device.data.pickled import PickledArray, load_pickle
-from edge_runtime.device.data.source import Part, RecordFile, Shape, Split, open_file, unpacked
+from edge_runtime.device.data.source import Clients, Part, RecordFile, Shape, Split, open_file, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ class _Joined:
     """Several files as one data set."""
 
     shape = _SHAPE
-    clients = None
+    clients: Clients | None = None
 
     def __init__(self, parts: list[RecordFile], folder: Path, classes: int) -> None:
         self._parts = parts

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 KNOWN = (
-    "fashion-mnist, mnist-5k, digits, smartwatch, smartwatch:new-people, shakespeare:DIR, idx:DIR, npz:FILE, images:DIR, cifar10:DIR, "
-    "cifar100:DIR"
+    "fashion-mnist, mnist-5k, digits, smartwatch, smartwatch:new-people, shakespeare:DIR, idx:DIR, npz:FILE, "
+    "images:DIR, cifar10:DIR, cifar100:DIR"
 )
 
 
@@ -40,8 +40,9 @@ def open_data(
 
 
 def open_raw(spec: str, *, split: Split) -> Pixels | ArraySource:
-    """Open `spec` as it is, whatever model it is for: raw images, or inputs of any shape. Raises as `open_data` does."""
-    return _open_inputs(spec, split, None, None) or open_pixels(spec, split=split)
+    """Open `spec` as it is, whatever the model: raw images, or inputs of any shape. Raises as `open_data` does."""
+    inputs = _open_inputs(spec, split, None, None)
+    return open_pixels(spec, split=split) if inputs is None else inputs
 
 
 def _open_inputs(

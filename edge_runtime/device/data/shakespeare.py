@@ -47,7 +47,10 @@ def open_shakespeare(folder: Path, split: Split) -> ArraySource:
                 yield tokens[start : start + LENGTH].tobytes()
 
     spool = unpacked(windows())
-    return ArraySource(spool, 0, (len(labels), LENGTH), "int64", labels, 0, str(folder), Clients(ids, names))
+    shape = (len(labels), LENGTH)
+    source = ArraySource(spool, 0, shape, "int64", labels, 0, str(folder), Clients(ids, names))
+    source.classes = len(ALPHABET)  # whether or not each of them occurs
+    return source
 
 
 def _part(tokens: array[int], split: Split) -> array[int]:

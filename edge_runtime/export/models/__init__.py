@@ -17,8 +17,8 @@ class BuiltIn:
     """A model of this package; `width` is the channel count of its first convolution, or the width of its tokens.
 
     Attributes:
-        input_shape: one example, where nothing else is asked for: channels x height x width, channels x time, or tokens.
-        classes: where nothing else is asked for; a model of tokens has as many different ones.
+        input_shape: one example, by default: channels x height x width, channels x time, or tokens.
+        classes: by default; a model of tokens has as many different ones.
     """
 
     name: str

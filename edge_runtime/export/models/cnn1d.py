@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Cnn1d(nn.Module):
-    """Four stages of two convolutions with BatchNorm and ReLU; the last three halve the time. [N, C, L] -> [N, classes]."""
+    """Four stages of two convolutions, BatchNorm, ReLU; the last three halve the time. [N, C, L] -> [N, classes]."""
 
     def __init__(self, *, width: int, classes: int, input_channels: int) -> None:
         super().__init__()

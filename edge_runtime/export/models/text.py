@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class TextTransformer(nn.Module):
     """Four encoder layers with LayerNorm first; tokens [N, length] (int64) -> logits [N, classes] of the next token.
 
-    The tokens come from the same alphabet as the classes. The last place is what the head reads, so that every layer may
-    look at the whole of what came before.
+    The tokens come from the same alphabet as the classes. The head reads the last place, so that every layer may look
+    at all that came before it.
     """
 
     def __init__(self, *, width: int, classes: int, length: int) -> None:
