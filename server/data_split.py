@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from edge_runtime.device.data.open import open_raw
 from server.fleet import DataSettings
 
 if TYPE_CHECKING:
-    from edge_runtime.device.data.source import Clients, Pixels
+    from edge_runtime.device.data.source import Clients, Pixels, Split
 
 Indices = NDArray[np.int64]
 _DRAWS = 1000
@@ -138,21 +138,23 @@ def write_parts(source: str, folder: Path, clients: list[str], settings: DataSet
     data = open_raw(source, split="train")
     labels = np.asarray(data.labels)
     for client, indices in split_indices(labels, clients, settings, data.clients).items():
-        if isinstance(data, ArraySource):
-            write_arrays(paths[client], _inputs(data, indices), labels[indices])
-        else:
-            write_npz(paths[client], _images(data, indices), labels[indices])
+        write = write_arrays if isinstance(data, ArraySource) else write_npz
+        write(paths[client], _examples(data, indices), labels[indices])
     return paths
 
 
-def _images(pixels: Pixels, indices: Indices) -> NDArray[np.uint8]:
-    images = np.empty((len(indices), *pixels.shape), np.uint8)
+def read_examples(source: str, split: Split) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """All inputs of a split, uint8 pixels or the inputs themselves, and their labels."""
+    data = open_raw(source, split=split)
+    return _examples(data, range(len(data.labels))), np.asarray(data.labels)
+
+
+def _examples(data: Pixels | ArraySource, indices: Sequence[int] | Indices) -> NDArray[Any]:
+    if isinstance(data, ArraySource):
+        inputs = np.empty((len(indices), *data.input_shape), data.input_dtype)
+        data.fetch(indices, inputs)
+        return inputs
+    images = np.empty((len(indices), *data.shape), np.uint8)
     for position, index in enumerate(indices):
-        pixels.read(int(index), images[position])
+        data.read(int(index), images[position])
     return images
-
-
-def _inputs(data: ArraySource, indices: Indices) -> NDArray[np.float32] | NDArray[np.int64]:
-    inputs = np.empty((len(indices), *data.input_shape), data.input_dtype)
-    data.fetch(indices, inputs)
-    return inputs
