@@ -30,6 +30,12 @@ from edge_runtime.export.stand_ins import initial_bound
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
+_INPUTS = {
+    3: ("images", "channels x height x width"),
+    2: ("channels over time", "channels x time"),
+    1: ("texts", "the number of tokens"),
+}
+"""What a built-in model takes, and how its shape is written, by the number of its dimensions."""
 
 
 def export_bundle(
@@ -191,8 +197,8 @@ def create_model(model: str, *, width: int | None, classes: int, input_shape: tu
     if ":" not in model:
         usual = models.built_in(model).input_shape
         if len(input_shape) != len(usual):
-            forms = {3: "images, channels x height x width", 2: "channels x time", 1: "a number of tokens"}
-            raise UsageError(f"--model {model}: --input is {forms[len(usual)]}, such as {'x'.join(map(str, usual))}")
+            takes, form = _INPUTS[len(usual)]
+            raise UsageError(f"--model {model}: takes {takes}; write --input as {form}, {'x'.join(map(str, usual))}")
         return models.create(model, width=width, classes=classes, input_channels=input_shape[0])
     if width is not None:
         raise UsageError("--width: only for built-in models")
