@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from device_profiles.errors import ProflError, UsageError
+from server.split_command import split
 
 _FILE = click.Path(path_type=Path)
 
@@ -94,6 +95,9 @@ def report(runs: tuple[Path, ...], html: Path) -> None:
     with atomic_file(html) as temporary:
         temporary.write_text(page, encoding="utf-8")
     click.echo(f"wrote {html}", err=True)
+
+
+cli.add_command(split)
 
 
 def main() -> None:
