@@ -84,17 +84,26 @@ def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_netw
 
 @cli.command(epilog="Example: profl-server report runs/demo --html report.html")
 @click.argument("runs", type=_FILE, nargs=-1, required=True)
-@click.option("--html", type=_FILE, required=True, help="Page to write.")
-def report(runs: tuple[Path, ...], html: Path) -> None:
-    """Show one run in full, or compare several, as one page with figures; works while a run goes on."""
-    from device_profiles.files import atomic_file
-    from server.report.page import report_page
-    from server.report.runs import read_run
+@click.option("--html", type=_FILE, help="Page to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def report(runs: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
+    """Show one run in full, or compare several: a table, and with --html a page with figures.
 
-    page = report_page([read_run(folder) for folder in runs])
-    with atomic_file(html) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    click.echo(f"wrote {html}", err=True)
+    Works while a run goes on.
+    """
+    from device_profiles.files import atomic_file
+    from server.report.runs import read_run
+    from server.report.tables import as_object, report_table
+
+    read = [read_run(folder) for folder in runs]
+    if html is not None:
+        from server.report.page import report_page
+
+        page = report_page(read)
+        with atomic_file(html) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        click.echo(f"wrote {html}", err=True)
+    click.echo(msgspec.json.encode(as_object(read)).decode() if as_json else report_table(read))
 
 
 cli.add_command(split)
