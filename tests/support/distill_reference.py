@@ -13,7 +13,7 @@ from torch.nn import functional
 from device_profiles.contract import stand_in_name
 from device_profiles.model import Partition
 from edge_runtime.export.units import CutModel
-from tests.support.graph_reference import stand_in
+from tests.support.graph_reference import add_proximal, stand_in
 
 
 class Runner(Protocol):
@@ -90,13 +90,6 @@ class DistillReference:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by the bundle's names."""
         return {**self.module.state_dict(), self.name: self.weight.detach()}
-
-
-def add_proximal(trained: list[nn.Parameter], started: list[Tensor], mu: float) -> None:
-    """The gradient of FedProx's mu / 2 ||w - w_start||^2, added to the gradients."""
-    for parameter, start in zip(trained, started, strict=True):
-        assert parameter.grad is not None
-        parameter.grad += mu * (parameter.detach() - start)
 
 
 def _stand_in(x: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
