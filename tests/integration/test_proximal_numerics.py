@@ -1,4 +1,4 @@
-"""Training steps with FedProx's proximal term equal PyTorch eager's, and it is refused where it is no part of the step."""
+"""Training steps with FedProx's proximal term equal PyTorch eager's; it is refused where it is no part of the step."""
 
 from __future__ import annotations
 
