@@ -61,6 +61,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         steps: local steps of a round ...
         epochs: ... or epochs over the client's examples, instead of `steps`.
         schedule: how the learning rate falls over the rounds of a stage; `milestones` belong to `step`.
+        warmup_rounds: it rises to full over the first rounds of a stage. What a stage starts from was trained for
+            something else, and stand-ins have no normalisation that would hold back a large step.
         proximal: FedProx's mu, 0 without that term.
         augment: crops with padding 4 and flips, on the client.
         rounds: round budget of the whole run; ProFL may do without one.
@@ -73,6 +75,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 0.05
     schedule: Literal["constant", "cosine", "step"] = "constant"
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    warmup_rounds: Annotated[int, msgspec.Meta(ge=0)] = 0
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
     proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
@@ -94,14 +97,14 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Attributes:
         shrinking: ProFL's first stage, with `shrink_rounds` and `distill_rounds` for every block.
         freezing: by effective movement, or equal rounds for every step.
-        distill_learning_rate: of distillation; 1e-5 in the authors' example, which needs many rounds.
+        distill_learning_rate: of distillation; that of the authors' example.
     """
 
     name: Literal["profl", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl"] = "profl"
     shrinking: bool = False
     shrink_rounds: Positive = 5
     distill_rounds: Positive = 2
-    distill_learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
+    distill_learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 1e-5
     freezing: Literal["movement", "equal"] = "movement"
 
 
