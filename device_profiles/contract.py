@@ -36,7 +36,7 @@ DEFAULT_VARIANT: Variant = "default"
 CACHED_PREFIX_VARIANT: Variant = "cached-prefix"
 Augmentation = Literal["crop-flip"]
 """What happens to images before they are trained on: `crop-flip` cuts each out of itself with 4 pixels of black around
-it at a random place, and turns every other one over."""
+it at a random place, and turns half of them over."""
 LimitKind = Literal["cgroup-v1", "cgroup-v2", "rlimit", "none"]
 Runtime = Literal["native", "torch"]
 

@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cache_prefix: CacheDType | None = None
     proximal_mu: float = 0.0
     augment: Augmentation | None = None
+    augment_seed: int | None = None
+    augment_epoch: int | None = None
     cached_augmentations: int | None = None
 
 

@@ -116,6 +116,8 @@ class Job(TypedDict):
     betas: tuple[float, float] | None
     vocabulary: int | None
     seed: int
+    augment_seed: int
+    augment_epoch: int
     output: str | None
     lock: tuple[str, int] | None
     base_version: str
@@ -151,6 +153,8 @@ def new_job(work: Literal["train", "bench", "eval", "base"], program: ProgramJob
         betas=None,
         vocabulary=None,
         seed=0,
+        augment_seed=0,
+        augment_epoch=0,
         output=None,
         lock=None,
         base_version="",

@@ -26,8 +26,9 @@ from edge_runtime.device.prefix_cache import AugmentedCache, cache_job, cache_pr
 class TrainRequest:
     """One `train` command. `steps` wins over `epochs`; without both, one epoch.
 
-    `cached_augmentations`: versions of every example in a cache of the prefix, without which there is none of augmented
-    images. `max_seconds` ends the training early, with an update.
+    What `augment` does follows from `augment_seed` (by default `seed`) and from the epoch, counted from `augment_epoch`
+    on. `cached_augmentations`: versions of every example in a cache of the prefix, without which there is none of
+    augmented images. `max_seconds` ends the training early, with an update.
     """
 
     bundle: Path
@@ -40,6 +41,8 @@ class TrainRequest:
     learning_rate: float = 0.05
     proximal_mu: float | None = None
     augment: Augmentation | None = None
+    augment_seed: int | None = None
+    augment_epoch: int | None = None
     cached_augmentations: int | None = None
     seed: int = 0
     weights: Path | None = None
@@ -103,6 +106,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
         )
     job["limit_bytes"] = request.limit_bytes
     job["data"] = data_job(data, augment=request.augment is not None)
+    job["augment_seed"], job["augment_epoch"] = _augment_seed(request), request.augment_epoch or 0
     job["steps"] = _step_count(request, per_epoch)
     job["max_seconds"] = request.max_seconds
     set_optimizer(job, program, request.learning_rate, request.proximal_mu or 0.0)
@@ -134,6 +138,9 @@ def _check_options(request: TrainRequest, program: Program) -> None:
         raise UsageError(
             f"--proximal-mu: {program.name} of {request.bundle} has no proximal term; export the bundle with --proximal"
         )
+    for given, option in ((request.augment_seed, "--augment-seed"), (request.augment_epoch, "--augment-epoch")):
+        if given is not None and request.augment is None:
+            raise UsageError(f"{option}: is of --augment; give both, or leave it out")
     cached = request.cached_augmentations
     if cached is not None and (request.augment is None or request.cache_prefix is None):
         raise UsageError("--cached-augmentations: is of --augment with --cache-prefix; give both, or leave it out")
@@ -147,7 +154,11 @@ def _check_options(request: TrainRequest, program: Program) -> None:
 def _augmented_cache(request: TrainRequest) -> AugmentedCache | None:
     if request.augment is None or request.cached_augmentations is None:
         return None
-    return AugmentedCache(augment=request.augment, versions=request.cached_augmentations, seed=request.seed)
+    return AugmentedCache(augment=request.augment, versions=request.cached_augmentations, seed=_augment_seed(request))
+
+
+def _augment_seed(request: TrainRequest) -> int:
+    return request.seed if request.augment_seed is None else request.augment_seed
 
 
 def open_examples(spec: str, split: Split, bundle: Bundle, program: Program) -> DataSource:
@@ -229,5 +240,7 @@ def _settings(request: TrainRequest, bundle: Bundle, program: str, data: DataSou
         cache_prefix=request.cache_prefix,
         proximal_mu=request.proximal_mu or 0.0,
         augment=request.augment,
+        augment_seed=request.augment_seed,
+        augment_epoch=request.augment_epoch,
         cached_augmentations=request.cached_augmentations,
     )

@@ -80,9 +80,24 @@ def _train_unaugmented(bundle: Path, data: str, folder: Path) -> dict[str, Any]:
     return profl_edge(*arguments, "--cache-prefix", "--cache-dir", folder).report()
 
 
+def test_rounds_of_one_training_share_a_cache(cnn_bundle: Path, data: str, tmp_path: Path) -> None:
+    cache = ["--cache-prefix", "--cache-dir", tmp_path / "cache", "--cached-augmentations", 3, "--augment-seed", 9]
+    for number in range(3):
+        options = ["--seed", number, "--augment-epoch", number]
+        plain = _train(cnn_bundle, data, *options, "--augment-seed", 9)
+        cached = _train(cnn_bundle, data, *options, *cache)
+        assert plain["loss_last"] == cached["loss_last"]
+        assert cached["cache_filled_examples"] == (0 if number else 3 * _EXAMPLES)
+    first = _train(cnn_bundle, data, "--augment-seed", 9)
+    again = _train(cnn_bundle, data, "--augment-seed", 9, "--augment-epoch", 1)
+    assert first["loss_first"] != again["loss_first"]
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
+        (["--augment-seed", 2], "--augment-seed: is of --augment"),
+        (["--augment-epoch", 2], "--augment-epoch: is of --augment"),
         (["--augment", "crop-flip", "--cache-prefix"], "--cached-augmentations N"),
         (
             ["--cached-augmentations", 2, "--cache-prefix"],

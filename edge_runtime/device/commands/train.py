@@ -63,7 +63,13 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @click.option(
     "--augment",
     type=click.Choice(["crop-flip"]),
-    help="Crop images at random, 4 pixels of black around them, and turn every other one over.",
+    help="Crop images at random, 4 pixels of black around them, and turn half of them over.",
+)
+@click.option("--augment-seed", type=int, help="Seed of what --augment does [default: that of --seed].")
+@click.option(
+    "--augment-epoch",
+    type=click.IntRange(0),
+    help="Number of the first epoch for --augment, of a training that goes on over several runs [default: 0].",
 )
 @click.option("--seed", "--batch-seed", "seed", type=int, default=0, show_default=True, help="Seed of the order.")
 @weights_option
@@ -103,7 +109,7 @@ def train(
     """Train one block of BUNDLE and write the update.
 
     With --purpose distill the stand-in of the block (for the last block also the classifier head) learns to do what the
-    block does; the labels are not looked at.
+    block does; labels take no part in it.
 
     Examples are shuffled from the seed and the epoch; those that do not fill a last batch are left out of the epoch.
     SIGTERM stops after the step in progress and leaves a checkpoint for --resume; --max-seconds writes the update.

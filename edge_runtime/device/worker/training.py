@@ -43,7 +43,7 @@ class _Training:
         program = job["program"]
         assert job["data"] is not None  # the command asks for it
         self._started = time.monotonic()
-        self._examples = Examples(native, job["data"], seed=job["seed"])
+        self._examples = Examples(native, job["data"], seed=job["augment_seed"])
         self._batches = Batches(native, seed=job["seed"], examples=len(self._examples), batch=program["batch"])
         self._steps_done = job["done"]
         self._loss_first = job["loss_first"]
@@ -152,7 +152,7 @@ class _Training:
 
     def _step(self, step: int, times: StepTimes) -> float:
         indices = self._batches.indices(step)
-        epoch = self._batches.epoch(step)
+        epoch = self._job["augment_epoch"] + self._batches.epoch(step)
         size = int(self._job["program"]["micro_batch"])
         loss = total = prefix = 0.0
         for position, hyperparameters in enumerate(self._job["hyperparameters"]):
