@@ -81,6 +81,21 @@ def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_netw
     click.echo(msgspec.json.encode(summary).decode() if as_json else summary_table(summary))
 
 
+@cli.command(epilog="Example: profl-server report runs/demo --html report.html")
+@click.argument("runs", type=_FILE, nargs=-1, required=True)
+@click.option("--html", type=_FILE, required=True, help="Page to write.")
+def report(runs: tuple[Path, ...], html: Path) -> None:
+    """Show one run in full, or compare several, as one page with figures; works while a run goes on."""
+    from device_profiles.files import atomic_file
+    from server.report.page import report_page
+    from server.report.runs import read_run
+
+    page = report_page([read_run(folder) for folder in runs])
+    with atomic_file(html) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    click.echo(f"wrote {html}", err=True)
+
+
 def main() -> None:
     """Entry point of profl-server: errors of the project become one line and its exit status."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -192,10 +192,19 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 def read_fleet(path: Path) -> Fleet:
     """Read a fleet file; raises FormatError, naming the file and the field."""
     try:
-        fleet = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Fleet, strict=True)
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(f"--fleet {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"--fleet {path}: {error}") from None
+    return fleet_of(values, path)
+
+
+def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
+    """The fleet that the parsed file says, checked; `path` is named in what is wrong."""
+    try:
+        fleet = msgspec.convert(values, Fleet, strict=True)
+    except msgspec.ValidationError as error:
         raise FormatError(f"--fleet {path}: {error}") from None
     names = [client.name for client in fleet.clients]
     if len(set(names)) != len(names):
