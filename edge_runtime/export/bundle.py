@@ -140,6 +140,12 @@ def check_optimizer(optimizer: Optimizer, *, micro_batches: int) -> None:
         raise UsageError(f"--betas {optimizer.beta1},{optimizer.beta2}: must lie in [0, 1)")
     if optimizer.name == "adamw" and optimizer.momentum_dtype != "float32":
         raise UsageError(f"--momentum-dtype {optimizer.momentum_dtype}: is of SGD's momentum; AdamW keeps float32")
+    for present, option in (
+        (optimizer.name != "sgd", f"--optimizer {optimizer.name}"),
+        (optimizer.clip_norm > 0, "--clip-norm"),
+    ):
+        if optimizer.proximal and present:
+            raise UsageError(f"--proximal: is a part of SGD's own step; does not go together with {option}")
     if micro_batches == 1:
         return
     # Gradients of micro-batches are summed in SGD's momentum; nothing else could hold the sum.

@@ -74,6 +74,9 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     help="How the momentum is stored.",
 )
 @click.option("--weight-decay", type=click.FloatRange(0.0), default=5e-4, show_default=True, help="Weight decay.")
+@click.option(
+    "--proximal", is_flag=True, help="Programs with FedProx's proximal term; `train --proximal-mu` gives its factor."
+)
 @click.option("--loss", type=click.Choice(["cross-entropy", "mse"]), default="cross-entropy", show_default=True)
 @click.option(
     "--label-smoothing", type=click.FloatRange(0.0, 1.0), default=0.0, help="Share of every label spread over all."
@@ -113,6 +116,7 @@ def export(
     clip_norm: float,
     momentum_dtype: DType,
     weight_decay: float,
+    proximal: bool,
     loss: LossName,
     label_smoothing: float,
     input_dtype: DType | None,
@@ -153,6 +157,7 @@ def export(
             beta2=betas[1],
             eps=eps,
             clip_norm=clip_norm,
+            proximal=proximal,
         ),
         loss=Loss(name=loss, label_smoothing=label_smoothing),
         input_dtype=input_dtype,
@@ -170,12 +175,13 @@ def export(
 
 
 def _table(manifest: Manifest) -> str:
-    lines = [f"{'program':<14}{'units':>7}{'arena MB':>10}{'live MB':>10}{'frozen MB':>11}"]
+    width = max(len(program.name) for program in manifest.programs) + 2
+    lines = [f"{'program':<{width}}{'units':>7}{'arena MB':>10}{'live MB':>10}{'frozen MB':>11}"]
     for program in manifest.programs:
         block = manifest.partition.blocks[program.block - 1]
         memory = program.memory
         lines.append(
-            f"{program.name:<14}{f'{block.first_unit}-{block.last_unit}':>7}{memory.arena_bytes / 2**20:>10.1f}"
+            f"{program.name:<{width}}{f'{block.first_unit}-{block.last_unit}':>7}{memory.arena_bytes / 2**20:>10.1f}"
             f"{memory.live_bytes / 2**20:>10.1f}{memory.frozen_bytes / 2**20:>11.1f}"
         )
     return "\n".join(lines)

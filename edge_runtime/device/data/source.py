@@ -70,7 +70,7 @@ class DataSource(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[Any]) -> None:
-        """Fill `out_images` [n, ...] with the inputs of `indices` (n of them)."""
+        """Fill `out_images` [n, ...] with the inputs of `indices` (n of them), never augmented."""
 
     def check_tokens(self, vocabulary: int) -> None:
         """Raise DataError, with the file, for a token outside 0..vocabulary-1."""
