@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
+from device_profiles.bundle import Optimizer
 from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.files import read_json, write_json
 from device_profiles.plan import Plan
@@ -88,8 +89,12 @@ def _bundle(fleet: Fleet, path: Path, blocks: int | None) -> Bundle:
             blocks=blocks,
             partition=fleet.model.partition if blocks is None else None,
             batch=fleet.model.batch,
-            momentum=fleet.training.momentum,
-            weight_decay=fleet.training.weight_decay,
+            optimizer=Optimizer(
+                name="sgd",
+                momentum=fleet.training.momentum,
+                weight_decay=fleet.training.weight_decay,
+                proximal=fleet.training.proximal > 0,
+            ),
             input_shape=fleet.model.input_shape,
             classes=fleet.model.classes,
             seed=fleet.model.seed,
@@ -104,7 +109,7 @@ def _profiles(fleet: Fleet, bundle: Bundle, output: Path, note: Note) -> dict[st
         note(f"profiling {client.name} under {client.limit_mb:g} MB")
         command = [sys.executable, "-m", "profiler", str(bundle.path), "--limit", f"{client.limit_mb}MB"]
         command += ["--name", client.name, "-o", str(path), "--threads", str(fleet.training.threads)]
-        command += ["--steps", "2", "--json"]
+        command += ["--steps", "2", "--purpose", "all" if fleet.method.shrinking else "grow", "--json"]
         finished = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
         if finished.returncode != 0:
             lines = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]

@@ -192,9 +192,10 @@ def test_a_client_with_too_few_examples_is_a_result_and_no_exception(tmp_path: P
 def test_narrower_and_shallower_work_promises_less() -> None:
     fleet = _fleet()
     for source in ("pytorch", "runtime"):
-        table = promises_of(fleet, [work for work in WORKS if work.purpose != "distill"], source=source)
+        table = promises_of(fleet, WORKS, source=source)
         assert table["narrow-0.5"] < table["whole"]
         assert table["depth1"] < table["depth2"] < table["whole"] * 1.1
+        assert all(table[f"distill-block{block}"] < table["whole"] for block in (2, 3))
         assert max(table[f"grow-block{block}"] for block in (1, 2, 3)) < table["whole"]
 
 
@@ -212,7 +213,13 @@ test_examples = 64
 steps = 4
 learning_rate = 0.02
 momentum = 0.9
-rounds = 3
+proximal = 0.1
+
+[method]
+shrinking = true
+shrink_rounds = 1
+distill_rounds = 1
+distill_learning_rate = 1e-3
 
 [freezing]
 max_rounds = 1
@@ -232,8 +239,8 @@ limit_mb = 90
 """
 
 
-def test_three_rounds_end_with_the_same_weights_on_both_engines(tmp_path: Path) -> None:
-    """One round a block, the same file: real processes of the light runtime beside PyTorch."""
+def test_seven_rounds_end_with_the_same_weights_on_both_engines(tmp_path: Path) -> None:
+    """Shrinking, distilling and growing, a round each, from one file: processes of the light runtime beside PyTorch."""
     (tmp_path / "fleet.toml").write_text(ROUNDS)
     models = {}
     for engine in ("local", "simulation"):
@@ -243,8 +250,10 @@ def test_three_rounds_end_with_the_same_weights_on_both_engines(tmp_path: Path) 
         assert finished.returncode == 0, finished.stderr
         summary = json.loads(finished.stdout)
         assert [(step["stage"], step["block"], step["rounds"]) for step in summary["steps"]] == [
-            ("grow", block, 1) for block in (1, 2, 3)
-        ]
+            ("shrink", 3, 1), ("distill", 3, 1), ("shrink", 2, 1), ("distill", 2, 1),
+            ("grow", 1, 1), ("grow", 2, 1), ("grow", 3, 1),
+        ]  # fmt: skip
+        assert summary["steps"][1]["accuracy"] >= 0
         models[engine] = load_file(tmp_path / engine / "model.safetensors")
     for name, tensor in models["local"].items():
         distance = np.linalg.norm(models["simulation"][name] - tensor)

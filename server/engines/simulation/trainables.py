@@ -84,9 +84,11 @@ class DistillWork(Trainable):
     def __init__(self, pieces: ModelPieces, block: int) -> None:
         self.prefix = pieces.run(1, block - 1, training=False) if block > 1 else None
         self._teacher = (pieces.run(block, block, training=False), pieces.behind(block, training=False))
-        self._student = pieces.behind(block - 1, training=True)
+        last = block == pieces.blocks
+        # A head that stays frozen answers as the teacher's does.
+        self._student = pieces.behind(block - 1, training=last)
         own = [stand_in_name(block)]
-        if block == pieces.blocks:
+        if last:
             own += [name for name in self._student.names if not name.startswith(STAND_IN_PREFIX)]
         self.trained = _trained(pieces, own)
         parts = (*self._teacher, self._student, *((self.prefix,) if self.prefix else ()))
