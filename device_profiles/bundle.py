@@ -60,7 +60,7 @@ class ProgramInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ProgramTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A mutable buffer of the program, read and written by `name`; optimizer state starts at zero."""
+    """A mutable buffer of the program, read and written by `name`; optimizer state and gradient sums start at zero."""
 
     name: str
     role: Role
@@ -84,6 +84,14 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     beta2: float = 0.999
     eps: float = 1e-8
     clip_norm: float = 0.0
+
+    @property
+    def sums_in_momentum(self) -> bool:
+        """Whether the gradients of micro-batches can be summed in the momentum, which costs no memory.
+
+        Else each gradient has a sum of its own, and the update waits for the last micro-batch.
+        """
+        return self.name == "sgd" and not self.nesterov and self.clip_norm == 0
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

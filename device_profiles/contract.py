@@ -19,8 +19,14 @@ Purpose = Literal["grow", "shrink", "distill", "eval", "features"]
 block put out, which is what the `cached-prefix` variant of its training step reads.
 """
 
-Role = Literal["parameter", "running_statistic", "optimizer_state", "frozen"]
-"""What a tensor is to a program. `frozen` tensors are inputs mapped from a file; the others live in the arena."""
+Role = Literal["parameter", "running_statistic", "optimizer_state", "gradient_sum", "frozen"]
+"""What a tensor is to a program.
+
+`frozen` tensors are inputs mapped from a file; the others live in the arena. A `gradient_sum` is of the micro-batches
+of one step, and zero between steps.
+"""
+TRAINED_ROLES: frozenset[Role] = frozenset({"parameter", "running_statistic"})
+"""Tensors that have a value before training, and that an update carries; the others start at zero."""
 
 InputRole = Literal["data", "label", "hyperparameter", "random", "frozen"]
 DType = Literal["float32", "bfloat16", "int64"]
@@ -42,7 +48,8 @@ HYPERPARAMETERS_INPUT = "hyperparameters"
 For SGD: learning rate, momentum, weight decay, 1 for Nesterov's momentum (else 0). A step of several micro-batches is
 accumulated in the momentum itself: the first execution decays it, the others add to it (momentum 1, weight decay 0),
 and only the last one moves the parameters. For AdamW: learning rate, the corrections 1 / (1 - beta1^t) and
-1 / sqrt(1 - beta2^t) of step t, weight decay.
+1 / sqrt(1 - beta2^t) of step t, weight decay. Programs that sum the gradients of micro-batches apart take one more:
+1 in the last execution of a step, which updates, else 0.
 """
 HYPERPARAMETERS: dict[str, int] = {"sgd": 4, "adamw": 4}
 """How many there are, by optimizer."""

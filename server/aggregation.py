@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.bundle import Program
+from device_profiles.contract import TRAINED_ROLES
 from device_profiles.update import UpdateMetadata
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -32,7 +33,7 @@ def reason_to_reject(update: ReceivedUpdate, program: Program, base_version: str
         return f"started from weights {metadata.base_version or 'without a version'}, not {base_version}"
     if metadata.examples < 1:
         return "trained on no examples"
-    expected = {t.name: t.shape for t in program.tensors if t.role != "optimizer_state"}
+    expected = {t.name: t.shape for t in program.tensors if t.role in TRAINED_ROLES}
     if set(update.tensors) != set(expected):
         odd = sorted(set(update.tensors) ^ set(expected))[0]
         return f"tensor {odd} is missing or not of this block"

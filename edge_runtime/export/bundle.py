@@ -93,7 +93,7 @@ def export_bundle(
     chosen = chosen_blocks(cut_into, block)
     if optimizer is None:
         optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
-    check_optimizer(optimizer, micro_batches=micro_batches)
+    check_optimizer(optimizer)
     if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
         raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
     choices = TrainingChoices(
@@ -124,8 +124,8 @@ def export_bundle(
     return manifest
 
 
-def check_optimizer(optimizer: Optimizer, *, micro_batches: int) -> None:
-    """Raise UsageError, naming the option, for what cannot be trained or not in micro-batches."""
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Raise UsageError, naming the option, for what cannot be trained."""
     if optimizer.nesterov and optimizer.name != "sgd":
         raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
     if optimizer.nesterov and optimizer.momentum <= 0:
@@ -134,16 +134,6 @@ def check_optimizer(optimizer: Optimizer, *, micro_batches: int) -> None:
         raise UsageError(f"--betas {optimizer.beta1},{optimizer.beta2}: must lie in [0, 1)")
     if optimizer.name == "adamw" and optimizer.momentum_dtype != "float32":
         raise UsageError(f"--momentum-dtype {optimizer.momentum_dtype}: is of SGD's momentum; AdamW keeps float32")
-    if micro_batches == 1:
-        return
-    # Gradients of micro-batches are summed in SGD's momentum; nothing else could hold the sum.
-    for present, option in (
-        (optimizer.name == "adamw", "--optimizer adamw"),
-        (optimizer.nesterov, "--nesterov"),
-        (optimizer.clip_norm > 0, "--clip-norm"),
-    ):
-        if present:
-            raise UsageError(f"--micro-batch: does not go together with {option}; leave one of them out")
 
 
 def _micro_batches(batch: int, micro_batch: int | None) -> int:

@@ -27,7 +27,7 @@ from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
 from edge_runtime.export.capture import capture
 from edge_runtime.export.frozen_residency import frozen_residency
 from edge_runtime.export.fusion import fuse
-from edge_runtime.export.graph import StepGraph, Value
+from edge_runtime.export.graph import PERSISTENT_ROLES, StepGraph, Value
 from edge_runtime.export.kept_sums import keep_sums
 from edge_runtime.export.memory_plan import ArenaPlan, plan_arena
 from edge_runtime.export.stand_ins import MissingBlock, StandIn, kinds_of, stand_in
@@ -309,14 +309,14 @@ def _describe(
             ProgramInput(
                 name=value.name,
                 role=_input_role(value),
-                dtype=value.dtype,
+                dtype=_dtype(value),
                 shape=value.shape,
                 released_after=residency.released_after.get(value, ()),
             )
             for value in (*graph.data, *graph.inputs)
         ),
         tensors=tuple(
-            ProgramTensor(name=value.name, role=_state_role(value), dtype=value.dtype, shape=value.shape)
+            ProgramTensor(name=value.name, role=_state_role(value), dtype=_dtype(value), shape=value.shape)
             for value in graph.state
         ),
         prefix_instructions=graph.prefix_operations,
@@ -324,6 +324,11 @@ def _describe(
         memory=_memory(graph, plan, residency.peak_bytes),
     )
     return program, graph, plan
+
+
+def _dtype(value: Value) -> DType:
+    assert value.dtype != "bool"  # neither input nor state is
+    return value.dtype
 
 
 def _input_role(value: Value) -> InputRole:
@@ -340,7 +345,7 @@ def _input_role(value: Value) -> InputRole:
 
 
 def _state_role(value: Value):  # type: ignore[no-untyped-def]  # narrowed below, mypy cannot follow the set
-    assert value.role in ("parameter", "running_statistic", "optimizer_state")
+    assert value.role in PERSISTENT_ROLES
     return value.role
 
 
@@ -350,6 +355,7 @@ def _memory(graph: StepGraph, plan: ArenaPlan, frozen_bytes: int) -> MemoryPlan:
         "parameter": "parameters",
         "running_statistic": "parameters",
         "gradient": "gradients",
+        "gradient_sum": "gradients",
         "optimizer_state": "optimizer_state",
         "activation": "activations",
     }

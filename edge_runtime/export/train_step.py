@@ -18,7 +18,7 @@ from device_profiles.contract import (
     DType,
 )
 from edge_runtime.export.builder import Shapes, StepBuilder
-from edge_runtime.export.graph import Operation, StepGraph, Value
+from edge_runtime.export.graph import END_UNLESS, Operation, StepGraph, Value
 from edge_runtime.export.inference import emit_prefix
 from edge_runtime.export.layers import Layer
 from edge_runtime.export.operators import emit_layer
@@ -81,7 +81,7 @@ def build_train_step(
         labels = _input(builder, LABELS_INPUT, (batch, *head.layers[-1].shape[1:]))
     else:
         labels = _input(builder, LABELS_INPUT, (batch,), "int64")
-    _input(builder, HYPERPARAMETERS_INPUT, (HYPERPARAMETERS[optimizer.name],))
+    _input(builder, HYPERPARAMETERS_INPUT, (HYPERPARAMETERS[optimizer.name] + builder.sums_apart,))
     if not prefix:
         current = _data(builder, IMAGES_INPUT, shapes[active[0].input], input_dtype)
     elif variant.cached_prefix:
@@ -173,7 +173,7 @@ def drop_unused(graph: StepGraph) -> None:
     prefix = 0
     for position in range(len(graph.operations) - 1, -1, -1):
         operation = graph.operations[position]
-        if any(output.root in needed for output in operation.writes):
+        if operation.operator == END_UNLESS or any(output.root in needed for output in operation.writes):
             kept.append(operation)
             needed.update(value.root for value in operation.reads)
             prefix += position < graph.prefix_operations

@@ -59,5 +59,6 @@ void clip_factor(Context& context, Stack stack);
 void scale_by(Context& context, Stack stack);
 void sgd(Context& context, Stack stack);
 void fill(Context& context, Stack stack);
+void is_set(Context& context, Stack stack);
 
 }  // namespace profl

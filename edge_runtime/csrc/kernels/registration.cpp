@@ -63,6 +63,7 @@ const Kernel kKernels[] = {
     Kernel("profl::scale_by.out", scale_by),
     Kernel("profl::sgd.out", sgd),
     Kernel("profl::fill.out", fill),
+    Kernel("profl::is_set.out", is_set),
 };
 
 [[maybe_unused]] const auto kRegistered =

@@ -119,12 +119,16 @@ class Engine:
         return [
             (name, dtype, self._native.buffer_view(name))
             for name, role, dtype, _, _ in self.program["tensors"]
-            if role != "optimizer_state"
+            if role in ("parameter", "running_statistic")
         ]
 
     def state_tensors(self) -> list[tuple[str, str, memoryview[Any]]]:
-        """Name, type and view of every mutable buffer: what a checkpoint carries."""
-        return [(name, dtype, self._native.buffer_view(name)) for name, _, dtype, _, _ in self.program["tensors"]]
+        """Name, type and view of every mutable buffer that a step finds again: what a checkpoint carries."""
+        return [
+            (name, dtype, self._native.buffer_view(name))
+            for name, role, dtype, _, _ in self.program["tensors"]
+            if role != "gradient_sum"
+        ]
 
     def read_state(self, sources: dict[str, Source]) -> None:
         """Read mutable buffers from a checkpoint."""
