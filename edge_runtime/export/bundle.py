@@ -27,6 +27,7 @@ from edge_runtime.export import models
 from edge_runtime.export.emit import emit_program
 from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
 from edge_runtime.export.stand_ins import initial_bound
+from edge_runtime.export.tied import check_tied
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
@@ -146,7 +147,16 @@ def _micro_batches(batch: int, micro_batch: int | None) -> int:
 
 
 def choose_partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
-    """The partition asked for; by default the built-in model's own blocks, or one a unit for a user's model."""
+    """The partition asked for; by default the built-in model's own blocks, or one a unit for a user's model.
+
+    Raises UsageError, naming the option, for one that the model cannot be trained in.
+    """
+    chosen = _partition(source, model, blocks=blocks, partition=partition)
+    check_tied(source.cut, chosen)
+    return chosen
+
+
+def _partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
     count = len(source.cut.units)
     if blocks is not None and partition is not None:
         raise UsageError("--blocks and --partition: give only one of them")

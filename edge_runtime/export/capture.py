@@ -216,7 +216,8 @@ def _numbered(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 def _counts_batches(node: torch.fx.Node, state: dict[str, str]) -> bool:
     """Whether the node only increments a BatchNorm's `num_batches_tracked`, which training here leaves alone."""
     first = node.args[0] if node.args else None
-    name = state.get(first.name, "") if isinstance(first, torch.fx.Node) else ""
+    # A BatchNorm that is run again increments what its first run left.
+    name = state.get(_root(first).name, "") if isinstance(first, torch.fx.Node) else ""
     return name.endswith("num_batches_tracked")
 
 
