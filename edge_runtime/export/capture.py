@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import operator
 import warnings
@@ -70,11 +72,11 @@ def exported(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what PyTorch's tracer logs and warns of away from the user; its errors are reported in one line."""
+    """Keep what PyTorch's tracer logs, prints and warns of away from the user; its errors are reported in one line."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

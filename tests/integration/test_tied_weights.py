@@ -79,7 +79,11 @@ def _export(factory: str, folder: Path, **options: object) -> None:
     [
         ("third", None, "tensor 'third.weight' is shared by module 'first' of block 1 and module 'third' of block 3"),
         ("third", "0-1,2", "module 'first' of block 1 and module 'third' of block 2.*--partition 0-2$"),
-        ("again", "0,1-2", "tensor 'third.weight' is shared by module 'first' of block 1 and module 'third' of block 2"),
+        (
+            "again",
+            "0,1-2",
+            "'third.weight' is shared by module 'first' of block 1 and module 'third' of block 2",
+        ),
         (
             "head",
             "0,1-2",
