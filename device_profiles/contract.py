@@ -22,8 +22,8 @@ block put out, which is what the `cached-prefix` variant of its training step re
 Role = Literal["parameter", "running_statistic", "optimizer_state", "gradient_sum", "frozen"]
 """What a tensor is to a program.
 
-`frozen` tensors are inputs mapped from a file; the others live in the arena. A `gradient_sum` is of the micro-batches
-of one step, and zero between steps.
+`frozen` tensors are inputs that come from a file; the others live in the arena. A `gradient_sum` is of the
+micro-batches of one step, and zero between steps.
 """
 TRAINED_ROLES: frozenset[Role] = frozenset({"parameter", "running_statistic"})
 """Tensors that have a value before training, and that an update carries; the others start at zero."""

@@ -30,7 +30,7 @@ NamedValue = tuple[str, str, str, tuple[int, ...], Source | None]
 """Name, role, type, shape, and where its bytes come from (None: zeros, or what the training fills in)."""
 
 ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int]]
-"""As `NamedValue`, and the instructions after which pages of a mapped tensor are given back."""
+"""As `NamedValue`, and the instructions before which a frozen tensor is read anew; none where it stays."""
 
 
 class ProgramJob(TypedDict):

@@ -292,6 +292,30 @@ def autoencoder() -> nn.Module:
     )  # fmt: skip
 
 
+class DeepTransformer(nn.Module):
+    """Patches as tokens, many narrow layers, their mean."""
+
+    def __init__(self, width: int = 64, depth: int = 20) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 8, 8)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True) for _ in range(depth)
+        )
+        self.fc = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 32, 32] -> [N, 10]."""
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        for layer in self.layers:
+            x = layer(x)
+        return self.fc(x.mean(1))
+
+
+def deep_transformer() -> nn.Module:
+    """Large and small tensors of a long frozen prefix beside each other: [N, 3, 32, 32] -> [N, 10]."""
+    return DeepTransformer()
+
+
 def lenet() -> nn.Module:
     """Convolutions without padding, then three linear layers on what is flattened: [N, 1, 28, 28] -> [N, 10]."""
     return nn.Sequential(

@@ -1,8 +1,8 @@
 """What a prefix cache in half or a quarter of the bytes does to accuracy: `python -m tools.bench.cache_accuracy`
 
-For every seed a narrow ResNet18 is grown block by block up to the block that is studied. That block is then trained from
-the same weights with its frozen prefix cached in float32, which is exact, in float16 and in int8, and evaluated on the
-test split. All runs are `profl-edge train` and `eval`.
+For every seed a narrow ResNet18 is grown block by block up to the block that is studied. That block is then trained
+from the same weights with its frozen prefix cached in float32, which is exact, in float16 and in int8, and evaluated on
+the test split. All runs are `profl-edge train` and `eval`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--block", type=int, default=3, help="Block to study.")
     parser.add_argument("--epochs", type=int, default=3, help="Of every block.")
-    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="Write the rows to this file.")
