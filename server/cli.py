@@ -50,13 +50,19 @@ def plan(bundle: Path, profiles: Path, margin: float, output: Path | None, as_js
 
 @cli.command(epilog="Example: profl-server run --fleet examples/fleets/demo.toml -o runs/demo")
 @click.option("--fleet", "fleet_path", type=_FILE, required=True, help="Fleet file (TOML).")
-@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="Where rounds run.")
+@click.option(
+    "--engine", type=click.Choice(["local", "simulation"]), default="local", show_default=True, help="Where rounds run."
+)
 @click.option("-o", "--output", type=_FILE, default=Path("runs/latest"), show_default=True, help="Run folder.")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder, if there is one.")
 @click.option("--no-whole-network", is_flag=True, help="Skip measuring who could train the whole network.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_network: bool, as_json: bool) -> None:
-    """Profile, plan and train a fleet block by block; state is saved after every round."""
+    """Train a fleet by the method its file names; state is saved after every round.
+
+    The engine `local` profiles, plans and trains with real processes under their limits; `simulation` trains virtual
+    clients with PyTorch.
+    """
     from server.fleet import read_fleet
     from server.progress import TerminalProgress
     from server.run import run_fleet
@@ -69,6 +75,7 @@ def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_netw
         resume=resume,
         observer=progress,
         note=progress.note,
+        engine=engine,
         compare_whole=not no_whole_network,
     )
     click.echo(msgspec.json.encode(summary).decode() if as_json else summary_table(summary))
