@@ -6,6 +6,7 @@ import msgspec
 
 from device_profiles.contract import (
     FORMAT_VERSION,
+    HYPERPARAMETERS,
     DType,
     InputRole,
     LossName,
@@ -73,7 +74,9 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Optimizer of a training program; the device fills its hyperparameters in for every execution.
 
     `momentum_dtype` is how the momentum is stored; it is computed with in float32. `beta1`, `beta2` and `eps` are
-    AdamW's. `clip_norm` is the largest norm of all gradients together, 0 where they are not clipped.
+    AdamW's. `clip_norm` is the largest norm of all gradients together, 0 where they are not clipped. With `proximal`
+    the gradient of every parameter gains mu (parameter - the one the training started from), FedProx's proximal term;
+    mu is given at run time, and the start is read from the mapped weights.
     """
 
     name: OptimizerName
@@ -85,6 +88,7 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     beta2: float = 0.999
     eps: float = 1e-8
     clip_norm: float = 0.0
+    proximal: bool = False
 
     @property
     def sums_in_momentum(self) -> bool:
@@ -95,8 +99,16 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return self.name == "sgd" and not self.nesterov and self.clip_norm == 0
 
 
+def hyperparameter_count(optimizer: Optimizer) -> int:
+    """Numbers in the hyperparameters of a program with this optimizer."""
+    return HYPERPARAMETERS[optimizer.name] + optimizer.proximal
+
+
 class Loss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What training minimises: the mean cross-entropy, with labels smoothed, or the mean squared error."""
+    """What training minimises: the mean cross-entropy, with labels smoothed, or the mean squared error.
+
+    That of a `distill` program is the mean squared error between the logits of teacher and student.
+    """
 
     name: LossName = "cross-entropy"
     label_smoothing: float = 0.0
@@ -108,7 +120,9 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Outputs: a training program returns the loss (scalar, float32); an `eval` program returns the logits
     ([batch, classes], float32), a `features` program the input of its block ([batch, ...], float32). The first
     `prefix_instructions` instructions are the frozen prefix. A step of `batch` examples is `batch / micro_batch`
-    executions, and its loss the sum of theirs; statistics of BatchNorm are then those of each micro-batch.
+    executions, and its loss the sum of theirs; statistics of BatchNorm are then those of each micro-batch. A `distill`
+    program takes no labels. A tensor may be there twice under one name, as it was in the weights (an input of the role
+    `frozen`) and as it is trained (a mutable buffer).
     """
 
     name: str

@@ -11,7 +11,7 @@ from device_profiles.timeline import PlanTimeline
 from profiler.program_file import Call, PlacedTensor, ProgramFile
 
 _UPDATES = ("sgd", "adamw")
-_LOSS = "cross_entropy"
+_LOSSES = ("cross_entropy", "mean_squared_error")
 _MULTIPLICATIONS_PER_BYTE = 4
 """About the time to move one byte, in multiply-additions; only the axis of a picture depends on it."""
 
@@ -167,7 +167,7 @@ def _tile(parts: list[int], file: ProgramFile, whole: PlacedTensor) -> bool:
 
 
 def _name_parts(storages: list[_Storage], file: ProgramFile) -> None:
-    loss = next((i for i, call in enumerate(file.calls) if call.operator == _LOSS), None)
+    loss = next((i for i, call in enumerate(file.calls) if call.operator in _LOSSES), None)
     read_by_updates = {
         (instruction, tensor.offset)
         for instruction, call in enumerate(file.calls)

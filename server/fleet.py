@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -33,7 +33,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     name: str
     width: Positive | None = None
     classes: Annotated[int, msgspec.Meta(ge=2)] = 10
-    input_shape: tuple[Positive, Positive, Positive] = (3, 32, 32)
+    input_shape: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=3)] = (3, 32, 32)
     batch: Annotated[int, msgspec.Meta(ge=2)] = 32
     partition: str | None = None
     seed: int = 0
@@ -42,16 +42,31 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The data set and how it is cut into the clients' parts.
 
-    `sources` are tried in order, so that a demo can prefer a set that is not on every machine. `alpha` belongs to
-    the Dirichlet split.
+    Attributes:
+        sources: tried in order, so that a demo can prefer a set that is not on every machine.
+        split: see `data_split.split_indices`; `natural` gives each device one of the data set's own clients.
+        alpha: of the Dirichlet split; the smaller, the fewer classes a client has.
+        shards_per_client: of the split by shards.
+        min_examples: what every client has at least.
+        examples_per_client: more than these are left out.
+        test_examples: of the test split, for evaluations between rounds.
     """
 
     sources: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    split: Literal["iid", "shards", "dirichlet"] = "iid"
+    split: Literal["iid", "shards", "dirichlet", "natural"] = "iid"
     alpha: Annotated[float, msgspec.Meta(gt=0)] = 0.5
+    shards_per_client: Positive = 2
+    min_examples: Positive = 1
     examples_per_client: Positive | None = None
     test_examples: Positive | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a cap below the minimum; msgspec reports it with the field's path."""
+        if self.examples_per_client is not None and self.examples_per_client < self.min_examples:
+            raise ValueError(
+                f"examples_per_client {self.examples_per_client} is below min_examples {self.min_examples}"
+            )
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -192,10 +207,19 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 def read_fleet(path: Path) -> Fleet:
     """Read a fleet file; raises FormatError, naming the file and the field."""
     try:
-        fleet = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Fleet, strict=True)
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(f"--fleet {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"--fleet {path}: {error}") from None
+    return fleet_of(values, path)
+
+
+def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
+    """The fleet that the parsed file says, checked; `path` is named in what is wrong."""
+    try:
+        fleet = msgspec.convert(values, Fleet, strict=True)
+    except msgspec.ValidationError as error:
         raise FormatError(f"--fleet {path}: {error}") from None
     names = [client.name for client in fleet.clients]
     if len(set(names)) != len(names):

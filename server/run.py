@@ -17,7 +17,7 @@ from server.engines.prepared import Prepared
 from server.fleet import Fleet
 from server.methods import create_method
 from server.methods.method import Method
-from server.run_state import RunFolder, Weights
+from server.run_state import FLEET_NAME, RunFolder, Weights
 from server.schedule import Observer, Schedule
 from server.structure import Structure
 from server.summary import Summary, summarise
@@ -47,6 +47,7 @@ def run_fleet(
         output.mkdir(parents=True, exist_ok=True)
         settings = hashlib.sha256(msgspec.json.encode([fleet, engine])).hexdigest()
         _claim(output, settings)
+        write_json(output / FLEET_NAME, fleet)
         method = create_method(fleet.method)
         if engine == "local":
             from server.engines.local_setup import prepare_local

@@ -22,6 +22,8 @@ from device_profiles.files import atomic_file, read_json, sha256_of, write_json
 from server.engines.engine import Result
 
 Weights = dict[str, NDArray[Any]]
+FLEET_NAME = "fleet.json"
+"""The settings of a run, as they were read."""
 _STATE = "state.json"
 _ROUNDS = "rounds.jsonl"
 

@@ -139,7 +139,9 @@ class CapturedModule:
     def __init__(self, module: nn.Module, source: BlockModel) -> None:
         was_training = module.training
         try:
-            program = torch.export.export(module.train(), (torch.zeros(source.batch, *source.input_shape),))
+            dtype = torch.int64 if source.input_dtype == "int64" else torch.float32
+            example = torch.zeros(source.batch, *source.input_shape, dtype=dtype)
+            program = torch.export.export(module.train(), (example,))
         finally:
             module.train(was_training)
         signature = program.graph_signature

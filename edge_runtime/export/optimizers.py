@@ -19,7 +19,7 @@ def emit_update(builder: StepBuilder, parameter: Value, gradient: Value) -> None
     momentum = _momentum(builder, parameter)
     builder.graph.emit(
         "sgd",
-        (parameter, gradient, builder.tensors[HYPERPARAMETERS_INPUT], momentum),
+        (parameter, gradient, builder.tensors[HYPERPARAMETERS_INPUT], momentum, *_start(builder, parameter)),
         (updated(parameter), None if momentum is None else updated(momentum)),
     )
 
@@ -78,9 +78,14 @@ def emit_fused_update(builder: StepBuilder, operator: str, arguments: tuple[Argu
     momentum = _momentum(builder, parameter)
     builder.graph.emit(
         f"{operator}_sgd",
-        (*arguments, parameter, builder.tensors[HYPERPARAMETERS_INPUT], momentum),
+        (*arguments, parameter, builder.tensors[HYPERPARAMETERS_INPUT], momentum, *_start(builder, parameter)),
         (updated(parameter), None if momentum is None else updated(momentum)),
     )
+
+
+def _start(builder: StepBuilder, parameter: Value) -> tuple[Value, ...]:
+    """The parameter as it was when the training started, where a proximal term pulls it back there."""
+    return (builder.tensor(parameter.name, "frozen"),) if builder.optimizer.proximal else ()
 
 
 def _momentum(builder: StepBuilder, parameter: Value) -> Value | None:

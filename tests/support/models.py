@@ -323,3 +323,38 @@ def lenet() -> nn.Module:
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(256, 60), nn.ReLU(), nn.Dropout(0.0), nn.Linear(60, 40), nn.ReLU(), nn.Linear(40, 10),
     )  # fmt: skip
+
+
+class NormHead(nn.Module):
+    """A head with a normalisation of its own: pooling, a 1x1 convolution with BatchNorm and ReLU, a linear layer."""
+
+    def __init__(self, inputs: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.conv = nn.Conv2d(inputs, hidden, 1)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.fc = nn.Linear(4 * hidden, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, classes]."""
+        return self.fc(torch.relu(self.norm(self.conv(self.pool(x)))).flatten(1))
+
+
+class WithNormHead(nn.Module):
+    """Two stages and such a head, whose frozen normalisation a distillation passes gradients through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage1 = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.stage2 = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU())
+        self.stage3 = nn.Sequential(nn.Conv2d(12, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU())
+        self.head = NormHead(16, 12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 16, 16] -> [N, 10]."""
+        return self.head(self.stage3(self.stage2(self.stage1(x))))
+
+
+def norm_head() -> nn.Module:
+    """[N, 3, 16, 16] -> [N, 10]; `--head head`."""
+    return WithNormHead()

@@ -222,7 +222,7 @@ void batch_norm_frozen(Context&, Stack stack) {
   parallel_for(c.batch * c.channels, [&](int64_t task, float*) {
     const int64_t channel = task % c.channels, at = task * c.inner;
     const float rstd = static_cast<float>(1.0 / std::sqrt(variance[channel] + eps));
-    const Affine affine(weight, bias, channel, mean[channel], rstd);
+    const Affine affine(weight, bias, channel, mean == nullptr ? 0.0f : mean[channel], rstd);
     affine_row(x + at, c.inner, affine.scale, affine.shift, residual == nullptr ? nullptr : residual + at, kind,
                y + at);
   });

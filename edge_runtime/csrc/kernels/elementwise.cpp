@@ -33,8 +33,8 @@ void add(Context&, Stack stack) {
 
 void sgd(Context&, Stack stack) {
   const Arguments a(stack);
-  const SgdUpdate update(a.read(2));
-  const SgdUpdate::Tensors tensors(a, 0, 3, 4);
+  const SgdUpdate update(a.tensor(2));
+  const SgdUpdate::Tensors tensors(a, 0, 3);
   pieces(a.elements(0),
          [&](int64_t first, int64_t last) { update.apply(a.read(1) + first, tensors.from(first), last - first); });
 }

@@ -88,7 +88,7 @@ def _attention(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         attributes["dropout"] if drops else 0.0,
         attributes.get("dropout_layer", 0),
     )
-    log_sums = builder.new(f"{layer.module}.log_sums", sizes[:3], "activation") if builder.training else None
+    log_sums = builder.new(f"{layer.module}.log_sums", sizes[:3], "activation") if builder.differentiates else None
     again = False
 
     def compute(*sources: Value) -> Value:

@@ -102,10 +102,12 @@ def _conv2d(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         return [(x, x_gradient)]
 
     def rule(gradient: Value) -> Pairs:
-        if bias is not None:
+        if bias is not None and builder.trains(bias):
             bias_gradient = builder.gradient_of(bias)
             builder.graph.emit("channel_sum", (gradient,), (bias_gradient,))
             builder.update(bias, bias_gradient)
+        if not builder.trains(weight):
+            return input_gradient(gradient)
         if builder.fuses_update(weight) and (x not in builder.differentiable or weight.bytes > x.bytes):
             # The weight's gradient never exists, but the input, computed again, lives beside its own gradient.
             pairs = input_gradient(gradient)

@@ -105,7 +105,7 @@ class SimulationEngine:
         return task.epochs * (len(self._clients[task.client]) // self._fleet.model.batch)
 
     def _train_group(self, group: Sequence[Task]) -> list[tuple[Result, ReceivedUpdate | None]]:
-        started = time.monotonic()
+        started = self._clock()
         task = group[0]
         trainable = self._work.of(task.work)
         weights = self._load(task.weights, task.base_version, trainable)
@@ -127,11 +127,18 @@ class SimulationEngine:
             trained = [train_alone(trainable, weights, frozen, data[0], sgd, terms[0])]
         else:
             trained = train_stacked(trainable, weights, frozen, data, sgd, terms)
-        seconds = (time.monotonic() - started) / len(group)
+        seconds = (self._clock() - started) / len(group)
         return [
             self._answer(each, trainable, own, seconds, own_terms)
             for each, own, own_terms in zip(group, trained, terms, strict=True)
         ]
+
+    def _clock(self) -> float:
+        """Seconds: of the processor on a CPU, so that other processes do not count; else of the wall clock."""
+        if self._device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.monotonic()
 
     def _terms(self, task: Task, trainable: Trainable) -> Terms:
         classes = None

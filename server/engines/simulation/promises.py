@@ -84,7 +84,8 @@ def counted_bytes(trainable: Trainable, pieces: ModelPieces) -> int:
 
     kept: list[Tensor] = []
     with torch.no_grad():
-        x = torch.zeros(pieces.batch, *pieces.source.input_shape)
+        dtype = torch.int64 if pieces.source.input_dtype == "int64" else torch.float32
+        x = torch.zeros(pieces.batch, *pieces.source.input_shape, dtype=dtype)
         if trainable.prefix is not None:
             x = trainable.prefix(frozen, x)
         teacher = {**frozen, **{name: tensor.detach() for name, tensor in state.items()}}

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from device_profiles.files import write_json
-from edge_runtime.device.data.open import open_pixels
-from server.data_split import choose_source, write_parts
+from server.data_split import choose_source, read_examples, write_parts
 from server.engines.prepared import Prepared
 from server.engines.simulation.engine import SimulationEngine, choose_device
 from server.engines.simulation.examples import Examples, read_part
@@ -80,9 +78,5 @@ def _used(fleet: Fleet, blocks: int, method: Method, promises: Promises) -> Sequ
 
 
 def _test_examples(source: str, device: torch.device) -> Examples:
-    pixels = open_pixels(source, split="test")
-    images = np.empty((len(pixels.labels), *pixels.shape), np.uint8)
-    for index in range(len(images)):
-        pixels.read(index, images[index])
-    labels = np.asarray(pixels.labels, dtype=np.int64)
-    return Examples(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+    inputs, labels = read_examples(source, "test")
+    return Examples(torch.from_numpy(inputs).to(device), torch.from_numpy(labels).to(device))

@@ -94,6 +94,24 @@ def initial_weights() -> Weights:
     return {name: np.zeros(shape, dtype) for name, shape, dtype in sorted(tensors)}
 
 
+def fleet_of(
+    *,
+    min_clients: int = 2,
+    rounds: int = 2,
+    training: TrainingSettings | None = None,
+    method: MethodSettings | None = None,
+) -> Fleet:
+    """The fleet of such a run."""
+    return Fleet(
+        model=ModelSettings(name="cnn"),
+        data=DataSettings(sources=("digits",)),
+        clients=tuple(ClientSettings(name=name, limit_mb=64) for name in CLIENTS),
+        training=training or TrainingSettings(min_clients=min_clients, attempts=3),
+        freezing=FreezingSettings(max_rounds=rounds),
+        method=method or MethodSettings(),
+    )
+
+
 def run(
     folder: Path,
     engine: FakeEngine,
@@ -105,14 +123,7 @@ def run(
     method: MethodSettings | None = None,
 ) -> tuple[RunState, Weights]:
     """Start or resume a run in `folder` until it is finished; `holders` hold every block."""
-    fleet = Fleet(
-        model=ModelSettings(name="cnn"),
-        data=DataSettings(sources=("digits",)),
-        clients=tuple(ClientSettings(name=name, limit_mb=64) for name in CLIENTS),
-        training=training or TrainingSettings(min_clients=min_clients, attempts=3),
-        freezing=FreezingSettings(max_rounds=rounds),
-        method=method or MethodSettings(),
-    )
+    fleet = fleet_of(min_clients=min_clients, rounds=rounds, training=training, method=method)
     promises = Promises(
         budgets={name: 2 << 20 if name in holders else 1 << 19 for name in CLIENTS},
         needs={name: {program.name: 1 << 20 for program in MANIFEST.programs} for name in CLIENTS},
