@@ -24,8 +24,8 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `arena_bytes` holds everything the plan places, the batch of examples included. `live_bytes` is the largest sum of
     tensors that must live at once; `arena_bytes / live_bytes` says how well they were packed. The five parts say what
-    is alive at that instant and add up to `live_bytes`; running statistics count as parameters. `frozen_bytes` is the
-    most that is resident of the mapped weights at once: pages of large tensors are given back after every use.
+    is alive at that instant and add up to `live_bytes`; running statistics count as parameters. `frozen_bytes` is
+    what frozen weights take: the small ones together, and the largest of the others, which share its memory.
     `staging_bytes` are inputs outside of the arena: labels and hyperparameters.
     """
 
@@ -49,8 +49,9 @@ class ProgramInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """One input of `execute()`, in the program's order. A `frozen` input is named by its state_dict name.
 
     The `data` input lies in the arena as a buffer of its name, is written before every execution and may be overwritten
-    by it; all others are pointed at the caller's arrays. After each of the instructions `released_after` the pages of
-    a mapped frozen tensor may be given back to the operating system.
+    by it; all others are pointed at the caller's arrays. A frozen tensor with `released_after` is read by these
+    instructions alone: all such tensors share one memory, and each is read into it before every use. No instruction
+    reads two of them.
     """
 
     name: str
@@ -61,7 +62,7 @@ class ProgramInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ProgramTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A mutable buffer of the program, read and written by `name`; optimizer state starts at zero."""
+    """A mutable buffer of the program, read and written by `name`; optimizer state and gradient sums start at zero."""
 
     name: str
     role: Role
@@ -88,6 +89,14 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     eps: float = 1e-8
     clip_norm: float = 0.0
     proximal: bool = False
+
+    @property
+    def sums_in_momentum(self) -> bool:
+        """Whether the gradients of micro-batches can be summed in the momentum, which costs no memory.
+
+        Else each gradient has a sum of its own, and the update waits for the last micro-batch.
+        """
+        return self.name == "sgd" and not self.nesterov and self.clip_norm == 0
 
 
 def hyperparameter_count(optimizer: Optimizer) -> int:
@@ -132,7 +141,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def frozen_tensors(self) -> int:
-        """How many tensors it reads from the mapped weights."""
+        """How many tensors it reads from the file of weights."""
         return sum(value.role == "frozen" for value in self.inputs)
 
 

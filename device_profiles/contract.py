@@ -21,8 +21,14 @@ before a block put out, which is what the `cached-prefix` variants of its traini
 purpose `shrink`.
 """
 
-Role = Literal["parameter", "running_statistic", "optimizer_state", "frozen"]
-"""What a tensor is to a program. `frozen` tensors are inputs mapped from a file; the others live in the arena."""
+Role = Literal["parameter", "running_statistic", "optimizer_state", "gradient_sum", "frozen"]
+"""What a tensor is to a program.
+
+`frozen` tensors are inputs that come from a file; the others live in the arena. A `gradient_sum` is of the
+micro-batches of one step, and zero between steps.
+"""
+TRAINED_ROLES: frozenset[Role] = frozenset({"parameter", "running_statistic"})
+"""Tensors that have a value before training, and that an update carries; the others start at zero."""
 
 InputRole = Literal["data", "label", "hyperparameter", "random", "frozen"]
 DType = Literal["float32", "bfloat16", "int64"]
@@ -50,7 +56,8 @@ For SGD: learning rate, momentum, weight decay, 1 for Nesterov's momentum (else 
 accumulated in the momentum itself: the first execution decays it, the others add to it (momentum 1, weight decay 0),
 and only the last one moves the parameters. With a proximal term its factor mu follows, in the first execution only
 (else 0), as the weight decay. For AdamW: learning rate, the corrections 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t) of
-step t, weight decay.
+step t, weight decay. Programs that sum the gradients of micro-batches apart take one more: 1 in the last execution of a
+step, which updates, else 0.
 """
 HYPERPARAMETERS: dict[str, int] = {"sgd": 4, "adamw": 4}
 """How many there are, by optimizer, without a proximal term."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from device_profiles.bundle import Program
-from device_profiles.contract import DType, LimitKind
+from device_profiles.contract import TRAINED_ROLES, DType, LimitKind
 from device_profiles.errors import ExecutionError, FormatError
 from edge_runtime.device.bundle import Bundle
 from edge_runtime.device.optimizer import hyperparameters
@@ -30,7 +30,7 @@ NamedValue = tuple[str, str, str, tuple[int, ...], Source | None]
 """Name, role, type, shape, and where its bytes come from (None: zeros, or what the training fills in)."""
 
 ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int]]
-"""As `NamedValue`, and the instructions after which pages of a mapped tensor are given back."""
+"""As `NamedValue`, and the instructions before which a frozen tensor is read anew; none where it stays."""
 
 
 class ProgramJob(TypedDict):
@@ -194,7 +194,7 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Path
             t.role,
             t.dtype,
             t.shape,
-            _source(sources, t.name, t.dtype, t.shape) if t.role != "optimizer_state" else None,
+            _source(sources, t.name, t.dtype, t.shape) if t.role in TRAINED_ROLES else None,
         )
         for t in program.tensors
     ]

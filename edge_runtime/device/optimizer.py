@@ -22,11 +22,17 @@ def hyperparameters(
     v' = momentum v + weight_decay p + mu (p - p_start) + g_1 + ... + g_M, p' = p - learning_rate v'.
 
     AdamW: [learning rate, 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t), weight decay] with t = `step` + 1.
+
+    Where the sum cannot be made in the momentum, one more says whether this execution updates, as the last one does.
     """
+    first, last = position == 0, position == micro_batches - 1
+    updates = [] if micro_batches == 1 or optimizer.sums_in_momentum else [1.0 if last else 0.0]
     if optimizer.name == "adamw":
         corrections = bias_corrections(optimizer.beta1, optimizer.beta2, step)
-        return [learning_rate, *corrections, optimizer.weight_decay]
-    first, last = position == 0, position == micro_batches - 1
+        return [learning_rate, *corrections, optimizer.weight_decay, *updates]
+    if updates:
+        values = [learning_rate, optimizer.momentum, optimizer.weight_decay, float(optimizer.nesterov)]
+        return [*values, *([proximal_mu] if optimizer.proximal else []), *updates]
     values = [
         learning_rate if last else 0.0,
         optimizer.momentum if first else 1.0,

@@ -82,6 +82,9 @@ def append_stand_in(graph: fx.Graph, stand_in: StandIn, x: fx.Node) -> fx.Node:
             x = graph.call_function(_aten.constant_pad_nd.default, (x, flat))
         elif layer.kind == "global_average_pool":
             x = graph.call_function(_aten.mean.dim, (x, list(range(2, len(before)))))
+        elif layer.kind == "resample2d":  # nearest neighbours
+            enlarge = _aten.upsample_nearest1d.vec if len(before) == 3 else _aten.upsample_nearest2d.vec
+            x = graph.call_function(enlarge, (x, list(layer.shape[2:]), None))
         elif layer.kind == "linear":
             x = graph.call_function(_aten.linear.default, (x, weight))
         else:

@@ -17,7 +17,7 @@ from device_profiles.bundle import Optimizer
 from device_profiles.contract import RANDOM_INPUT
 from edge_runtime.export.graph import StepGraph, Value, ValueRole
 from edge_runtime.export.layers import Layer
-from edge_runtime.export.optimizers import emit_clipped_updates, emit_update
+from edge_runtime.export.optimizers import add_to_sum, emit_update, emit_waiting_updates
 
 Shapes = dict[str, tuple[int, ...]]
 Values = dict[str, Value]
@@ -54,8 +54,13 @@ class StepBuilder:
     _recipes: dict[Value, Callable[[], Value]] = field(default_factory=dict)
     _uses: Counter[Value] = field(default_factory=Counter)
     _pending: dict[Value, Value] = field(default_factory=dict)
-    _unclipped: list[tuple[Value, Value]] = field(default_factory=list)
+    _waiting: list[tuple[Value, Value]] = field(default_factory=list)
     _counter: int = 0
+
+    @property
+    def sums_apart(self) -> bool:
+        """Whether every gradient is summed over the micro-batches of a step, and updates are made in the last one."""
+        return self.micro_batches > 1 and not self.optimizer.sums_in_momentum
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -186,8 +191,8 @@ class StepBuilder:
         for parameter, waiting in self._pending.items():
             self._finish(parameter, waiting)
         self._pending.clear()
-        if self._unclipped:
-            emit_clipped_updates(self, self._unclipped)
+        if self._waiting:
+            emit_waiting_updates(self, self._waiting)
 
     def _sum(self, first: Value, second: Value) -> Value:
         """first + second; joined into the operation that computes the second where that can add."""
@@ -222,14 +227,17 @@ class StepBuilder:
             self._finish(parameter, gradient)
 
     def _finish(self, parameter: Value, gradient: Value) -> None:
-        """Update a parameter whose gradient is complete, now or when all gradients are there to be clipped."""
-        if self.optimizer.clip_norm > 0:
-            self._unclipped.append((parameter, gradient))
+        """Update a parameter whose gradient is complete: now, or when all gradients are there to be clipped, or when
+        all micro-batches are."""
+        if self.sums_apart:
+            gradient = add_to_sum(self, parameter, gradient)
+        if self.sums_apart or self.optimizer.clip_norm > 0:
+            self._waiting.append((parameter, gradient))
         else:
             emit_update(self, parameter, gradient)
 
     def fuses_update(self, parameter: Value) -> bool:
         """Whether the gradient of the use in hand can go straight into the update: it is the only one."""
-        if self.optimizer.name != "sgd" or self.optimizer.clip_norm > 0:
+        if self.optimizer.name != "sgd" or self.optimizer.clip_norm > 0 or self.sums_apart:
             return False
         return self._uses[parameter] == 1 and parameter not in self._pending

@@ -27,6 +27,7 @@ from edge_runtime.export import models
 from edge_runtime.export.emit import emit_program
 from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
 from edge_runtime.export.stand_ins import initial_bound
+from edge_runtime.export.tied import check_tied
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
@@ -99,7 +100,7 @@ def export_bundle(
     chosen = chosen_blocks(cut_into, block)
     if optimizer is None:
         optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
-    check_optimizer(optimizer, micro_batches=micro_batches)
+    check_optimizer(optimizer)
     if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
         raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
     choices = TrainingChoices(
@@ -130,8 +131,8 @@ def export_bundle(
     return manifest
 
 
-def check_optimizer(optimizer: Optimizer, *, micro_batches: int) -> None:
-    """Raise UsageError, naming the option, for what cannot be trained or not in micro-batches."""
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Raise UsageError, naming the option, for what cannot be trained."""
     if optimizer.nesterov and optimizer.name != "sgd":
         raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
     if optimizer.nesterov and optimizer.momentum <= 0:
@@ -146,16 +147,6 @@ def check_optimizer(optimizer: Optimizer, *, micro_batches: int) -> None:
     ):
         if optimizer.proximal and present:
             raise UsageError(f"--proximal: is a part of SGD's own step; does not go together with {option}")
-    if micro_batches == 1:
-        return
-    # Gradients of micro-batches are summed in SGD's momentum; nothing else could hold the sum.
-    for present, option in (
-        (optimizer.name == "adamw", "--optimizer adamw"),
-        (optimizer.nesterov, "--nesterov"),
-        (optimizer.clip_norm > 0, "--clip-norm"),
-    ):
-        if present:
-            raise UsageError(f"--micro-batch: does not go together with {option}; leave one of them out")
 
 
 def _micro_batches(batch: int, micro_batch: int | None) -> int:
@@ -168,7 +159,16 @@ def _micro_batches(batch: int, micro_batch: int | None) -> int:
 
 
 def choose_partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
-    """The partition asked for; by default the built-in model's own blocks, or one a unit for a user's model."""
+    """The partition asked for; by default the built-in model's own blocks, or one a unit for a user's model.
+
+    Raises UsageError, naming the option, for one that the model cannot be trained in.
+    """
+    chosen = _partition(source, model, blocks=blocks, partition=partition)
+    check_tied(source.cut, chosen)
+    return chosen
+
+
+def _partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
     count = len(source.cut.units)
     if blocks is not None and partition is not None:
         raise UsageError("--blocks and --partition: give only one of them")

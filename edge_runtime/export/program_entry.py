@@ -8,13 +8,14 @@ from device_profiles.contract import (
     LABELS_INPUT,
     RANDOM_INPUT,
     WORKSPACE_BYTES_PER_THREAD,
+    DType,
     InputRole,
     Purpose,
     Variant,
     program_name,
 )
 from edge_runtime.export.frozen_residency import frozen_residency
-from edge_runtime.export.graph import StepGraph, Value
+from edge_runtime.export.graph import PERSISTENT_ROLES, StepGraph, Value
 from edge_runtime.export.memory_plan import ArenaPlan
 
 PlannedProgram = tuple[Program, StepGraph, ArenaPlan]
@@ -47,14 +48,14 @@ def planned_program(
             ProgramInput(
                 name=value.name,
                 role=_input_role(value),
-                dtype=value.dtype,
+                dtype=_dtype(value),
                 shape=value.shape,
                 released_after=residency.released_after.get(value, ()),
             )
             for value in (*graph.data, *graph.inputs)
         ),
         tensors=tuple(
-            ProgramTensor(name=value.name, role=_state_role(value), dtype=value.dtype, shape=value.shape)
+            ProgramTensor(name=value.name, role=_state_role(value), dtype=_dtype(value), shape=value.shape)
             for value in graph.state
         ),
         prefix_instructions=graph.prefix_operations,
@@ -62,6 +63,11 @@ def planned_program(
         memory=_memory(graph, plan, residency.peak_bytes),
     )
     return program, graph, plan
+
+
+def _dtype(value: Value) -> DType:
+    assert value.dtype != "bool"  # neither input nor state is
+    return value.dtype
 
 
 def _input_role(value: Value) -> InputRole:
@@ -78,7 +84,7 @@ def _input_role(value: Value) -> InputRole:
 
 
 def _state_role(value: Value):  # type: ignore[no-untyped-def]  # narrowed below, mypy cannot follow the set
-    assert value.role in ("parameter", "running_statistic", "optimizer_state")
+    assert value.role in PERSISTENT_ROLES
     return value.role
 
 
@@ -88,6 +94,7 @@ def _memory(graph: StepGraph, plan: ArenaPlan, frozen_bytes: int) -> MemoryPlan:
         "parameter": "parameters",
         "running_statistic": "parameters",
         "gradient": "gradients",
+        "gradient_sum": "gradients",
         "optimizer_state": "optimizer_state",
         "activation": "activations",
     }

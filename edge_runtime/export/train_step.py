@@ -18,7 +18,7 @@ from device_profiles.contract import (
     DType,
 )
 from edge_runtime.export.builder import Shapes, StepBuilder, Values
-from edge_runtime.export.graph import Operation, StepGraph, Value
+from edge_runtime.export.graph import END_UNLESS, Operation, StepGraph, Value
 from edge_runtime.export.inference import emit_prefix
 from edge_runtime.export.layers import Layer
 from edge_runtime.export.operators import emit_layer
@@ -77,7 +77,7 @@ def build_train_step(
         labels = _input(builder, LABELS_INPUT, (batch, *head.layers[-1].shape[1:]))
     else:
         labels = _input(builder, LABELS_INPUT, (batch,), "int64")
-    _input(builder, HYPERPARAMETERS_INPUT, (hyperparameter_count(optimizer),))
+    _input(builder, HYPERPARAMETERS_INPUT, (hyperparameter_count(optimizer) + builder.sums_apart,))
     values = {active[0].input: _block_input(builder, prefix, active[0].input, shapes, variant, input_dtype)}
     trained = [layer for unit in active for layer in unit.layers]
     trained += output_module(stand_ins, head)
@@ -114,7 +114,7 @@ def build_distillation(
     logits of both. Data and inputs are those of `build_train_step`, without labels.
     """
     builder = _step_builder(tensor_shapes, optimizer, variant)
-    _input(builder, HYPERPARAMETERS_INPUT, (hyperparameter_count(optimizer),))
+    _input(builder, HYPERPARAMETERS_INPUT, (hyperparameter_count(optimizer) + builder.sums_apart,))
     start = block[0].input
     features = _block_input(builder, prefix, start, shapes, variant, input_dtype)
     behind = output_module(stand_ins, head)
@@ -235,7 +235,7 @@ def drop_unused(graph: StepGraph) -> None:
     prefix = 0
     for position in range(len(graph.operations) - 1, -1, -1):
         operation = graph.operations[position]
-        if any(output.root in needed for output in operation.writes):
+        if operation.operator == END_UNLESS or any(output.root in needed for output in operation.writes):
             kept.append(operation)
             needed.update(value.root for value in operation.reads)
             prefix += position < graph.prefix_operations

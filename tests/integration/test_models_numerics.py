@@ -58,6 +58,7 @@ CASES = [
     Case(name="sensor_cnn", input_shape=(6, 128), classes=6, blocks=3),
     Case(name="cnn1d", input_shape=(6, 128), classes=7, width=4),
     Case(name="mlp", input_shape=(16,), classes=4, blocks=3),
+    Case(name="autoencoder", input_shape=(3, 16, 16), blocks=5),
     Case(name="lenet", input_shape=(1, 28, 28), blocks=2),
     Case(name="vgg16_bn", width=4, batch=4),
     Case(name="resnet34", width=8, batch=16, study=True),

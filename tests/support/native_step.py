@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.bundle import Manifest
+from device_profiles.contract import TRAINED_ROLES
 from device_profiles.files import read_json
 from edge_runtime.device import _native
 from edge_runtime.device.optimizer import hyperparameters
@@ -37,7 +38,7 @@ class NativeStep:
         path = str(bundle / "programs" / f"{name}.pte")
         self.program = _native.Program(path, threads, self.described.prefix_instructions)
         for tensor in self.described.tensors:
-            self.program.buffer(tensor.name)[...] = 0 if tensor.role == "optimizer_state" else weights[tensor.name]
+            self.program.buffer(tensor.name)[...] = weights[tensor.name] if tensor.role in TRAINED_ROLES else 0
         (data,) = (value for value in self.described.inputs if value.role == "data")
         self._data_name = data.name
         outside = [value for value in self.described.inputs if value.role != "data"]
@@ -81,5 +82,5 @@ class NativeStep:
         return {
             tensor.name: self.program.buffer(tensor.name).copy()
             for tensor in self.described.tensors
-            if tensor.role != "optimizer_state"
+            if tensor.role in TRAINED_ROLES
         }

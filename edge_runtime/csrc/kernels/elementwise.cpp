@@ -44,6 +44,12 @@ void fill(Context&, Stack stack) {
   std::fill_n(a.write(1), a.elements(1), a.number(0));
 }
 
+// Whether element `index` is not zero, as a boolean that a jump can ask.
+void is_set(Context&, Stack stack) {
+  const Arguments a(stack);
+  *a.tensor(2).mutable_data_ptr<bool>() = a.read(0)[a.integer(1)] != 0.0f;
+}
+
 void channel_sum(Context&, Stack stack) {
   const Arguments a(stack);
   const Channels c(a.tensor(0));

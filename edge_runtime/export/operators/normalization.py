@@ -132,6 +132,20 @@ def _capture_group_norm(call: CapturedNode) -> Layer:
     )
 
 
+def _capture_instance_norm(call: CapturedNode) -> Layer:
+    """GroupNorm with a group for each channel."""
+    if not call.arguments["use_input_stats"] or call.tensor("running_mean") is not None:
+        raise NotCovered("with running statistics; BatchNorm and GroupNorm are covered")
+    return call.layer(
+        "group_norm",
+        (call.activation("input"),),
+        (call.tensor("weight"), call.tensor("bias")),
+        groups=call.shape("input")[1],
+        eps=float(call.arguments["eps"]),
+        activation="none",
+    )
+
+
 def _group_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     x = values[layer.inputs[0]]
     weight, bias = (builder.weight(name) for name in layer.tensors)
@@ -156,7 +170,11 @@ def _group_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     return builder.record(builder.derived((x,), compute), rule)
 
 
-CAPTURES = {"batch_norm": _capture_batch_norm, "group_norm": _capture_group_norm}
+CAPTURES = {
+    "batch_norm": _capture_batch_norm,
+    "group_norm": _capture_group_norm,
+    "instance_norm": _capture_instance_norm,
+}
 EMITTERS = {"batch_norm": _batch_norm, "group_norm": _group_norm}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {
     "batch_norm_train": ((0, 7),),
