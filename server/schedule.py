@@ -58,7 +58,13 @@ class Schedule:
         self._observer = observer
 
     def run(self, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
-        """Train until every stage has ended; the state is saved after every round."""
+        """Train until every stage has ended; the state is saved after every round.
+
+        Raises ExecutionError where the round budget is smaller than the number of stages, or nobody can take part.
+        """
+        budget = self._fleet.training.rounds
+        if budget is not None and budget < len(self._stages):
+            raise ExecutionError(f"training.rounds {budget}: the method has {len(self._stages)} stages; give more")
         while not state.finished:
             state, weights = self._run_stage(self._stages[state.stage], state, weights)
         return state, weights
@@ -80,11 +86,12 @@ class Schedule:
                 return state, weights
 
     def _rounds(self, stage: Stage, state: RunState) -> int:
-        """Most rounds of the stage: its own, or all that are left of the run's budget."""
+        """Most rounds of the stage: its own, or what is left of the run's budget but one for each later stage."""
         budget = self._fleet.training.rounds
         if budget is None:
             return stage.rounds
-        left = max(1, budget - (state.round - state.round_of_step))
+        later = len(self._stages) - 1 - state.stage
+        left = max(1, budget - (state.round - state.round_of_step) - later)
         return left if stage.takes_the_rest else min(stage.rounds, left)
 
     def _round(

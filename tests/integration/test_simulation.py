@@ -26,8 +26,18 @@ from server.engines.simulation.engine import SimulationEngine  # noqa: E402
 from server.engines.simulation.examples import Examples, crop_and_flip, epoch_order, model_inputs  # noqa: E402
 from server.engines.simulation.promises import promises_of  # noqa: E402
 from server.engines.simulation.trainables import TrainableSet, initial_classifiers  # noqa: E402
-from server.fleet import ClientSettings, DataSettings, Fleet, ModelSettings, SimulationSettings  # noqa: E402
+from server.fleet import (  # noqa: E402
+    ClientSettings,
+    DataSettings,
+    Fleet,
+    ModelSettings,
+    SimulationSettings,
+    read_fleet,
+)
 from server.fleet import TrainingSettings as Training  # noqa: E402
+from server.run import run_fleet  # noqa: E402
+from server.run_state import RoundRecord  # noqa: E402
+from server.schedule import Observer  # noqa: E402
 from server.work import Work  # noqa: E402
 
 WORKS = [
@@ -258,3 +268,66 @@ def test_seven_rounds_end_with_the_same_weights_on_both_engines(tmp_path: Path) 
     for name, tensor in models["local"].items():
         distance = np.linalg.norm(models["simulation"][name] - tensor)
         assert distance <= 1e-3 * max(np.linalg.norm(tensor), 1e-3), name
+
+
+SMALL = """
+[model]
+name = "cnn"
+width = 4
+batch = 16
+
+[data]
+sources = ["digits"]
+test_examples = 64
+examples_per_client = 64
+
+[population]
+count = 6
+memory_mb = [1, 2]
+
+[promises]
+source = "pytorch"
+
+[training]
+epochs = 1
+rounds = 5
+clients_per_round = 3
+augment = "crop-flip"
+schedule = "cosine"
+
+[method]
+name = "{method}"
+"""
+
+
+class _Stop(Exception):
+    pass
+
+
+class _StopsAfter(Observer):
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+
+    def round_done(self, record: RoundRecord) -> None:
+        if record.round == self.rounds:
+            raise _Stop
+
+
+@pytest.mark.parametrize("method", ["fedavg", "heterofl", "depthfl", "allsmall", "exclusivefl", "profl"])
+def test_a_run_that_is_resumed_ends_with_the_same_bits(method: str, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(SMALL.format(method=method))
+    fleet = read_fleet(path)
+
+    def go(folder: Path, observer: Observer) -> Any:
+        return run_fleet(fleet, folder, resume=True, observer=observer, note=lambda text: None, engine="simulation")
+
+    whole = go(tmp_path / "whole", Observer())
+    with pytest.raises(_Stop):
+        go(tmp_path / "broken", _StopsAfter(2))
+    resumed = go(tmp_path / "broken", Observer())
+    assert resumed.rounds == whole.rounds == 5 and resumed.accuracy == whole.accuracy
+    assert resumed.method == method
+    models = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken")]
+    for name, tensor in models[0].items():
+        np.testing.assert_array_equal(models[1][name], tensor)

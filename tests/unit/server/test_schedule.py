@@ -160,6 +160,16 @@ def test_the_last_step_takes_what_is_left_of_the_round_budget(tmp_path: Path) ->
     assert [step.rounds for step in state.steps] == [2, 2, 5] and state.round == 9
 
 
+def test_earlier_steps_leave_a_round_for_every_later_one(tmp_path: Path) -> None:
+    state, _ = run(tmp_path, FakeEngine(), rounds=50, training=TrainingSettings(rounds=6))
+    assert [step.rounds for step in state.steps] == [4, 1, 1]
+
+
+def test_a_budget_smaller_than_the_number_of_stages_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExecutionError, match=r"training\.rounds 2: the method has 3 stages"):
+        run(tmp_path, FakeEngine(), training=TrainingSettings(rounds=2))
+
+
 def test_rounds_without_an_evaluation_say_so_and_a_step_ends_with_one(tmp_path: Path) -> None:
     run(tmp_path, FakeEngine(), rounds=3, training=TrainingSettings(evaluate_every=100))
     assert [line["accuracy"] is None for line in _lines(tmp_path)] == [True, True, False] * 3
