@@ -14,11 +14,19 @@ namespace {
 constexpr int64_t kDepth = 256;
 constexpr int64_t kRows = 96;
 constexpr int64_t kColumns = 384;
+static_assert(kTileMultiple % kMaxTileRows == 0 && kTileMultiple % kMaxLanes == 0);
 static_assert((kDepth * (kRows + kColumns) + kMaxTileFloats) * sizeof(float) <= kGemmWorkspaceBytes);
 
 // to[k * width + r] = the operand's element of line r (row of a, column of b) and depth k, for `lines` lines and
 // zeros up to `width`. `along`: the depths of one line are neighbours in memory; else the lines of one depth.
 void pack_panel(const float* from, int64_t stride, bool along, int64_t lines, int64_t depth, int64_t width, float* to) {
+  if (!along && lines == width) {
+    // Whole panels, which are most of all: a call for each copy would cost more than the copy.
+    for (int64_t k = 0; k < depth; ++k, from += stride, to += width) {
+      for (int64_t r = 0; r < width; r += 4) copy_quad(from + r, to + r);
+    }
+    return;
+  }
   if (!along) {
     for (int64_t k = 0; k < depth; ++k, from += stride, to += width) {
       std::copy_n(from, lines, to);
@@ -49,9 +57,9 @@ void pack(const float* from, int64_t stride, bool along, int64_t lines, int64_t 
 
 // One tile; what sticks out over the matrix goes through `spare`.
 void multiply_tile(const TileKernels& tiles, int64_t depth, const float* a, const float* b, int64_t vectors,
-                   int64_t rows, int64_t columns, float* c, int64_t ldc, bool add, float* spare) {
+                   int64_t rows, int64_t columns, bool spill, float* c, int64_t ldc, bool add, float* spare) {
   const int64_t width = vectors * tiles.lanes;
-  if (rows == tiles.rows && columns == width) {
+  if (spill || (rows == tiles.rows && columns == width)) {
     tiles.packed[vectors - 1](static_cast<int>(depth), a, b, c, ldc, add);
     return;
   }
@@ -72,7 +80,7 @@ void multiply_block(const TileKernels& tiles, const Gemm& g, int64_t i0, int64_t
     const int64_t here = std::min(panel, columns - j), vectors = ceil_div(here, tiles.lanes);
     for (int64_t i = 0; i < rows; i += tiles.rows) {
       multiply_tile(tiles, depth, a + i * depth, b + j * depth, vectors, std::min<int64_t>(tiles.rows, rows - i), here,
-                    g.c + (i0 + i) * g.ldc + j0 + j, g.ldc, add, spare);
+                    g.spill, g.c + (i0 + i) * g.ldc + j0 + j, g.ldc, add, spare);
     }
   }
 }
@@ -83,7 +91,6 @@ void gemm(const Gemm& g, float* workspace) {
   const TileKernels& tiles = tile_kernels();
   float *a = workspace, *b = a + kRows * kDepth, *spare = b + kColumns * kDepth;
   const int64_t panel = kTileVectors * tiles.lanes;
-  for (int64_t i = 0; g.bias != nullptr && i < g.m; ++i) std::copy_n(g.bias, g.n, g.c + i * g.ldc);
   const bool accumulate = g.accumulate || g.bias != nullptr;
   for (int64_t j0 = 0; j0 < g.n; j0 += kColumns) {
     const int64_t columns = std::min(kColumns, g.n - j0);
@@ -99,6 +106,9 @@ void gemm(const Gemm& g, float* workspace) {
         const int64_t rows = std::min(kRows, g.m - i0);
         const float* from = g.transpose_a ? g.a + k0 * g.lda + i0 : g.a + i0 * g.lda + k0;
         pack(from, g.lda, !g.transpose_a, rows, depth, tiles.rows, a);
+        for (int64_t i = i0; k0 == 0 && g.bias != nullptr && i < i0 + rows; ++i) {
+          std::copy_n(g.bias + j0, columns, g.c + i * g.ldc + j0);
+        }
         multiply_block(tiles, g, i0, rows, j0, columns, depth, a, b, k0 > 0 || accumulate, spare);
       }
     }
