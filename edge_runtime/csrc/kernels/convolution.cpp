@@ -148,6 +148,7 @@ void solve_one(const Problem& p) {
 
 void solve(Problem p, int64_t groups) {
   if (groups > 1 && p.channels == 1 && (solve_depthwise_vectors(&p, 1, groups) || solve_depthwise(p, groups))) return;
+  p.flatten();
   const bool in_place = p.step_h == 1 && p.step_w == 1;
   const auto choose = p.forward ? winograd_forward_for : winograd_for;
   const WinogradKernels* winograd = in_place ? choose(p.source, p.channels, p.rows) : nullptr;

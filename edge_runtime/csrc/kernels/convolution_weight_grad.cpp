@@ -167,6 +167,7 @@ void weight_gradient(const Tensor& grad, const Tensor& x, const Tensor& weight, 
   const bool depthwise = g.groups > 1 && channels == 1;
   if (depthwise && outputs == 1 && depthwise_vectors_weight_gradient(source, gradient, g.groups, sink)) return;
   if (depthwise && depthwise_weight_gradient(source, gradient, g.groups, outputs, sink)) return;
+  if (source.pointwise()) source.flatten();
   const WinogradKernels* winograd = winograd_for(source, channels, outputs);
   for (int64_t group = 0; group < g.groups; ++group) {
     const GradientSink part = sink.from(group * outputs * channels * source.taps());
