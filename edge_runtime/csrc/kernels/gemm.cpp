@@ -48,10 +48,12 @@ void pack_panel(const float* from, int64_t stride, bool along, int64_t lines, in
   }
 }
 
-// Packs `lines` lines as panels of `width`.
-void pack(const float* from, int64_t stride, bool along, int64_t lines, int64_t depth, int64_t width, float* to) {
-  for (int64_t r = 0; r < lines; r += width, to += depth * width) {
-    pack_panel(from + r * (along ? stride : 1), stride, along, std::min(width, lines - r), depth, width, to);
+// Packs `lines` lines as panels of `panel`; the last is as wide as the next of `multiple` that holds it.
+void pack(const float* from, int64_t stride, bool along, int64_t lines, int64_t depth, int64_t panel, int64_t multiple,
+          float* to) {
+  for (int64_t r = 0; r < lines; r += panel) {
+    const int64_t here = std::min(panel, lines - r);
+    pack_panel(from + r * (along ? stride : 1), stride, along, here, depth, round_up(here, multiple), to + r * depth);
   }
 }
 
@@ -96,16 +98,12 @@ void gemm(const Gemm& g, float* workspace) {
     const int64_t columns = std::min(kColumns, g.n - j0);
     for (int64_t k0 = 0; k0 < g.k || k0 == 0; k0 += kDepth) {
       const int64_t depth = std::min(kDepth, g.k - k0);
-      // A last panel is as wide as its vectors, so each is packed on its own.
-      for (int64_t j = 0; j < columns; j += panel) {
-        const int64_t here = std::min(panel, columns - j), width = round_up(here, tiles.lanes);
-        const float* from = g.transpose_b ? g.b + (j0 + j) * g.ldb + k0 : g.b + k0 * g.ldb + j0 + j;
-        pack_panel(from, g.ldb, g.transpose_b, here, depth, width, b + j * depth);
-      }
+      const float* columns_from = g.transpose_b ? g.b + j0 * g.ldb + k0 : g.b + k0 * g.ldb + j0;
+      pack(columns_from, g.ldb, g.transpose_b, columns, depth, panel, tiles.lanes, b);
       for (int64_t i0 = 0; i0 < g.m; i0 += kRows) {
         const int64_t rows = std::min(kRows, g.m - i0);
         const float* from = g.transpose_a ? g.a + k0 * g.lda + i0 : g.a + i0 * g.lda + k0;
-        pack(from, g.lda, !g.transpose_a, rows, depth, tiles.rows, a);
+        pack(from, g.lda, !g.transpose_a, rows, depth, tiles.rows, tiles.rows, a);
         for (int64_t i = i0; k0 == 0 && g.bias != nullptr && i < i0 + rows; ++i) {
           std::copy_n(g.bias + j0, columns, g.c + i * g.ldc + j0);
         }
@@ -116,13 +114,11 @@ void gemm(const Gemm& g, float* workspace) {
 }
 
 void gemm_parallel(const Gemm& g) {
-  // Blocks of c as large as possible, but at least a few for each thread where there is enough to do.
-  const int64_t wanted = thread_count() == 1 ? 1 : 3 * thread_count();
-  int64_t rows = g.m, columns = std::min(g.n, kColumns);
-  while (ceil_div(g.m, rows) * ceil_div(g.n, columns) < wanted && rows > kRows) {
-    rows = std::max(kRows, round_up(rows / 2, kRows));
-  }
-  const int64_t down = ceil_div(g.m, rows), across = ceil_div(g.n, columns);
+  // Blocks of c as large as possible and nearly equal, but a few for each thread where there is enough to do.
+  const int64_t wanted = thread_count() == 1 ? 1 : 3 * thread_count(), panel = kTileVectors * tile_kernels().lanes;
+  const int64_t columns = round_up(ceil_div(g.n, ceil_div(g.n, kColumns)), panel), across = ceil_div(g.n, columns);
+  const int64_t rows = std::max(kRows, round_up(ceil_div(g.m, ceil_div(wanted, across)), kMaxTileRows));
+  const int64_t down = ceil_div(g.m, rows);
   parallel_for(down * across, [&](int64_t task, float* workspace) {
     const int64_t i = task / across * rows, j = task % across * columns;
     Gemm part = g;
