@@ -6,6 +6,7 @@ import msgspec
 
 from device_profiles.contract import (
     FORMAT_VERSION,
+    HYPERPARAMETERS,
     DType,
     InputRole,
     LossName,
@@ -23,8 +24,8 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `arena_bytes` holds everything the plan places, the batch of examples included. `live_bytes` is the largest sum of
     tensors that must live at once; `arena_bytes / live_bytes` says how well they were packed. The five parts say what
-    is alive at that instant and add up to `live_bytes`; running statistics count as parameters. `frozen_bytes` is the
-    most that is resident of the mapped weights at once: pages of large tensors are given back after every use.
+    is alive at that instant and add up to `live_bytes`; running statistics count as parameters. `frozen_bytes` is
+    what frozen weights take: the small ones together, and the largest of the others, which share its memory.
     `staging_bytes` are inputs outside of the arena: labels and hyperparameters.
     """
 
@@ -48,8 +49,9 @@ class ProgramInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """One input of `execute()`, in the program's order. A `frozen` input is named by its state_dict name.
 
     The `data` input lies in the arena as a buffer of its name, is written before every execution and may be overwritten
-    by it; all others are pointed at the caller's arrays. After each of the instructions `released_after` the pages of
-    a mapped frozen tensor may be given back to the operating system.
+    by it; all others are pointed at the caller's arrays. A frozen tensor with `released_after` is read by these
+    instructions alone: all such tensors share one memory, and each is read into it before every use. No instruction
+    reads two of them.
     """
 
     name: str
@@ -60,7 +62,7 @@ class ProgramInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ProgramTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A mutable buffer of the program, read and written by `name`; optimizer state starts at zero."""
+    """A mutable buffer of the program, read and written by `name`; optimizer state and gradient sums start at zero."""
 
     name: str
     role: Role
@@ -72,7 +74,9 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Optimizer of a training program; the device fills its hyperparameters in for every execution.
 
     `momentum_dtype` is how the momentum is stored; it is computed with in float32. `beta1`, `beta2` and `eps` are
-    AdamW's. `clip_norm` is the largest norm of all gradients together, 0 where they are not clipped.
+    AdamW's. `clip_norm` is the largest norm of all gradients together, 0 where they are not clipped. With `proximal`
+    the gradient of every parameter gains mu (parameter - the one the training started from), FedProx's proximal term;
+    mu is given at run time, and the start is read from the mapped weights.
     """
 
     name: OptimizerName
@@ -84,10 +88,27 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     beta2: float = 0.999
     eps: float = 1e-8
     clip_norm: float = 0.0
+    proximal: bool = False
+
+    @property
+    def sums_in_momentum(self) -> bool:
+        """Whether the gradients of micro-batches can be summed in the momentum, which costs no memory.
+
+        Else each gradient has a sum of its own, and the update waits for the last micro-batch.
+        """
+        return self.name == "sgd" and not self.nesterov and self.clip_norm == 0
+
+
+def hyperparameter_count(optimizer: Optimizer) -> int:
+    """Numbers in the hyperparameters of a program with this optimizer."""
+    return HYPERPARAMETERS[optimizer.name] + optimizer.proximal
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What training minimises: the mean cross-entropy, with labels smoothed, or the mean squared error."""
+    """What training minimises: the mean cross-entropy, with labels smoothed, or the mean squared error.
+
+    That of a `distill` program is the mean squared error between the logits of teacher and student.
+    """
 
     name: LossName = "cross-entropy"
     label_smoothing: float = 0.0
@@ -99,7 +120,9 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Outputs: a training program returns the loss (scalar, float32); an `eval` program returns the logits
     ([batch, classes], float32), a `features` program the input of its block ([batch, ...], float32). The first
     `prefix_instructions` instructions are the frozen prefix. A step of `batch` examples is `batch / micro_batch`
-    executions, and its loss the sum of theirs; statistics of BatchNorm are then those of each micro-batch.
+    executions, and its loss the sum of theirs; statistics of BatchNorm are then those of each micro-batch. A `distill`
+    program takes no labels. A tensor may be there twice under one name, as it was in the weights (an input of the role
+    `frozen`) and as it is trained (a mutable buffer).
     """
 
     name: str
@@ -118,7 +141,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def frozen_tensors(self) -> int:
-        """How many tensors it reads from the mapped weights."""
+        """How many tensors it reads from the file of weights."""
         return sum(value.role == "frozen" for value in self.inputs)
 
 

@@ -15,21 +15,34 @@ INITIAL_WEIGHTS_NAME = "initial"
 Purpose = Literal["grow", "shrink", "distill", "eval", "features"]
 """What a program does.
 
-`grow`: one training step of a block with its output module. `eval`: logits. `features`: what the frozen blocks before a
-block put out, which is what the `cached-prefix` variant of its training step reads.
+`grow`: one training step of a block with its output module, also while the model is shrunk, whose steps are the same.
+`distill`: one step of a block's distillation into its stand-in. `eval`: logits. `features`: what the frozen blocks
+before a block put out, which is what the `cached-prefix` variants of its training steps read. No program has the
+purpose `shrink`.
 """
 
-Role = Literal["parameter", "running_statistic", "optimizer_state", "frozen"]
-"""What a tensor is to a program. `frozen` tensors are inputs mapped from a file; the others live in the arena."""
+Role = Literal["parameter", "running_statistic", "optimizer_state", "gradient_sum", "frozen"]
+"""What a tensor is to a program.
+
+`frozen` tensors are inputs that come from a file; the others live in the arena. A `gradient_sum` is of the
+micro-batches of one step, and zero between steps.
+"""
+TRAINED_ROLES: frozenset[Role] = frozenset({"parameter", "running_statistic"})
+"""Tensors that have a value before training, and that an update carries; the others start at zero."""
 
 InputRole = Literal["data", "label", "hyperparameter", "random", "frozen"]
 DType = Literal["float32", "bfloat16", "int64"]
 ITEM_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "int64": 8}
+TrainingPurpose = Literal["grow", "distill"]
+"""Purposes whose programs train something."""
 OptimizerName = Literal["sgd", "adamw"]
 LossName = Literal["cross-entropy", "mse"]
 Variant = Literal["default", "recompute", "cached-prefix"]
 DEFAULT_VARIANT: Variant = "default"
 CACHED_PREFIX_VARIANT: Variant = "cached-prefix"
+Augmentation = Literal["crop-flip"]
+"""What happens to images before they are trained on: `crop-flip` cuts each out of itself with 4 pixels of black around
+it at a random place, and turns half of them over."""
 LimitKind = Literal["cgroup-v1", "cgroup-v2", "rlimit", "none"]
 Runtime = Literal["native", "torch"]
 
@@ -41,11 +54,13 @@ HYPERPARAMETERS_INPUT = "hyperparameters"
 
 For SGD: learning rate, momentum, weight decay, 1 for Nesterov's momentum (else 0). A step of several micro-batches is
 accumulated in the momentum itself: the first execution decays it, the others add to it (momentum 1, weight decay 0),
-and only the last one moves the parameters. For AdamW: learning rate, the corrections 1 / (1 - beta1^t) and
-1 / sqrt(1 - beta2^t) of step t, weight decay.
+and only the last one moves the parameters. With a proximal term its factor mu follows, in the first execution only
+(else 0), as the weight decay. For AdamW: learning rate, the corrections 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t) of
+step t, weight decay. Programs that sum the gradients of micro-batches apart take one more: 1 in the last execution of a
+step, which updates, else 0.
 """
 HYPERPARAMETERS: dict[str, int] = {"sgd": 4, "adamw": 4}
-"""How many there are, by optimizer."""
+"""How many there are, by optimizer, without a proximal term."""
 
 RANDOM_INPUT = "random"
 """Seed and number of the execution, int64 [2]: what dropout drops follows from them."""

@@ -28,9 +28,6 @@ the kernel: beside resident memory a control group charges page tables, stacks a
 each processor holds in reserve, and pages of files that cannot be given back at once; on the machine of the docs
 trainings died with less than 1.5 MB of it."""
 
-EDGE_BYTES = 2 << 12
-"""Pages are whole: a mapped tensor that begins and ends inside of a page keeps two of them that it fills in part."""
-
 BYTES_PER_EXAMPLE = 48
 """Label, place in the file, order, the next epoch's order and its keys while it is sorted: eight bytes each, and
 eight for a copy. Data sets of some thousand examples need less; the profiler's own have some hundred."""
@@ -117,7 +114,6 @@ def predict(program: Program, profile: DeviceProfile, *, examples: int = 0, thre
         raise FormatError("profile: runtime is torch, whose processes have no plan; profile the native runtime")
     known = calibrate(profile.costs)
     plan = program.memory.total_bytes(threads if threads is not None else profile.measurement.threads)
-    plan += EDGE_BYTES * program.frozen_tensors
     data = BYTES_PER_EXAMPLE * examples
     correction = known.correction(plan)
     peak = known.base_bytes + plan + correction + data
@@ -136,5 +132,4 @@ def predict(program: Program, profile: DeviceProfile, *, examples: int = 0, thre
 
 
 def _plan_bytes(cost: Cost) -> int:
-    edges = EDGE_BYTES * (cost.frozen_tensors or 0)
-    return cost.arena_bytes + cost.frozen_bytes + cost.workspace_bytes + cost.staging_bytes + edges
+    return cost.arena_bytes + cost.frozen_bytes + cost.workspace_bytes + cost.staging_bytes

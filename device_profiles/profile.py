@@ -213,7 +213,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if self.runtime == "native" and stated != planned:
                 raise FormatError(f"{source}: costs: {cost.program}: differs from the bundle's plan of it")
         missing = {block.index for block in manifest.partition.blocks} - {
-            cost.block for cost in self.costs if cost.purpose != "eval"
+            cost.block for cost in self.costs if cost.purpose == "grow"
         }
         if every_block and missing:
             blocks = ", ".join(map(str, sorted(missing)))

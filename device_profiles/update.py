@@ -8,7 +8,11 @@ from device_profiles.errors import FormatError
 
 
 class UpdateMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the tensors of an update are. `base_version` names the weights the training started from."""
+    """What the tensors of an update are. `base_version` names the weights the training started from.
+
+    `examples` are those of the data set; `examples_done` is how many were trained on, each as often as it was, None in
+    updates of releases that did not say. `stopped_early`: the time given to the training was over before its steps.
+    """
 
     block: int
     program: str
@@ -17,6 +21,8 @@ class UpdateMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     base_version: str
     loss_first: float
     loss_last: float
+    examples_done: int | None = None
+    stopped_early: bool = False
 
     def to_strings(self) -> dict[str, str]:
         """As the string map that a safetensors header carries."""

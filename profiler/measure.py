@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from device_profiles.bundle import Manifest, Program
-from device_profiles.contract import CACHED_PREFIX_VARIANT, MANIFEST_NAME, PROGRAMS_FOLDER, LimitKind
+from device_profiles.bundle import Program
+from device_profiles.contract import CACHED_PREFIX_VARIANT, PROGRAMS_FOLDER, LimitKind
 from device_profiles.errors import ExecutionError, FormatError, UsageError
-from device_profiles.files import read_json
 from device_profiles.profile import Conditions
 from device_profiles.timeline import PlanTimeline, Timeline
 from edge_runtime.device import launch
@@ -32,7 +31,7 @@ from profiler.processes import Ended, run_measured
 from profiler.program_file import read_program
 from profiler.watch import Watched
 
-_PURPOSES = ("grow", "eval")
+_PURPOSES = ("grow", "distill", "eval")
 _TRAINING_STEPS = 2
 """The first step touches every page of the arena; the second shows that nothing is added."""
 _BATCHES = 4
@@ -119,6 +118,7 @@ class ProcessMeter:
             request = TrainRequest(
                 bundle=self.bundle,
                 block=program.block,
+                purpose="distill" if program.purpose == "distill" else "grow",
                 data=self._data(folder, program),
                 steps=_TRAINING_STEPS,
                 output=folder / "update.safetensors",
@@ -169,7 +169,7 @@ class ProcessMeter:
         job = new_job("eval", program_job(bundle, program, threads=self.threads), threads=self.threads, json=True)
         job["classes"] = bundle.manifest.model.classes
         with self._folder() as folder:
-            source = open_examples(self._data(folder, program), "test", bundle.manifest.model, program)
+            source = open_examples(self._data(folder, program), "test", bundle, program)
             job["data"] = data_job(source)
             job["examples"] = len(source)
             ended = self._run(job, watch=True)
@@ -212,11 +212,12 @@ class ProcessMeter:
 
         from edge_runtime.device.data import write_arrays, write_npz
 
-        model = read_json(self.bundle / MANIFEST_NAME, Manifest).model
+        bundle = open_bundle(self.bundle)
+        model = bundle.manifest.model
         count = _BATCHES * program.batch
         path = folder / "generated.npz"
         labels = np.arange(count, dtype=np.int64) % model.classes
-        if program.loss.name == "mse":
+        if bundle.labels_are_targets(program):
             labels = np.zeros((count, model.classes), np.float32)
         if len(model.input_shape) == 3 and model.input_dtype == "float32" and labels.ndim == 1:
             write_npz(path, np.full((count, *model.input_shape), 128, np.uint8), labels)

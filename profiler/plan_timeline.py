@@ -11,19 +11,22 @@ from device_profiles.timeline import PlanTimeline
 from profiler.program_file import Call, PlacedTensor, ProgramFile
 
 _UPDATES = ("sgd", "adamw")
-_LOSS = "cross_entropy"
+_LOSSES = ("cross_entropy", "mean_squared_error")
 _MULTIPLICATIONS_PER_BYTE = 4
 """About the time to move one byte, in multiply-additions; only the axis of a picture depends on it."""
 
 _Part = str
 _PARTS: tuple[_Part, ...] = ("parameters", "optimizer_state", "activations", "gradients", "temporaries")
+_STATE_PARTS: dict[str, _Part] = {"optimizer_state": "optimizer_state", "gradient_sum": "gradients"}
+"""Of state that starts as zero pages; all other state counts as parameters."""
 
 
 @dataclass(slots=True)
 class _Storage:
     """Bytes of the arena that one or more values share one after the other, alive from `first` to `last`.
 
-    `touched` is the instruction that uses them first: before it an optimizer's state is zero pages that do not exist.
+    `touched` is the instruction that uses them first: before it an optimizer's state and sums of gradients are zero
+    pages that do not exist.
     """
 
     offset: int
@@ -79,15 +82,15 @@ def _state(file: ProgramFile, program: Program, uses: Mapping[int, tuple[int, in
     for index, tensor in file.tensors.items():
         if tensor.name not in roles or tensor.offset is None:
             continue
-        optimizer = roles[tensor.name] == "optimizer_state"
+        part = _STATE_PARTS.get(roles[tensor.name], "parameters")
         state.append(
             _Storage(
                 offset=tensor.offset,
                 size=tensor.size_bytes,
                 first=0,
                 last=end,
-                touched=uses.get(index, (end, end))[0] if optimizer else 0,
-                part="optimizer_state" if optimizer else "parameters",
+                touched=0 if part == "parameters" else uses.get(index, (end, end))[0],
+                part=part,
             )
         )
     return state
@@ -164,7 +167,7 @@ def _tile(parts: list[int], file: ProgramFile, whole: PlacedTensor) -> bool:
 
 
 def _name_parts(storages: list[_Storage], file: ProgramFile) -> None:
-    loss = next((i for i, call in enumerate(file.calls) if call.operator == _LOSS), None)
+    loss = next((i for i, call in enumerate(file.calls) if call.operator in _LOSSES), None)
     read_by_updates = {
         (instruction, tensor.offset)
         for instruction, call in enumerate(file.calls)

@@ -15,8 +15,10 @@ from pathlib import Path
 from device_profiles.errors import FormatError
 
 _TENSOR = 5  # position in the union KernelTypes
-_KERNEL_CALL = 1  # position in the union InstructionArguments
-_ELEMENT_BYTES = {4: 8, 6: 4, 15: 2}  # ScalarType: Long, Float, BFloat16
+_KERNEL_CALL, _JUMP_FALSE_CALL = 1, 4  # positions in the union InstructionArguments
+_ELEMENT_BYTES = {4: 8, 6: 4, 11: 1, 15: 2}  # ScalarType: Long, Float, Bool, BFloat16
+JUMP = "jump_unless"
+"""Stands for the operator of an instruction that is no kernel call: it may leave out the instructions behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,12 @@ def _parse(data: bytes) -> ProgramFile:
     calls = []
     for chain in plan.tables(5):
         for instruction in chain.tables(2):
-            if instruction.number(0, "<B") != _KERNEL_CALL:
-                raise ValueError("an instruction is no kernel call")
-            call = instruction.table(1)
+            kind, call = instruction.number(0, "<B"), instruction.table(1)
+            if kind == _JUMP_FALSE_CALL:
+                calls.append(Call(JUMP, (call.number(0, "<i"),)))
+                continue
+            if kind != _KERNEL_CALL:
+                raise ValueError("an instruction is neither a kernel call nor a jump")
             calls.append(Call(operators[call.number(0, "<i")].removeprefix("profl::"), call.numbers(1, "<i")))
     return ProgramFile(
         tensors=tensors,

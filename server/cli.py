@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from device_profiles.errors import ProflError, UsageError
+from server.split_command import split
 
 _FILE = click.Path(path_type=Path)
 
@@ -50,13 +51,19 @@ def plan(bundle: Path, profiles: Path, margin: float, output: Path | None, as_js
 
 @cli.command(epilog="Example: profl-server run --fleet examples/fleets/demo.toml -o runs/demo")
 @click.option("--fleet", "fleet_path", type=_FILE, required=True, help="Fleet file (TOML).")
-@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="Where rounds run.")
+@click.option(
+    "--engine", type=click.Choice(["local", "simulation"]), default="local", show_default=True, help="Where rounds run."
+)
 @click.option("-o", "--output", type=_FILE, default=Path("runs/latest"), show_default=True, help="Run folder.")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder, if there is one.")
 @click.option("--no-whole-network", is_flag=True, help="Skip measuring who could train the whole network.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_network: bool, as_json: bool) -> None:
-    """Profile, plan and train a fleet block by block; state is saved after every round."""
+    """Train a fleet by the method its file names; state is saved after every round.
+
+    The engine `local` profiles, plans and trains with real processes under their limits; `simulation` trains virtual
+    clients with PyTorch.
+    """
     from server.fleet import read_fleet
     from server.progress import TerminalProgress
     from server.run import run_fleet
@@ -69,9 +76,37 @@ def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_netw
         resume=resume,
         observer=progress,
         note=progress.note,
+        engine=engine,
         compare_whole=not no_whole_network,
     )
     click.echo(msgspec.json.encode(summary).decode() if as_json else summary_table(summary))
+
+
+@cli.command(epilog="Example: profl-server report runs/demo --html report.html")
+@click.argument("runs", type=_FILE, nargs=-1, required=True)
+@click.option("--html", type=_FILE, help="Page to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def report(runs: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
+    """Show one run in full, or compare several: a table, and with --html a page with figures.
+
+    Works while a run goes on.
+    """
+    from device_profiles.files import atomic_file
+    from server.report.runs import read_run
+    from server.report.tables import as_object, report_table
+
+    read = [read_run(folder) for folder in runs]
+    if html is not None:
+        from server.report.page import report_page
+
+        page = report_page(read)
+        with atomic_file(html) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        click.echo(f"wrote {html}", err=True)
+    click.echo(msgspec.json.encode(as_object(read)).decode() if as_json else report_table(read))
+
+
+cli.add_command(split)
 
 
 def main() -> None:

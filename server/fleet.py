@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 
 from device_profiles.errors import FormatError
 
@@ -32,7 +33,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     name: str
     width: Positive | None = None
     classes: Annotated[int, msgspec.Meta(ge=2)] = 10
-    input_shape: tuple[Positive, Positive, Positive] = (3, 32, 32)
+    input_shape: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=3)] = (3, 32, 32)
     batch: Annotated[int, msgspec.Meta(ge=2)] = 32
     partition: str | None = None
     seed: int = 0
@@ -41,30 +42,125 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The data set and how it is cut into the clients' parts.
 
-    `sources` are tried in order, so that a demo can prefer a set that is not on every machine. `alpha` belongs to
-    the Dirichlet split.
+    Attributes:
+        sources: tried in order, so that a demo can prefer a set that is not on every machine.
+        split: see `data_split.split_indices`; `natural` gives each device one of the data set's own clients.
+        alpha: of the Dirichlet split; the smaller, the fewer classes a client has.
+        shards_per_client: of the split by shards.
+        min_examples: what every client has at least.
+        examples_per_client: more than these are left out.
+        test_examples: of the test split, for evaluations between rounds.
     """
 
     sources: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    split: Literal["iid", "shards", "dirichlet"] = "iid"
+    split: Literal["iid", "shards", "dirichlet", "natural"] = "iid"
     alpha: Annotated[float, msgspec.Meta(gt=0)] = 0.5
+    shards_per_client: Positive = 2
+    min_examples: Positive = 1
     examples_per_client: Positive | None = None
     test_examples: Positive | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse a cap below the minimum; msgspec reports it with the field's path."""
+        if self.examples_per_client is not None and self.examples_per_client < self.min_examples:
+            raise ValueError(
+                f"examples_per_client {self.examples_per_client} is below min_examples {self.min_examples}"
+            )
+
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Local training of a round and the optimizer."""
+    """Local training of a round and the optimizer.
+
+    Attributes:
+        steps: local steps of a round ...
+        epochs: ... or epochs over the client's examples, instead of `steps`.
+        schedule: how the learning rate falls over the rounds of a stage; `milestones` belong to `step`.
+        warmup_rounds: it rises to full over the first rounds of a stage. What a stage starts from was trained for
+            something else, and stand-ins have no normalisation that would hold back a large step.
+        proximal: FedProx's mu, 0 without that term.
+        augment: crops with padding 4 and flips, on the client.
+        rounds: round budget of the whole run; ProFL may do without one.
+        clients_per_round: drawn anew every round among those with work; all of them by default.
+        evaluate_every: rounds between two evaluations; the last round of a stage always has one.
+    """
 
     steps: Positive = 20
+    epochs: Positive | None = None
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 0.05
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    warmup_rounds: Annotated[int, msgspec.Meta(ge=0)] = 0
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
+    proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    augment: Literal["none", "crop-flip"] = "none"
+    rounds: Positive | None = None
+    clients_per_round: Positive | None = None
+    evaluate_every: Positive = 1
+    seed: int = 0
     threads: Positive = 1
     parallel: Positive = 2
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 600.0
     min_clients: Positive = 1
     attempts: Positive = 3
+
+
+class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the fleet trains: ProFL, or one of the methods that it is compared with (engine `simulation`).
+
+    Attributes:
+        shrinking: ProFL's first stage, with `shrink_rounds` and `distill_rounds` for every block.
+        freezing: by effective movement, or equal rounds for every step.
+        distill_learning_rate: of distillation; that of the authors' example.
+    """
+
+    name: Literal["profl", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl"] = "profl"
+    shrinking: bool = False
+    shrink_rounds: Positive = 5
+    distill_rounds: Positive = 2
+    distill_learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 1e-5
+    freezing: Literal["movement", "equal"] = "movement"
+
+
+class PopulationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Clients by number instead of by name: memory is drawn uniformly from whole MB between both bounds."""
+
+    count: Positive
+    memory_mb: tuple[Positive, Positive] = (100, 900)
+    seed: int = 0
+
+
+class PromiseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a simulation takes memory promises from.
+
+    Attributes:
+        source: `runtime`, the light runtime's own plans; `pytorch`, what PyTorch keeps for a step; `file`, a table.
+        file: JSON object of promises in bytes by the work's name, or of them below `promises`.
+        base_mb: what a process takes beside the plan (`runtime`) or the tensors (`pytorch`).
+        width: count for this width instead of the model's own, so that a narrow network can stand for a wide one.
+        batch: count for this batch.
+    """
+
+    source: Literal["runtime", "pytorch", "file"] = "runtime"
+    file: str | None = None
+    base_mb: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    width: Positive | None = None
+    batch: Annotated[int, msgspec.Meta(ge=2)] | None = None
+
+
+class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `simulation` engine: where it computes, how many clients at once, and what it keeps.
+
+    Attributes:
+        device: `auto` is a GPU where there is one.
+        stack: clients trained as one, with stacked parameters; by default 1 on a CPU and 20 on a GPU.
+        cache_mb: outputs of frozen blocks that are kept while a stage lasts.
+    """
+
+    device: str = "auto"
+    stack: Positive | None = None
+    cache_mb: Annotated[float, msgspec.Meta(ge=0)] = 4096
 
 
 class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,25 +187,56 @@ class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file. `margin` is the planner's safety margin on every measured peak."""
+    """The whole file: `clients` one by one, or a `population` that `read_fleet` turns into them.
+
+    `margin` is the planner's safety margin on every measured peak.
+    """
 
     model: ModelSettings
     data: DataSettings
-    clients: Annotated[tuple[ClientSettings, ...], msgspec.Meta(min_length=1)]
+    clients: tuple[ClientSettings, ...] = ()
+    population: PopulationSettings | None = None
+    method: MethodSettings = MethodSettings()
     training: TrainingSettings = TrainingSettings()
     freezing: FreezingSettings = FreezingSettings()
+    promises: PromiseSettings = PromiseSettings()
+    simulation: SimulationSettings = SimulationSettings()
     margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
 
 
 def read_fleet(path: Path) -> Fleet:
     """Read a fleet file; raises FormatError, naming the file and the field."""
     try:
-        fleet = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Fleet, strict=True)
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(f"--fleet {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"--fleet {path}: {error}") from None
+    return fleet_of(values, path)
+
+
+def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
+    """The fleet that the parsed file says, checked; `path` is named in what is wrong."""
+    try:
+        fleet = msgspec.convert(values, Fleet, strict=True)
+    except msgspec.ValidationError as error:
         raise FormatError(f"--fleet {path}: {error}") from None
     names = [client.name for client in fleet.clients]
     if len(set(names)) != len(names):
         raise FormatError(f"--fleet {path}: two clients carry the same name")
-    return fleet
+    if bool(fleet.clients) == (fleet.population is not None):
+        raise FormatError(f"--fleet {path}: write either [[clients]], at least one, or [population]")
+    if fleet.promises.source == "file" and fleet.promises.file is None:
+        raise FormatError(f"--fleet {path}: promises.source is 'file': name it with promises.file")
+    if fleet.population is None:
+        return fleet
+    low, high = fleet.population.memory_mb
+    if low > high:
+        raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
+    return msgspec.structs.replace(fleet, clients=_draw(fleet.population))
+
+
+def _draw(population: PopulationSettings) -> tuple[ClientSettings, ...]:
+    low, high = population.memory_mb
+    drawn = np.random.default_rng(population.seed).integers(low, high, size=population.count, endpoint=True)
+    return tuple(ClientSettings(name=f"client{number:03d}", limit_mb=int(mb)) for number, mb in enumerate(drawn))

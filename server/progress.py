@@ -6,6 +6,7 @@ import sys
 from typing import TextIO
 
 from server.engines.engine import Result
+from server.methods.method import Stage
 from server.run_state import RoundRecord
 from server.schedule import Observer
 
@@ -23,10 +24,10 @@ class TerminalProgress(Observer):
         self._clear()
         print(text, file=self._stream, flush=True)
 
-    def step_started(self, block: int, blocks: int, clients: int) -> None:
-        """Announce a growing step."""
-        self._where = f"block {block}/{blocks}"
-        self.note(f"{self._where}: {clients} clients hold its promise")
+    def stage_started(self, stage: Stage, rounds: int) -> None:
+        """Announce a stage."""
+        self._where = stage.title
+        self.note(f"{self._where}: {len(stage.work)} clients hold its promise, at most {rounds} rounds")
 
     def client_done(self, result: Result, done: int, clients: int) -> None:
         """Redraw the live line; failures are always told."""
@@ -40,14 +41,15 @@ class TerminalProgress(Observer):
         """One line with the round's numbers."""
         movement = "" if record.effective_movement is None else f"  movement {record.effective_movement:.3f}"
         loss = "-" if record.loss is None else f"{record.loss:.3f}"
+        accuracy = "-" if record.accuracy is None else f"{record.accuracy:.4f}"
         self.note(
             f"{self._where} round {record.round_of_step:>3}  clients {sum(r.status == 'ok' for r in record.clients)}"
-            f"/{len(record.clients)}  loss {loss}  accuracy {record.accuracy:.4f}{movement}  {record.seconds:.1f} s"
+            f"/{len(record.clients)}  loss {loss}  accuracy {accuracy}{movement}  {record.seconds:.1f} s"
         )
         for client, reason in record.rejected.items():
             self.note(f"  {client}: update rejected: {reason}")
         if record.froze_because is not None:
-            self.note(f"{self._where}: frozen after {record.round_of_step} rounds ({record.froze_because})")
+            self.note(f"{self._where}: ended after {record.round_of_step} rounds ({record.froze_because})")
 
     def _clear(self) -> None:
         if self._live:

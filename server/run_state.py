@@ -22,24 +22,28 @@ from device_profiles.files import atomic_file, read_json, sha256_of, write_json
 from server.engines.engine import Result
 
 Weights = dict[str, NDArray[Any]]
+FLEET_NAME = "fleet.json"
+"""The settings of a run, as they were read."""
 _STATE = "state.json"
 _ROUNDS = "rounds.jsonl"
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A finished growing step, as `summary.json` lists it."""
+    """A finished stage, as `summary.json` lists it; `block` is 0 where it trained the whole network."""
 
     stage: str
     block: int
     rounds: int
     froze_because: str
     accuracy: float
+    participation: float = 0.0
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `rounds.jsonl`.
 
-    `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered.
+    `participation` is the share of the fleet that has work in this stage. `accuracy` is None in a round without an
+    evaluation. `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered.
     """
 
     round: int
@@ -50,7 +54,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     clients: tuple[Result, ...]
     rejected: dict[str, str]
     loss: float | None
-    accuracy: float
+    accuracy: float | None
     effective_movement: float | None
     slope: float | None
     bytes_down: int
@@ -61,7 +65,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is finished: `round` rounds of the run, `round_of_step` of the step that trains `block`.
+    """What is finished: `round` rounds of the run, `round_of_step` of stage number `stage` (from 0).
 
     `weights_sha256` is the digest of `weights/<round>.safetensors`; `rounds_bytes` the length of rounds.jsonl.
     """
@@ -69,7 +73,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     format_version: int = FORMAT_VERSION
     settings_sha256: str
     round: int
-    block: int
+    stage: int
     round_of_step: int
     steps: tuple[StepRecord, ...]
     finished: bool
@@ -95,7 +99,7 @@ class RunFolder:
         state = RunState(
             settings_sha256=settings_sha256,
             round=0,
-            block=1,
+            stage=0,
             round_of_step=0,
             steps=(),
             finished=False,

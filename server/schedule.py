@@ -1,8 +1,9 @@
-"""The growing schedule: train block 1..T, freeze each by effective movement, carry the output module along."""
+"""Runs the rounds of a method's stages, one after the other, and saves the run after each round."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from device_profiles.bundle import Manifest, Program
-from device_profiles.contract import program_name
 from device_profiles.errors import ExecutionError
 from device_profiles.files import atomic_file
-from device_profiles.plan import Plan
-from server.aggregation import average, reason_to_reject
+from server.aggregation import ReceivedUpdate, average, outliers, reason_to_reject
 from server.engines.engine import Engine, Result, Task
 from server.fleet import Fleet
 from server.freezing import EffectiveMovementFreezing, Scalars, sample_scalars
+from server.learning_rate import learning_rate
+from server.methods.method import Stage
 from server.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights
+from server.structure import Structure
 
 
 class Observer:
     """Hears how the run goes; the default keeps silent."""
 
-    def step_started(self, block: int, blocks: int, clients: int) -> None:
-        """Block `block` of `blocks` starts with `clients` clients."""
+    def stage_started(self, stage: Stage, rounds: int) -> None:
+        """A stage of at most `rounds` rounds starts or goes on."""
 
     def client_done(self, result: Result, done: int, clients: int) -> None:
         """One client of the round has answered."""
@@ -36,73 +37,84 @@ class Observer:
         """A round is finished and saved."""
 
 
-class GrowingSchedule:
+class Schedule:
     """Runs the rounds of a run from its saved state to its end."""
 
     def __init__(
-        self, *, fleet: Fleet, manifest: Manifest, plan: Plan, engine: Engine, folder: RunFolder, observer: Observer
+        self,
+        *,
+        fleet: Fleet,
+        stages: Sequence[Stage],
+        structure: Structure,
+        engine: Engine,
+        folder: RunFolder,
+        observer: Observer,
     ) -> None:
         self._fleet = fleet
-        self._manifest = manifest
-        self._plan = plan
+        self._stages = stages
+        self._structure = structure
         self._engine = engine
         self._folder = folder
         self._observer = observer
 
     def run(self, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
-        """Train until every block is frozen; the state is saved after every round."""
+        """Train until every stage has ended; the state is saved after every round.
+
+        Raises ExecutionError where the round budget is smaller than the number of stages, or nobody can take part.
+        """
+        budget = self._fleet.training.rounds
+        if budget is not None and budget < len(self._stages):
+            raise ExecutionError(f"training.rounds {budget}: the method has {len(self._stages)} stages; give more")
         while not state.finished:
-            state, weights = self._grow(state, weights)
+            state, weights = self._run_stage(self._stages[state.stage], state, weights)
         return state, weights
 
-    def _grow(self, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
-        program = self._manifest.program(program_name("grow", state.block))
-        clients = [c.client for c in self._plan.steps[state.block - 1].clients if c.fits]
-        blocks = len(self._manifest.partition.blocks)
-        self._observer.step_started(state.block, blocks, len(clients))
-        if len(clients) < self._fleet.training.min_clients:
+    def _run_stage(self, stage: Stage, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
+        rounds = self._rounds(stage, state)
+        self._observer.stage_started(stage, rounds)
+        if len(stage.work) < self._fleet.training.min_clients:
+            what = f"block {stage.block}" if stage.block else "the network"
             raise ExecutionError(
-                f"block {state.block}: {len(clients)} clients hold its promise, min_clients is "
+                f"{what}: {len(stage.work)} clients hold its promise, min_clients is "
                 f"{self._fleet.training.min_clients}; use a finer partition or a smaller batch"
             )
-        freezing = EffectiveMovementFreezing(self._fleet.freezing, self._history(state, weights))
+        settings = self._fleet.freezing if stage.freezing is None else stage.freezing
+        movement = EffectiveMovementFreezing(settings, self._history(stage, state, weights))
         while True:
-            state, weights, ended = self._round(state, weights, program, clients, freezing)
+            state, weights, ended = self._round(stage, rounds, state, weights, movement)
             if ended:
                 return state, weights
 
+    def _rounds(self, stage: Stage, state: RunState) -> int:
+        """Most rounds of the stage: its own, or what is left of the run's budget but one for each later stage."""
+        budget = self._fleet.training.rounds
+        if budget is None:
+            return stage.rounds
+        later = len(self._stages) - 1 - state.stage
+        left = max(1, budget - (state.round - state.round_of_step) - later)
+        return left if stage.takes_the_rest else min(stage.rounds, left)
+
     def _round(
-        self,
-        state: RunState,
-        weights: Weights,
-        program: Program,
-        clients: list[str],
-        freezing: EffectiveMovementFreezing,
+        self, stage: Stage, rounds: int, state: RunState, weights: Weights, movement: EffectiveMovementFreezing
     ) -> tuple[RunState, Weights, bool]:
         started = time.monotonic()
-        results, averaged, rejected, repeated = self._collect(state, program, clients)
+        results, averaged, rejected, repeated = self._collect(stage, rounds, state, weights)
         weights = {**weights, **averaged}
-        scalars = self._scalars(program, weights)
-        reason = freezing.observe(scalars)
-        number = state.round + 1
-        # The new weights are evaluated from a file of their own: the state still names the old ones.
-        candidate = self._folder.folder / "candidate.safetensors"
-        with atomic_file(candidate) as temporary:
-            save_file(weights, temporary)
-        accuracy, _ = self._engine.evaluate(state.block, candidate)
-        candidate.unlink()
+        scalars = self._scalars(stage, weights)
+        reason = self._reason_to_end(stage, rounds, state, movement.observe(scalars))
+        accuracy = self._evaluate(stage, state, weights) if self._evaluates(state, reason) else None
         record = RoundRecord(
-            round=number,
-            stage="grow",
-            block=state.block,
+            round=state.round + 1,
+            stage=stage.name,
+            block=stage.block,
             round_of_step=state.round_of_step + 1,
-            participation=len(clients) / len(self._fleet.clients),
+            participation=len(stage.work) / len(self._fleet.clients),
             clients=tuple(results),
             rejected=rejected,
             loss=_mean_loss([result for result in results if result.client not in rejected]),
             accuracy=accuracy,
-            effective_movement=freezing.movements[-1] if freezing.movements else None,
-            slope=freezing.slope,
+            effective_movement=movement.movements[-1] if movement.movements else None,
+            slope=movement.slope,
             bytes_down=sum(result.bytes_down for result in (*results, *repeated)),
             bytes_up=sum(result.bytes_up for result in (*results, *repeated)),
             seconds=time.monotonic() - started,
@@ -110,90 +122,136 @@ class GrowingSchedule:
             repeated=tuple(repeated),
         )
         self._append_history(state, scalars)
-        following = self._following(state, record, reason)
-        saved = self._folder.save(following, weights, record)
+        saved = self._folder.save(self._following(state, record), weights, record)
         self._observer.round_done(record)
         return saved, weights, reason is not None
 
+    def _reason_to_end(self, stage: Stage, rounds: int, state: RunState, frozen: str | None) -> str | None:
+        """Why the stage ends with this round, or None. The last one goes on where a round budget is left."""
+        if stage.freezing is not None and frozen is not None and not stage.takes_the_rest:
+            return frozen
+        if state.round_of_step + 1 < rounds:
+            return None
+        if stage.freezing is None or stage.takes_the_rest:
+            return f"its {rounds} rounds"
+        return f"round cap {rounds}"
+
+    def _evaluates(self, state: RunState, reason: str | None) -> bool:
+        return reason is not None or (state.round + 1) % self._fleet.training.evaluate_every == 0
+
+    def _evaluate(self, stage: Stage, state: RunState, weights: Weights) -> float:
+        # The new weights are evaluated from a file of their own: the state still names the old ones.
+        candidate = self._folder.folder / "candidate.safetensors"
+        with atomic_file(candidate) as temporary:
+            save_file(weights, temporary)
+        accuracy, _ = self._engine.evaluate(stage.evaluated, candidate)
+        candidate.unlink()
+        return accuracy
+
     def _collect(
-        self, state: RunState, program: Program, clients: list[str]
+        self, stage: Stage, rounds: int, state: RunState, weights: Weights
     ) -> tuple[list[Result], dict[str, NDArray[np.float32]], dict[str, str], list[Result]]:
         """One round's results, average, rejected updates, and the results of attempts in which too few delivered."""
         training = self._fleet.training
         version = f"{state.round}-{state.weights_sha256[:16]}"
         repeated: list[Result] = []
         for attempt in range(training.attempts):
+            tasks = self._tasks(stage, rounds, state, attempt, version)
             done = 0
 
-            def count(result: Result) -> None:
+            def count(result: Result, of: int = len(tasks)) -> None:
                 nonlocal done
                 done += 1
-                self._observer.client_done(result, done, len(clients))
+                self._observer.client_done(result, done, of)
 
-            tasks = [
-                Task(
-                    client=client,
-                    block=state.block,
-                    weights=self._folder.weights_path(state.round),
-                    base_version=version,
-                    steps=training.steps,
-                    learning_rate=training.learning_rate,
-                    # Another order every round and attempt, the same for the same run.
-                    seed=state.round * training.attempts + attempt,
-                )
-                for client in clients
-            ]
             results, updates = self._engine.train(tasks, count)
-            reasons = {u.client: reason_to_reject(u, program, version) for u in updates}
-            accepted = [update for update in updates if reasons[update.client] is None]
-            rejected = {client: reason for client, reason in reasons.items() if reason is not None}
-            if len(accepted) >= training.min_clients:
-                return results, average(accepted), rejected, repeated
+            accepted, rejected = self._judge(tasks, updates, version, weights)
+            if len(accepted) >= min(training.min_clients, len(tasks)):
+                return results, average(accepted, weights), rejected, repeated
             repeated += results
         said = "; ".join(f"{r.client}: {rejected.get(r.client, r.status)}" for r in results)
         raise ExecutionError(
-            f"block {state.block}, round {state.round_of_step + 1}: fewer than {training.min_clients} clients "
+            f"{stage.title}, round {state.round_of_step + 1}: fewer than {training.min_clients} clients "
             f"delivered in {training.attempts} attempts ({said}); the run is saved, continue with --resume"
         )
 
-    def _following(self, state: RunState, record: RoundRecord, reason: str | None) -> RunState:
-        if reason is None:
+    def _tasks(self, stage: Stage, rounds: int, state: RunState, attempt: int, version: str) -> list[Task]:
+        training = self._fleet.training
+        # Another choice and another order every round and attempt, the same ones for the same run.
+        number = state.round * training.attempts + attempt
+        clients = sorted(stage.work, key=[client.name for client in self._fleet.clients].index)
+        if training.clients_per_round is not None and training.clients_per_round < len(clients):
+            generator = np.random.default_rng([training.seed, number])
+            chosen = generator.choice(len(clients), training.clients_per_round, replace=False)
+            clients = [clients[position] for position in sorted(chosen)]
+        base = training.learning_rate if stage.learning_rate is None else stage.learning_rate
+        rate = learning_rate(training, base, state.round_of_step, rounds)
+        # The ramp of DepthFL's published code: full weight after the first half of the rounds.
+        ramp = min(1.0, 2.0 * state.round_of_step / rounds)
+        return [
+            Task(
+                client=client,
+                work=stage.work[client],
+                weights=self._folder.weights_path(state.round),
+                base_version=version,
+                steps=training.steps if training.epochs is None else None,
+                epochs=training.epochs,
+                learning_rate=rate,
+                seed=training.seed * 1_000_003 + number,
+                stage=state.stage,
+                proximal=training.proximal,
+                consistency=stage.consistency * float(np.exp(-5.0 * (1.0 - ramp) ** 2)),
+            )
+            for client in clients
+        ]
+
+    def _judge(
+        self, tasks: Sequence[Task], updates: Sequence[ReceivedUpdate], version: str, weights: Weights
+    ) -> tuple[list[ReceivedUpdate], dict[str, str]]:
+        """Updates for the average, and why the others are not."""
+        work = {task.client: task.work for task in tasks}
+        reasons = {u.client: reason_to_reject(u, work[u.client], self._structure, version) for u in updates}
+        rejected = {client: reason for client, reason in reasons.items() if reason is not None}
+        sound = [update for update in updates if update.client not in rejected]
+        rejected |= outliers(sound, weights)
+        return [update for update in sound if update.client not in rejected], rejected
+
+    def _following(self, state: RunState, record: RoundRecord) -> RunState:
+        if record.froze_because is None:
             return msgspec.structs.replace(state, round=record.round, round_of_step=record.round_of_step)
+        assert record.accuracy is not None  # the last round of a stage is evaluated
         step = StepRecord(
-            stage="grow",
-            block=state.block,
+            stage=record.stage,
+            block=record.block,
             rounds=record.round_of_step,
-            froze_because=reason,
+            froze_because=record.froze_because,
             accuracy=record.accuracy,
+            participation=record.participation,
         )
-        last = state.block == len(self._manifest.partition.blocks)
+        last = state.stage == len(self._stages) - 1
         return msgspec.structs.replace(
             state,
             round=record.round,
-            block=state.block if last else state.block + 1,
+            stage=state.stage if last else state.stage + 1,
             round_of_step=0,
             steps=(*state.steps, step),
             finished=last,
         )
 
-    def _scalars(self, program: Program, weights: Weights) -> Scalars:
-        """Sampled parameters of the active block itself, without the output module behind it."""
-        block = self._manifest.partition.blocks[program.block - 1]
-        units = self._manifest.model.units[block.first_unit : block.last_unit + 1]
-        own = {name for unit in units for name in unit.tensors}
-        names = [t.name for t in program.tensors if t.role == "parameter" and t.name in own]
+    def _scalars(self, stage: Stage, weights: Weights) -> Scalars:
+        """Sampled parameters of what is trained itself, without the output module behind it."""
+        names = {name for work in stage.work.values() for name in self._structure.moving(work)}
         settings = self._fleet.freezing
-        return sample_scalars({name: weights[name] for name in names}, settings.scalars, settings.seed)
+        return sample_scalars({name: weights[name] for name in sorted(names)}, settings.scalars, settings.seed)
 
-    def _history_path(self, block: int) -> Path:
-        return self._folder.folder / "movement" / f"block{block}.safetensors"
+    def _history_path(self, state: RunState) -> Path:
+        return self._folder.folder / "movement" / f"stage{state.stage}.safetensors"
 
-    def _history(self, state: RunState, weights: Weights) -> list[Scalars]:
-        """Scalars before the step and after each of its rounds so far; starts the file at the step's first round."""
-        program = self._manifest.program(program_name("grow", state.block))
-        path = self._history_path(state.block)
+    def _history(self, stage: Stage, state: RunState, weights: Weights) -> list[Scalars]:
+        """Scalars before the stage and after each of its rounds so far; starts the file at the first of them."""
+        path = self._history_path(state)
         if state.round_of_step == 0:
-            scalars = self._scalars(program, weights)
+            scalars = self._scalars(stage, weights)
             with atomic_file(path) as temporary:
                 save_file({"000000": scalars}, temporary)
             return [scalars]
@@ -201,7 +259,7 @@ class GrowingSchedule:
         return [saved[f"{k:06d}"] for k in range(state.round_of_step + 1)]
 
     def _append_history(self, state: RunState, scalars: Scalars) -> None:
-        path = self._history_path(state.block)
+        path = self._history_path(state)
         saved = load_file(path)
         # A line that a killed run wrote ahead of its state is written over here.
         saved[f"{state.round_of_step + 1:06d}"] = scalars

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from device_profiles.plan import Plan
 from server.fleet import Fleet
+from server.methods.method import Promises, Stage
 from server.run_state import RoundRecord, RunState, StepRecord
 from server.whole_network import WholeNetwork
 
@@ -27,7 +27,7 @@ class ClientSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One growing step."""
+    """One stage; `block` is 0 where it trained the whole network."""
 
     stage: str
     block: int
@@ -41,6 +41,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The keys that scripts rely on."""
 
     model: str
+    method: str
     data: str
     accuracy: float
     rounds: int
@@ -58,24 +59,27 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 def summarise(
     *,
     fleet: Fleet,
+    method: str,
     data: str,
     accuracy: float,
-    plan: Plan,
+    stages: Sequence[Stage],
+    promises: Promises,
     state: RunState,
     records: Sequence[RoundRecord],
     whole_network: WholeNetwork | None,
     model_file: str,
 ) -> Summary:
     """The summary of a run; `accuracy` is the finished model's on the whole test set."""
-    promises = {(c.client, step.block): c.predicted_peak_bytes for step in plan.steps for c in step.clients if c.fits}
+    working = {client for stage in stages for client in stage.work}
     return Summary(
         model=fleet.model.name,
+        method=method,
         data=data,
         accuracy=accuracy,
         rounds=state.round,
-        steps=tuple(_step(step, plan) for step in state.steps),
-        clients=tuple(_client(client.name, client.limit_bytes, records, promises) for client in fleet.clients),
-        participation=plan.participation,
+        steps=tuple(_step(step) for step in state.steps),
+        clients=tuple(_client(client.name, client.limit_bytes, records, stages, promises) for client in fleet.clients),
+        participation=len(working) / len(fleet.clients),
         bytes_down=sum(record.bytes_down for record in records),
         bytes_up=sum(record.bytes_up for record in records),
         seconds=sum(record.seconds for record in records),
@@ -85,33 +89,34 @@ def summarise(
     )
 
 
-def _step(step: StepRecord, plan: Plan) -> StepSummary:
+def _step(step: StepRecord) -> StepSummary:
     return StepSummary(
         stage=step.stage,
         block=step.block,
         rounds=step.rounds,
         froze_because=step.froze_because,
         accuracy=step.accuracy,
-        participation=plan.steps[step.block - 1].participation,
+        participation=step.participation,
     )
 
 
 def _client(
-    name: str, limit_bytes: int, records: Sequence[RoundRecord], promises: dict[tuple[str, int], int | None]
+    name: str, limit_bytes: int, records: Sequence[RoundRecord], stages: Sequence[Stage], promises: Promises
 ) -> ClientSummary:
     own = [(record, result) for record in records for result in record.clients if result.client == name]
     repeated = [result for record in records for result in record.repeated if result.client == name]
     all_results = [*(result for _, result in own), *repeated]
-    taken = [record.block for record, result in own if result.status == "ok" and name not in record.rejected]
-    blocks = sorted(set(taken))
+    taken = [record for record, result in own if result.status == "ok" and name not in record.rejected]
+    steps = {(record.stage, record.block) for record in taken}
+    works = [stage.work[name] for stage in stages if (stage.name, stage.block) in steps and name in stage.work]
     return ClientSummary(
         client=name,
         limit_bytes=limit_bytes,
         limit_kind=all_results[-1].limit_kind if all_results else "none",
-        predicted_peak_bytes=max((promises.get((name, block)) or 0 for block in blocks), default=0),
+        predicted_peak_bytes=max((promises.needs[name].get(work.name, 0) for work in works), default=0),
         measured_peak_bytes=max((result.measured_peak_bytes or 0 for result in all_results), default=0),
         oom_kills=sum(result.oom_kills for result in all_results),
-        blocks=tuple(blocks),
+        blocks=tuple(sorted({block for _, block in steps})),
         rounds=len(taken),
         failures=len(own) - len(taken) + sum(result.status != "ok" for result in repeated),
     )

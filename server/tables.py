@@ -34,11 +34,11 @@ def summary_table(summary: Summary) -> str:
             f"{client.client:<12}{client.limit_bytes / _MB:>9.1f}{client.predicted_peak_bytes / _MB:>10.1f}"
             f"{client.measured_peak_bytes / _MB:>10.1f}{client.rounds:>8}  {blocks}{trouble}"
         )
-    lines += ["", f"{'step':<8}{'rounds':>7}{'devices':>9}{'accuracy':>10}  frozen because"]
+    lines += ["", f"{'stage':<11}{'rounds':>7}{'devices':>9}{'accuracy':>10}  ended because"]
     for step in summary.steps:
+        title = f"{step.stage} {step.block}" if step.block else step.stage
         lines.append(
-            f"{f'block {step.block}':<8}{step.rounds:>7}{step.participation:>9.0%}{step.accuracy:>10.4f}  "
-            f"{step.froze_because}"
+            f"{title:<11}{step.rounds:>7}{step.participation:>9.0%}{step.accuracy:>10.4f}  {step.froze_because}"
         )
     lines += ["", f"accuracy on the test set of {summary.data}: {summary.accuracy:.4f}"]
     whole = summary.whole_network

@@ -43,6 +43,13 @@ class Bundle:
         known = ", ".join(map(str, blocks)) or "none"
         raise UsageError(f"{self.path}: no '{purpose}' program for block {block}; give --block one of: {known}")
 
+    def labels_are_targets(self, program: Program) -> bool:
+        """Whether the model of `program` is trained towards numbers (the mean squared error) instead of labels."""
+        # A distillation has a loss of its own and takes no labels: the data are those of its block's evaluation.
+        if program.purpose == "distill":
+            program = self.program_for("eval", program.block)
+        return program.loss.name == "mse"
+
     def program_path(self, program: Program) -> Path:
         """The program's `.pte`, after its digest was checked; raises DigestError."""
         return self._verified(f"{PROGRAMS_FOLDER}/{program.name}.pte")

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from device_profiles.bundle import Program
+from device_profiles.contract import Augmentation
 from device_profiles.errors import FormatError, UsageError
 from edge_runtime.device.job import CacheDType, Source
 from edge_runtime.device.tensors import TensorFile
@@ -29,6 +30,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     base_version: str
     threads: int
     cache_prefix: CacheDType | None = None
+    proximal_mu: float = 0.0
+    augment: Augmentation | None = None
+    augment_seed: int | None = None
+    augment_epoch: int | None = None
+    cached_augmentations: int | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,6 +75,8 @@ def load_checkpoint(path: Path, program: Program, settings: Settings) -> tuple[P
             )
     places = {}
     for tensor in program.tensors:
+        if tensor.role == "gradient_sum":  # zero between steps
+            continue
         source.check(tensor.name, tensor.dtype, tensor.shape)
         places[tensor.name] = source.place(tensor.name)
     source.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from device_profiles.bundle import Program
-from device_profiles.contract import DType, LimitKind
+from device_profiles.contract import TRAINED_ROLES, DType, LimitKind
 from device_profiles.errors import ExecutionError, FormatError
 from edge_runtime.device.bundle import Bundle
 from edge_runtime.device.optimizer import hyperparameters
@@ -30,7 +30,7 @@ NamedValue = tuple[str, str, str, tuple[int, ...], Source | None]
 """Name, role, type, shape, and where its bytes come from (None: zeros, or what the training fills in)."""
 
 ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int]]
-"""As `NamedValue`, and the instructions after which pages of a mapped tensor are given back."""
+"""As `NamedValue`, and the instructions before which a frozen tensor is read anew; none where it stays."""
 
 
 class ProgramJob(TypedDict):
@@ -55,7 +55,8 @@ class DataJob(TypedDict):
     """A data set: examples in inherited open files, labels as the bytes of an array of `label_format`.
 
     Without `image_shape` the one part holds inputs of `input_dtype` and `input_shape`, one behind the other. `targets`
-    is how many numbers an example's output is compared with, 0 where that is a label.
+    is how many numbers an example's output is compared with, 0 where that is a label. With `augment` images are cropped
+    and turned over at random.
     """
 
     origin: str
@@ -66,19 +67,24 @@ class DataJob(TypedDict):
     parts: list[Part]
     labels: bytes
     label_format: str
+    augment: bool
 
 
 CacheDType = Literal["float32", "float16", "int8"]
 
 
 class CacheJob(TypedDict):
-    """A cache of the frozen prefix's outputs, [channels, values] an example; `digest` is of all they depend on."""
+    """A cache of the frozen prefix's outputs, [channels, values] an example; `digest` is of all they depend on.
+
+    It holds every example `versions` times: with the augmentation of the first epoch, of the second, and so on.
+    """
 
     path: str
     digest: str
     dtype: CacheDType
     channels: int
     values: int
+    versions: int
     program: ProgramJob
 
 
@@ -87,6 +93,7 @@ class Job(TypedDict):
 
     `hyperparameters` are those of each execution of the first step; with `betas` two of them are AdamW's bias
     corrections, which differ from step to step. `vocabulary` is how many different tokens a model of tokens takes.
+    After `max_seconds` the training ends with the step in progress.
     """
 
     work: Literal["train", "bench", "eval", "base"]
@@ -103,11 +110,14 @@ class Job(TypedDict):
     examples: int
     classes: int
     steps: int
+    max_seconds: float | None
     warmup_steps: int
     hyperparameters: list[list[float]]
     betas: tuple[float, float] | None
     vocabulary: int | None
     seed: int
+    augment_seed: int
+    augment_epoch: int
     output: str | None
     lock: tuple[str, int] | None
     base_version: str
@@ -137,11 +147,14 @@ def new_job(work: Literal["train", "bench", "eval", "base"], program: ProgramJob
         examples=0,
         classes=0,
         steps=0,
+        max_seconds=None,
         warmup_steps=0,
         hyperparameters=[],
         betas=None,
         vocabulary=None,
         seed=0,
+        augment_seed=0,
+        augment_epoch=0,
         output=None,
         lock=None,
         base_version="",
@@ -181,7 +194,7 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Path
             t.role,
             t.dtype,
             t.shape,
-            _source(sources, t.name, t.dtype, t.shape) if t.role != "optimizer_state" else None,
+            _source(sources, t.name, t.dtype, t.shape) if t.role in TRAINED_ROLES else None,
         )
         for t in program.tensors
     ]
@@ -206,13 +219,15 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Path
     )
 
 
-def set_optimizer(job: Job, program: Program, learning_rate: float) -> None:
+def set_optimizer(job: Job, program: Program, learning_rate: float, proximal_mu: float = 0.0) -> None:
     """Hyperparameters for each execution of a step of `program`."""
     optimizer = program.optimizer
     if optimizer is None:
         return
     count = program.batch // program.micro_batch
-    job["hyperparameters"] = [hyperparameters(optimizer, learning_rate, i, count, step=0) for i in range(count)]
+    job["hyperparameters"] = [
+        hyperparameters(optimizer, learning_rate, i, count, step=0, proximal_mu=proximal_mu) for i in range(count)
+    ]
     if optimizer.name == "adamw":
         job["betas"] = (optimizer.beta1, optimizer.beta2)
 

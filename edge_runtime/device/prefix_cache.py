@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from device_profiles.bundle import Program
-from device_profiles.contract import PROGRAMS_FOLDER
+from device_profiles.contract import PROGRAMS_FOLDER, Augmentation, TrainingPurpose
 from device_profiles.errors import UsageError
 from device_profiles.files import sha256_of
 from edge_runtime.device.bundle import Bundle
@@ -20,17 +22,26 @@ _PIECE_BYTES = 1 << 20
 _SLOT_DIGITS = 12
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentedCache:
+    """A cache of `versions` augmentations of every example: those of the first epochs of a training with this seed."""
+
+    augment: Augmentation
+    versions: int
+    seed: int
+
+
 def default_folder() -> Path:
     """Where caches of this user lie."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "profl-edge"
 
 
-def cache_programs(bundle: Bundle, block: int) -> tuple[Program, Program]:
+def cache_programs(bundle: Bundle, block: int, purpose: TrainingPurpose) -> tuple[Program, Program]:
     """The program that computes the features, and the training step that reads them; raises UsageError without."""
     if block == 1:
         raise UsageError("--cache-prefix: block 1 has no frozen blocks before it; leave --cache-prefix out")
     try:
-        return bundle.program_for("features", block), bundle.program_for("grow", block, cached_prefix=True)
+        return bundle.program_for("features", block), bundle.program_for(purpose, block, cached_prefix=True)
     except UsageError:
         raise UsageError(
             f"--cache-prefix: {bundle.path} has no programs for it at block {block}; export the bundle again"
@@ -48,6 +59,7 @@ def cache_job(
     threads: int,
     weights: Path | None,
     native: str,
+    augmented: AugmentedCache | None = None,
 ) -> CacheJob:
     """The cache for this bundle, these weights and this data.
 
@@ -66,13 +78,18 @@ def cache_job(
         "data": data_digest,
         "shape": shape,
     }
+    name = f"block{step.block}-{dtype}"
+    if augmented is not None:
+        made_from["augmented"] = tuple(dataclasses.asdict(augmented).values())
+        name += f"-{augmented.augment}"
     slot = hashlib.sha256(f"{data_digest} {os.path.abspath(bundle.path)}".encode()).hexdigest()[:_SLOT_DIGITS]
     return CacheJob(
-        path=os.path.abspath(folder / f"block{step.block}-{dtype}-{slot}.features"),
+        path=os.path.abspath(folder / f"{name}-{slot}.features"),
         digest=hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest(),
         dtype=dtype,
         channels=channels,
         values=math.prod(shape) // channels,
+        versions=1 if augmented is None else augmented.versions,
         program=described,
     )
 

@@ -2,7 +2,7 @@
 
 The format: eight bytes, little-endian, with the header's length; the header, a JSON object of
 `name: {dtype, shape, data_offsets}`; then the bytes of the tensors without gaps. The safetensors package would read
-a file whole; the training process maps frozen weights and reads trainable ones straight into the arena.
+a file whole; the training process reads trainable ones straight into the arena.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from device_profiles.bundle import Program
+from device_profiles.contract import Augmentation, TrainingPurpose
 from device_profiles.errors import DataError, UsageError
 from device_profiles.model import Model
 from edge_runtime.device.bundle import Bundle, open_bundle
@@ -18,19 +19,31 @@ from edge_runtime.device.checkpoint import Settings, checkpoint_path, load_check
 from edge_runtime.device.data import DataSource, Split, open_data
 from edge_runtime.device.data.source import extents
 from edge_runtime.device.job import CacheDType, DataJob, Job, new_job, program_job, set_optimizer
-from edge_runtime.device.prefix_cache import cache_job, cache_programs, default_folder
+from edge_runtime.device.prefix_cache import AugmentedCache, cache_job, cache_programs, default_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainRequest:
-    """One `train` command. `steps` wins over `epochs`; without both, one epoch."""
+    """One `train` command. `steps` wins over `epochs`; without both, one epoch.
+
+    What `augment` does follows from `augment_seed` (by default `seed`) and from the epoch, counted from `augment_epoch`
+    on. `cached_augmentations`: versions of every example in a cache of the prefix, without which there is none of
+    augmented images. `max_seconds` ends the training early, with an update.
+    """
 
     bundle: Path
     block: int
     data: str
+    purpose: TrainingPurpose = "grow"
     steps: int | None = None
-    epochs: int | None = None
+    epochs: float | None = None
+    max_seconds: float | None = None
     learning_rate: float = 0.05
+    proximal_mu: float | None = None
+    augment: Augmentation | None = None
+    augment_seed: int | None = None
+    augment_epoch: int | None = None
+    cached_augmentations: int | None = None
     seed: int = 0
     weights: Path | None = None
     output: Path | None = None
@@ -58,12 +71,18 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     """
     bundle = open_bundle(request.bundle)
     if request.cache_prefix is None:
-        program = bundle.program_for("grow", request.block)
+        program = bundle.program_for(request.purpose, request.block)
     else:
-        features, program = cache_programs(bundle, request.block)
+        features, program = cache_programs(bundle, request.block, request.purpose)
+    _check_options(request, program)
     model = bundle.manifest.model
-    data = open_examples(request.data, "train", model, program)
+    data = open_examples(request.data, "train", bundle, program)
     check_examples(data, model)
+    if request.augment is not None and data.image_shape is None:
+        raise UsageError(
+            f"--augment {request.augment}: --data {request.data} holds inputs of the model's own, not images; leave "
+            "--augment out, or give images of bytes"
+        )
     per_epoch = len(data) // program.batch
     if per_epoch == 0:
         raise DataError(
@@ -83,11 +102,14 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
             threads=request.threads,
             weights=request.weights,
             native=job["native"],
+            augmented=_augmented_cache(request),
         )
     job["limit_bytes"] = request.limit_bytes
-    job["data"] = data_job(data)
+    job["data"] = data_job(data, augment=request.augment is not None)
+    job["augment_seed"], job["augment_epoch"] = _augment_seed(request), request.augment_epoch or 0
     job["steps"] = _step_count(request, per_epoch)
-    set_optimizer(job, program, request.learning_rate)
+    job["max_seconds"] = request.max_seconds
+    set_optimizer(job, program, request.learning_rate, request.proximal_mu or 0.0)
     job["seed"] = request.seed
     job["base_version"] = request.base_version
     job["checkpoint_every"] = request.checkpoint_every
@@ -110,18 +132,48 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     return Prepared(job=job, data=data)
 
 
-def open_examples(spec: str, split: Split, model: Model, program: Program) -> DataSource:
+def _check_options(request: TrainRequest, program: Program) -> None:
+    """Raise UsageError for options that the program or another option does not go with."""
+    if request.proximal_mu is not None and not (program.optimizer is not None and program.optimizer.proximal):
+        raise UsageError(
+            f"--proximal-mu: {program.name} of {request.bundle} has no proximal term; export the bundle with --proximal"
+        )
+    for given, option in ((request.augment_seed, "--augment-seed"), (request.augment_epoch, "--augment-epoch")):
+        if given is not None and request.augment is None:
+            raise UsageError(f"{option}: is of --augment; give both, or leave it out")
+    cached = request.cached_augmentations
+    if cached is not None and (request.augment is None or request.cache_prefix is None):
+        raise UsageError("--cached-augmentations: is of --augment with --cache-prefix; give both, or leave it out")
+    if request.augment is not None and request.cache_prefix is not None and cached is None:
+        raise UsageError(
+            "--augment and --cache-prefix: images that differ in every epoch have no features to keep; give "
+            "--cached-augmentations N for N versions of every image, or leave one of the two out"
+        )
+
+
+def _augmented_cache(request: TrainRequest) -> AugmentedCache | None:
+    if request.augment is None or request.cached_augmentations is None:
+        return None
+    return AugmentedCache(augment=request.augment, versions=request.cached_augmentations, seed=_augment_seed(request))
+
+
+def _augment_seed(request: TrainRequest) -> int:
+    return request.seed if request.augment_seed is None else request.augment_seed
+
+
+def open_examples(spec: str, split: Split, bundle: Bundle, program: Program) -> DataSource:
     """The data of `spec` as `program` takes them; raises as `open_data` does."""
+    model = bundle.manifest.model
     return open_data(
         spec,
         split=split,
         input_shape=model.input_shape,
         input_dtype=model.input_dtype,
-        targets=model.classes if program.loss.name == "mse" else None,
+        targets=model.classes if bundle.labels_are_targets(program) else None,
     )
 
 
-def data_job(data: DataSource) -> DataJob:
+def data_job(data: DataSource, *, augment: bool = False) -> DataJob:
     """Describe a data set for the training process; its files are inherited."""
     small = not data.targets and max(data.labels) < 256
     return DataJob(
@@ -133,6 +185,7 @@ def data_job(data: DataSource) -> DataJob:
         parts=data.parts,
         labels=bytes(data.labels.tolist()) if small else data.labels.tobytes(),
         label_format="f" if data.targets else "B" if small else "q",
+        augment=augment,
     )
 
 
@@ -167,7 +220,7 @@ def remove_leftovers(output: Path) -> None:
 def _step_count(request: TrainRequest, per_epoch: int) -> int:
     if request.steps is not None:
         return request.steps
-    return (request.epochs if request.epochs is not None else 1) * per_epoch
+    return max(1, round((request.epochs if request.epochs is not None else 1) * per_epoch))
 
 
 def _settings(request: TrainRequest, bundle: Bundle, program: str, data: DataSource) -> Settings:
@@ -185,4 +238,9 @@ def _settings(request: TrainRequest, bundle: Bundle, program: str, data: DataSou
         base_version=request.base_version,
         threads=request.threads,
         cache_prefix=request.cache_prefix,
+        proximal_mu=request.proximal_mu or 0.0,
+        augment=request.augment,
+        augment_seed=request.augment_seed,
+        augment_epoch=request.augment_epoch,
+        cached_augmentations=request.cached_augmentations,
     )

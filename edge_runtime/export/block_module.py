@@ -48,7 +48,7 @@ class BlockGraphs:
 
 def block_graphs(module: nn.Module, source: BlockModel, partition: Partition, index: int) -> BlockGraphs:
     """Cut block `index` (1-based) out of `module`, which `source` was made of; stand-ins start at zero."""
-    captured = _Captured(module, source)
+    captured = CapturedModule(module, source)
     units = source.cut.units
     block = partition.blocks[index - 1]
     start = units[block.first_unit].input
@@ -64,13 +64,13 @@ def block_graphs(module: nn.Module, source: BlockModel, partition: Partition, in
     shapes = source.stand_in_shapes(partition)
     for stand_in in source.stand_ins(partition, index):
         tensors[stand_in.name] = nn.Parameter(torch.zeros(shapes[stand_in.name]))
-        x = _stand_in(trained, stand_in, x)
+        x = append_stand_in(trained, stand_in, x)
     trained.output(captured.copy(trained, source.cut.head.input, source.cut.head.output, x, training=True))
     read = _attributes(trained) | (set() if prefix is None else _attributes(prefix))
     return BlockGraphs(prefix=prefix, trained=trained, tensors={name: tensors[name] for name in sorted(read)})
 
 
-def _stand_in(graph: fx.Graph, stand_in: StandIn, x: fx.Node) -> fx.Node:
+def append_stand_in(graph: fx.Graph, stand_in: StandIn, x: fx.Node) -> fx.Node:
     """Append the layers of a stand-in as ATen operators."""
     weight = graph.get_attr(stand_in.name)
     before = stand_in.before
@@ -82,6 +82,9 @@ def _stand_in(graph: fx.Graph, stand_in: StandIn, x: fx.Node) -> fx.Node:
             x = graph.call_function(_aten.constant_pad_nd.default, (x, flat))
         elif layer.kind == "global_average_pool":
             x = graph.call_function(_aten.mean.dim, (x, list(range(2, len(before)))))
+        elif layer.kind == "resample2d":  # nearest neighbours
+            enlarge = _aten.upsample_nearest1d.vec if len(before) == 3 else _aten.upsample_nearest2d.vec
+            x = graph.call_function(enlarge, (x, list(layer.shape[2:]), None))
         elif layer.kind == "linear":
             x = graph.call_function(_aten.linear.default, (x, weight))
         else:
@@ -130,13 +133,15 @@ def _attributes(graph: fx.Graph) -> set[str]:
     return {str(node.target) for node in graph.nodes if node.op == "get_attr"}
 
 
-class _Captured:
+class CapturedModule:
     """The whole model's graph in training mode, from which ranges between two activations are copied."""
 
     def __init__(self, module: nn.Module, source: BlockModel) -> None:
         was_training = module.training
         try:
-            program = torch.export.export(module.train(), (torch.zeros(source.batch, *source.input_shape),))
+            dtype = torch.int64 if source.input_dtype == "int64" else torch.float32
+            example = torch.zeros(source.batch, *source.input_shape, dtype=dtype)
+            program = torch.export.export(module.train(), (example,))
         finally:
             module.train(was_training)
         signature = program.graph_signature

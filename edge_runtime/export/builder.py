@@ -17,7 +17,7 @@ from device_profiles.bundle import Optimizer
 from device_profiles.contract import RANDOM_INPUT
 from edge_runtime.export.graph import StepGraph, Value, ValueRole
 from edge_runtime.export.layers import Layer
-from edge_runtime.export.optimizers import emit_clipped_updates, emit_update
+from edge_runtime.export.optimizers import add_to_sum, emit_update, emit_waiting_updates
 
 Shapes = dict[str, tuple[int, ...]]
 Values = dict[str, Value]
@@ -34,7 +34,9 @@ ADDS_TO: dict[str, int] = {"conv2d_input_grad": 2}
 class StepBuilder:
     """`tensor_shapes` has every `state_dict` tensor and stand-in; `recompute` names outputs of layers.
 
-    One execution is one of `micro_batches` that make up a step of the optimizer.
+    One execution is one of `micro_batches` that make up a step of the optimizer. `tensors` are inputs and mutable
+    buffers by name, `frozen` the inputs that are mapped from the weights file: a program may have both of one name,
+    such as a trained head and the one it started from.
     """
 
     tensor_shapes: Shapes
@@ -44,18 +46,33 @@ class StepBuilder:
     forgetful: bool = False
     graph: StepGraph = field(default_factory=StepGraph)
     training: bool = True
+    differentiates: bool = True
     tensors: Values = field(default_factory=dict)
+    frozen: Values = field(default_factory=dict)
     differentiable: set[Value] = field(default_factory=set)
     _tape: list[tuple[Value, GradientRule]] = field(default_factory=list)
     _recipes: dict[Value, Callable[[], Value]] = field(default_factory=dict)
     _uses: Counter[Value] = field(default_factory=Counter)
     _pending: dict[Value, Value] = field(default_factory=dict)
-    _unclipped: list[tuple[Value, Value]] = field(default_factory=list)
+    _waiting: list[tuple[Value, Value]] = field(default_factory=list)
     _counter: int = 0
+
+    @property
+    def sums_apart(self) -> bool:
+        """Whether every gradient is summed over the micro-batches of a step, and updates are made in the last one."""
+        return self.micro_batches > 1 and not self.optimizer.sums_in_momentum
 
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Layers emitted inside are frozen: no gradient, statistics and weights are inputs of the program."""
+        before = self.training, self.differentiates
+        self.training = self.differentiates = False
+        yield
+        self.training, self.differentiates = before
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Layers emitted inside are frozen as in inference, but pass gradients on to what lies before them."""
         before, self.training = self.training, False
         yield
         self.training = before
@@ -69,11 +86,11 @@ class StepBuilder:
 
     def tensor(self, name: str, role: ValueRole) -> Value:
         """The value of a `state_dict` tensor: a program input when frozen, a mutable buffer otherwise."""
-        if name not in self.tensors:
-            value = Value(name, self.tensor_shapes[name], role)
-            self.tensors[name] = value
-            (self.graph.inputs if role == "frozen" else self.graph.state).append(value)
-        return self.tensors[name]
+        known, place = (self.frozen, self.graph.inputs) if role == "frozen" else (self.tensors, self.graph.state)
+        if name not in known:
+            known[name] = Value(name, self.tensor_shapes[name], role)
+            place.append(known[name])
+        return known[name]
 
     def weight(self, name: str | None) -> Value | None:
         """A parameter of the layer in hand: trained, or frozen in inference. Ask once for every use."""
@@ -83,6 +100,10 @@ class StepBuilder:
         if self.training:
             self._uses[value] += 1
         return value
+
+    def trains(self, value: Value | None) -> bool:
+        """Whether a layer's tensor is there and wants a gradient."""
+        return value is not None and value.role == "parameter"
 
     def statistic(self, name: str | None) -> Value | None:
         """A running statistic: updated in training, frozen in inference."""
@@ -105,14 +126,14 @@ class StepBuilder:
     def derived(self, inputs: tuple[Value, ...], compute: Callable[..., Value]) -> Value:
         """`compute(*inputs)` now; in the backward pass it is computed again wherever it is needed."""
         y = compute(*inputs)
-        if self.training:
+        if self.differentiates:
             self._recipes[y] = lambda: compute(*(self.again(x) for x in inputs))
         return y
 
     def kept(self, name: str, inputs: tuple[Value, ...], compute: Callable[..., Value]) -> Value:
         """`compute(*inputs)` now, kept for the backward pass; computed again once where `recompute` names it."""
         y = compute(*inputs)
-        if self.training and name in self.recompute:
+        if self.differentiates and name in self.recompute:
 
             def recipe() -> Value:
                 again = compute(*(self.again(x) for x in inputs))
@@ -122,7 +143,7 @@ class StepBuilder:
 
             self._recipes[y] = recipe
             self.graph.recomputed.append(name)
-        elif self.training:
+        elif self.differentiates:
             self.graph.kept.append(name)
             if y.role == "temporary":
                 y.role = "activation"
@@ -148,7 +169,7 @@ class StepBuilder:
 
     def record(self, output: Value, rule: GradientRule) -> Value:
         """Put a layer's gradient rule on the tape; returns `output`. Nothing is recorded in inference."""
-        if self.training:
+        if self.differentiates:
             self._tape.append((output, rule))
             self.differentiable.add(output)
         return output
@@ -170,8 +191,8 @@ class StepBuilder:
         for parameter, waiting in self._pending.items():
             self._finish(parameter, waiting)
         self._pending.clear()
-        if self._unclipped:
-            emit_clipped_updates(self, self._unclipped)
+        if self._waiting:
+            emit_waiting_updates(self, self._waiting)
 
     def _sum(self, first: Value, second: Value) -> Value:
         """first + second; joined into the operation that computes the second where that can add."""
@@ -191,6 +212,10 @@ class StepBuilder:
         """A fresh value for a parameter's gradient."""
         return self.new(f"{parameter.name}.gradient", parameter.shape, "gradient")
 
+    def gradient_if_trained(self, value: Value | None) -> Value | None:
+        """A fresh value for the gradient of a layer's tensor, where it is there and trained."""
+        return self.gradient_of(value) if value is not None and self.trains(value) else None
+
     def update(self, parameter: Value, gradient: Value) -> None:
         """Take one use's gradient of a parameter; the update is emitted when every use has given its own."""
         if parameter in self._pending:
@@ -202,14 +227,17 @@ class StepBuilder:
             self._finish(parameter, gradient)
 
     def _finish(self, parameter: Value, gradient: Value) -> None:
-        """Update a parameter whose gradient is complete, now or when all gradients are there to be clipped."""
-        if self.optimizer.clip_norm > 0:
-            self._unclipped.append((parameter, gradient))
+        """Update a parameter whose gradient is complete: now, or when all gradients are there to be clipped, or when
+        all micro-batches are."""
+        if self.sums_apart:
+            gradient = add_to_sum(self, parameter, gradient)
+        if self.sums_apart or self.optimizer.clip_norm > 0:
+            self._waiting.append((parameter, gradient))
         else:
             emit_update(self, parameter, gradient)
 
     def fuses_update(self, parameter: Value) -> bool:
         """Whether the gradient of the use in hand can go straight into the update: it is the only one."""
-        if self.optimizer.name != "sgd" or self.optimizer.clip_norm > 0:
+        if self.optimizer.name != "sgd" or self.optimizer.clip_norm > 0 or self.sums_apart:
             return False
         return self._uses[parameter] == 1 and parameter not in self._pending

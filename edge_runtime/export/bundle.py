@@ -27,9 +27,16 @@ from edge_runtime.export import models
 from edge_runtime.export.emit import emit_program
 from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
 from edge_runtime.export.stand_ins import initial_bound
+from edge_runtime.export.tied import check_tied
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
+_INPUTS = {
+    3: ("images", "channels x height x width"),
+    2: ("channels over time", "channels x time"),
+    1: ("texts", "the number of tokens"),
+}
+"""What a built-in model takes, and how its shape is written, by the number of its dimensions."""
 
 
 def export_bundle(
@@ -49,7 +56,7 @@ def export_bundle(
     momentum_dtype: DType = "float32",
     weight_decay: float = 5e-4,
     input_shape: tuple[int, ...] = (3, 32, 32),
-    input_dtype: DType = "float32",
+    input_dtype: DType | None = None,
     classes: int = 10,
     head: str | None = None,
     seed: int = 0,
@@ -70,7 +77,7 @@ def export_bundle(
         recompute_bytes: compute layers again in the backward pass until no arena is larger than this.
         optimizer: of the training programs; by default SGD with `momentum`, `momentum_dtype` and `weight_decay`.
         loss: what training minimises; by default the cross-entropy.
-        input_dtype: float32, or int64 for tokens.
+        input_dtype: float32, or int64 for tokens; by default what a built-in model takes, and float32 for others.
         momentum_dtype: how the momentum is stored, float32 or bfloat16.
         progress: told one line a program.
 
@@ -87,13 +94,13 @@ def export_bundle(
         input_shape=input_shape,
         classes=classes,
         head=head,
-        input_dtype=input_dtype,
+        input_dtype=input_dtype or models.default_dtype(model),
     )
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     chosen = chosen_blocks(cut_into, block)
     if optimizer is None:
         optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
-    check_optimizer(optimizer, micro_batches=micro_batches)
+    check_optimizer(optimizer)
     if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
         raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
     choices = TrainingChoices(
@@ -124,8 +131,8 @@ def export_bundle(
     return manifest
 
 
-def check_optimizer(optimizer: Optimizer, *, micro_batches: int) -> None:
-    """Raise UsageError, naming the option, for what cannot be trained or not in micro-batches."""
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Raise UsageError, naming the option, for what cannot be trained."""
     if optimizer.nesterov and optimizer.name != "sgd":
         raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
     if optimizer.nesterov and optimizer.momentum <= 0:
@@ -134,16 +141,12 @@ def check_optimizer(optimizer: Optimizer, *, micro_batches: int) -> None:
         raise UsageError(f"--betas {optimizer.beta1},{optimizer.beta2}: must lie in [0, 1)")
     if optimizer.name == "adamw" and optimizer.momentum_dtype != "float32":
         raise UsageError(f"--momentum-dtype {optimizer.momentum_dtype}: is of SGD's momentum; AdamW keeps float32")
-    if micro_batches == 1:
-        return
-    # Gradients of micro-batches are summed in SGD's momentum; nothing else could hold the sum.
     for present, option in (
-        (optimizer.name == "adamw", "--optimizer adamw"),
-        (optimizer.nesterov, "--nesterov"),
+        (optimizer.name != "sgd", f"--optimizer {optimizer.name}"),
         (optimizer.clip_norm > 0, "--clip-norm"),
     ):
-        if present:
-            raise UsageError(f"--micro-batch: does not go together with {option}; leave one of them out")
+        if optimizer.proximal and present:
+            raise UsageError(f"--proximal: is a part of SGD's own step; does not go together with {option}")
 
 
 def _micro_batches(batch: int, micro_batch: int | None) -> int:
@@ -156,7 +159,16 @@ def _micro_batches(batch: int, micro_batch: int | None) -> int:
 
 
 def choose_partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
-    """The partition asked for; by default the built-in model's own blocks, or one a unit for a user's model."""
+    """The partition asked for; by default the built-in model's own blocks, or one a unit for a user's model.
+
+    Raises UsageError, naming the option, for one that the model cannot be trained in.
+    """
+    chosen = _partition(source, model, blocks=blocks, partition=partition)
+    check_tied(source.cut, chosen)
+    return chosen
+
+
+def _partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
     count = len(source.cut.units)
     if blocks is not None and partition is not None:
         raise UsageError("--blocks and --partition: give only one of them")
@@ -189,8 +201,10 @@ def initial_weights(module: nn.Module, source: BlockModel, partition: Partition)
 def create_model(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     """A built-in model by its name, or what the user's `package.module:factory` makes; raises UsageError."""
     if ":" not in model:
-        if len(input_shape) != 3:
-            raise UsageError(f"--model {model}: takes images; write --input as channels x height x width")
+        usual = models.built_in(model).input_shape
+        if len(input_shape) != len(usual):
+            takes, form = _INPUTS[len(usual)]
+            raise UsageError(f"--model {model}: takes {takes}; write --input as {form}, {'x'.join(map(str, usual))}")
         return models.create(model, width=width, classes=classes, input_channels=input_shape[0])
     if width is not None:
         raise UsageError("--width: only for built-in models")

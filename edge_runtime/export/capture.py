@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import operator
 import warnings
@@ -70,11 +72,11 @@ def exported(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what PyTorch's tracer logs and warns of away from the user; its errors are reported in one line."""
+    """Keep what PyTorch's tracer logs, prints and warns of away from the user; its errors are reported in one line."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -216,7 +218,8 @@ def _numbered(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 def _counts_batches(node: torch.fx.Node, state: dict[str, str]) -> bool:
     """Whether the node only increments a BatchNorm's `num_batches_tracked`, which training here leaves alone."""
     first = node.args[0] if node.args else None
-    name = state.get(first.name, "") if isinstance(first, torch.fx.Node) else ""
+    # A BatchNorm that is run again increments what its first run left.
+    name = state.get(_root(first).name, "") if isinstance(first, torch.fx.Node) else ""
     return name.endswith("num_batches_tracked")
 
 

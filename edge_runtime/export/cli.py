@@ -19,11 +19,12 @@ _width_option = click.option("--width", type=int, help="Channels of a built-in m
 _input_option = click.option(
     "--input",
     "input_text",
-    default="3x32x32",
-    show_default=True,
-    help="Shape of one example: 3x32x32 (images), 6x128 (channels over time), 16 (features).",
+    help="Shape of one example: 3x32x32 (images), 6x128 (channels over time), 16 (features) "
+    "[default: the built-in model's, 3x32x32 for others].",
 )
-_classes_option = click.option("--classes", default=10, show_default=True, help="Number of classes.")
+_classes_option = click.option(
+    "--classes", type=int, help="Number of classes [default: the built-in model's, 10 for others]."
+)
 _head_option = click.option("--head", help="Module where the classifier head begins, where it is not recognised.")
 
 
@@ -43,9 +44,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @click.option(
     "--input-dtype",
     type=click.Choice(["float32", "int64"]),
-    default="float32",
-    show_default=True,
-    help="int64 for a model of tokens.",
+    help="int64 for a model of tokens [default: the built-in model's, float32 for others].",
 )
 @_classes_option
 @_head_option
@@ -75,6 +74,9 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     help="How the momentum is stored.",
 )
 @click.option("--weight-decay", type=click.FloatRange(0.0), default=5e-4, show_default=True, help="Weight decay.")
+@click.option(
+    "--proximal", is_flag=True, help="Programs with FedProx's proximal term; `train --proximal-mu` gives its factor."
+)
 @click.option("--loss", type=click.Choice(["cross-entropy", "mse"]), default="cross-entropy", show_default=True)
 @click.option(
     "--label-smoothing", type=click.FloatRange(0.0, 1.0), default=0.0, help="Share of every label spread over all."
@@ -96,8 +98,8 @@ def export(
     /,
     model: str,
     width: int | None,
-    input_text: str,
-    classes: int,
+    input_text: str | None,
+    classes: int | None,
     head: str | None,
     blocks: int | None,
     partition: str | None,
@@ -114,9 +116,10 @@ def export(
     clip_norm: float,
     momentum_dtype: DType,
     weight_decay: float,
+    proximal: bool,
     loss: LossName,
     label_smoothing: float,
-    input_dtype: DType,
+    input_dtype: DType | None,
     seed: int,
     target: str,
     weights: Path | None,
@@ -126,8 +129,9 @@ def export(
     """Cut a model into blocks and write each block's training step as one program."""
     if everything and block is not None:
         raise UsageError("--all and --block: give only one of them")
+    input_shape, classes = _asked_or_usual(model, input_text, classes)
     if target != "native":
-        export_target(context, input_shape=parse_shape(input_text))
+        export_target(context, input_shape=input_shape, classes=classes)
         return
     if weights is not None:
         raise UsageError("--weights: a bundle holds initial weights; give these to `profl-edge train --weights`")
@@ -153,10 +157,11 @@ def export(
             beta2=betas[1],
             eps=eps,
             clip_norm=clip_norm,
+            proximal=proximal,
         ),
         loss=Loss(name=loss, label_smoothing=label_smoothing),
         input_dtype=input_dtype,
-        input_shape=parse_shape(input_text),
+        input_shape=input_shape,
         classes=classes,
         head=head,
         seed=seed,
@@ -170,15 +175,26 @@ def export(
 
 
 def _table(manifest: Manifest) -> str:
-    lines = [f"{'program':<14}{'units':>7}{'arena MB':>10}{'live MB':>10}{'frozen MB':>11}"]
+    width = max(len(program.name) for program in manifest.programs) + 2
+    lines = [f"{'program':<{width}}{'units':>7}{'arena MB':>10}{'live MB':>10}{'frozen MB':>11}"]
     for program in manifest.programs:
         block = manifest.partition.blocks[program.block - 1]
         memory = program.memory
         lines.append(
-            f"{program.name:<14}{f'{block.first_unit}-{block.last_unit}':>7}{memory.arena_bytes / 2**20:>10.1f}"
+            f"{program.name:<{width}}{f'{block.first_unit}-{block.last_unit}':>7}{memory.arena_bytes / 2**20:>10.1f}"
             f"{memory.live_bytes / 2**20:>10.1f}{memory.frozen_bytes / 2**20:>11.1f}"
         )
     return "\n".join(lines)
+
+
+def _asked_or_usual(model: str, input_text: str | None, classes: int | None) -> tuple[tuple[int, ...], int]:
+    """Shape of an example and number of classes: as asked for, else what the built-in model usually has."""
+    from edge_runtime.export.models import BUILT_IN
+
+    usual = BUILT_IN.get(model)
+    usual_shape, usual_classes = ((3, 32, 32), 10) if usual is None else (usual.input_shape, usual.classes)
+    shape = usual_shape if input_text is None else parse_shape(input_text)
+    return shape, usual_classes if classes is None else classes
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -200,7 +216,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
 @_head_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def models(
-    model: str | None, width: int | None, input_text: str, classes: int, head: str | None, as_json: bool
+    model: str | None, width: int | None, input_text: str | None, classes: int | None, head: str | None, as_json: bool
 ) -> None:
     """List the built-in models, or show the units of one model and where it cannot be cut."""
     if model is None:
@@ -208,11 +224,21 @@ def models(
         return
     from edge_runtime.export.bundle import create_model
     from edge_runtime.export.describe import description, lines
+    from edge_runtime.export.models import default_dtype
     from edge_runtime.export.programs import BlockModel
 
-    shape = parse_shape(input_text)
+    shape, classes = _asked_or_usual(model, input_text, classes)
     module = create_model(model, width=width, classes=classes, input_shape=shape)
-    described = description(BlockModel.of(module, name=model, batch=2, input_shape=shape, classes=classes, head=head))
+    source = BlockModel.of(
+        module,
+        name=model,
+        batch=2,
+        input_shape=shape,
+        classes=classes,
+        head=head,
+        input_dtype=default_dtype(model),
+    )
+    described = description(source)
     click.echo(json.dumps(described) if as_json else "\n".join(lines(described)))
 
 
@@ -222,8 +248,15 @@ def _list_built_in(as_json: bool) -> None:
 
     described = []
     for entry in built_in.BUILT_IN.values():
-        module = built_in.create(entry.name)
-        source = BlockModel.of(module, name=entry.name, batch=2, input_shape=entry.input_shape, classes=10)
+        module = built_in.create(entry.name, classes=entry.classes, input_channels=entry.input_shape[0])
+        source = BlockModel.of(
+            module,
+            name=entry.name,
+            batch=2,
+            input_shape=entry.input_shape,
+            classes=entry.classes,
+            input_dtype=entry.input_dtype,
+        )
         described.append((entry, [unit.name for unit in source.cut.units]))
     if as_json:
         listed = [
@@ -231,6 +264,8 @@ def _list_built_in(as_json: bool) -> None:
                 "name": entry.name,
                 "description": entry.description,
                 "input_shape": entry.input_shape,
+                "input_dtype": entry.input_dtype,
+                "classes": entry.classes,
                 "width": entry.width,
                 "units": units,
                 "blocks": entry.default_blocks,

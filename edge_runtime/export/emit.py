@@ -10,12 +10,17 @@ from executorch.exir import schema
 from executorch.exir._serialize._program import PTEFile, serialize_pte_binary
 from executorch.exir.scalar_type import ScalarType
 
-from edge_runtime.export.graph import EXTERNAL_ROLES, StepGraph, Value
+from edge_runtime.export.graph import END_UNLESS, EXTERNAL_ROLES, ElementType, Operation, StepGraph, Value
 from edge_runtime.export.memory_plan import ArenaPlan
 
 NAMESPACE = "profl"
 _ARENA_ID = 1
-_SCALAR_TYPES = {"float32": ScalarType.FLOAT, "bfloat16": ScalarType.BFLOAT16, "int64": ScalarType.LONG}
+_SCALAR_TYPES: dict[ElementType, ScalarType] = {
+    "float32": ScalarType.FLOAT,
+    "bfloat16": ScalarType.BFLOAT16,
+    "int64": ScalarType.LONG,
+    "bool": ScalarType.BOOL,
+}
 _PROGRAM_VERSION = 0
 
 
@@ -81,6 +86,13 @@ class _Emitter:
             self.operators.append(operator)
         return self.operators.index(operator)
 
+    def instruction(self, operation: Operation, end: int) -> schema.Instruction:
+        """`end` is the number of the instruction behind the last."""
+        arguments = [self.argument(a) for a in (*operation.arguments, *operation.outputs)]
+        if operation.operator == END_UNLESS:
+            return schema.Instruction(schema.JumpFalseCall(arguments[0], destination_instruction=end))
+        return schema.Instruction(schema.KernelCall(op_index=self.operator(operation.operator), args=arguments))
+
 
 def emit_program(graph: StepGraph, plan: ArenaPlan) -> bytes:
     """The bytes of a `.pte` with one method, `forward`, whose instructions are the graph's operations in order."""
@@ -88,11 +100,7 @@ def emit_program(graph: StepGraph, plan: ArenaPlan) -> bytes:
     inputs = [emitter.tensor(value) for value in graph.inputs]
     for value in (*graph.state, *graph.data):
         emitter.tensor(value, name=value.name)
-    instructions = []
-    for operation in graph.operations:
-        arguments = [emitter.argument(a) for a in (*operation.arguments, *operation.outputs)]
-        call = schema.KernelCall(op_index=emitter.operator(operation.operator), args=arguments)
-        instructions.append(schema.Instruction(call))
+    instructions = [emitter.instruction(operation, len(graph.operations)) for operation in graph.operations]
     outputs = [emitter.tensor(value) for value in graph.outputs]
     execution_plan = schema.ExecutionPlan(
         name="forward",

@@ -20,12 +20,20 @@ ValueRole = Literal[
     "parameter",
     "running_statistic",
     "optimizer_state",
+    "gradient_sum",
     "gradient",
     "activation",
     "temporary",
 ]
-PERSISTENT_ROLES = frozenset({"parameter", "running_statistic", "optimizer_state"})
+PERSISTENT_ROLES = frozenset({"parameter", "running_statistic", "optimizer_state", "gradient_sum"})
 EXTERNAL_ROLES = frozenset({"input", "frozen"})
+
+ElementType = DType | Literal["bool"]
+"""Booleans are results of operations only, never inputs or state."""
+_BOOL_BYTES = 1
+
+END_UNLESS = "end_unless"
+"""The operation that is no kernel: it ends the execution unless its argument, a boolean, is true."""
 
 
 @dataclass(eq=False, slots=True)
@@ -38,7 +46,7 @@ class Value:
     name: str
     shape: tuple[int, ...]
     role: ValueRole
-    dtype: DType = "float32"
+    dtype: ElementType = "float32"
     storage: Value | None = None
     storage_offset: int = 0
 
@@ -62,7 +70,7 @@ class Value:
     @property
     def bytes(self) -> int:
         """Size in bytes."""
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+        return math.prod(self.shape) * (_BOOL_BYTES if self.dtype == "bool" else ITEM_BYTES[self.dtype])
 
     def rows(self, first: int, count: int) -> Value:
         """Rows [first, first + count) along the first dimension, as the same bytes."""
@@ -82,7 +90,7 @@ Argument = Value | bool | int | float | tuple[int, ...] | None
 
 @dataclass(eq=False, slots=True)
 class Operation:
-    """One kernel call: `profl::<operator>.out(*arguments, *outputs)`."""
+    """One kernel call, `profl::<operator>.out(*arguments, *outputs)`, or END_UNLESS."""
 
     operator: str
     arguments: tuple[Argument, ...]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from edge_runtime.export.capture import CapturedModel
 from edge_runtime.export.layers import Layer
 
-_STORED = frozenset({"linear", "conv2d", "attention", "embedding", "matmul", "tensor"})
+_STORED = frozenset({"linear", "conv2d", "conv_transpose2d", "attention", "embedding", "matmul", "tensor"})
 """Layers whose output is stored when the backward pass needs it."""
 _THROUGH = frozenset({"dropout", "reshape", "add", "arithmetic", "permute", "view", "crop", "cat", "affine"})
 """Layers whose gradient does not need their input, and whose output is computed again from it."""

@@ -145,6 +145,29 @@ class CapturedNode:
         """Shape of the result."""
         return tuple(self.node.meta["val"].shape)
 
+    def step(
+        self,
+        kind: str,
+        inputs: tuple[str, ...],
+        shape: tuple[int, ...],
+        tensors: tuple[str | None, ...] = (),
+        **attributes: object,
+    ) -> str:
+        """A layer in front of the call's own, for an operator that is several of ours; returns its output's name."""
+        output = f"{self.node.name}.step{len(self.before)}"
+        self.before.append(
+            Layer(
+                kind=kind,
+                inputs=inputs,
+                output=output,
+                shape=shape,
+                module=self.module,
+                tensors=tensors,
+                attributes=attributes,
+            )
+        )
+        return output
+
     def layer(
         self, kind: str, inputs: tuple[str, ...], tensors: tuple[str | None, ...] = (), **attributes: object
     ) -> Layer:

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
-from device_profiles.bundle import Loss, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
-from device_profiles.contract import (
-    CACHED_PREFIX_VARIANT,
-    HYPERPARAMETERS_INPUT,
-    LABELS_INPUT,
-    RANDOM_INPUT,
-    WORKSPACE_BYTES_PER_THREAD,
-    DType,
-    InputRole,
-    Purpose,
-    Variant,
-    program_name,
-    stand_in_name,
-)
+from device_profiles.bundle import Loss, Optimizer
+from device_profiles.contract import CACHED_PREFIX_VARIANT, DType, Variant, stand_in_name
 from device_profiles.errors import UsageError
 from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
 from edge_runtime.export.capture import capture
-from edge_runtime.export.frozen_residency import frozen_residency
 from edge_runtime.export.fusion import fuse
-from edge_runtime.export.graph import StepGraph, Value
+from edge_runtime.export.graph import StepGraph
 from edge_runtime.export.kept_sums import keep_sums
-from edge_runtime.export.memory_plan import ArenaPlan, plan_arena
+from edge_runtime.export.memory_plan import plan_arena
+from edge_runtime.export.program_entry import PlannedProgram, planned_program
 from edge_runtime.export.stand_ins import MissingBlock, StandIn, kinds_of, stand_in
-from edge_runtime.export.train_step import StepVariant, build_evaluation, build_features, build_train_step
+from edge_runtime.export.train_step import (
+    StepVariant,
+    build_distillation,
+    build_evaluation,
+    build_features,
+    build_train_step,
+)
 from edge_runtime.export.units import CutModel, cut
-from edge_runtime.export.variants import fewest_bytes
+from edge_runtime.export.variants import Planned, fewest_bytes, plan_variant
 from edge_runtime.export.views import fold_views
 
 
@@ -179,8 +173,8 @@ def build_programs(
 ) -> Iterator[PlannedProgram]:
     """Every program of the blocks in `blocks` (1-based).
 
-    A block has a training step and an evaluation; where there is a prefix in front of it, also the prefix alone and a
-    training step that reads its outputs from a cache.
+    A block has a training step and an evaluation; where there is a prefix in front of it, also the prefix alone, the
+    distillation into its stand-in, and both training steps as they read the prefix's outputs from a cache.
     """
     for index in blocks:
         step, prefix_rows = _grow(source, partition, index, choices, cached_prefix=False)
@@ -189,6 +183,7 @@ def build_programs(
         if partition.blocks[index - 1].first_unit > 0:
             yield _features(source, partition, index, prefix_rows)
             yield _grow(source, partition, index, choices, cached_prefix=True)[0]
+            yield from _distill(source, partition, index, choices, prefix_rows)
 
 
 def _grow(
@@ -225,7 +220,7 @@ def _grow(
         name = CACHED_PREFIX_VARIANT
     elif planned.variant.recompute:
         name = "recompute"
-    described = _describe(
+    described = planned_program(
         "grow",
         index,
         planned.graph,
@@ -237,6 +232,53 @@ def _grow(
         loss=choices.loss,
     )
     return described, planned.variant.prefix_rows
+
+
+def _distill(
+    source: BlockModel, partition: Partition, index: int, choices: TrainingChoices, prefix_rows: int
+) -> Iterator[PlannedProgram]:
+    """The distillation of a block into its stand-in, with its prefix inside and from a cache.
+
+    The prefix runs on as many examples at a time as in the block's own training step, whose cache it shares, and the
+    teacher alike in both programs, so that both have the same results. Nothing is recomputed: there is next to nothing
+    that it would keep.
+    """
+    block = partition.blocks[index - 1]
+    units = source.cut.units
+    student, *behind = source.stand_ins(partition, index - 1)
+
+    def build(variant: StepVariant) -> StepGraph:
+        return build_distillation(
+            prefix=units[: block.first_unit],
+            block=units[block.first_unit : block.last_unit + 1],
+            student=student,
+            stand_ins=tuple(behind),
+            head=source.cut.head,
+            shapes=source.cut.shapes,
+            tensor_shapes=source.tensor_shapes(partition),
+            optimizer=choices.optimizer,
+            variant=variant,
+            input_dtype=source.input_dtype,
+        )
+
+    def described(planned: Planned, variant: Variant) -> PlannedProgram:
+        return planned_program(
+            "distill",
+            index,
+            planned.graph,
+            planned.plan,
+            batch=source.batch * choices.micro_batches,
+            micro_batch=source.batch,
+            variant=variant,
+            optimizer=choices.optimizer,
+            loss=Loss(name="mse"),
+        )
+
+    variant = StepVariant(micro_batches=choices.micro_batches, prefix_rows=prefix_rows)
+    planned = fewest_bytes(build, variant, batch=source.batch, rows="teacher_rows")
+    yield described(planned, "default")
+    cached = plan_variant(build, replace(planned.variant, cached_prefix=True))
+    yield described(cached, CACHED_PREFIX_VARIANT)
 
 
 def _evaluation(source: BlockModel, partition: Partition, index: int, loss: Loss) -> PlannedProgram:
@@ -254,7 +296,7 @@ def _evaluation(source: BlockModel, partition: Partition, index: int, loss: Loss
         )
 
     planned = fewest_bytes(build, StepVariant(), batch=source.batch)
-    return _describe(
+    return planned_program(
         "eval",
         index,
         planned.graph,
@@ -277,94 +319,6 @@ def _features(source: BlockModel, partition: Partition, index: int, rows: int) -
         input_dtype=source.input_dtype,
     )
     plan = plan_arena(graph)
-    return _describe("features", index, graph, plan, batch=source.batch, micro_batch=source.batch, variant="default")
-
-
-PlannedProgram = tuple[Program, StepGraph, ArenaPlan]
-
-
-def _describe(
-    purpose: Purpose,
-    block: int,
-    graph: StepGraph,
-    plan: ArenaPlan,
-    *,
-    batch: int,
-    micro_batch: int,
-    variant: Variant,
-    optimizer: Optimizer | None = None,
-    loss: Loss | None = None,
-) -> PlannedProgram:
-    residency = frozen_residency(graph)
-    program = Program(
-        name=program_name(purpose, block, variant),
-        purpose=purpose,
-        block=block,
-        batch=batch,
-        micro_batch=micro_batch,
-        variant=variant,
-        optimizer=optimizer,
-        loss=Loss() if loss is None else loss,
-        inputs=tuple(
-            ProgramInput(
-                name=value.name,
-                role=_input_role(value),
-                dtype=value.dtype,
-                shape=value.shape,
-                released_after=residency.released_after.get(value, ()),
-            )
-            for value in (*graph.data, *graph.inputs)
-        ),
-        tensors=tuple(
-            ProgramTensor(name=value.name, role=_state_role(value), dtype=value.dtype, shape=value.shape)
-            for value in graph.state
-        ),
-        prefix_instructions=graph.prefix_operations,
-        instructions=len(graph.operations),
-        memory=_memory(graph, plan, residency.peak_bytes),
-    )
-    return program, graph, plan
-
-
-def _input_role(value: Value) -> InputRole:
-    if value.role == "frozen":
-        return "frozen"
-    if value.role == "data":
-        return "data"
-    roles: dict[str, InputRole] = {
-        LABELS_INPUT: "label",
-        HYPERPARAMETERS_INPUT: "hyperparameter",
-        RANDOM_INPUT: "random",
-    }
-    return roles[value.name]
-
-
-def _state_role(value: Value):  # type: ignore[no-untyped-def]  # narrowed below, mypy cannot follow the set
-    assert value.role in ("parameter", "running_statistic", "optimizer_state")
-    return value.role
-
-
-def _memory(graph: StepGraph, plan: ArenaPlan, frozen_bytes: int) -> MemoryPlan:
-    parts = {"parameters": 0, "gradients": 0, "optimizer_state": 0, "activations": 0, "temporaries": 0}
-    names = {
-        "parameter": "parameters",
-        "running_statistic": "parameters",
-        "gradient": "gradients",
-        "optimizer_state": "optimizer_state",
-        "activation": "activations",
-    }
-    for placement in plan.placements.values():
-        if placement.first <= plan.peak <= placement.last:
-            parts[names.get(placement.value.role, "temporaries")] += placement.value.bytes
-    return MemoryPlan(
-        arena_bytes=plan.arena_bytes,
-        live_bytes=plan.live_bytes,
-        frozen_bytes=frozen_bytes,
-        workspace_bytes_per_thread=WORKSPACE_BYTES_PER_THREAD,
-        staging_bytes=sum(value.bytes for value in graph.inputs if value.role == "input"),
-        parameters_bytes=parts["parameters"],
-        gradients_bytes=parts["gradients"],
-        optimizer_state_bytes=parts["optimizer_state"],
-        activations_bytes=parts["activations"],
-        temporaries_bytes=parts["temporaries"],
+    return planned_program(
+        "features", index, graph, plan, batch=source.batch, micro_batch=source.batch, variant="default"
     )

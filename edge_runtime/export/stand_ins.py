@@ -1,21 +1,24 @@
 """Stand-ins: for every block behind the active one, one layer of the block's own kind from its input to its output.
 
 A rule looks at the shapes of one example and at what the block is made of; the first that knows the pair of shapes
-makes the layers. The last of them carries the stand-in's only weight.
+makes the layers. One of them carries the stand-in's only weight.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from device_profiles.errors import UsageError
 from edge_runtime.export.layers import Layer
+from edge_runtime.export.operators.resample import NEAREST
 
 Shape = tuple[int, ...]
 _KERNEL = 3
+_WINDOWS = frozenset({"conv2d", "conv_transpose2d", "max_pool2d", "average_pool2d", "resample2d"})
+"""Kinds of layers by which channels over time differ from tokens with features."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,8 +86,7 @@ def _of_images(block: MissingBlock) -> StandIn | None:
 
 def _of_sequences(block: MissingBlock) -> StandIn | None:
     """Channels over time: the same in one dimension, where the block has windows over time."""
-    windows = {"conv2d", "max_pool2d", "average_pool2d"}
-    if len(block.before) != 3 or len(block.after) != 3 or not windows & block.kinds:
+    if len(block.before) != 3 or len(block.after) != 3 or not _WINDOWS & block.kinds:
         return None
     return _convolution(block, (_KERNEL,))
 
@@ -131,6 +133,39 @@ def _convolution(block: MissingBlock, kernel: Shape) -> StandIn | None:
     return StandIn(name=block.name, weight_shape=weight_shape, before=block.before, layers=tuple(layers))
 
 
+def _enlarging(block: MissingBlock) -> StandIn | None:
+    """Images or sequences to larger ones: a convolution with a kernel of 3 at the size before, then nearest values."""
+    ranks = {len(block.before), len(block.after)}
+    if ranks not in ({3}, {4}) or any(a < b for b, a in zip(block.before[2:], block.after[2:], strict=True)):
+        return None
+    if ranks == {3} and not _WINDOWS & block.kinds:
+        return None
+    directions = len(block.before) - 2
+    lead = 2 - directions
+    middle = f"{block.name}.small"
+    small = (*block.after[:2], *block.before[2:])
+    convolved = block.layer(
+        "conv2d",
+        small,
+        stride=(1, 1),
+        padding=(*(0,) * lead, *(1,) * directions),
+        dilation=(1, 1),
+        groups=1,
+    )
+    steps = (*(1.0,) * lead, *(b / a for b, a in zip(block.before[2:], block.after[2:], strict=True)))
+    enlarged = Layer(
+        kind="resample2d",
+        inputs=(middle,),
+        output=block.output,
+        shape=block.after,
+        module=block.name,
+        attributes={"mode": NEAREST, "steps": steps},
+    )
+    weight_shape = (block.after[1], block.before[1], *(_KERNEL,) * directions)
+    layers = (replace(convolved, output=middle), enlarged)
+    return StandIn(name=block.name, weight_shape=weight_shape, before=block.before, layers=layers)
+
+
 def _window(before: int, after: int) -> _Window | None:
     """The stride is the reduction, the padding 1 where that gives the size, else as many positions as are needed."""
     if after > before + _KERNEL - 1:
@@ -169,7 +204,7 @@ def _to_features(block: MissingBlock) -> StandIn | None:
     return StandIn(name=block.name, weight_shape=weight_shape, before=block.before, layers=tuple(layers))
 
 
-RULES: tuple[Rule, ...] = (_of_images, _of_sequences, _of_tokens, _to_features)
+RULES: tuple[Rule, ...] = (_of_images, _of_sequences, _enlarging, _of_tokens, _to_features)
 
 
 def initial_bound(weight_shape: Shape) -> float:

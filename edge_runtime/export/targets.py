@@ -19,7 +19,7 @@ _COMMON = frozenset({"target", "output", "as_json"})
 TARGETS = ("native", *_TAKEN)
 
 
-def export_target(context: click.Context, *, input_shape: tuple[int, ...]) -> None:
+def export_target(context: click.Context, *, input_shape: tuple[int, ...], classes: int) -> None:
     """Carry out the command in `context` for a target other than native, and say what was written.
 
     Raises UsageError for an option that does not belong to the target.
@@ -27,7 +27,7 @@ def export_target(context: click.Context, *, input_shape: tuple[int, ...]) -> No
     values = context.params
     target: str = values["target"]
     _refuse_foreign_options(context, _TAKEN[target] | _COMMON, target)
-    shared = {name: values[name] for name in ("model", "output", "width", "classes", "seed", "weights")}
+    shared = {name: values[name] for name in ("model", "output", "width", "seed", "weights")} | {"classes": classes}
     output: Path = values["output"]
     if target == "onnx":
         from edge_runtime.export.onnx_export import export_onnx

@@ -1,24 +1,24 @@
-"""Build the programs of one block: its training step (prefix, block, output module, loss, backward, update), and
-evaluations.
+"""Build the programs of one block: its training step (prefix, block, output module, loss, backward, update), its
+distillation into a stand-in, and evaluations.
 
 Differentiation happens here, layer by layer, at export time (see `builder.py`).
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
-from device_profiles.bundle import Loss, Optimizer
+from device_profiles.bundle import Loss, Optimizer, hyperparameter_count
 from device_profiles.contract import (
     FEATURES_INPUT,
-    HYPERPARAMETERS,
     HYPERPARAMETERS_INPUT,
     IMAGES_INPUT,
     LABELS_INPUT,
     DType,
 )
-from edge_runtime.export.builder import Shapes, StepBuilder
-from edge_runtime.export.graph import Operation, StepGraph, Value
+from edge_runtime.export.builder import Shapes, StepBuilder, Values
+from edge_runtime.export.graph import END_UNLESS, Operation, StepGraph, Value
 from edge_runtime.export.inference import emit_prefix
 from edge_runtime.export.layers import Layer
 from edge_runtime.export.operators import emit_layer
@@ -36,6 +36,7 @@ class StepVariant:
     Attributes:
         micro_batches: executions that make up one step of the optimizer.
         prefix_rows: examples of the frozen prefix at a time.
+        teacher_rows: examples of a distillation's teacher at a time.
         recompute: outputs of layers that are computed again in the backward pass instead of kept.
         keep: outputs of layers that are kept although they could be computed again cheaply.
         forgetful: what is computed again is not held for its next reader.
@@ -44,6 +45,7 @@ class StepVariant:
 
     micro_batches: int = 1
     prefix_rows: int = 1 << 30
+    teacher_rows: int = 1 << 30
     recompute: frozenset[str] = frozenset()
     keep: frozenset[str] = frozenset()
     forgetful: bool = False
@@ -69,33 +71,17 @@ def build_train_step(
     int64 (with the mean squared error: targets [batch, outputs] float32), hyperparameters, then the frozen tensors and
     what dropout needs. Output: the loss, scalar.
     """
-    builder = StepBuilder(
-        tensor_shapes=tensor_shapes,
-        optimizer=optimizer,
-        micro_batches=variant.micro_batches,
-        recompute=variant.recompute,
-        forgetful=variant.forgetful,
-    )
+    builder = _step_builder(tensor_shapes, optimizer, variant)
     batch = shapes[active[0].input][0]
     if loss.name == "mse":
         labels = _input(builder, LABELS_INPUT, (batch, *head.layers[-1].shape[1:]))
     else:
         labels = _input(builder, LABELS_INPUT, (batch,), "int64")
-    _input(builder, HYPERPARAMETERS_INPUT, (HYPERPARAMETERS[optimizer.name],))
-    if not prefix:
-        current = _data(builder, IMAGES_INPUT, shapes[active[0].input], input_dtype)
-    elif variant.cached_prefix:
-        current = _data(builder, FEATURES_INPUT, shapes[active[0].input])
-    else:
-        current = _prefix(builder, prefix, shapes, variant.prefix_rows, input_dtype)
-    values = {active[0].input: current}
-    builder.graph.prefix_operations = len(builder.graph.operations)
+    _input(builder, HYPERPARAMETERS_INPUT, (hyperparameter_count(optimizer) + builder.sums_apart,))
+    values = {active[0].input: _block_input(builder, prefix, active[0].input, shapes, variant, input_dtype)}
     trained = [layer for unit in active for layer in unit.layers]
     trained += output_module(stand_ins, head)
-    for layer in trained:
-        values[layer.output] = emit_layer(builder, layer, values)
-        if layer.output in variant.keep:
-            builder.keep(values[layer.output])
+    _emit_trained(builder, trained, values, variant)
     logits = values[trained[-1].output]
     if loss.name == "mse":
         value, gradient = mean_squared_error(builder, logits, labels)
@@ -103,6 +89,45 @@ def build_train_step(
         value, gradient = cross_entropy(builder, logits, labels, loss.label_smoothing)
     builder.graph.outputs.append(value)
     builder.backward(logits, gradient)
+    drop_unused(builder.graph)
+    return builder.graph
+
+
+def build_distillation(
+    *,
+    prefix: tuple[UnitLayers, ...],
+    block: tuple[UnitLayers, ...],
+    student: StandIn,
+    stand_ins: tuple[StandIn, ...],
+    head: UnitLayers,
+    shapes: Shapes,
+    tensor_shapes: Shapes,
+    optimizer: Optimizer,
+    variant: StepVariant,
+    input_dtype: DType = "float32",
+) -> StepGraph:
+    """One step that makes `student`, the stand-in of `block`, do what the block does.
+
+    Teacher: `block`, `stand_ins` (of the blocks behind it) and `head`, in inference mode. The student has its stand-in
+    in the block's place, and the same frozen tensors behind it; where nothing but the head is behind it, the head is
+    trained with it, while the teacher keeps the one of the weights file. Output: the mean squared error between the
+    logits of both. Data and inputs are those of `build_train_step`, without labels.
+    """
+    builder = _step_builder(tensor_shapes, optimizer, variant)
+    _input(builder, HYPERPARAMETERS_INPUT, (hyperparameter_count(optimizer) + builder.sums_apart,))
+    start = block[0].input
+    features = _block_input(builder, prefix, start, shapes, variant, input_dtype)
+    behind = output_module(stand_ins, head)
+    teacher = [layer for unit in block for layer in unit.layers] + behind
+    logits = teacher[-1].output
+    wanted = emit_prefix(builder, teacher, features, input_name=start, output_name=logits, rows=variant.teacher_rows)
+    values = {start: features}
+    _emit_trained(builder, list(student.layers), values, variant)
+    with nullcontext() if not stand_ins else builder.passing():
+        _emit_trained(builder, behind, values, variant)
+    value, gradient = mean_squared_error(builder, values[logits], wanted)
+    builder.graph.outputs.append(value)
+    builder.backward(values[logits], gradient)
     drop_unused(builder.graph)
     return builder.graph
 
@@ -142,6 +167,43 @@ def build_features(
     return builder.graph
 
 
+def _step_builder(tensor_shapes: Shapes, optimizer: Optimizer, variant: StepVariant) -> StepBuilder:
+    return StepBuilder(
+        tensor_shapes=tensor_shapes,
+        optimizer=optimizer,
+        micro_batches=variant.micro_batches,
+        recompute=variant.recompute,
+        forgetful=variant.forgetful,
+    )
+
+
+def _block_input(
+    builder: StepBuilder,
+    prefix: tuple[UnitLayers, ...],
+    start: str,
+    shapes: Shapes,
+    variant: StepVariant,
+    input_dtype: DType,
+) -> Value:
+    """What the block behind `prefix` starts from, activation `start`: the data themselves, or the prefix's outputs."""
+    if not prefix:
+        current = _data(builder, IMAGES_INPUT, shapes[start], input_dtype)
+    elif variant.cached_prefix:
+        current = _data(builder, FEATURES_INPUT, shapes[start])
+    else:
+        current = _prefix(builder, prefix, shapes, variant.prefix_rows, input_dtype)
+    builder.graph.prefix_operations = len(builder.graph.operations)
+    return current
+
+
+def _emit_trained(builder: StepBuilder, layers: list[Layer], values: Values, variant: StepVariant) -> None:
+    """Emit layers that are differentiated; adds their outputs to `values`."""
+    for layer in layers:
+        values[layer.output] = emit_layer(builder, layer, values)
+        if layer.output in variant.keep:
+            builder.keep(values[layer.output])
+
+
 def _prefix(builder: StepBuilder, prefix: tuple[UnitLayers, ...], shapes: Shapes, rows: int, dtype: DType) -> Value:
     images = _data(builder, IMAGES_INPUT, shapes[prefix[0].input], dtype)
     layers = [layer for unit in prefix for layer in unit.layers]
@@ -173,7 +235,7 @@ def drop_unused(graph: StepGraph) -> None:
     prefix = 0
     for position in range(len(graph.operations) - 1, -1, -1):
         operation = graph.operations[position]
-        if any(output.root in needed for output in operation.writes):
+        if operation.operator == END_UNLESS or any(output.root in needed for output in operation.writes):
             kept.append(operation)
             needed.update(value.root for value in operation.reads)
             prefix += position < graph.prefix_operations

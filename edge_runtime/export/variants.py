@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from device_profiles.errors import UsageError
 from device_profiles.sizes import MEGABYTE
@@ -17,6 +18,8 @@ _TOLERANCE = 1.002
 """A variant that does less work is taken when it costs no more than this times the smallest arena."""
 
 Build = Callable[[StepVariant], StepGraph]
+Rows = Literal["prefix_rows", "teacher_rows"]
+"""Which frozen layers may run on fewer examples at a time than the batch has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +36,7 @@ def fewest_bytes(
     variant: StepVariant,
     *,
     batch: int,
+    rows: Rows = "prefix_rows",
     recompute_bytes: int | None = None,
     checkpoints: frozenset[str] = frozenset(),
 ) -> Planned:
@@ -41,7 +45,7 @@ def fewest_bytes(
     With `recompute_bytes` layers are computed again in the backward pass, as few of them as keep the arena within that;
     `checkpoints` are outputs worth keeping instead. Raises UsageError where it cannot be reached.
     """
-    planned = _best_rows(build, variant, batch)
+    planned = _best_rows(build, variant, batch, rows)
     if recompute_bytes is None or planned.plan.arena_bytes <= recompute_bytes:
         return planned
     everything = _everything_again(build, planned, checkpoints)
@@ -56,12 +60,13 @@ def fewest_bytes(
     return min(relaxed, key=lambda candidate: len(candidate.graph.operations))
 
 
-def _best_rows(build: Build, variant: StepVariant, batch: int) -> Planned:
+def _best_rows(build: Build, variant: StepVariant, batch: int, rows: Rows) -> Planned:
     candidates = [plan_variant(build, variant)]
-    rows = batch // 2
-    while rows >= max(1, batch // _MOST_PARTS) and any(value.role == "frozen" for value in candidates[0].graph.inputs):
-        candidates.append(plan_variant(build, replace(variant, prefix_rows=rows)))
-        rows //= 2
+    count = batch // 2
+    while count >= max(1, batch // _MOST_PARTS) and any(value.role == "frozen" for value in candidates[0].graph.inputs):
+        fewer = replace(variant, prefix_rows=count) if rows == "prefix_rows" else replace(variant, teacher_rows=count)
+        candidates.append(plan_variant(build, fewer))
+        count //= 2
     smallest = min(candidate.plan.arena_bytes for candidate in candidates)
     return next(c for c in candidates if c.plan.arena_bytes <= smallest * _TOLERANCE)
 

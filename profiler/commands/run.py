@@ -13,7 +13,12 @@ from profiler.commands.options import html_option, limit_option, measuring_optio
 if TYPE_CHECKING:
     from device_profiles.contract import Purpose
 
-_PURPOSES: dict[str, tuple[Purpose, ...]] = {"grow": ("grow",), "eval": ("eval",), "all": ("grow", "eval")}
+_PURPOSES: dict[str, tuple[Purpose, ...]] = {
+    "grow": ("grow",),
+    "distill": ("distill",),
+    "eval": ("eval",),
+    "all": ("grow", "distill", "eval"),
+}
 
 
 @click.command(epilog="Example: profl-profile bundles/resnet18 --limit 128MB -o phone.json")

@@ -1,4 +1,4 @@
-"""The seam between the ProFL schedule and whatever carries the work."""
+"""The seam between a schedule and whatever carries the work."""
 
 from __future__ import annotations
 
@@ -10,28 +10,42 @@ from typing import Protocol
 import msgspec
 
 from server.aggregation import ReceivedUpdate
+from server.work import Work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """One client's work in a round: train `block` from `weights` (safetensors, called `base_version`)."""
+    """One client's work in a round, from `weights` (safetensors, called `base_version`).
+
+    Either `steps` or `epochs` over the client's examples. `proximal` is FedProx's mu, 0 without that term;
+    `consistency` the weight of DepthFL's self-distillation. `stage` numbers the stages of a run: between two rounds of
+    one, frozen blocks stay as they are.
+    """
 
     client: str
-    block: int
+    work: Work
     weights: Path
     base_version: str
-    steps: int
+    steps: int | None
+    epochs: int | None
     learning_rate: float
     seed: int
+    stage: int = 0
+    proximal: float = 0.0
+    consistency: float = 0.0
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a task; without `update` the `status` says why. Peak and kills are of the client's process."""
+    """What became of a task; without `update` the `status` says why.
+
+    Peak and kills are of the client's process. `seconds` are of the client alone, so far as the engine can tell.
+    """
 
     client: str
     status: str
     seconds: float
     examples: int = 0
+    steps: int = 0
     loss_first: float | None = None
     loss_last: float | None = None
     predicted_peak_bytes: int | None = None
@@ -48,8 +62,8 @@ class Engine(Protocol):
     def train(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> tuple[list[Result], list[ReceivedUpdate]]:
         """Run all tasks; `done` is told each result as it comes."""
 
-    def evaluate(self, block: int, weights: Path, *, full: bool = False) -> tuple[float, float]:
-        """Accuracy and loss of the model up to `block` on the test set; raises ExecutionError.
+    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
+        """Accuracy and loss on the test set of what `work` trains; raises ExecutionError.
 
         Without `full` the first `test_examples` of the fleet file, which follow the rounds cheaply.
         """

@@ -22,6 +22,7 @@ from edge_runtime.device.limits import Outcome, start_limited
 from server.aggregation import ReceivedUpdate
 from server.engines.engine import Result, Task
 from server.fleet import TrainingSettings
+from server.work import Work
 
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 """`profl-edge train` ends with the process whose id this names, where that is its parent."""
@@ -72,15 +73,15 @@ class LocalEngine:
         ordered = [finished[task.client] for task in tasks]
         return [result for result, _ in ordered], [update for _, update in ordered if update is not None]
 
-    def evaluate(self, block: int, weights: Path, *, full: bool = False) -> tuple[float, float]:
+    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
         """Accuracy and loss by `profl-edge eval` with all the machine's cores; `full`: on every test example."""
-        command = [sys.executable, "-m", "edge_runtime.device", "eval", str(self._bundle), "--block", str(block)]
+        command = [sys.executable, "-m", "edge_runtime.device", "eval", str(self._bundle), "--block", str(work.block)]
         command += ["--data", self._test_data, "--weights", str(weights), "--json"]
         if self._test_examples is not None and not full:
             command += ["--limit", str(self._test_examples)]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode != 0:
-            raise ExecutionError(f"evaluation of block {block}: {_last_line(finished.stderr)}")
+            raise ExecutionError(f"evaluation of block {work.block}: {_last_line(finished.stderr)}")
         report = json.loads(finished.stdout)
         return float(report["accuracy"]), float(report["loss"])
 
@@ -104,6 +105,7 @@ class LocalEngine:
             status=status,
             seconds=seconds,
             examples=update.metadata.examples if update else 0,
+            steps=update.metadata.steps if update else 0,
             loss_first=report.get("loss_first"),
             loss_last=report.get("loss_last"),
             predicted_peak_bytes=report.get("predicted_peak_bytes"),
@@ -117,9 +119,16 @@ class LocalEngine:
 
     def _run(self, task: Task, output: Path) -> tuple[Outcome, str, str, bool]:
         command = [sys.executable, "-m", "edge_runtime.device", "train", str(self._bundle)]
-        command += ["--block", str(task.block), "--data", f"npz:{self._data[task.client]}"]
+        command += ["--block", str(task.work.block), "--data", f"npz:{self._data[task.client]}"]
+        if task.work.purpose != "grow":
+            command += ["--purpose", task.work.purpose]
         command += ["--weights", str(task.weights), "--base-version", task.base_version, "-o", str(output)]
-        command += ["--steps", str(task.steps), "--lr", str(task.learning_rate), "--seed", str(task.seed)]
+        command += ["--epochs", str(task.epochs)] if task.steps is None else ["--steps", str(task.steps)]
+        command += ["--lr", str(task.learning_rate), "--seed", str(task.seed)]
+        if task.proximal:
+            command += ["--proximal-mu", str(task.proximal)]
+        if self._settings.augment != "none":
+            command += ["--augment", self._settings.augment]
         command += ["--threads", str(self._settings.threads), "--checkpoint-every", "0", "--json"]
         environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
         out, err = (self._folder / f"{task.client}.{name}" for name in ("out", "err"))

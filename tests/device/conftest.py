@@ -14,14 +14,24 @@ import pytest
 @pytest.fixture(scope="session")
 def cnn_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `cnn` model, batch 8, every block. Torch stays in the exporting process."""
+    return _exported(tmp_path_factory.mktemp("bundles") / "cnn", "--all")
+
+
+@pytest.fixture(scope="session")
+def summing_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Block 2 of the same with AdamW, clipping and micro-batches, whose gradients are summed apart."""
+    options = ("--block", "2", "--optimizer", "adamw", "--clip-norm", "1", "--micro-batch", "4")
+    return _exported(tmp_path_factory.mktemp("bundles") / "summing", *options)
+
+
+def _exported(bundle: Path, *options: str) -> Path:
     for package in ("torch", "executorch"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"exporting a bundle needs {package}: pip install profl-edge[export]")
-    bundle = tmp_path_factory.mktemp("bundles") / "cnn"
-    command = [sys.executable, "-m", "edge_runtime.export.cli", "export", "--model", "cnn", "--all", "--batch", "8"]
+    command = [sys.executable, "-m", "edge_runtime.export.cli", "export", "--model", "cnn", "--batch", "8"]
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [*command, "-o", str(bundle)],
+        [*command, *options, "-o", str(bundle)],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,

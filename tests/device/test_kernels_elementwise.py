@@ -31,6 +31,9 @@ FUNCTIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
     "hardsigmoid": (functional.hardsigmoid, 0.0),
     "sigmoid": (torch.sigmoid, 0.0),
     "tanh": (torch.tanh, 0.0),
+    "mish": (functional.mish, 0.0),
+    "softplus": (lambda x: functional.softplus(x, 1.5), 1.5),
+    "elu": (lambda x: functional.elu(x, 0.7), 0.7),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_inputs_that_are_no_images_are_trained_block_by_block(
     bundle, data, weights = tmp_path / "bundle", tmp_path / "data.npz", tmp_path / "update.safetensors"
     _write(data, shape, classes)
     exported = profl_edge("export", *model, "--partition", partition, "--batch", "16", "-o", bundle, "--json")
-    assert {p["purpose"] for p in exported.report()["programs"]} == {"grow", "eval", "features"}
+    assert {p["purpose"] for p in exported.report()["programs"]} == {"grow", "distill", "eval", "features"}
     inspected = profl_edge("inspect", bundle, "--json", guarded=True).report()
     assert inspected["input_shape"] == list(shape)
     for block in range(1, len(inspected["blocks"]) + 1):
@@ -55,6 +56,21 @@ def test_inputs_that_are_no_images_are_trained_block_by_block(
     assert scored["accuracy"] > 0.8
     refused = profl_edge("train", bundle, "--block", "1", "--data", "digits", "-o", weights)
     assert "npz:FILE" in refused.refusal(2)
+
+
+def test_the_promise_for_the_last_block_of_a_deep_network_holds_one_layer_of_its_prefix(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    model = ("--model", "tests.support.models:deep_transformer", "--partition", "0-39,40", "--block", "2")
+    programs = profl_edge("export", *model, "--batch", "4", "-o", bundle, "--json").report()["programs"]
+    (step,) = (program for program in programs if program["name"] == "grow-block2")
+    sizes = [4 * math.prod(value["shape"]) for value in step["inputs"] if value["role"] == "frozen"]
+    assert len(sizes) > 200
+    assert max(sizes) < step["memory"]["frozen_bytes"] < 0.1 * sum(sizes)
+    train = ("train", bundle, "--block", "2", "--data", "digits", "--steps", "3", "--json")
+    report = profl_edge(*train, "-o", tmp_path / "update").report()
+    assert report["measured_peak_bytes"] <= report["predicted_peak_bytes"]
+    cached = profl_edge(*train, "-o", tmp_path / "cached", "--cache-prefix", "--cache-dir", tmp_path / "cache").report()
+    assert cached["loss_last"] == report["loss_last"]
 
 
 def test_an_operator_without_a_kernel_is_refused_at_export(tmp_path: Path) -> None:

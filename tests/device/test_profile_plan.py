@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,13 @@ from profiler.program_file import read_program
 from tests.support.mutations import mutated_bytes
 
 
-def test_the_most_that_is_alive_is_what_the_manifest_states(cnn_bundle: Path) -> None:
-    programs = read_json(cnn_bundle / "manifest.json", Manifest).programs
+@pytest.mark.parametrize("name", ["cnn_bundle", "summing_bundle"])
+def test_the_most_that_is_alive_is_what_the_manifest_states(name: str, request: pytest.FixtureRequest) -> None:
+    bundle: Path = request.getfixturevalue(name)
+    programs = read_json(bundle / "manifest.json", Manifest).programs
     assert {program.purpose for program in programs} >= {"grow", "eval"}
     for program in programs:
-        file = read_program(cnn_bundle / "programs" / f"{program.name}.pte")
+        file = read_program(bundle / "programs" / f"{program.name}.pte")
         plan = plan_timeline(file, program)
         assert plan is not None and len(plan.work) == program.instructions == len(file.calls)
         assert file.arena_bytes == program.memory.arena_bytes
@@ -39,6 +42,9 @@ def test_the_most_that_is_alive_is_what_the_manifest_states(cnn_bundle: Path) ->
         peak = alive.index(max(alive))
         assert plan.parameters_bytes[peak] == program.memory.parameters_bytes
         assert plan.optimizer_state_bytes[peak] == program.memory.optimizer_state_bytes
+        if name == "summing_bundle" and program.purpose == "grow":
+            sums = sum(4 * math.prod(t.shape) for t in program.tensors if t.role == "gradient_sum")
+            assert 0 < sums <= min(plan.gradients_bytes)
         assert list(plan.touched_bytes) == sorted(plan.touched_bytes)
         assert 0 <= program.memory.arena_bytes - plan.touched_bytes[-1] < 4096
         if program.purpose == "eval":

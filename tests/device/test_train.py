@@ -62,6 +62,7 @@ def test_an_update_holds_what_the_manifest_lists_and_no_optimizer_state(cnn_bund
         base_version="round-7",
         loss_first=report["loss_first"],
         loss_last=report["loss_last"],
+        examples_done=40,
     )
 
 

@@ -77,6 +77,20 @@ def test_a_signal_leaves_a_checkpoint_that_continues(
     assert output.read_bytes() == undisturbed
 
 
+def test_a_run_that_sums_gradients_over_micro_batches_continues_as_well(summing_bundle: Path, tmp_path: Path) -> None:
+    settings = ("--steps", "200", "--lr", "0.001")
+    whole, output = tmp_path / "whole.safetensors", tmp_path / "update.safetensors"
+    report = profl_edge(*_arguments(summing_bundle, whole, *settings)).report()
+    assert report["loss_last"] < report["loss_first"]
+    assert report["measured_peak_bytes"] <= report["predicted_peak_bytes"] + (1 << 19)
+    process = start(*_arguments(summing_bundle, output, *settings))
+    wait_for(_checkpoint(output), process)
+    process.kill()
+    process.communicate()
+    assert profl_edge(*_arguments(summing_bundle, output, "--resume", *settings)).report()["resumed_from"] > 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
 def _interrupted(bundle: Path, output: Path) -> None:
     process = start(*_arguments(bundle, output))
     wait_for(_checkpoint(output), process)

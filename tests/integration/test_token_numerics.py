@@ -16,6 +16,7 @@ from torch.nn import functional  # noqa: E402
 
 from device_profiles.bundle import Loss, Manifest, Optimizer  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
+from edge_runtime.export import models  # noqa: E402
 from edge_runtime.export.bundle import export_bundle  # noqa: E402
 from edge_runtime.export.programs import BlockModel  # noqa: E402
 from edge_runtime.export.units import CutModel  # noqa: E402
@@ -34,6 +35,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mlp": {"input_shape": (20,), "classes": 5},
     "transformers:vit": {"input_shape": (3, 32, 32), "classes": 10, "partition": "0-2,3-4"},
     "transformers:bert": {"input_shape": (12,), "input_dtype": "int64", "classes": 4, "partition": "0-2,3-4"},
+    "text_transformer": {"input_shape": (9,), "input_dtype": "int64", "classes": 30},
 }
 BLOCKS = {
     "vit": 3,
@@ -45,6 +47,7 @@ BLOCKS = {
     "mlp": 3,
     "transformers:vit": 2,
     "transformers:bert": 2,
+    "text_transformer": 4,
 }
 BATCH, VOCABULARY, SEED = 6, 30, 11
 
@@ -55,11 +58,16 @@ def _bundle(root: Path, name: str, optimizer: Optimizer, loss: Loss, block: int 
     model = f"tests.support.token_models:{name}"
     if name.startswith("transformers:"):
         model = f"tests.support.transformers_models:{name.partition(':')[2]}"
+    elif name in models.BUILT_IN:
+        model = name
     export_bundle(model, folder, batch=BATCH, optimizer=optimizer, loss=loss, block=block, **MODELS[name])
     return folder, read_json(folder / "manifest.json", Manifest)
 
 
 def _module(name: str) -> torch.nn.Module:
+    if name in models.BUILT_IN:
+        settings = MODELS[name]
+        return models.create(name, classes=settings["classes"], input_channels=settings["input_shape"][0])
     source, _, made = name.rpartition(":")
     if source:
         pytest.importorskip("transformers", reason="transformers builds this model: pip install transformers")

@@ -59,7 +59,7 @@ class GraphRunner:
 class BlockReference:
     """Trains block `index` (1-based) of `module` with SGD as PyTorch does, from `weights` by a bundle's names.
 
-    `runner` runs the same module.
+    `runner` runs the same module. `proximal_mu` is the factor of FedProx's term.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class BlockReference:
         *,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
+        nesterov: bool = False,
+        proximal_mu: float = 0.0,
     ) -> None:
         self.module = module
         module.load_state_dict({k: v for k, v in weights.items() if not k.startswith("output_module.")})
@@ -91,9 +93,11 @@ class BlockReference:
         names = {name for unit in (*units, cut.head) for name in unit.tensors}
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in names)
-        trained = [p for p in module.parameters() if p.requires_grad]
+        self.trained = [*(p for p in module.parameters() if p.requires_grad), *self.stand_ins.values()]
+        self.started = [parameter.detach().clone() for parameter in self.trained]
+        self.proximal_mu = proximal_mu
         self.optimizer = torch.optim.SGD(
-            [*trained, *self.stand_ins.values()], lr=0.05, momentum=momentum, weight_decay=weight_decay
+            self.trained, lr=0.05, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
         )
 
     def step(self, inputs: Tensor, labels: Tensor, rate: float) -> float:
@@ -103,6 +107,7 @@ class BlockReference:
         loss = functional.cross_entropy(self.logits(inputs), labels)
         self.optimizer.zero_grad()
         loss.backward()
+        add_proximal(self.trained, self.started, self.proximal_mu)
         self.optimizer.step()
         return float(loss.detach())
 
@@ -120,10 +125,20 @@ class BlockReference:
         return {**self.module.state_dict(), **{name: p.detach() for name, p in self.stand_ins.items()}}
 
 
+def add_proximal(trained: list[nn.Parameter], started: list[Tensor], mu: float) -> None:
+    """The gradient of FedProx's mu / 2 ||w - w_start||^2, added to the gradients."""
+    for parameter, start in zip(trained, started, strict=True):
+        assert parameter.grad is not None
+        parameter.grad += mu * (parameter.detach() - start)
+
+
 def stand_in(x: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The output of a stand-in for a block that puts out `shape`, written out for every kind of block."""
     if len(shape) == 2:
         return functional.linear(x if x.dim() == 2 else x.flatten(2).mean(2), weight)
+    if any(after > before for before, after in zip(x.shape[2:], shape[2:], strict=True)):
+        convolve = functional.conv1d if len(shape) == 3 else functional.conv2d
+        return functional.interpolate(convolve(x, weight, padding=1), size=shape[2:])
     stride = [before // after for before, after in zip(x.shape[2:], shape[2:], strict=True)]
     convolve = functional.conv1d if len(shape) == 3 else functional.conv2d
     for padding in (1, 0):

@@ -278,6 +278,44 @@ def inception() -> nn.Module:
     )
 
 
+def autoencoder() -> nn.Module:
+    """Down and up again, by all that enlarges images: [N, 3, 16, 16] -> [N, 10]."""
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.InstanceNorm2d(8, affine=True), nn.Mish()),
+        nn.Sequential(nn.ConvTranspose2d(8, 12, 3, 2, 1, 1, bias=False), nn.BatchNorm2d(12), nn.PReLU(12)),
+        nn.Sequential(nn.Conv2d(12, 8, 3, 2, 1), nn.ELU(), nn.Upsample(scale_factor=2, mode="bilinear")),
+        nn.Sequential(nn.Conv2d(8, 12, 3, 1, 1), nn.Softplus(), nn.Upsample(scale_factor=1.5)),
+        nn.Sequential(nn.Conv2d(12, 16, 1, 2), nn.PixelShuffle(2), nn.ConvTranspose2d(4, 6, 2, 2), nn.SELU()),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 10),
+    )  # fmt: skip
+
+
+class DeepTransformer(nn.Module):
+    """Patches as tokens, many narrow layers, their mean."""
+
+    def __init__(self, width: int = 64, depth: int = 20) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 8, 8)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True) for _ in range(depth)
+        )
+        self.fc = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 32, 32] -> [N, 10]."""
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        for layer in self.layers:
+            x = layer(x)
+        return self.fc(x.mean(1))
+
+
+def deep_transformer() -> nn.Module:
+    """Large and small tensors of a long frozen prefix beside each other: [N, 3, 32, 32] -> [N, 10]."""
+    return DeepTransformer()
+
+
 def lenet() -> nn.Module:
     """Convolutions without padding, then three linear layers on what is flattened: [N, 1, 28, 28] -> [N, 10]."""
     return nn.Sequential(
@@ -285,3 +323,38 @@ def lenet() -> nn.Module:
         nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(256, 60), nn.ReLU(), nn.Dropout(0.0), nn.Linear(60, 40), nn.ReLU(), nn.Linear(40, 10),
     )  # fmt: skip
+
+
+class NormHead(nn.Module):
+    """A head with a normalisation of its own: pooling, a 1x1 convolution with BatchNorm and ReLU, a linear layer."""
+
+    def __init__(self, inputs: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.conv = nn.Conv2d(inputs, hidden, 1)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.fc = nn.Linear(4 * hidden, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, classes]."""
+        return self.fc(torch.relu(self.norm(self.conv(self.pool(x)))).flatten(1))
+
+
+class WithNormHead(nn.Module):
+    """Two stages and such a head, whose frozen normalisation a distillation passes gradients through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage1 = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.stage2 = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU())
+        self.stage3 = nn.Sequential(nn.Conv2d(12, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU())
+        self.head = NormHead(16, 12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 16, 16] -> [N, 10]."""
+        return self.head(self.stage3(self.stage2(self.stage1(x))))
+
+
+def norm_head() -> nn.Module:
+    """[N, 3, 16, 16] -> [N, 10]; `--head head`."""
+    return WithNormHead()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from device_profiles.contract import TRAINED_ROLES
 from tests.support.native_step import Array, NativeStep
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,7 @@ def write_state(folder: Path, step: NativeStep, weights: dict[str, Array], batch
     (data,) = (value.name for value in step.described.inputs if value.role == "data")
     outside = [value.name for value in step.described.inputs if value.role != "data"]
     inputs = {str(index): batch.get(name, weights.get(name)) for index, name in enumerate(outside)}
-    once = {t.name: weights[t.name] for t in step.described.tensors if t.role != "optimizer_state"}
+    once = {t.name: weights[t.name] for t in step.described.tensors if t.role in TRAINED_ROLES}
     for kind, values in (("inputs", inputs), ("once", once), ("every", {data: batch[data]})):
         (folder / kind).mkdir(parents=True)
         for name, value in values.items():

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 
 from device_profiles.files import atomic_file
+from device_profiles.svg import FAINT, INK, axis_step, document, level_lines, text
 from tools.bench.results import MEGABYTE, TITLES, BlockFacts, Results, RuntimeName
 
 _WIDTH = 920
 _LEFT, _RIGHT = 64, 24
 _HEAD, _PANEL, _PLOT_TOP, _PLOT = 84, 252, 44, 160
 _COLOURS: dict[RuntimeName, str] = {"ours": "#2563eb", "pytorch": "#ea8a2d", "onnxruntime": "#9aa3b2"}
-_INK, _FAINT, _GRID = "#1f2733", "#667085", "#e4e7ec"
 _LABELLED_BARS = 24
 """With more bars than this in a panel, their values would overlap."""
-_STYLE = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
 
 Value = Callable[[RuntimeName, BlockFacts], float | None]
 
@@ -30,17 +28,14 @@ def draw(results: Results, path: Path) -> None:
         panels.append(_memory_panel(results, threads[-1]))
     height = _HEAD + _PANEL * len(panels) + 12
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
-        f'viewBox="0 0 {_WIDTH} {height}" style="{_STYLE}">',
-        f'<rect width="{_WIDTH}" height="{height}" rx="10" fill="#ffffff"/>',
-        _text(_LEFT, 34, f"One training step of {results.settings.model}, block by block", size=18, weight=600),
-        _text(_LEFT, 54, _subtitle(results), size=12, colour=_FAINT),
+        text(_LEFT, 34, f"One training step of {results.settings.model}, block by block", size=18, weight=600),
+        text(_LEFT, 54, _subtitle(results), size=12, colour=FAINT),
         *_legend(results),
     ]
     for number, panel in enumerate(panels):
         parts.append(f'<g transform="translate(0 {_HEAD + number * _PANEL})">{panel}</g>')
     with atomic_file(path) as temporary:
-        temporary.write_text("\n".join([*parts, "</svg>\n"]))
+        temporary.write_text(document(_WIDTH, height, parts))
 
 
 def _subtitle(results: Results) -> str:
@@ -71,17 +66,15 @@ def _memory_panel(results: Results, threads: int) -> str:
 def _panel(results: Results, title: str, value: Value, *, floor: Callable[[BlockFacts], float] | None) -> str:
     bars = {(name, block.index): value(name, block) for block in results.blocks for name in results.runtimes}
     most = max([bar for bar in bars.values() if bar is not None], default=1.0)
-    step, top = _scale(most)
+    step, top = axis_step(most)
     digits = max(0, 1 - math.floor(math.log10(most)))
 
     def y(amount: float) -> float:
         return _PLOT_TOP + _PLOT * (1 - amount / top)
 
-    parts = [_text(_LEFT, 22, title, size=14, weight=600)]
-    for line in range(round(top / step) + 1):
-        at, colour = y(line * step), _FAINT if line == 0 else _GRID
-        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="{colour}"/>')
-        parts.append(_text(_LEFT - 8, at + 4, f"{line * step:g}", size=11, colour=_FAINT, anchor="end"))
+    parts = [text(_LEFT, 22, title, size=14, weight=600)]
+    lines = [(y(line * step), f"{line * step:g}") for line in range(round(top / step) + 1)]
+    parts += level_lines(_LEFT, _WIDTH - _RIGHT, lines)
     group = (_WIDTH - _LEFT - _RIGHT) / max(1, len(results.blocks))
     width = min(46.0, group * 0.78 / len(results.runtimes))
     labelled = len(bars) <= _LABELLED_BARS
@@ -94,14 +87,14 @@ def _panel(results: Results, title: str, value: Value, *, floor: Callable[[Block
                 parts.append(_bar(start + width * place, y(amount), width, name))
                 if labelled:
                     middle = start + width * (place + 0.5)
-                    parts.append(_text(middle, y(amount) - 5, f"{amount:.{digits}f}", size=11, anchor="middle"))
+                    parts.append(text(middle, y(amount) - 5, f"{amount:.{digits}f}", size=11, anchor="middle"))
         if floor is not None:
             at, end = y(floor(block)), start + width * len(results.runtimes)
             parts.append(
                 f'<line class="floor" x1="{start - 5:.1f}" x2="{end + 5:.1f}" y1="{at:.1f}" y2="{at:.1f}" '
-                f'stroke="{_INK}" stroke-width="1.5" stroke-dasharray="5 3"/>'
+                f'stroke="{INK}" stroke-width="1.5" stroke-dasharray="5 3"/>'
             )
-        parts.append(_text(centre, _PLOT_TOP + _PLOT + 18, f"block {block.index}", size=12, anchor="middle"))
+        parts.append(text(centre, _PLOT_TOP + _PLOT + 18, f"block {block.index}", size=12, anchor="middle"))
     return "".join(parts)
 
 
@@ -117,28 +110,11 @@ def _legend(results: Results) -> list[str]:
     parts, x = [], float(_LEFT)
     for name in results.runtimes:
         parts.append(f'<rect x="{x:.0f}" y="66" width="12" height="12" rx="2" fill="{_COLOURS[name]}"/>')
-        parts.append(_text(x + 18, 76, TITLES[name], size=12))
+        parts.append(text(x + 18, 76, TITLES[name], size=12))
         x += 38 + 7 * len(TITLES[name])
     parts.append(
-        f'<line x1="{x:.0f}" x2="{x + 24:.0f}" y1="72" y2="72" stroke="{_INK}" stroke-width="1.5" '
+        f'<line x1="{x:.0f}" x2="{x + 24:.0f}" y1="72" y2="72" stroke="{INK}" stroke-width="1.5" '
         'stroke-dasharray="5 3"/>'
     )
-    parts.append(_text(x + 30, 76, "the block's arithmetic at the machine's sgemm rate", size=12))
+    parts.append(text(x + 30, 76, "the block's arithmetic at the machine's sgemm rate", size=12))
     return parts
-
-
-def _scale(most: float) -> tuple[float, float]:
-    """Distance of the grid lines and the top of the axis: three to five lines at round numbers, room for labels."""
-    rough = most * 1.1 / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough)
-    return step, step * math.ceil(most * 1.1 / step)
-
-
-def _text(
-    x: float, y: float, words: str, *, size: int, weight: int = 400, colour: str = _INK, anchor: str = "start"
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" fill="{colour}" '
-        f'text-anchor="{anchor}">{escape(words)}</text>'
-    )

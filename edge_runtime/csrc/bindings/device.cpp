@@ -87,7 +87,15 @@ void bind_device(nb::module_& module) {
             return self.records.fetch(indices, out.data());
           },
           nb::arg("indices"), nb::arg("out"),
-          "Fill `out` with scaled images; returns the first image its file does not hold whole, or -1.");
+          "Fill `out` with scaled images; returns the first image its file does not hold whole, or -1.")
+      .def(
+          "fetch_augmented",
+          [](Images& self, const Indices& indices, const Batch& out, uint64_t start) {
+            check_room(out, indices.size(), self.values);
+            return self.records.fetch_augmented(indices, start, out.data());
+          },
+          nb::arg("indices"), nb::arg("out"), nb::arg("start"),
+          "The same with every image cropped and turned at random, as follows from `start` and its number.");
   nb::class_<profl::FeatureRows>(module, "FeatureRows", "How features lie in the rows of a file.")
       .def(
           "__init__",

@@ -18,7 +18,6 @@ namespace nb = nanobind;
 namespace {
 
 using Array = nb::ndarray<nb::numpy>;
-using Mapping = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using ScalarType = executorch::aten::ScalarType;
 
 // A bfloat16 is shown as the 16 bits it is: numpy has no such type.
@@ -65,20 +64,12 @@ struct BoundProgram {
     kept[index] = nb::cast(array);
   }
 
-  // The pages that tensor `index` shares with no byte outside of `mapping`, widened to what a page fault brings along.
-  void release_after(size_t index, const std::vector<size_t>& instructions, Mapping mapping) {
-    constexpr uintptr_t kWindow = uintptr_t{64} << 10;
+  // Where input `index` lies is filled from the file before each of the instructions.
+  void read_before(size_t index, const std::vector<size_t>& instructions, int file, int64_t offset) {
     if (index >= kept.size() || kept[index].is_none()) throw nb::index_error("the input is not set");
-    const auto tensor = nb::cast<nb::ndarray<nb::ro, nb::device::cpu>>(kept[index]);
-    const auto begin = reinterpret_cast<uintptr_t>(tensor.data()), end = begin + tensor.nbytes();
-    const auto first = reinterpret_cast<uintptr_t>(mapping.data()), last = first + mapping.nbytes();
-    if (begin < first || end > last) throw nb::value_error("the input lies outside of the mapping");
-    // A mapping begins with a page and owns the rest of its last one.
-    const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    const uintptr_t from = std::max(begin / kWindow * kWindow, first / page * page);
-    const uintptr_t to = std::min((end + kWindow - 1) / kWindow * kWindow, (last + page - 1) / page * page);
+    const auto tensor = nb::cast<nb::ndarray<nb::device::cpu>>(kept[index]);
     for (size_t instruction : instructions) {
-      program.release_after(instruction, reinterpret_cast<void*>(from), reinterpret_cast<void*>(to));
+      program.read_before(instruction, file, offset, tensor.data(), tensor.nbytes());
     }
   }
 
@@ -99,8 +90,8 @@ NB_MODULE(_native, module) {
            nb::arg("prefix_instructions") = 0)
       .def("set_input", &BoundProgram::set_input, nb::arg("index"), nb::arg("array"),
            "Point an input at an array, without a copy; the array is kept alive.")
-      .def("release_after", &BoundProgram::release_after, nb::arg("index"), nb::arg("instructions"), nb::arg("mapping"),
-           "Give the pages of an input that lies in `mapping` back after these instructions.")
+      .def("read_before", &BoundProgram::read_before, nb::arg("index"), nb::arg("instructions"), nb::arg("file"),
+           nb::arg("offset"), "Read an input, which must be writable, from an open file before these instructions.")
       .def("execute", &BoundProgram::execute, "Run one step; returns its seconds and those of the frozen prefix.")
       .def(
           "output",

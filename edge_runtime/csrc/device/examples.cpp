@@ -18,14 +18,19 @@ uint64_t finalised(uint64_t key) {
   return key ^ (key >> 31);
 }
 
+uint64_t key_of(uint64_t start, uint64_t example) { return finalised(start + (example + 1) * 0x9E3779B97F4A7C15u); }
+
+// One of 0..count-1, evenly from 31 bits.
+int chosen(uint64_t bits, int count) {
+  return static_cast<int>((bits & 0x7FFFFFFF) * static_cast<uint64_t>(count) >> 31);
+}
+
 }  // namespace
 
 std::vector<uint32_t> hashed_order(uint64_t start, uint32_t count) {
   std::vector<uint32_t> order(count);
   std::iota(order.begin(), order.end(), 0u);
-  const auto key = [start](uint32_t example) {
-    return finalised(start + (uint64_t{example} + 1) * 0x9E3779B97F4A7C15u);
-  };
+  const auto key = [start](uint32_t example) { return key_of(start, example); };
   // The finaliser is one-to-one, so that no two keys are equal.
   std::sort(order.begin(), order.end(), [&key](uint32_t a, uint32_t b) { return key(a) < key(b); });
   return order;
@@ -52,7 +57,8 @@ ImageRecords::ImageRecords(Shape raw, Shape input)
       factor_(std::min(input.height / raw.height, input.width / raw.width)),
       top_((input.height - factor_ * raw.height) / 2),
       left_((input.width - factor_ * raw.width) / 2),
-      pixels_(static_cast<size_t>(raw.channels) * raw.height * raw.width) {
+      pixels_(static_cast<size_t>(raw.channels) * raw.height * raw.width),
+      row_(input.width) {
   for (int pixel = 0; pixel < 256; ++pixel) {
     // Two roundings, as numpy's: the product is a value of its own.
     const volatile float product = static_cast<float>(pixel) * static_cast<float>(2.0 / 255.0);
@@ -82,6 +88,39 @@ int64_t ImageRecords::fetch(const std::vector<int64_t>& indices, float* out) {
     place(out + position * example);
   }
   return -1;
+}
+
+int64_t ImageRecords::fetch_augmented(const std::vector<int64_t>& indices, uint64_t start, float* out) {
+  const size_t example = static_cast<size_t>(input_.channels) * input_.height * input_.width;
+  for (size_t position = 0; position < indices.size(); ++position) {
+    if (!read(indices[position])) return indices[position];
+    place(out + position * example);
+    cut_and_turn(key_of(start, static_cast<uint64_t>(indices[position])), out + position * example);
+  }
+  return -1;
+}
+
+// In place: rows are taken in the order in which none is overwritten before it is read.
+void ImageRecords::cut_and_turn(uint64_t key, float* image) {
+  const int down = chosen(key, 2 * kPadding + 1) - kPadding, right = chosen(key >> 31, 2 * kPadding + 1) - kPadding;
+  const bool turned = key >> 63 != 0;
+  const int height = input_.height, width = input_.width;
+  for (int channel = 0; channel < input_.channels; ++channel, image += static_cast<size_t>(height) * width) {
+    for (int step = 0; step < height; ++step) {
+      const int y = down >= 0 ? step : height - 1 - step, from = y + down;
+      float* row = image + static_cast<size_t>(y) * width;
+      if (from < 0 || from >= height) {
+        std::fill_n(row, width, values_[0]);
+        continue;
+      }
+      const float* source = image + static_cast<size_t>(from) * width;
+      for (int x = 0; x < width; ++x) {
+        const int at = (turned ? width - 1 - x : x) + right;
+        row_[x] = at < 0 || at >= width ? values_[0] : source[at];
+      }
+      std::copy_n(row_.data(), width, row);
+    }
+  }
 }
 
 bool ImageRecords::read(int64_t index) {

@@ -36,6 +36,12 @@ class ImageRecords {
   // Fills `out` ([indices, input]) with pixel * 2 / 255 - 1. Returns the first image that its file does not hold whole,
   // -1 when all were read.
   int64_t fetch(const std::vector<int64_t>& indices, float* out);
+  // The same, every image cut at a random place out of itself with kPadding black pixels around it, then half of them
+  // turned over from left to right: what torchvision's RandomCrop (with padding) and RandomHorizontalFlip do to bytes.
+  // Both follow from `start` and the image's number alone.
+  int64_t fetch_augmented(const std::vector<int64_t>& indices, uint64_t start, float* out);
+
+  static constexpr int kPadding = 4;
 
  private:
   struct Part {
@@ -45,11 +51,13 @@ class ImageRecords {
   };
   bool read(int64_t index);
   void place(float* out) const;
+  void cut_and_turn(uint64_t key, float* image);
 
   Shape raw_, input_;
   int factor_, top_, left_;
   std::vector<Part> parts_;
   std::vector<uint8_t> pixels_;
+  std::vector<float> row_;
   float values_[256];
 };
 

@@ -7,8 +7,10 @@
 #include <executorch/runtime/platform/platform.h>
 #include <executorch/runtime/platform/runtime.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -108,12 +110,14 @@ struct Program::State {
     std::unique_ptr<TensorImpl> tensor;
   };
   std::vector<Input> inputs;
-  struct Release {
+  struct Reading {
     size_t instruction;
-    void* begin;
+    int file;
+    int64_t offset;
+    char* to;
     size_t bytes;
   };
-  std::vector<Release> releases;  // by instruction
+  std::vector<Reading> readings;  // by instruction
   size_t arena_bytes = 0;
   size_t prefix_instructions = 0;
 
@@ -123,6 +127,18 @@ struct Program::State {
   }
 
   MethodMeta meta() const { return *program->method_meta(kMethod); }
+
+  void read(const Reading& reading) const {
+    for (size_t done = 0; done < reading.bytes;) {
+      const ssize_t count = pread(reading.file, reading.to + done, reading.bytes - done,
+                                  static_cast<off_t>(reading.offset + static_cast<int64_t>(done)));
+      if (count < 0 && errno == EINTR) continue;
+      if (count <= 0) {
+        throw ProgramError(path + ": its weights cannot be read: " + (count == 0 ? "they end early" : strerror(errno)));
+      }
+      done += static_cast<size_t>(count);
+    }
+  }
 };
 
 Program::Program(const std::string& path, int threads, size_t prefix_instructions) : state_(new State) {
@@ -180,12 +196,11 @@ void Program::set_input(size_t index, const void* data) {
   if (error != Error::Ok) fail(state_->path + ": input " + std::to_string(index) + " was not accepted", error);
 }
 
-void Program::release_after(size_t instruction, const void* begin, const void* end) {
-  const auto first = reinterpret_cast<uintptr_t>(begin), last = reinterpret_cast<uintptr_t>(end);
-  const State::Release release{instruction, reinterpret_cast<void*>(first), last - first};
-  const auto later = [](size_t at, const State::Release& other) { return at < other.instruction; };
-  std::vector<State::Release>& all = state_->releases;
-  all.insert(std::upper_bound(all.begin(), all.end(), instruction, later), release);
+void Program::read_before(size_t instruction, int file, int64_t offset, void* to, size_t bytes) {
+  const auto later = [](size_t at, const State::Reading& other) { return at < other.instruction; };
+  std::vector<State::Reading>& all = state_->readings;
+  const State::Reading reading{instruction, file, offset, static_cast<char*>(to), bytes};
+  all.insert(std::upper_bound(all.begin(), all.end(), instruction, later), reading);
 }
 
 Seconds Program::execute() {
@@ -204,17 +219,17 @@ Seconds Program::execute() {
   Method& method = *state_->method;
   const Clock::time_point start = Clock::now();
   double prefix = 0;
-  auto release = state_->releases.cbegin();
+  auto reading = state_->readings.cbegin();
   for (size_t instruction = 0;; ++instruction) {
     if (instruction == state_->prefix_instructions) prefix = instruction == 0 ? 0 : since(start);
+    for (; reading != state_->readings.cend() && reading->instruction == instruction; ++reading) {
+      state_->read(*reading);
+    }
     const Error error = method.step();
     if (error == Error::EndOfMethod) break;
     if (error != Error::Ok) {
       (void)method.reset_execution();
       fail(state_->path + ": instruction " + std::to_string(instruction) + " failed", error);
-    }
-    for (; release != state_->releases.cend() && release->instruction == instruction; ++release) {
-      madvise(release->begin, release->bytes, MADV_DONTNEED);
     }
   }
   const Error error = method.reset_execution();

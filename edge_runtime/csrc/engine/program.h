@@ -39,9 +39,9 @@ class Program {
   executorch::runtime::TensorInfo input_info(size_t index) const;
   // Points input `index` at `data`, which the caller keeps alive.
   void set_input(size_t index, const void* data);
-  // Gives the pages of [begin, end), clean pages of a mapped file, back after every execution of `instruction`. They
-  // are read again from the file, or from the system's cache of it, when they are needed.
-  void release_after(size_t instruction, const void* begin, const void* end);
+  // Before every execution of `instruction`, `bytes` at `offset` of an open file are read to `to`: weights that share
+  // their memory with others are there only while they are needed.
+  void read_before(size_t instruction, int file, int64_t offset, void* to, size_t bytes);
   // One execution of all instructions.
   Seconds execute();
   executorch::aten::Tensor output(size_t index) const;

@@ -18,12 +18,20 @@ enum class Activation : int64_t {
   hardsigmoid = 6,
   sigmoid = 7,
   tanh = 8,
+  mish = 9,
+  softplus = 10,  // parameter: beta
+  elu = 11,       // parameter: the limit below zero, without its sign
 };
 
 #define PROFL_INLINE inline __attribute__((always_inline))
 
-// e^x by Cephes' expf: relative error below 2e-7 from -87 to 88.3, above which the power of two below is infinite.
-PROFL_INLINE float exponential(float x) {
+// e^x as power * (1 + rest) by Cephes' expf: relative error below 2e-7 from -87 to 88.3, above which the power of two
+// is infinite.
+struct Exponential {
+  float power, rest;
+};
+
+PROFL_INLINE Exponential split_exponential(float x) {
   x = x < -87.0f ? -87.0f : x;
   x = x > 89.0f ? 89.0f : x;
   const float scaled = x * 1.44269504088896341f;
@@ -36,11 +44,35 @@ PROFL_INLINE float exponential(float x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
   const uint32_t bits = static_cast<uint32_t>(n + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, sizeof(power));
-  return p * power;
+  Exponential e;
+  std::memcpy(&e.power, &bits, sizeof(e.power));
+  e.rest = p * r * r + r;
+  return e;
+}
+
+PROFL_INLINE float exponential(float x) {
+  const Exponential e = split_exponential(x);
+  return (e.rest + 1.0f) * e.power;
+}
+
+// e^x - 1 for x at most 0, with all its digits near 0.
+PROFL_INLINE float exponential_minus_one(float x) {
+  const Exponential e = split_exponential(x);
+  return e.rest * e.power + (e.power - 1.0f);
+}
+
+// log(1 + z) for z from 0 to 1: twice the inverse hyperbolic tangent of z / (2 + z), which is at most 1/3.
+PROFL_INLINE float logarithm_of_one_and(float z) {
+  const float s = z / (2.0f + z), square = s * s;
+  float p = 1.0f / 15.0f;
+  p = p * square + 1.0f / 13.0f;
+  p = p * square + 1.0f / 11.0f;
+  p = p * square + 1.0f / 9.0f;
+  p = p * square + 1.0f / 7.0f;
+  p = p * square + 1.0f / 5.0f;
+  p = p * square + 1.0f / 3.0f;
+  return 2.0f * s * (p * square + 1.0f);
 }
 
 PROFL_INLINE float logistic(float x) { return 1.0f / (1.0f + exponential(-x)); }
@@ -63,6 +95,16 @@ PROFL_INLINE float hyperbolic_tangent(float x) {
   return weight * near + (1.0f - weight) * far;
 }
 
+// tanh(log(1 + e^x)), by which Mish weights x, and its slope: with n = e^x it is n (n + 2) / (n (n + 2) + 2).
+struct MishGate {
+  float value, slope;
+};
+
+PROFL_INLINE MishGate mish_gate(float x) {
+  const float n = exponential(x > 20.0f ? 20.0f : x), w = n * (n + 2.0f), below = 1.0f / (w + 2.0f);
+  return {w * below, 4.0f * n * (n + 1.0f) * below * below};
+}
+
 template <Activation kind>
 PROFL_INLINE float activate(float x, float parameter) {
   if constexpr (kind == Activation::relu) return x < 0.0f ? 0.0f : x;
@@ -76,6 +118,15 @@ PROFL_INLINE float activate(float x, float parameter) {
   }
   if constexpr (kind == Activation::sigmoid) return logistic(x);
   if constexpr (kind == Activation::tanh) return hyperbolic_tangent(x);
+  if constexpr (kind == Activation::mish) return (x < -87.0f ? -87.0f : x) * mish_gate(x).value;
+  if constexpr (kind == Activation::softplus) {
+    const float scaled = x * parameter, size = scaled < 0.0f ? scaled : -scaled;
+    return (scaled < 0.0f ? 0.0f : x) + logarithm_of_one_and(exponential(size)) / parameter;
+  }
+  if constexpr (kind == Activation::elu) {
+    const float below = parameter * exponential_minus_one(x > 0.0f ? 0.0f : x);
+    return x > 0.0f ? x : below;
+  }
   return x;
 }
 
@@ -102,6 +153,15 @@ PROFL_INLINE float derivative(float x, float parameter) {
     const float y = hyperbolic_tangent(x);
     return 1.0f - y * y;
   }
+  if constexpr (kind == Activation::mish) {
+    const MishGate gate = mish_gate(x);
+    return gate.value + (x < -87.0f ? -87.0f : x > 20.0f ? 0.0f : x) * gate.slope;
+  }
+  if constexpr (kind == Activation::softplus) return logistic(x * parameter);
+  if constexpr (kind == Activation::elu) {
+    const float below = parameter * exponential(x > 0.0f ? 0.0f : x);
+    return x > 0.0f ? 1.0f : below;
+  }
   return 1.0f;
 }
 
@@ -117,7 +177,7 @@ PROFL_INLINE float through(float gradient, float x, float parameter) {
 
 // Whether a kind costs an exponential, so that a loop over it is too long for GCC to unroll into vectors.
 constexpr bool is_costly(Activation kind) {
-  return kind == Activation::silu || kind == Activation::sigmoid || kind == Activation::tanh;
+  return kind == Activation::silu || kind == Activation::sigmoid || kind >= Activation::tanh;
 }
 
 template <Activation kind>
@@ -145,6 +205,12 @@ PROFL_INLINE void with_activation(Activation kind, const Body& body) {
       return body(ActivationKind<Activation::sigmoid>{});
     case Activation::tanh:
       return body(ActivationKind<Activation::tanh>{});
+    case Activation::mish:
+      return body(ActivationKind<Activation::mish>{});
+    case Activation::softplus:
+      return body(ActivationKind<Activation::softplus>{});
+    case Activation::elu:
+      return body(ActivationKind<Activation::elu>{});
     case Activation::none:
       return body(ActivationKind<Activation::none>{});
   }

@@ -263,7 +263,7 @@ void batch_norm_frozen(Context&, Stack stack) {
   const Activation kind = static_cast<Activation>(a.integer(7));
   const auto affine = [=](int64_t channel) {
     const float rstd = static_cast<float>(1.0 / std::sqrt(variance[channel] + eps));
-    return Affine(weight, bias, channel, mean[channel], rstd);
+    return Affine(weight, bias, channel, mean == nullptr ? 0.0f : mean[channel], rstd);
   };
   apply(c, x, affine, residual, kind, a.write(8));
 }

@@ -33,8 +33,8 @@ void add(Context&, Stack stack) {
 
 void sgd(Context&, Stack stack) {
   const Arguments a(stack);
-  const SgdUpdate update(a.read(2));
-  const SgdUpdate::Tensors tensors(a, 0, 3, 4);
+  const SgdUpdate update(a.tensor(2));
+  const SgdUpdate::Tensors tensors(a, 0, 3);
   pieces(a.elements(0),
          [&](int64_t first, int64_t last) { update.apply(a.read(1) + first, tensors.from(first), last - first); });
 }
@@ -42,6 +42,12 @@ void sgd(Context&, Stack stack) {
 void fill(Context&, Stack stack) {
   const Arguments a(stack);
   std::fill_n(a.write(1), a.elements(1), a.number(0));
+}
+
+// Whether element `index` is not zero, as a boolean that a jump can ask.
+void is_set(Context&, Stack stack) {
+  const Arguments a(stack);
+  *a.tensor(2).mutable_data_ptr<bool>() = a.read(0)[a.integer(1)] != 0.0f;
 }
 
 void channel_sum(Context&, Stack stack) {

@@ -14,9 +14,9 @@ class GradientSink {
  public:
   explicit GradientSink(float* gradient) : gradient_(gradient) {}
 
-  // Reads weight, hyperparameters and momentum buffer (or none) from the stack, beginning at `at`, and behind them the
-  // outputs: weight and momentum buffer (or none).
-  GradientSink(const Arguments& a, size_t at) : update_(a.read(at + 1)), tensors_(a, at, at + 2, at + 3) {}
+  // Reads weight, hyperparameters, momentum buffer (or none) and with a proximal term the start from the stack,
+  // beginning at `at`, and behind them the outputs: weight and momentum buffer (or none).
+  GradientSink(const Arguments& a, size_t at) : update_(a.tensor(at + 1)), tensors_(a, at, at + 2) {}
 
   // The sink of the elements from `element` on.
   GradientSink from(int64_t element) const {

@@ -32,6 +32,8 @@ void average_pool2d(Context& context, Stack stack);
 void average_pool2d_backward(Context& context, Stack stack);
 void global_average_pool(Context& context, Stack stack);
 void global_average_pool_backward(Context& context, Stack stack);
+void resample2d(Context& context, Stack stack);
+void resample2d_backward(Context& context, Stack stack);
 void linear(Context& context, Stack stack);
 void linear_input_grad(Context& context, Stack stack);
 void linear_weight_grad(Context& context, Stack stack);
@@ -59,5 +61,6 @@ void clip_factor(Context& context, Stack stack);
 void scale_by(Context& context, Stack stack);
 void sgd(Context& context, Stack stack);
 void fill(Context& context, Stack stack);
+void is_set(Context& context, Stack stack);
 
 }  // namespace profl

@@ -36,6 +36,8 @@ const Kernel kKernels[] = {
     Kernel("profl::average_pool2d_backward.out", average_pool2d_backward),
     Kernel("profl::global_average_pool.out", global_average_pool),
     Kernel("profl::global_average_pool_backward.out", global_average_pool_backward),
+    Kernel("profl::resample2d.out", resample2d),
+    Kernel("profl::resample2d_backward.out", resample2d_backward),
     Kernel("profl::linear.out", linear),
     Kernel("profl::linear_input_grad.out", linear_input_grad),
     Kernel("profl::linear_weight_grad.out", linear_weight_grad),
@@ -63,6 +65,7 @@ const Kernel kKernels[] = {
     Kernel("profl::scale_by.out", scale_by),
     Kernel("profl::sgd.out", sgd),
     Kernel("profl::fill.out", fill),
+    Kernel("profl::is_set.out", is_set),
 };
 
 [[maybe_unused]] const auto kRegistered =

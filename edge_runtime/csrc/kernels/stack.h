@@ -32,6 +32,7 @@ class Arguments {
  public:
   explicit Arguments(Stack stack) : stack_(stack) {}
 
+  size_t count() const { return stack_.size(); }
   const Tensor& tensor(size_t i) const { return stack_[i]->toTensor(); }
   bool absent(size_t i) const { return stack_[i]->isNone(); }
   const float* read(size_t i) const { return absent(i) ? nullptr : tensor(i).const_data_ptr<float>(); }

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edge_runtime.device.commands.options import bundle_argument, json_option, thread_count, threads_option
 
+if TYPE_CHECKING:
+    from device_profiles.contract import TrainingPurpose
+
 
 @click.command(epilog="Example: profl-edge bench BUNDLE --block 2 --steps 20 --threads 1 --json")
 @bundle_argument
 @click.option("--block", type=click.IntRange(1), default=1, show_default=True, help="Block, counted from 1.")
+@click.option(
+    "--purpose", type=click.Choice(["grow", "distill"]), default="grow", show_default=True, help="Which training."
+)
 @click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Timed steps.")
 @click.option("--warmup", "warmup_steps", type=click.IntRange(0), default=1, show_default=True, help="Untimed steps.")
 @click.option("--cache-prefix", is_flag=True, help="The step that reads the prefix's outputs from a cache.")
 @threads_option
 @json_option
 def bench(
-    bundle: Path, block: int, steps: int, warmup_steps: int, cache_prefix: bool, threads: int | None, as_json: bool
+    bundle: Path,
+    block: int,
+    purpose: TrainingPurpose,
+    steps: int,
+    warmup_steps: int,
+    cache_prefix: bool,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Time and memory of training steps of one block, on synthetic data."""
     from edge_runtime.device import launch
@@ -26,7 +40,7 @@ def bench(
     from edge_runtime.device.job import bench_job
 
     opened = open_bundle(bundle)
-    program = opened.program_for("grow", block, cached_prefix=cache_prefix)
+    program = opened.program_for(purpose, block, cached_prefix=cache_prefix)
     launch.become(
         bench_job(
             opened,

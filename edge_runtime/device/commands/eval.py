@@ -44,7 +44,7 @@ def eval_command(
     opened = open_bundle(bundle)
     manifest = opened.manifest
     program = opened.program_for("eval", block if block is not None else len(manifest.partition.blocks))
-    source = open_examples(data, "test", manifest.model, program)
+    source = open_examples(data, "test", opened, program)
     check_examples(source, manifest.model)
     count = thread_count(threads)
     described = program_job(opened, program, threads=count, weights=weights)

@@ -77,6 +77,7 @@ def _program(program: Program, threads: int, profile: DeviceProfile | None) -> d
         "program": program.name,
         "purpose": program.purpose,
         "block": program.block,
+        "variant": program.variant,
         "batch": program.batch,
         "memory": msgspec.structs.asdict(memory),
         "arena_per_live": memory.arena_bytes / memory.live_bytes if memory.live_bytes else None,
@@ -97,11 +98,12 @@ def _print_tables(document: dict[str, Any], profile: DeviceProfile | None) -> No
     click.echo(f"{document['model']}, input {shape}, {document['classes']} classes, {document['threads']} threads")
     for block in document["blocks"]:
         click.echo(f"block {block['block']}: {', '.join(block['units'])} ({megabytes(block['parameter_bytes'])})")
-    header = f"{'program':<18}{'arena':>12}{'arena/live':>12}{'frozen':>12}{'total':>12}"
+    width = max((len(entry["program"]) for entry in document["programs"]), default=0) + 2
+    header = f"{'program':<{width}}{'arena':>12}{'arena/live':>12}{'frozen':>12}{'total':>12}"
     click.echo(header + ("  promise" if profile else ""))
     for entry in document["programs"]:
         memory, ratio = entry["memory"], entry["arena_per_live"]
-        row = f"{entry['program']:<18}{megabytes(memory['arena_bytes']):>12}"
+        row = f"{entry['program']:<{width}}{megabytes(memory['arena_bytes']):>12}"
         row += f"{ratio:>12.3f}" if ratio is not None else f"{'-':>12}"
         row += f"{megabytes(memory['frozen_bytes']):>12}{megabytes(entry['total_bytes']):>12}"
         if "predicted_peak_bytes" in entry:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from device_profiles import sizes
+from edge_runtime.device.data.open import KNOWN
 
 
 def parse_size(text: str) -> int:
@@ -22,9 +23,7 @@ def parse_size(text: str) -> int:
 FILE = click.Path(path_type=Path)
 bundle_argument = click.argument("bundle", type=FILE)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object.")
-data_option = click.option(
-    "--data", required=True, help="fashion-mnist, mnist-5k, digits, idx:DIR, npz:FILE, images:DIR or cifar10:DIR."
-)
+data_option = click.option("--data", required=True, help=f"One of {KNOWN}.")
 weights_option = click.option("--weights", type=FILE, help="Safetensors file whose tensors replace the bundle's.")
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 256), default=None, help="Threads of the kernels [default: the physical cores]."

@@ -37,10 +37,40 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 )
 @bundle_argument
 @click.option("--block", type=click.IntRange(1), required=True, help="Block to train, counted from 1.")
+@click.option(
+    "--purpose",
+    type=click.Choice(["grow", "distill"]),
+    default="grow",
+    show_default=True,
+    help="Train the block, or distil it into its stand-in.",
+)
 @data_option
 @click.option("--steps", type=click.IntRange(1), help="Training steps.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the data [default: 1].")
+@click.option(
+    "--epochs", type=click.FloatRange(0.0, min_open=True), help="Passes over the data, also parts of one [default: 1]."
+)
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(0.0, min_open=True),
+    help="Stop after the step that takes longer than this in all, and write the update of what was done.",
+)
 @click.option("--lr", "learning_rate", type=click.FloatRange(0.0), default=0.05, show_default=True)
+@click.option(
+    "--proximal-mu",
+    type=click.FloatRange(0.0),
+    help="Factor of FedProx's proximal term, of a bundle exported with --proximal [default: 0].",
+)
+@click.option(
+    "--augment",
+    type=click.Choice(["crop-flip"]),
+    help="Crop images at random, 4 pixels of black around them, and turn half of them over.",
+)
+@click.option("--augment-seed", type=int, help="Seed of what --augment does [default: that of --seed].")
+@click.option(
+    "--augment-epoch",
+    type=click.IntRange(0),
+    help="Number of the first epoch for --augment, of a training that goes on over several runs [default: 0].",
+)
 @click.option("--seed", "--batch-seed", "seed", type=int, default=0, show_default=True, help="Seed of the order.")
 @weights_option
 @click.option("-o", "--output", type=FILE, help="Update to write (safetensors).")
@@ -61,6 +91,11 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
     show_default=True,
     help="How the file holds numbers; float32 is exact.",
 )
+@click.option(
+    "--cached-augmentations",
+    type=click.IntRange(1),
+    help="With --augment, the file holds N versions of every image; epoch e reads version e modulo N.",
+)
 @click.option("--cache-dir", "cache_folder", type=FILE, help="Folder of that file [default: the user's cache].")
 @json_option
 def train(
@@ -73,8 +108,11 @@ def train(
 ) -> int:
     """Train one block of BUNDLE and write the update.
 
+    With --purpose distill the stand-in of the block (for the last block also the classifier head) learns to do what the
+    block does; labels take no part in it.
+
     Examples are shuffled from the seed and the epoch; those that do not fill a last batch are left out of the epoch.
-    SIGTERM stops after the step in progress and leaves a checkpoint for --resume.
+    SIGTERM stops after the step in progress and leaves a checkpoint for --resume; --max-seconds writes the update.
     """
     if options["steps"] is not None and options["epochs"] is not None:
         raise UsageError("--steps and --epochs: give one of the two")

@@ -1,9 +1,10 @@
 """Data sets: labels in memory, images read from their files when a batch asks for them.
 
-`DATA` is `fashion-mnist[:DIR]`, `mnist-5k`, `digits`, `idx:DIR`, `npz:FILE`, `images:DIR` or `cifar10:DIR`. Images
-become float32: the pixel / 255, then (x - 0.5) / 0.5. A smaller image is enlarged by the largest whole factor that
-fits and centred on black; a grey one is repeated to the model's channels. `npz:FILE` may hold float32 inputs of the
-model's own shape instead, which are taken as they are.
+`DATA` is `fashion-mnist[:DIR]`, `mnist-5k`, `digits`, `smartwatch[:new-people]`, `shakespeare:DIR`, `idx:DIR`,
+`npz:FILE`, `images:DIR`, `cifar10:DIR` or `cifar100:DIR`. Images become float32: the pixel / 255, then (x - 0.5) / 0.5.
+A smaller image is enlarged by the largest whole factor that fits and centred on black; a grey one is repeated to the
+model's channels. Windows of motion, texts, and what `npz:FILE` may hold instead of images are of the model's own shape
+and taken as they are.
 """
 
 from __future__ import annotations

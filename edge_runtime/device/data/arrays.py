@@ -2,7 +2,7 @@
 
 Inputs are float32, or int64 for a model of tokens. Labels are whole numbers [n]; for the mean squared error they are
 numbers [n] or [n, outputs]. With `test_inputs` and `test_labels` beside them, these are the test split; without, both
-splits are the whole file.
+splits are the whole file. An array `client` (`test_client`) of whole numbers [n] says whose example each one is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,16 @@ from typing import IO, TYPE_CHECKING, Any
 from device_profiles.contract import ITEM_BYTES, DType
 from device_profiles.errors import DataError
 from device_profiles.files import atomic_file
-from edge_runtime.device.data.npz import UNREADABLE, locate, read_labels, read_numbers, type_name
-from edge_runtime.device.data.source import Part, Shape, Split, open_file
+from edge_runtime.device.data.npz import (
+    UNREADABLE,
+    check_clients,
+    locate,
+    read_clients,
+    read_labels,
+    read_numbers,
+    type_name,
+)
+from edge_runtime.device.data.source import Clients, Part, Shape, Split, open_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +44,15 @@ class ArraySource:
     image_shape = None
 
     def __init__(
-        self, file: IO[bytes], start: int, shape: Shape, dtype: DType, labels: array[Any], targets: int, origin: str
+        self,
+        file: IO[bytes],
+        start: int,
+        shape: Shape,
+        dtype: DType,
+        labels: array[Any],
+        targets: int,
+        origin: str,
+        clients: Clients | None = None,
     ) -> None:
         self._file = file  # it must stay open
         self._start = start
@@ -46,6 +62,7 @@ class ArraySource:
         self.record_bytes = ITEM_BYTES[dtype] * math.prod(shape[1:])
         self.origin = self.labels_origin = origin
         self.labels = labels
+        self.clients = clients
         self.targets = targets
         self.classes = 0 if targets else max(labels) + 1
         self.parts: list[Part] = [(file.fileno(), start, self.record_bytes, shape[0])]
@@ -92,9 +109,12 @@ def write_arrays(path: Path, inputs: NDArray[Any], labels: NDArray[Any]) -> None
 
 
 def open_arrays(
-    path: Path, split: Split, input_shape: Shape, input_dtype: DType, targets: int | None
+    path: Path, split: Split, wanted: tuple[Shape, DType] | None, targets: int | None
 ) -> ArraySource | None:
-    """Open one split; None where the file has images of uint8 only. For `targets` see `open_data`."""
+    """Open one split; None where the file has images of uint8 only. For `targets` see `open_data`.
+
+    `wanted` is what the model takes as an example; without it, any inputs of a type that some model takes.
+    """
     source = open_file(path)
     try:
         with zipfile.ZipFile(source) as archive:
@@ -105,11 +125,9 @@ def open_arrays(
             if name == "images" and dtype[1] != "f":
                 source.close()
                 return None
-            foreign = dtype[0] == (">" if sys.byteorder == "little" else "<")
-            if dtype[1:] != _TYPES.get(input_dtype) or foreign or shape[1:] != input_shape:
-                wanted = f"{input_dtype} of {'x'.join(map(str, input_shape))} for an example"
-                raise DataError(f"{path}: {prefix}{name} is {type_name(dtype)} {list(shape)}, the model takes {wanted}")
+            input_dtype = _check_inputs(shape, dtype, wanted, f"{path}: {prefix}{name}")
             labels = _labels(archive, f"{prefix}labels", path, targets)
+            clients = read_clients(archive, prefix, path)
     except UNREADABLE as error:
         raise DataError(f"{path}: not a readable npz file: {error}") from None
     found = len(labels) // (targets or 1)
@@ -117,7 +135,18 @@ def open_arrays(
         raise DataError(f"{path}: {found} labels for {shape[0]} inputs")
     if not found:
         raise DataError(f"{path}: holds no example")
-    return ArraySource(file, start, shape, input_dtype, labels, targets or 0, f"{path}: {prefix}{name}")
+    check_clients(clients, found, path)
+    return ArraySource(file, start, shape, input_dtype, labels, targets or 0, f"{path}: {prefix}{name}", clients)
+
+
+def _check_inputs(shape: Shape, dtype: str, wanted: tuple[Shape, DType] | None, origin: str) -> DType:
+    """The type of an array by its name here; raises DataError where it is not what the model takes."""
+    foreign = dtype[0] == (">" if sys.byteorder == "little" else "<")
+    for name, code in _TYPES.items():
+        if dtype[1:] == code and not foreign and wanted in (None, (shape[1:], name)):
+            return name
+    takes = "float32 or int64" if wanted is None else f"{wanted[1]} of {'x'.join(map(str, wanted[0]))} for an example"
+    raise DataError(f"{origin} is {type_name(dtype)} {list(shape)}, the model takes {takes}")
 
 
 def _labels(archive: zipfile.ZipFile, name: str, path: Path, targets: int | None) -> array[Any]:

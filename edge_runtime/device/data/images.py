@@ -1,5 +1,6 @@
 """`images:DIR`: one folder per class, in alphabetical order; decoded once when training starts.
 
+Class folders hold the images, or one folder per client with the client's images of that class.
 `DIR/train` and `DIR/test` are the splits where both exist; otherwise every fifth image is held out. PGM and PPM files
 are read here, everything else by Pillow, which is asked for when it is needed.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from device_profiles.errors import DataError
-from edge_runtime.device.data.source import Part, Shape, Split, held_out, unpacked
+from edge_runtime.device.data.source import Clients, Part, Shape, Split, held_out, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +28,11 @@ _NETPBM = re.compile(rb"(P[56])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s
 class ImageFolder:
     """Image files of one size. All must have the shape of the first."""
 
-    def __init__(self, files: list[Path], labels: list[int], classes: int, folder: Path) -> None:
+    def __init__(
+        self, files: list[Path], labels: list[int], classes: int, folder: Path, clients: Clients | None
+    ) -> None:
         self._files = files
+        self.clients = clients
         self.labels = array("q", labels)
         self.labels_origin = self.origin = str(folder)
         self._decoded: IO[bytes] | None = None
@@ -62,7 +66,7 @@ def open_images(folder: Path, split: Split) -> ImageFolder:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(p for p in (root / name).iterdir() if p.suffix.lower() in _ENDINGS)
+        found = _images_of(root / name)
         files += found
         labels += [label] * len(found)
     if not own_split:
@@ -70,7 +74,28 @@ def open_images(folder: Path, split: Split) -> ImageFolder:
         files, labels = [files[i] for i in chosen], [labels[i] for i in chosen]
     if not files:
         raise DataError(f"{root}: no image; images:DIR needs one folder per class with .png, .jpg, .ppm or .pgm files")
-    return ImageFolder(files, labels, len(classes), root)
+    parts = [folder / "train", folder / "test"] if own_split else [folder]
+    return ImageFolder(files, labels, len(classes), root, _clients(files, root, parts))
+
+
+def _images_of(folder: Path) -> list[Path]:
+    """Images in the class folder itself, then those of each client's folder in it, in alphabetical order."""
+    places = [folder, *sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))]
+    return [path for place in places for path in sorted(place.iterdir()) if path.suffix.lower() in _ENDINGS]
+
+
+def _clients(files: list[Path], root: Path, parts: list[Path]) -> Clients | None:
+    """By the folders that images lie in below their class's; `parts` are the folders of all splits."""
+    depths = {len(path.relative_to(root).parts) for path in files}
+    if depths == {2}:
+        return None
+    if depths != {3}:
+        lone = next(path for path in files if len(path.relative_to(root).parts) == 2)
+        raise DataError(f"{lone}: lies beside folders of clients; put every image into a client's folder, or none")
+    below = (path for part in parts for path in part.glob("*/*") if path.is_dir() and not path.name.startswith("."))
+    names = tuple(sorted({path.name for path in below}))
+    position = {name: index for index, name in enumerate(names)}
+    return Clients(array("q", [position[path.parent.name] for path in files]), names)
 
 
 def _decode(path: Path) -> tuple[Shape, bytes]:

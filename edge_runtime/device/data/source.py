@@ -11,7 +11,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from device_profiles.contract import DType
 from device_profiles.errors import DataError
@@ -33,15 +33,27 @@ HELD_OUT_EVERY = 5
 """Where a data set has no test part of its own, example i is held out when i % 5 == 4."""
 
 
+class Clients(NamedTuple):
+    """Whose example each one is: `ids` has a position in `names` for every example.
+
+    Clients are what the data itself knows them by, such as the person who wore a sensor. A split without an example of
+    a client still names it, so that both splits count alike.
+    """
+
+    ids: array[int]
+    names: tuple[str, ...]
+
+
 class DataSource(Protocol):
     """Examples of a data set, as a model takes them.
 
     `image_shape` is that of the raw images, None where a file holds the inputs themselves; either way an example takes
     `record_bytes` in it. `origin` and `labels_origin` name the files. `labels` are whole numbers, one for each example,
-    or `targets` float32 numbers for each (0 with labels).
+    or `targets` float32 numbers for each (0 with labels). `clients` is None where the data does not know them.
     """
 
     labels: array[Any]
+    clients: Clients | None
     targets: int
     labels_origin: str
     origin: str
@@ -58,7 +70,7 @@ class DataSource(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[Any]) -> None:
-        """Fill `out_images` [n, ...] with the inputs of `indices` (n of them)."""
+        """Fill `out_images` [n, ...] with the inputs of `indices` (n of them), never augmented."""
 
     def check_tokens(self, vocabulary: int) -> None:
         """Raise DataError, with the file, for a token outside 0..vocabulary-1."""
@@ -68,6 +80,7 @@ class Pixels(Protocol):
     """Raw images of one size, [channels, height, width] of uint8, and their labels."""
 
     labels: Labels
+    clients: Clients | None
     labels_origin: str
     origin: str
     classes: int
@@ -92,11 +105,13 @@ class RecordFile:
         shape: Shape,
         origin: str,
         labels_origin: str,
+        clients: Clients | None = None,
     ) -> None:
         self._file = file
         self._offsets = offsets
         self.origin = origin
         self.labels = labels
+        self.clients = clients
         self.labels_origin = labels_origin
         self.shape = shape
         self.classes = max(labels) + 1 if len(labels) else 0
@@ -124,6 +139,7 @@ class PixelSource:
     def __init__(self, pixels: Pixels, input_shape: Shape) -> None:
         self._pixels = pixels  # its files must stay open
         self.labels: array[Any] = pixels.labels
+        self.clients = pixels.clients
         self.labels_origin = pixels.labels_origin
         self.classes = pixels.classes
         self.origin = pixels.origin
@@ -170,6 +186,13 @@ def check_fits(pixels: Pixels, input_shape: Shape, spec: str) -> None:
         raise DataError(f"{found}; images larger than the input are not shrunk here")
     if not len(pixels.labels):
         raise DataError(f"--data {spec}: holds no example")
+
+
+def check_wanted(shape: Shape, dtype: DType, wanted: tuple[Shape, DType], origin: str) -> None:
+    """Raise DataError, with both, where examples of `shape` and `dtype` are not what the model takes."""
+    if (shape, dtype) != wanted:
+        takes = f"{wanted[1]} of {'x'.join(map(str, wanted[0]))}"
+        raise DataError(f"{origin} is {dtype} of {'x'.join(map(str, shape))} for an example, the model takes {takes}")
 
 
 def held_out(count: int, split: Split) -> list[int]:

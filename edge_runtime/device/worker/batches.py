@@ -11,13 +11,16 @@ if TYPE_CHECKING:
 
     from edge_runtime.device.job import DataJob
 
-    Reader = Callable[[list[int], memoryview[Any]], int]
-    """Fills a batch; returns the first example that its file does not hold whole, or -1."""
+    Reader = Callable[[list[int], memoryview[Any], int], int]
+    """Fills a batch, augmented as follows from the last argument; returns the first example that its file does not
+    hold whole, or -1."""
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
+_AUGMENTATION = 0x61756701
+"""What tells the hash of an epoch's augmentation from that of its order."""
 
 
 def epoch_start(seed: int, epoch: int) -> int:
@@ -27,6 +30,14 @@ def epoch_start(seed: int, epoch: int) -> int:
     same batches.
     """
     return _mix(_mix(seed & _MASK) ^ (epoch & _MASK))
+
+
+def augmentation_start(seed: int, epoch: int) -> int:
+    """Where the hash starts that the augmentation of every example in an epoch follows from.
+
+    It knows nothing of batches, threads or the number of steps so far: an example of an epoch is always the same image.
+    """
+    return _mix(epoch_start(seed, epoch) ^ _AUGMENTATION)
 
 
 def _mix(value: int) -> int:
@@ -48,6 +59,10 @@ class Batches:
         self._epoch = -1
         self._order: Any = None
 
+    def epoch(self, step: int) -> int:
+        """The epoch (0-based) that `step` (0-based) belongs to."""
+        return step // self.per_epoch
+
     def indices(self, step: int) -> list[int]:
         """Examples of `step` (0-based, counted over all epochs)."""
         epoch, position = divmod(step, self.per_epoch)
@@ -60,9 +75,11 @@ class Batches:
 
 
 class Examples:
-    """The examples of a data set: inputs on disk, labels in memory."""
+    """The examples of a data set: inputs on disk, labels in memory. Augmentation follows from `seed` and the epoch."""
 
-    def __init__(self, native: Any, data: DataJob) -> None:
+    def __init__(self, native: Any, data: DataJob, *, seed: int = 0) -> None:
+        self._seed = seed
+        self._augment = data["augment"]
         self._origin = data["origin"]
         label_format: Any = data["label_format"]
         self._labels: memoryview[Any] = memoryview(data["labels"]).cast(label_format)
@@ -80,12 +97,13 @@ class Examples:
 
     def rehearse(self) -> None:
         """Read one example and its label beside the batch."""
-        self.fetch([0], memoryview(bytearray(self._example_bytes)).cast("f"))
+        self.fetch([0], memoryview(bytearray(self._example_bytes)).cast("f"), epoch=0)
         self._labels[0]
 
-    def fetch(self, indices: list[int], batch: memoryview[Any]) -> None:
-        """Fill the first rows of `batch` with inputs. Raises DataError where the file ends early."""
-        failed = self._read(indices, batch)
+    def fetch(self, indices: list[int], batch: memoryview[Any], *, epoch: int) -> None:
+        """Fill the first rows of `batch` with inputs as they are in `epoch`. Raises DataError where the file ends
+        early."""
+        failed = self._read(indices, batch, augmentation_start(self._seed, epoch) if self._augment else 0)
         if failed >= 0:
             raise DataError(f"{self._origin}: ends inside {self._kind} {failed}")
 
@@ -118,8 +136,8 @@ def _image_reader(native: Any, data: DataJob) -> Reader:
             images.add_at(*part)
         else:
             images.add(*part)
-    reader: Reader = images.fetch
-    return reader
+    fetch: Reader = images.fetch_augmented
+    return fetch if data["augment"] else lambda indices, batch, _: int(images.fetch(indices, batch))
 
 
 def _array_reader(native: Any, data: DataJob, words: int) -> Reader:
@@ -127,4 +145,4 @@ def _array_reader(native: Any, data: DataJob, words: int) -> Reader:
     rows = native.FeatureRows("float32", 1, words)
     (part,) = data["parts"]
     file, first = part[:2]
-    return lambda indices, batch: int(rows.read(file, first, indices, batch.cast("B").cast("f")))
+    return lambda indices, batch, _: int(rows.read(file, first, indices, batch.cast("B").cast("f")))

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from edge_runtime.device.job import ProgramJob, Source
+    from edge_runtime.device.job import ProgramInput, ProgramJob, Source
 
 _FORMATS: dict[str, tuple[Any, int]] = {"float32": ("f", 4), "int64": ("q", 8), "bfloat16": ("H", 2)}
 _SIGN = 1 << 63
+_ALIGNMENT_BYTES = 64
 _OUT_OF_MEMORY = ("no memory", "allocate memory", "out of memory", "memoryallocationfailed")
 
 
@@ -47,7 +48,8 @@ class Engine:
         self.executions = program["batch"] // program["micro_batch"]
         self._hyperparameters: memoryview[Any] | None = None
         self._random: memoryview[Any] | None = None
-        self._files: dict[str, tuple[int, mmap.mmap | None]] = {}
+        self._files: dict[str, int] = {}
+        self._resident: list[tuple[Source, memoryview[Any], str]] = []
         try:
             self._native = native.Program(program["path"], threads, program["prefix_instructions"])
             self._check_buffers()
@@ -83,7 +85,10 @@ class Engine:
             )
 
     def load_tensors(self) -> None:
-        """Read parameters and running statistics into the arena; what has no source keeps its zeros."""
+        """Read parameters and running statistics into the arena, and frozen weights that stay into their memory; what
+        has no source keeps its zeros."""
+        for weight, place, what in self._resident:
+            self._read_into(weight, place, what)
         for name, _, _, shape, source in self.program["tensors"]:
             if source is not None:
                 self._read_into(source, self._native.buffer_view(name), f"tensor '{name}' {list(shape)}")
@@ -119,12 +124,16 @@ class Engine:
         return [
             (name, dtype, self._native.buffer_view(name))
             for name, role, dtype, _, _ in self.program["tensors"]
-            if role != "optimizer_state"
+            if role in ("parameter", "running_statistic")
         ]
 
     def state_tensors(self) -> list[tuple[str, str, memoryview[Any]]]:
-        """Name, type and view of every mutable buffer: what a checkpoint carries."""
-        return [(name, dtype, self._native.buffer_view(name)) for name, _, dtype, _, _ in self.program["tensors"]]
+        """Name, type and view of every mutable buffer that a step finds again: what a checkpoint carries."""
+        return [
+            (name, dtype, self._native.buffer_view(name))
+            for name, role, dtype, _, _ in self.program["tensors"]
+            if role != "gradient_sum"
+        ]
 
     def read_state(self, sources: dict[str, Source]) -> None:
         """Read mutable buffers from a checkpoint."""
@@ -136,11 +145,15 @@ class Engine:
         path = self.program["path"]
         if self._native.input_count != len(inputs):
             raise FormatError(f"{path}: takes {self._native.input_count} inputs, the manifest lists {len(inputs)}")
+        weights = self._frozen_memory(inputs)
         for index, (name, role, dtype, shape, source, released_after) in enumerate(inputs):
             if source is not None:
-                self._native.set_input(index, self._mapped(source, dtype, shape))
+                place = weights[index]
+                self._native.set_input(index, place.cast(_FORMATS[dtype][0], shape))
                 if released_after:
-                    self._native.release_after(index, released_after, memoryview(self._mapping(source[0])))
+                    self._native.read_before(index, released_after, self._open(source[0]), source[1])
+                else:
+                    self._resident.append((source, place, f"tensor '{name}' {list(shape)}"))
                 continue
             view = _zeros(dtype, shape)
             if role == "label":
@@ -169,24 +182,37 @@ class Engine:
         if data is not None:
             self.data = self._native.buffer_view(data[0])
 
-    def _mapped(self, source: Source, dtype: str, shape: tuple[int, ...]) -> memoryview[Any]:
-        """The tensor as a read-only view of the mapped file: pages are loaded when touched."""
-        path, offset, size = source
-        view: memoryview[Any] = memoryview(self._mapping(path))[offset : offset + size]
-        return view.cast(_FORMATS[dtype][0], shape)
+    def _frozen_memory(self, inputs: list[ProgramInput]) -> dict[int, memoryview[Any]]:
+        """Where each frozen input lies, untouched: those that are read before every use begin at the same place.
 
-    def _mapping(self, path: str) -> mmap.mmap:
-        file, mapped = self._open(path)
-        if mapped is None:
-            mapped = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
-            self._files[path] = file, mapped
-        return mapped
+        Pages of a mapped file would count as the process's as well, and the kernel maps neighbours by rules of its own.
+        """
+        places: dict[int, tuple[int, int]] = {}
+        used: set[int] = set()
+        shared = end = 0
+        for index, (name, _, _, _, source, instructions) in enumerate(inputs):
+            if source is not None and instructions:
+                if not used.isdisjoint(instructions):
+                    raise FormatError(
+                        f"{self.program['path']}: '{name}' shares an instruction; export the bundle again"
+                    )
+                used.update(instructions)
+                places[index] = 0, source[2]
+                shared = max(shared, _aligned(source[2]))
+        for index, (_, _, _, _, source, instructions) in enumerate(inputs):
+            if source is not None and not instructions:
+                places[index] = shared + end, source[2]
+                end += _aligned(source[2])
+        if not places:
+            return {}
+        memory = memoryview(mmap.mmap(-1, max(shared + end, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        return {index: memory[offset : offset + size] for index, (offset, size) in places.items()}
 
     def _read_into(self, source: Source, view: memoryview[Any], what: str) -> None:
         path, offset, size = source
         if size == 0:
             return
-        file, _ = self._open(path)
+        file = self._open(path)
         flat = view.cast("B")
         done = 0
         while done < size:
@@ -195,10 +221,10 @@ class Engine:
                 raise FormatError(f"{path}: {what} ends early")
             done += count
 
-    def _open(self, path: str) -> tuple[int, mmap.mmap | None]:
+    def _open(self, path: str) -> int:
         if path not in self._files:
             try:
-                self._files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC), None
+                self._files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 raise FormatError(f"{path}: {error.strerror or error}") from None
         return self._files[path]
@@ -214,6 +240,10 @@ class Engine:
         if any(words in text.lower() for words in _OUT_OF_MEMORY):
             return OutOfMemoryError(f"{name}: {text}")
         return ExecutionError(f"{name}: {text}")
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
 
 
 def _zeros(dtype: str, shape: tuple[int, ...]) -> memoryview[Any]:

@@ -1,4 +1,4 @@
-"""The outputs of the frozen prefix, computed once and kept in a file: one row an example.
+"""The outputs of the frozen prefix, computed once and kept in a file: one row an example, of augmented ones several.
 
 The file: a header of 4096 bytes, then the rows. The header holds a magic word, the number of rows that are there (eight
 bytes, little-endian) and, as JSON, what the rows were computed from; a file of anything else is filled anew. Rows are
@@ -39,10 +39,11 @@ class PrefixCache:
         filled: rows that this process computed.
     """
 
-    def __init__(self, native: Any, job: CacheJob, *, rows: int) -> None:
+    def __init__(self, native: Any, job: CacheJob, *, examples: int) -> None:
         self._path = job["path"]
         self._job = job
-        self._rows = rows
+        self._examples = examples
+        self._rows = rows = examples * job["versions"]
         self._layout = native.FeatureRows(job["dtype"], job["channels"], job["values"])
         self._identity = json_text(
             {
@@ -88,9 +89,14 @@ class PrefixCache:
             self._compute(native, engine, examples)
         return engine.predicted_bytes
 
-    def fetch(self, indices: list[int], batch: memoryview[Any]) -> None:
-        """Fill the first rows of `batch` with the features of examples. Raises DataError where the file ends early."""
-        failed = self._layout.read(self._file, _HEADER_BYTES, indices, batch)
+    def fetch(self, indices: list[int], batch: memoryview[Any], *, epoch: int) -> None:
+        """Fill the first rows of `batch` with the features of examples, of the version that `epoch` has.
+
+        Raises DataError where the file ends early.
+        """
+        version = epoch % self._job["versions"]
+        offset = _HEADER_BYTES + version * self._examples * self._layout.row_bytes
+        failed = self._layout.read(self._file, offset, indices, batch)
         if failed >= 0:
             raise DataError(f"{self._path}: ends inside row {failed}; remove it, and it will be computed again")
 
@@ -112,8 +118,9 @@ class PrefixCache:
         done = first = self._done()
         line = ProgressLine(self._rows)
         while done < self._rows and not native.noted_signal():
-            indices = list(range(done, min(done + size, self._rows)))
-            examples.fetch(indices, data)
+            version, first_example = divmod(done, self._examples)
+            indices = list(range(first_example, min(first_example + size, self._examples)))
+            examples.fetch(indices, data, epoch=version)
             engine.execute()
             offset = _HEADER_BYTES + done * self._layout.row_bytes
             failed = self._layout.write(self._file, offset, engine.output(), len(indices))

@@ -106,7 +106,7 @@ def step_report(
 
 def step_table(report: dict[str, Any]) -> str:
     """The report of `train` for people."""
-    state = "interrupted" if report["interrupted"] else "done"
+    state = "interrupted" if report["interrupted"] else "stopped early" if report["stopped_early"] else "done"
     lines = [f"block {report['block']} ({report['program']}): {report['steps']} steps, {state}"]
     if report["loss_last"] is not None:
         lines.append(f"loss           {report['loss_first']:.4f} -> {report['loss_last']:.4f}")

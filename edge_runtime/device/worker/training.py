@@ -42,16 +42,18 @@ class _Training:
         self._job = job
         program = job["program"]
         assert job["data"] is not None  # the command asks for it
-        self._examples = Examples(native, job["data"])
+        self._started = time.monotonic()
+        self._examples = Examples(native, job["data"], seed=job["augment_seed"])
         self._batches = Batches(native, seed=job["seed"], examples=len(self._examples), batch=program["batch"])
         self._steps_done = job["done"]
         self._loss_first = job["loss_first"]
         self._loss_last = job["loss_last"]
+        self._stopped_early = False
         native.note_stop_signals()
         self._cache = self._open_cache()
         self._engine = Engine(native, program, threads=job["threads"], limit_bytes=job["limit_bytes"])
-        if self._engine.labels is None or self._engine.data is None:
-            raise FormatError(f"{program['path']}: takes no images or no labels")
+        if self._engine.data is None:
+            raise FormatError(f"{program['path']}: takes no images")
         self._labels, self._data = self._engine.labels, self._engine.data
         self._engine.promise(self._rehearse)
 
@@ -63,7 +65,7 @@ class _Training:
             return None
         from edge_runtime.device.worker.prefix_cache import PrefixCache
 
-        cache = PrefixCache(self._native, self._job["cache"], rows=len(self._examples))
+        cache = PrefixCache(self._native, self._job["cache"], examples=len(self._examples))
         if not cache.complete:
             cache.check_space()
             start = time.monotonic()
@@ -74,10 +76,11 @@ class _Training:
             cache.share()
         return cache
 
-    def _fetch(self, indices: list[int]) -> None:
+    def _fetch(self, indices: list[int], epoch: int) -> None:
         source = self._cache if self._cache is not None else self._examples
-        source.fetch(indices, self._data)
-        self._examples.fetch_labels(indices, self._labels)
+        source.fetch(indices, self._data, epoch=epoch)
+        if self._labels is not None:
+            self._examples.fetch_labels(indices, self._labels)
 
     def _rehearse(self) -> None:
         """Let the order and the reader take their memory now, so that the promise counts it in the base."""
@@ -95,7 +98,7 @@ class _Training:
         times = StepTimes()
         self._loop(times)
         signal = self._native.noted_signal()
-        interrupted = signal != 0 and self._steps_done < job["steps"]
+        interrupted = signal != 0 and self._steps_done < job["steps"] and not self._stopped_early
         if job["output"] is not None and self._loss_last is not None:
             self._save(job["output"], interrupted)
         self._native.end_on_stop_signals()
@@ -109,6 +112,8 @@ class _Training:
             loss_first=self._loss_first,
             loss_last=self._loss_last,
             interrupted=interrupted,
+            stopped_early=self._stopped_early,
+            examples_done=self._examples_done,
             resumed_from=job["done"],
             output=None if interrupted else job["output"],
             cache_bytes=self._cache.bytes if self._cache is not None else None,
@@ -128,18 +133,31 @@ class _Training:
                 self._loss_first = loss if self._loss_first is None else self._loss_first
                 self._loss_last = loss
                 line.update(self._steps_done, f"loss {loss:.4f}")
+                if self._steps_done < steps and self._is_late():
+                    self._stopped_early = True
+                    break
                 if self._checkpoint_due():
                     self._checkpoint()
         finally:
             line.close()
 
+    @property
+    def _examples_done(self) -> int:
+        return self._steps_done * int(self._job["program"]["batch"])
+
+    def _is_late(self) -> bool:
+        """Whether the time that the training was given is over. At least one step is always made."""
+        allowed = self._job["max_seconds"]
+        return allowed is not None and time.monotonic() - self._started >= allowed
+
     def _step(self, step: int, times: StepTimes) -> float:
         indices = self._batches.indices(step)
-        size = len(self._labels)
+        epoch = self._job["augment_epoch"] + self._batches.epoch(step)
+        size = int(self._job["program"]["micro_batch"])
         loss = total = prefix = 0.0
         for position, hyperparameters in enumerate(self._job["hyperparameters"]):
             part = indices[position * size : (position + 1) * size]
-            self._fetch(part)
+            self._fetch(part, epoch)
             self._engine.set_hyperparameters(of_step(hyperparameters, self._job["betas"], step))
             self._engine.set_random(self._job["seed"], step * self._engine.executions + position)
             seconds = self._engine.execute()
@@ -193,6 +211,8 @@ class _Training:
             "base_version": self._job["base_version"],
             "loss_first": self._loss_first,
             "loss_last": self._loss_last,
+            "examples_done": self._examples_done,
+            "stopped_early": self._stopped_early,
         }
         write_tensors(output, trained, {"profl": json_text(metadata)})
         checkpoint = self._job["checkpoint"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from device_profiles.contract import DType
 from device_profiles.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,11 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuiltIn:
-    """A model of this package; `width` is the channel count of its first convolution."""
+    """A model of this package; `width` is the channel count of its first convolution, or the width of its tokens.
+
+    Attributes:
+        input_shape: one example, by default: channels x height x width, channels x time, or tokens.
+        classes: by default; a model of tokens has as many different ones.
+    """
 
     name: str
     description: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
+    input_dtype: DType = "float32"
+    classes: int = 10
     width: int
     default_blocks: tuple[tuple[int, int], ...]
 
@@ -60,6 +68,23 @@ BUILT_IN = {
             width=16,
             default_blocks=((0, 0), (1, 1), (2, 2)),
         ),
+        BuiltIn(
+            name="cnn1d",
+            description="eight convolutions over time with BatchNorm, for windows of sensors",
+            input_shape=(6, 128),
+            classes=7,
+            width=16,
+            default_blocks=((0, 1), (2, 3), (4, 5), (6, 7)),
+        ),
+        BuiltIn(
+            name="text_transformer",
+            description="four transformer layers that say the next character",
+            input_shape=(64,),
+            input_dtype="int64",
+            classes=80,
+            width=64,
+            default_blocks=((0, 2), (3, 4), (5, 6), (7, 8)),
+        ),
     )
 }
 
@@ -71,8 +96,16 @@ def built_in(name: str) -> BuiltIn:
     return BUILT_IN[name]
 
 
+def default_dtype(model: str) -> DType:
+    """What a built-in model takes; float32 for a model of the user's."""
+    return BUILT_IN[model].input_dtype if model in BUILT_IN else "float32"
+
+
 def create(name: str, *, width: int | None = None, classes: int = 10, input_channels: int = 3) -> nn.Module:
-    """A built-in model with PyTorch's default initialisation (seed it with `torch.manual_seed`)."""
+    """A built-in model with PyTorch's default initialisation (seed it with `torch.manual_seed`).
+
+    `input_channels` is the first extent of an example: its channels, or the number of tokens of a text.
+    """
     model = built_in(name)
     width = model.width if width is None else width
     if width < 1 or classes < 2:
@@ -86,6 +119,14 @@ def create(name: str, *, width: int | None = None, classes: int = 10, input_chan
         from edge_runtime.export.models.vgg import VGG
 
         return VGG(name, width=width, classes=classes, input_channels=input_channels)
+    if name == "cnn1d":
+        from edge_runtime.export.models.cnn1d import Cnn1d
+
+        return Cnn1d(width=width, classes=classes, input_channels=input_channels)
+    if name == "text_transformer":
+        from edge_runtime.export.models.text import TextTransformer
+
+        return TextTransformer(width=width, classes=classes, length=input_channels)
     from edge_runtime.export.models.cnn import Cnn
 
     return Cnn(width=width, classes=classes, input_channels=input_channels)

@@ -26,6 +26,7 @@ from edge_runtime.export.operators import (
     normalization,
     pooling,
     reduction,
+    resample,
     shape,
 )
 
@@ -47,6 +48,7 @@ FAMILIES = (
     normalization,
     pooling,
     reduction,
+    resample,
     shape,
 )
 

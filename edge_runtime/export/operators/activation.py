@@ -18,11 +18,22 @@ ACTIVATIONS = {
     "hardsigmoid": 6,
     "sigmoid": 7,
     "tanh": 8,
+    "mish": 9,
+    "softplus": 10,
+    "elu": 11,
 }
 """Number of each activation in a program; `csrc/kernels/activation.h` has the same."""
 
-FUSED = frozenset(ACTIVATIONS) - {"none", "leaky_relu"}
+FUSED = frozenset(ACTIVATIONS) - {"none", "leaky_relu", "softplus", "elu"}
 """Those without a parameter, which normalisations and frozen convolutions apply to what they store."""
+
+
+SUBTRACT, MULTIPLY = 1, 2
+"""Numbers of `csrc/kernels/arithmetic.cpp`, as in `elementwise.py`, which imports this module."""
+_SOFTPLUS_THRESHOLD = 20.0
+"""PyTorch's default: from there on softplus is its argument to the last bit."""
+_SELU = (1.6732632423543772, 1.0507009873554805)
+"""PyTorch's constants alpha and scale."""
 
 
 def _capture(name: str) -> Callable[[CapturedNode], Layer]:
@@ -44,6 +55,67 @@ def _capture_clamp(call: CapturedNode) -> Layer:
     if low != 0 or high not in (None, 6):
         raise NotCovered("limits other than 0 and 6")
     return _layer(call, "relu" if high is None else "relu6")
+
+
+def _capture_softplus(call: CapturedNode) -> Layer:
+    if float(call.arguments["threshold"]) < _SOFTPLUS_THRESHOLD:
+        raise NotCovered(f"with a threshold below {_SOFTPLUS_THRESHOLD:g}")
+    return _layer(call, "softplus", float(call.arguments["beta"]))
+
+
+def _capture_elu(call: CapturedNode) -> Layer:
+    """ELU, and SELU, which is a multiple of it."""
+    alpha, scale = _SELU if call.operator == "selu" else (call.arguments["alpha"], call.arguments["scale"])
+    if call.arguments.get("input_scale", 1) != 1:
+        raise NotCovered("with a scale of its input")
+    if scale == 1:
+        return _layer(call, "elu", float(alpha))
+    shape = call.output_shape
+    y = call.step("activation", (call.activation("self"),), shape, activation="elu", parameter=float(alpha))
+    return call.layer("affine", (y,), factor=float(scale), offset=0.0)
+
+
+def _capture_log_sigmoid(call: CapturedNode) -> Layer:
+    """-softplus(-x)."""
+    shape = call.output_shape
+    x = call.step("affine", (call.activation("self"),), shape, factor=-1.0, offset=0.0)
+    y = call.step("activation", (x,), shape, activation="softplus", parameter=1.0)
+    return call.layer("affine", (y,), factor=-1.0, offset=0.0)
+
+
+def _capture_prelu(call: CapturedNode) -> Layer:
+    """relu(x) - weight * relu(-x), with a weight for each channel or one for all."""
+    x, weight, shape = call.activation("self"), call.activation("weight"), call.output_shape
+    (slopes,) = call.shape("weight")
+    by_channel = (slopes, *(1,) * (len(shape) - 2))
+    if by_channel != (slopes,):
+        weight = call.step("reshape", (weight,), by_channel)
+    negative = call.step("affine", (x,), shape, factor=-1.0, offset=0.0)
+    below = call.step("activation", (negative,), shape, activation="relu", parameter=0.0)
+    above = call.step("activation", (x,), shape, activation="relu", parameter=0.0)
+    weighted = call.step("arithmetic", (below, weight), shape, operation=MULTIPLY, of_model=(False, False))
+    return call.layer("arithmetic", (above, weighted), operation=SUBTRACT, of_model=(False, False))
+
+
+def _capture_glu(call: CapturedNode) -> Layer:
+    """One half of a dimension by the sigmoid of the other."""
+    x, whole, shape = call.activation("self"), call.shape("self"), call.output_shape
+    dim = call.arguments["dim"] % len(shape)
+    if dim == 0:
+        raise NotCovered("over the batch dimension")
+    value, gate = (
+        call.step(
+            "crop",
+            (x,),
+            shape,
+            offsets=tuple(start if d == dim else 0 for d in range(len(whole))),
+            cropped=shape,
+            value=0.0,
+        )
+        for start in (0, shape[dim])
+    )
+    opened = call.step("activation", (gate,), shape, activation="sigmoid", parameter=0.0)
+    return call.layer("arithmetic", (value, opened), operation=MULTIPLY, of_model=(False, False))
 
 
 def _activation(builder: StepBuilder, layer: Layer, values: Values) -> Value:
@@ -78,7 +150,16 @@ def fused_activation(layer: Layer) -> int:
 
 
 CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
-    **{name: _capture(name) for name in ("relu", "relu6", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh")},
+    **{
+        name: _capture(name)
+        for name in ("relu", "relu6", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "mish")
+    },
+    "softplus": _capture_softplus,
+    "elu": _capture_elu,
+    "selu": _capture_elu,
+    "log_sigmoid": _capture_log_sigmoid,
+    "prelu": _capture_prelu,
+    "glu": _capture_glu,
     "leaky_relu": _capture_leaky_relu,
     "hardtanh": _capture_clamp,
     "clamp": _capture_clamp,

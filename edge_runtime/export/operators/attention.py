@@ -88,7 +88,7 @@ def _attention(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         attributes["dropout"] if drops else 0.0,
         attributes.get("dropout_layer", 0),
     )
-    log_sums = builder.new(f"{layer.module}.log_sums", sizes[:3], "activation") if builder.training else None
+    log_sums = builder.new(f"{layer.module}.log_sums", sizes[:3], "activation") if builder.differentiates else None
     again = False
 
     def compute(*sources: Value) -> Value:
@@ -118,10 +118,18 @@ def _attention(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 
 
 def _capture_softmax(call: CapturedNode) -> Layer:
-    rank = len(call.shape("self"))
-    if call.arguments["dim"] % rank != rank - 1:
-        raise NotCovered("over another dimension than the last")
-    return call.layer("softmax", (call.activation("self"),))
+    shape = call.shape("self")
+    dim = call.arguments["dim"] % len(shape)
+    if dim == len(shape) - 1:
+        return call.layer("softmax", (call.activation("self"),))
+    if dim == 0:
+        raise NotCovered("over the batch dimension")
+    # Over the last one of two dimensions that changed places.
+    turn = list(range(len(shape)))
+    turn[dim], turn[-1] = turn[-1], turn[dim]
+    turned = tuple(shape[d] for d in turn)
+    x = call.step("permute", (call.activation("self"),), turned, dims=tuple(turn))
+    return call.layer("permute", (call.step("softmax", (x,), turned),), dims=tuple(turn))
 
 
 def _softmax(builder: StepBuilder, layer: Layer, values: Values) -> Value:

@@ -43,6 +43,36 @@ def _capture_convolution(call: CapturedNode) -> Layer:
     )
 
 
+def _capture_transposed(call: CapturedNode) -> Layer:
+    """`conv_transpose2d` and `conv_transpose1d`: the gradient of the input of the convolution that maps its output to
+    its input."""
+    of_sequences = call.operator == "conv_transpose1d"
+    if len(call.shape("input")) != (3 if of_sequences else 4):
+        raise NotCovered("without a batch dimension")
+    stride, dilation = (_directions(call.arguments[name], of_sequences, missing=1) for name in ("stride", "dilation"))
+    padding, more = (
+        _directions(call.arguments[name], of_sequences, missing=0) for name in ("padding", "output_padding")
+    )
+    if math.prod(_directions(call.shape("weight")[2:], of_sequences, missing=1)) > _MOST_TAPS:
+        raise NotCovered(f"with a kernel of more than {_MOST_TAPS} elements")
+    if any(extra >= step for extra, step in zip(more, stride, strict=True)):
+        raise NotCovered("with an output_padding that reaches the stride")
+    inputs, tensors = (call.activation("input"),), (call.tensor("weight"),)
+    attributes = {
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": int(call.arguments["groups"]),
+    }
+    if call.arguments["bias"] is None:
+        return call.layer("conv_transpose2d", inputs, tensors, **attributes)
+    shape = call.output_shape
+    y = call.step("conv_transpose2d", inputs, shape, tensors, **attributes)
+    bias = call.activation("bias")
+    by_channel = call.step("reshape", (bias,), (shape[1], *(1,) * (len(shape) - 2)))
+    return call.layer("arithmetic", (y, by_channel), operation=0, of_model=(False, False))
+
+
 def _directions(sizes: Any, of_sequences: bool, *, missing: int) -> tuple[int, int]:
     return (missing, pair(sizes)[1]) if of_sequences else pair(sizes)
 
@@ -72,10 +102,12 @@ def _conv2d(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         return [(x, x_gradient)]
 
     def rule(gradient: Value) -> Pairs:
-        if bias is not None:
+        if bias is not None and builder.trains(bias):
             bias_gradient = builder.gradient_of(bias)
             builder.graph.emit("channel_sum", (gradient,), (bias_gradient,))
             builder.update(bias, bias_gradient)
+        if not builder.trains(weight):
+            return input_gradient(gradient)
         if builder.fuses_update(weight) and (x not in builder.differentiable or weight.bytes > x.bytes):
             # The weight's gradient never exists, but the input, computed again, lives beside its own gradient.
             pairs = input_gradient(gradient)
@@ -86,6 +118,37 @@ def _conv2d(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         builder.graph.emit("conv2d_weight_grad", (gradient, builder.again(x), *shaped), (weight_gradient,))
         pairs = input_gradient(gradient)
         builder.update(weight, weight_gradient)
+        return pairs
+
+    return builder.record(builder.kept(layer.output, (x,), compute), rule)
+
+
+def _conv_transpose2d(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    weight = builder.weight(layer.tensors[0])
+    assert weight is not None
+    shaped = geometry(layer)
+
+    def compute(x: Value) -> Value:
+        y = builder.new(layer.module, layer.shape)
+        builder.graph.emit("conv2d_input_grad", (x, weight, None, *shaped), (y,))
+        return y
+
+    x = values[layer.inputs[0]]
+
+    def rule(gradient: Value) -> Pairs:
+        pairs: Pairs = []
+        if x in builder.differentiable:
+            x_gradient = builder.new(f"{layer.module}.input_gradient", x.shape)
+            builder.graph.emit("conv2d", (gradient, weight, None, *shaped), (x_gradient,))
+            pairs.append((x, x_gradient))
+        # What the convolution is given and what it puts out have changed places.
+        sources = (builder.again(x), gradient, *shaped)
+        if builder.fuses_update(weight):
+            emit_fused_update(builder, "conv2d_weight_grad", sources, weight)
+        else:
+            weight_gradient = builder.gradient_of(weight)
+            builder.graph.emit("conv2d_weight_grad", sources, (weight_gradient,))
+            builder.update(weight, weight_gradient)
         return pairs
 
     return builder.record(builder.kept(layer.output, (x,), compute), rule)
@@ -108,6 +171,9 @@ def frozen_conv2d(builder: StepBuilder, layer: Layer, behind: Layer | None, valu
     return y
 
 
-CAPTURES = {"conv1d": _capture_convolution, "conv2d": _capture_convolution}
-EMITTERS = {"conv2d": _conv2d}
+CAPTURES = {
+    **dict.fromkeys(("conv1d", "conv2d"), _capture_convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), _capture_transposed),
+}
+EMITTERS = {"conv2d": _conv2d, "conv_transpose2d": _conv_transpose2d}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {"conv2d_input_grad": ((0, 2),), "conv2d_frozen": ((0, 8),)}

@@ -51,6 +51,14 @@ def _capture_negation(call: CapturedNode) -> Layer:
     return call.layer("affine", (call.activation("self"),), factor=-1.0, offset=0.0)
 
 
+def _capture_power(call: CapturedNode) -> Layer:
+    """The square, as a product."""
+    if call.arguments.get("exponent") != 2:
+        raise NotCovered("with another exponent than 2")
+    x = call.activation("self")
+    return call.layer("arithmetic", (x, x), operation=MULTIPLY, of_model=(False, False))
+
+
 def _add(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     relu = layer.attributes["activation"] == "relu"
 
@@ -176,6 +184,7 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     "mul": _capture_pair(MULTIPLY, lambda number: (number, 0.0)),
     "div": _capture_pair(DIVIDE, lambda number: (1.0 / number, 0.0)),
     "neg": _capture_negation,
+    "pow": _capture_power,
 }
 EMITTERS = {"add": _add, "affine": _affine, "arithmetic": _arithmetic}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {

@@ -49,6 +49,8 @@ def _embedding(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     tokens = values[layer.inputs[0]]
 
     def rule(gradient: Value) -> Pairs:
+        if not builder.trains(table):
+            return []
         to_table = builder.gradient_of(table)
         arguments = (gradient, builder.again(tokens), layer.attributes["padding"])
         builder.graph.emit("embedding_weight_grad", arguments, (to_table,))

@@ -21,7 +21,7 @@ def _layer_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     x = values[layer.inputs[0]]
     weight, bias = (builder.weight(name) for name in layer.tensors)
     rows = x.shape[: len(x.shape) - int(layer.attributes["dims"])]
-    role: ValueRole = "activation" if builder.training else "temporary"
+    role: ValueRole = "activation" if builder.differentiates else "temporary"
     mean, rstd = (builder.new(f"{layer.module}.{name}", rows, role) for name in ("mean", "rstd"))
     first = True
 
@@ -36,7 +36,7 @@ def _layer_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         return y
 
     def rule(gradient: Value) -> Pairs:
-        to_weight, to_bias = (None if value is None else builder.gradient_of(value) for value in (weight, bias))
+        to_weight, to_bias = (builder.gradient_if_trained(value) for value in (weight, bias))
         to_x = builder.new(f"{layer.module}.input_gradient", x.shape) if x in builder.differentiable else None
         builder.graph.emit(
             "layer_norm_backward", (gradient, builder.again(x), weight, mean, rstd), (to_x, to_weight, to_bias)

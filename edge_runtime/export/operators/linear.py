@@ -35,11 +35,13 @@ def _linear(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         return [(x, x_gradient)]
 
     def rule(gradient: Value) -> Pairs:
-        if bias is not None:
+        if bias is not None and builder.trains(bias):
             bias_gradient = builder.gradient_of(bias)
             rows = builder.reshaped(gradient, (math.prod(gradient.shape[:-1]), gradient.shape[-1]))
             builder.graph.emit("channel_sum", (rows,), (bias_gradient,))
             builder.update(bias, bias_gradient)
+        if not builder.trains(weight):
+            return input_gradient(gradient)
         if builder.fuses_update(weight):
             pairs = input_gradient(gradient)
             emit_fused_update(builder, "linear_weight_grad", (gradient, builder.again(x)), weight)

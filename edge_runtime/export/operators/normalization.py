@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edge_runtime.export.builder import Pairs, StepBuilder, Values
 from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators import activation, elementwise
 from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activation
 from edge_runtime.export.optimizers import updated
 
@@ -26,7 +29,33 @@ def _capture_batch_norm(call: CapturedNode) -> Layer:
 
 
 def _batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
-    return (_trained_batch_norm if builder.training else _frozen_batch_norm)(builder, layer, values)
+    if builder.training:
+        return _trained_batch_norm(builder, layer, values)
+    return (_passing_batch_norm if builder.differentiates else _frozen_batch_norm)(builder, layer, values)
+
+
+def _passing_batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    """Frozen, and passing its gradient on: what it carries is emitted as layers of their own.
+
+    Without mean and bias, what it does to its input is what the backward pass does to the gradient.
+    """
+    x = values[layer.inputs[0]]
+    weight, bias, mean, variance = (builder.weight(name) for name in layer.tensors)
+    behind = (layer.attributes["eps"], None, ACTIVATIONS["none"])
+
+    def compute(x: Value, bias: Value | None = bias, mean: Value | None = mean) -> Value:
+        y = builder.new(layer.module, layer.shape)
+        builder.graph.emit("batch_norm_frozen", (x, weight, bias, mean, variance, *behind), (y,))
+        return y
+
+    y = builder.record(builder.derived((x,), compute), lambda gradient: [(x, compute(gradient, None, None))])
+    if len(layer.inputs) > 1:
+        added = replace(layer, inputs=("normalised", "residual"), attributes={"activation": "none"})
+        y = elementwise.EMITTERS["add"](builder, added, {"normalised": y, "residual": values[layer.inputs[1]]})
+    if fused_activation(layer) != ACTIVATIONS["none"]:
+        how = {"activation": layer.attributes["activation"], "parameter": 0.0}
+        y = activation.EMITTERS["activation"](builder, replace(layer, inputs=("sum",), attributes=how), {"sum": y})
+    return y
 
 
 def _frozen_batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
@@ -44,7 +73,7 @@ def _trained_batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> V
     weight, bias = (builder.weight(name) for name in layer.tensors[:2])
     mean, variance = (builder.statistic(name) for name in layer.tensors[2:])
     assert mean is not None and variance is not None
-    momentum, eps, activation = layer.attributes["momentum"], layer.attributes["eps"], fused_activation(layer)
+    momentum, eps, fused = layer.attributes["momentum"], layer.attributes["eps"], fused_activation(layer)
     batch_mean = builder.new(f"{layer.module}.batch_mean", mean.shape, "activation")
     batch_rstd = builder.new(f"{layer.module}.batch_rstd", mean.shape, "activation")
     inputs = (x,) if residual is None else (x, residual)
@@ -56,26 +85,24 @@ def _trained_batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> V
         if first:
             builder.graph.emit(
                 "batch_norm_train",
-                (x, weight, bias, mean, variance, momentum, eps, residual, activation),
+                (x, weight, bias, mean, variance, momentum, eps, residual, fused),
                 (y, batch_mean, batch_rstd, updated(mean), updated(variance)),
             )
         else:
-            builder.graph.emit(
-                "batch_norm_apply", (x, weight, bias, batch_mean, batch_rstd, residual, activation), (y,)
-            )
+            builder.graph.emit("batch_norm_apply", (x, weight, bias, batch_mean, batch_rstd, residual, fused), (y,))
         first = False
         return y
 
     def rule(gradient: Value) -> Pairs:
-        weight_gradient, bias_gradient = (None if p is None else builder.gradient_of(p) for p in (weight, bias))
+        weight_gradient, bias_gradient = (builder.gradient_if_trained(p) for p in (weight, bias))
         x_gradient = builder.new(f"{layer.module}.input_gradient", x.shape)
         # Without activation the residual's gradient is the incoming one, and the residual itself is not needed.
-        masked = residual if activation != ACTIVATIONS["none"] else None
+        masked = residual if fused != ACTIVATIONS["none"] else None
         residual_gradient = None if masked is None else builder.new(f"{layer.module}.residual_gradient", x.shape)
         masked_again = None if masked is None else builder.again(masked)
         builder.graph.emit(
             "batch_norm_backward",
-            (gradient, builder.again(x), weight, bias, batch_mean, batch_rstd, masked_again, activation),
+            (gradient, builder.again(x), weight, bias, batch_mean, batch_rstd, masked_again, fused),
             (x_gradient, residual_gradient, weight_gradient, bias_gradient),
         )
         _update(builder, (weight, weight_gradient), (bias, bias_gradient))
@@ -105,6 +132,20 @@ def _capture_group_norm(call: CapturedNode) -> Layer:
     )
 
 
+def _capture_instance_norm(call: CapturedNode) -> Layer:
+    """GroupNorm with a group for each channel."""
+    if not call.arguments["use_input_stats"] or call.tensor("running_mean") is not None:
+        raise NotCovered("with running statistics; BatchNorm and GroupNorm are covered")
+    return call.layer(
+        "group_norm",
+        (call.activation("input"),),
+        (call.tensor("weight"), call.tensor("bias")),
+        groups=call.shape("input")[1],
+        eps=float(call.arguments["eps"]),
+        activation="none",
+    )
+
+
 def _group_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     x = values[layer.inputs[0]]
     weight, bias = (builder.weight(name) for name in layer.tensors)
@@ -116,7 +157,7 @@ def _group_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         return y
 
     def rule(gradient: Value) -> Pairs:
-        weight_gradient, bias_gradient = (None if p is None else builder.gradient_of(p) for p in (weight, bias))
+        weight_gradient, bias_gradient = (builder.gradient_if_trained(p) for p in (weight, bias))
         x_gradient = builder.new(f"{layer.module}.input_gradient", x.shape)
         builder.graph.emit(
             "group_norm_backward",
@@ -129,7 +170,11 @@ def _group_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     return builder.record(builder.derived((x,), compute), rule)
 
 
-CAPTURES = {"batch_norm": _capture_batch_norm, "group_norm": _capture_group_norm}
+CAPTURES = {
+    "batch_norm": _capture_batch_norm,
+    "group_norm": _capture_group_norm,
+    "instance_norm": _capture_instance_norm,
+}
 EMITTERS = {"batch_norm": _batch_norm, "group_norm": _group_norm}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {
     "batch_norm_train": ((0, 7),),

@@ -85,6 +85,46 @@ def _capture_cat(call: CapturedNode) -> Layer:
     return call.layer("cat", call.activations("tensors"), dim=dim)
 
 
+def _capture_stack(call: CapturedNode) -> Layer:
+    shape = call.output_shape
+    dim = call.arguments["dim"] % len(shape)
+    if dim == 0:
+        raise NotCovered("along the batch dimension")
+    one = tuple(1 if d == dim else extent for d, extent in enumerate(shape))
+    return call.layer("cat", tuple(call.step("reshape", (x,), one) for x in call.activations("tensors")), dim=dim)
+
+
+def _capture_repeat(call: CapturedNode) -> Layer:
+    """The same elements several times along dimensions, one whole tensor after the other."""
+    shape, times = call.shape("self"), tuple(call.arguments["repeats"])
+    if len(times) != len(shape) or times[0] != 1:
+        raise NotCovered("of the batch dimension or with new dimensions")
+    x = call.activation("self")
+    for dim, count in enumerate(times):
+        if count > 1:
+            shape = tuple(extent * count if d == dim else extent for d, extent in enumerate(shape))
+            x = call.step("cat", (x,) * count, shape, dim=dim)
+    return call.layer("reshape", (x,))
+
+
+def _capture_shuffle(call: CapturedNode) -> Layer:
+    """Elements that change places between the channels and the image: split, permuted, joined."""
+    n, c, h, w = call.shape("self")
+    split: tuple[int, ...]
+    order: tuple[int, ...]
+    if call.operator == "channel_shuffle":
+        groups = call.arguments["groups"]
+        split, order = (n, groups, c // groups, h, w), (0, 2, 1, 3, 4)
+    elif call.operator == "pixel_shuffle":
+        r = call.arguments["upscale_factor"]
+        split, order = (n, c // (r * r), r, r, h, w), (0, 1, 4, 2, 5, 3)
+    else:
+        r = call.arguments["downscale_factor"]
+        split, order = (n, c, h // r, r, w // r, r), (0, 1, 3, 5, 2, 4)
+    x = call.step("reshape", (call.activation("self"),), split)
+    return call.layer("reshape", (call.step("permute", (x,), tuple(split[d] for d in order), dims=order),))
+
+
 def _reshape(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     def compute(x: Value) -> Value:
         if x.root.role not in EXTERNAL_ROLES:
@@ -176,9 +216,13 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     "slice": _capture_slice,
     "select": _capture_select,
     "narrow": _capture_narrow,
+    **dict.fromkeys(("channel_shuffle", "pixel_shuffle", "pixel_unshuffle"), _capture_shuffle),
     "cat": _capture_cat,
+    "stack": _capture_stack,
+    "repeat": _capture_repeat,
 }
 EMITTERS = {"reshape": _reshape, "permute": _permute, "crop": _crop, "cat": _cat, **view.EMITTERS}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {}
-VIEWS = frozenset(CAPTURES) - {"pad", "constant_pad_nd", "cat"}
+_COPIES = {"pad", "constant_pad_nd", "cat", "stack", "repeat", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle"}
+VIEWS = frozenset(CAPTURES) - _COPIES
 """Operators whose result shares its bytes with their argument in PyTorch."""

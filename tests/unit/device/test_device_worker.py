@@ -78,8 +78,9 @@ def test_a_disk_without_room_is_refused_before_anything_is_computed(
         "dtype": "float32",
         "channels": 4,
         "values": 256,
+        "versions": 2,
     }
-    cache = PrefixCache(_native, job, rows=1000)  # type: ignore[arg-type]  # no program is needed here
+    cache = PrefixCache(_native, job, examples=500)  # type: ignore[arg-type]  # no program is needed here
     cache.check_space()
     real = os.statvfs(tmp_path)
     full = os.statvfs_result((*real[:4], 10, *real[5:]))

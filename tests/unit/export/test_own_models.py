@@ -56,12 +56,14 @@ def test_an_input_that_is_no_shape_names_the_option(text: str) -> None:
         ({"model": "json:loads"}, "--model json:loads: TypeError"),
         ({"model": "types:SimpleNamespace"}, "returned SimpleNamespace, not a torch.nn.Module"),
         ({"model": SENSOR, "width": 8}, "--width: only for built-in models"),
-        ({"model": "resnet18", "input_shape": (6, 128)}, "--model resnet18: takes images"),
+        ({"model": "resnet18", "input_shape": (6, 128)}, "--model resnet18: takes images; write --input as channels"),
+        ({"model": "cnn1d"}, "--model cnn1d: takes channels over time; write --input as channels x time, 6x128"),
+        ({"model": "text_transformer"}, "takes texts; write --input as the number of tokens, 64"),
         ({"model": SENSOR, "input_shape": (6, 128), "classes": 5}, "not 5 logits; correct --classes"),
         ({"model": SENSOR, "input_shape": (6, 128), "classes": 6, "head": "nowhere"}, "--head nowhere: no such module"),
         ({"model": SENSOR, "input_shape": (7, 128)}, "torch.export cannot trace the model for --input 7x128"),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_what_cannot_be_exported_is_one_line_that_names_the_option(
     options: dict[str, object], named: str, tmp_path: Path

@@ -56,6 +56,15 @@ def test_sizes_that_do_not_divide(before: int, after: int) -> None:
     assert _run(made, torch.ones(2, 3, before, before)).shape == (2, 8, after, after)
 
 
+def test_of_images_that_grow_it_is_a_convolution_at_the_smaller_size() -> None:
+    made = _stand_in((8, 5, 7), (4, 10, 21))
+    convolution, enlarged = made.layers
+    assert made.weight_shape == (4, 8, 3, 3)
+    assert (convolution.kind, convolution.shape) == ("conv2d", (2, 4, 5, 7))
+    assert (enlarged.kind, enlarged.inputs, enlarged.output) == ("resample2d", (convolution.output,), "b")
+    assert (enlarged.shape, enlarged.attributes["steps"]) == ((2, 4, 10, 21), (0.5, 1 / 3))
+
+
 def test_of_sequences_it_is_a_convolution_of_three_steps() -> None:
     made = _stand_in((6, 128), (16, 64))
     assert made.weight_shape == (16, 6, 3)
@@ -75,7 +84,7 @@ def test_from_images_to_features_it_is_their_mean_and_a_linear_layer() -> None:
     assert made.layers[0].output == made.layers[1].inputs[0]
 
 
-@pytest.mark.parametrize(("before", "after"), [((16,), (3, 8, 8)), ((3, 8, 8), (3, 64)), ((3, 4, 4), (3, 40, 40))])
+@pytest.mark.parametrize(("before", "after"), [((16,), (3, 8, 8)), ((3, 8, 8), (3, 64)), ((3, 4, 4), (3, 40, 2))])
 def test_what_has_no_stand_in_is_refused_with_both_shapes(before: tuple[int, ...], after: tuple[int, ...]) -> None:
     text = f"{'x'.join(map(str, before))} to {'x'.join(map(str, after))}"
     with pytest.raises(UsageError, match=f"--partition: block 2 maps {text}"):

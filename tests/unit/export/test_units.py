@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="the exporter needs torch")
 
 from torch import Tensor, nn  # noqa: E402
 
+from device_profiles.contract import DType  # noqa: E402
 from device_profiles.errors import FormatError, UsageError  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
 from edge_runtime.export.capture import capture  # noqa: E402
@@ -17,20 +18,32 @@ from tests.support import models as others  # noqa: E402
 
 
 def _cut(
-    model: nn.Module, shape: tuple[int, ...] = (3, 32, 32), *, classes: int = 10, head: str | None = None
+    model: nn.Module,
+    shape: tuple[int, ...] = (3, 32, 32),
+    *,
+    classes: int = 10,
+    head: str | None = None,
+    input_dtype: DType = "float32",
 ) -> CutModel:
-    return cut(fuse(capture(model, batch=2, input_shape=shape)), classes=classes, head=head)
+    return cut(fuse(capture(model, batch=2, input_shape=shape, input_dtype=input_dtype)), classes=classes, head=head)
 
 
 def _units(name: str) -> list[str]:
-    return [unit.name for unit in _cut(models.create(name, width=4)).units]
+    usual = models.BUILT_IN[name]
+    model = models.create(name, width=4, classes=usual.classes, input_channels=usual.input_shape[0])
+    return [
+        unit.name for unit in _cut(model, usual.input_shape, classes=usual.classes, input_dtype=usual.input_dtype).units
+    ]
 
 
 def test_resnet18_is_cut_between_its_residual_blocks() -> None:
     assert _units("resnet18") == ["conv1", *[f"layer{s}.{i}" for s in (1, 2, 3, 4) for i in (0, 1)]]
 
 
-@pytest.mark.parametrize(("name", "count"), [("resnet34", 17), ("vgg11_bn", 8), ("vgg16_bn", 13), ("cnn", 3)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("resnet34", 17), ("vgg11_bn", 8), ("vgg16_bn", 13), ("cnn", 3), ("cnn1d", 8), ("text_transformer", 9)],
+)
 def test_units_of_the_other_models(name: str, count: int) -> None:
     assert len(_units(name)) == count
 

@@ -12,13 +12,24 @@ from safetensors.numpy import load_file
 
 from device_profiles.bundle import Manifest
 from device_profiles.files import read_json
-from device_profiles.plan import ClientPlan, Plan, StepPlan
 from device_profiles.update import UpdateMetadata
 from server.aggregation import ReceivedUpdate
 from server.engines.engine import Result, Task
-from server.fleet import ClientSettings, DataSettings, Fleet, FreezingSettings, ModelSettings, TrainingSettings
+from server.fleet import (
+    ClientSettings,
+    DataSettings,
+    Fleet,
+    FreezingSettings,
+    MethodSettings,
+    ModelSettings,
+    TrainingSettings,
+)
+from server.methods import create_method
+from server.methods.method import Promises
 from server.run_state import RunFolder, RunState, Weights
-from server.schedule import GrowingSchedule, Observer
+from server.schedule import Observer, Schedule
+from server.structure import Structure
+from server.work import Work
 
 MANIFEST = read_json(Path(__file__).resolve().parents[2] / "golden" / "manifest.json", Manifest)
 CLIENTS = ("a", "b", "c")
@@ -49,25 +60,25 @@ class FakeEngine:
             done(result)
         return results, updates
 
-    def evaluate(self, block: int, weights: Path, *, full: bool = False) -> tuple[float, float]:
+    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
         self.tick()
-        return zlib.crc32(weights.read_bytes()) / 2**32, float(block)
+        return zlib.crc32(weights.read_bytes()) / 2**32, float(work.block)
 
 
 def _update(task: Task) -> ReceivedUpdate:
     weights = load_file(task.weights)
     generator = np.random.default_rng([task.seed, ord(task.client)])
-    program = MANIFEST.program(f"grow-block{task.block}")
+    program = MANIFEST.program(task.work.name)
     tensors = {
         t.name: weights[t.name] + generator.standard_normal(t.shape, np.float32)
         for t in program.tensors
         if t.role != "optimizer_state"
     }
     metadata = UpdateMetadata(
-        block=task.block,
+        block=task.work.block,
         program=program.name,
         examples=10 + ord(task.client),
-        steps=task.steps,
+        steps=task.steps or 1,
         base_version=task.base_version,
         loss_first=2.0,
         loss_last=1.0,
@@ -83,45 +94,48 @@ def initial_weights() -> Weights:
     return {name: np.zeros(shape, dtype) for name, shape, dtype in sorted(tensors)}
 
 
-def run(
-    folder: Path, engine: FakeEngine, *, holders: Sequence[str] = CLIENTS, min_clients: int = 2, rounds: int = 2
-) -> tuple[RunState, Weights]:
-    """Start or resume a run in `folder` until it is finished; `holders` hold every block."""
-    fleet = Fleet(
+def fleet_of(
+    *,
+    min_clients: int = 2,
+    rounds: int = 2,
+    training: TrainingSettings | None = None,
+    method: MethodSettings | None = None,
+) -> Fleet:
+    """The fleet of such a run."""
+    return Fleet(
         model=ModelSettings(name="cnn"),
         data=DataSettings(sources=("digits",)),
         clients=tuple(ClientSettings(name=name, limit_mb=64) for name in CLIENTS),
-        training=TrainingSettings(min_clients=min_clients, attempts=3),
+        training=training or TrainingSettings(min_clients=min_clients, attempts=3),
         freezing=FreezingSettings(max_rounds=rounds),
+        method=method or MethodSettings(),
     )
-    steps = tuple(
-        StepPlan(
-            block=block.index,
-            participation=len(holders) / len(CLIENTS),
-            clients=tuple(
-                ClientPlan(
-                    client=name,
-                    block=block.index,
-                    program=f"grow-block{block.index}" if name in holders else None,
-                    predicted_peak_bytes=1 << 20,
-                    budget_bytes=64 << 20,
-                    fits=name in holders,
-                )
-                for name in CLIENTS
-            ),
-        )
-        for block in MANIFEST.partition.blocks
+
+
+def run(
+    folder: Path,
+    engine: FakeEngine,
+    *,
+    holders: Sequence[str] = CLIENTS,
+    min_clients: int = 2,
+    rounds: int = 2,
+    training: TrainingSettings | None = None,
+    method: MethodSettings | None = None,
+) -> tuple[RunState, Weights]:
+    """Start or resume a run in `folder` until it is finished; `holders` hold every block."""
+    fleet = fleet_of(min_clients=min_clients, rounds=rounds, training=training, method=method)
+    promises = Promises(
+        budgets={name: 2 << 20 if name in holders else 1 << 19 for name in CLIENTS},
+        needs={name: {program.name: 1 << 20 for program in MANIFEST.programs} for name in CLIENTS},
     )
-    plan = Plan(
-        bundle_sha256="0" * 64,
-        margin=0.05,
-        partition=MANIFEST.partition,
-        participation=1.0,
-        clients=steps[0].clients,
-        steps=steps,
-    )
+    blocks = len(MANIFEST.partition.blocks)
     run_folder = RunFolder(folder)
-    schedule = GrowingSchedule(
-        fleet=fleet, manifest=MANIFEST, plan=plan, engine=engine, folder=run_folder, observer=Observer()
+    schedule = Schedule(
+        fleet=fleet,
+        stages=create_method(fleet.method).stages(fleet, blocks, promises),
+        structure=Structure.of(MANIFEST),
+        engine=engine,
+        folder=run_folder,
+        observer=Observer(),
     )
     return schedule.run(*run_folder.load_or_start("settings", initial_weights))

@@ -1,19 +1,17 @@
-"""The planner's choices, the fleet file and the data split."""
+"""The planner's choices and the fleet file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
 from device_profiles.bundle import Manifest
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
 from device_profiles.profile import DeviceProfile
-from server.data_split import split_indices
-from server.fleet import DataSettings, read_fleet
+from server.fleet import read_fleet
 from server.planner import make_plan, promise_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,19 +77,3 @@ def test_a_wrong_fleet_file_names_the_field(text: str, named: str, tmp_path: Pat
     (tmp_path / "fleet.toml").write_text(text)
     with pytest.raises(FormatError, match=named):
         read_fleet(tmp_path / "fleet.toml")
-
-
-@pytest.mark.parametrize("split", ["iid", "shards", "dirichlet"])
-def test_parts_are_disjoint_whole_and_the_same_for_the_same_seed(split: str) -> None:
-    labels = np.arange(1000) % 10
-    settings = DataSettings(sources=("digits",), split=split, seed=5)
-    parts, again = split_indices(labels, 6, settings), split_indices(labels, 6, settings)
-    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(1000))
-    for first, second in zip(parts, again, strict=True):
-        np.testing.assert_array_equal(first, second)
-
-
-def test_shards_give_a_client_few_classes() -> None:
-    labels = np.sort(np.arange(1000) % 10)
-    parts = split_indices(labels, 5, DataSettings(sources=("digits",), split="shards"))
-    assert max(len(set(labels[part])) for part in parts) <= 4

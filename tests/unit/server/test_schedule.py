@@ -18,6 +18,8 @@ from fake_run import MANIFEST, FakeEngine, initial_weights, run
 from device_profiles.errors import ExecutionError
 from server.aggregation import ReceivedUpdate
 from server.engines.engine import Result, Task
+from server.fleet import TrainingSettings
+from server.learning_rate import learning_rate
 from server.run_state import RunFolder
 
 Answer = ReceivedUpdate | Result
@@ -34,7 +36,7 @@ def _dead(task: Task) -> Result:
 def test_blocks_grow_front_to_back_and_every_tensor_of_the_model_is_trained(tmp_path: Path) -> None:
     engine = FakeEngine()
     state, weights = run(tmp_path, engine)
-    assert [tasks[0].block for tasks in engine.calls] == [1, 1, 2, 2, 3, 3]
+    assert [tasks[0].work.block for tasks in engine.calls] == [1, 1, 2, 2, 3, 3]
     assert [(step.block, step.rounds, step.froze_because) for step in state.steps] == [
         (block, 2, "round cap 2") for block in (1, 2, 3)
     ]
@@ -50,7 +52,7 @@ def test_a_frozen_block_does_not_change_any_more(tmp_path: Path) -> None:
     def remember(call: int, task: Task, update: ReceivedUpdate) -> Answer:
         from safetensors.numpy import load_file
 
-        after[task.block] = load_file(task.weights)["stage1.0.weight"]
+        after[task.work.block] = load_file(task.weights)["stage1.0.weight"]
         return update
 
     _, weights = run(tmp_path, FakeEngine(fate=remember))
@@ -141,3 +143,58 @@ def test_an_update_from_older_weights_is_rejected(tmp_path: Path) -> None:
 
     run(tmp_path, FakeEngine(fate=stale))
     assert all(line["rejected"]["c"].startswith("started from weights 0-older") for line in _lines(tmp_path))
+
+
+def test_clients_of_a_round_are_drawn_anew_and_the_same_for_a_seed(tmp_path: Path) -> None:
+    drawn = []
+    for folder in ("once", "again"):
+        engine = FakeEngine()
+        run(tmp_path / folder, engine, rounds=6, training=TrainingSettings(clients_per_round=2))
+        drawn.append([tuple(task.client for task in tasks) for tasks in engine.calls])
+    assert drawn[0] == drawn[1]
+    assert all(len(clients) == 2 for clients in drawn[0]) and len(set(drawn[0])) == 3
+
+
+def test_the_last_step_takes_what_is_left_of_the_round_budget(tmp_path: Path) -> None:
+    state, _ = run(tmp_path, FakeEngine(), training=TrainingSettings(rounds=9))
+    assert [step.rounds for step in state.steps] == [2, 2, 5] and state.round == 9
+
+
+def test_earlier_steps_leave_a_round_for_every_later_one(tmp_path: Path) -> None:
+    state, _ = run(tmp_path, FakeEngine(), rounds=50, training=TrainingSettings(rounds=6))
+    assert [step.rounds for step in state.steps] == [4, 1, 1]
+
+
+def test_a_budget_smaller_than_the_number_of_stages_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExecutionError, match=r"training\.rounds 2: the method has 3 stages"):
+        run(tmp_path, FakeEngine(), training=TrainingSettings(rounds=2))
+
+
+def test_rounds_without_an_evaluation_say_so_and_a_step_ends_with_one(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine(), rounds=3, training=TrainingSettings(evaluate_every=100))
+    assert [line["accuracy"] is None for line in _lines(tmp_path)] == [True, True, False] * 3
+
+
+def test_an_update_that_moved_absurdly_far_is_left_out(tmp_path: Path) -> None:
+    def huge(call: int, task: Task, update: ReceivedUpdate) -> Answer:
+        if task.client != "a":
+            return update
+        tensors = {name: tensor * np.float32(1e6) for name, tensor in update.tensors.items()}
+        return ReceivedUpdate(client="a", metadata=update.metadata, tensors=tensors)
+
+    run(tmp_path, FakeEngine(fate=huge))
+    assert all("times as far as the median" in line["rejected"]["a"] for line in _lines(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [("constant", [1, 1, 1, 1]), ("cosine", [1, 0.853553, 0.5, 0.146447]), ("step", [1, 1, 0.1, 0.01])],
+)
+def test_the_learning_rate_follows_its_schedule(schedule: Any, rates: list[float]) -> None:
+    settings = TrainingSettings(schedule=schedule)
+    assert [learning_rate(settings, 1.0, r, 4) for r in range(4)] == pytest.approx(rates, abs=1e-6)
+
+
+def test_the_learning_rate_warms_up() -> None:
+    settings = TrainingSettings(warmup_rounds=3)
+    assert [learning_rate(settings, 1.0, r, 9) for r in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]

@@ -1,0 +1,64 @@
+"""Tensors that several modules share, or one module that the model runs several times.
+
+Blocks are trained one after the other, each with its own copy of what it holds: a tensor that two of them would train,
+or that one trains while the other is frozen, cannot be right in both. Within one block its gradients are added up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from device_profiles.contract import CONSTANT_PREFIX
+from device_profiles.errors import UsageError
+from device_profiles.model import Partition
+from edge_runtime.export.layers import Layer
+from edge_runtime.export.units import CutModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Use:
+    """`block` is 1-based; the head, which is trained with every block, is behind the last."""
+
+    block: int
+    module: str
+
+
+def check_tied(cut: CutModel, partition: Partition) -> None:
+    """Raise UsageError, naming the first tensor and its modules, where blocks would train the same tensor apart."""
+    head = len(partition.blocks) + 1
+    uses: dict[str, list[_Use]] = {}
+    for block in partition.blocks:
+        for unit in cut.units[block.first_unit : block.last_unit + 1]:
+            _add(uses, unit.layers, block.index)
+    _add(uses, cut.head.layers, head)
+    for name, found in uses.items():
+        first, last = found[0], found[-1]
+        if first.block == last.block or (last.block == head and len(partition.blocks) == 1):
+            continue
+        places = [f"module '{use.module}' of {_place(use.block, head)}" for use in (first, last)]
+        raise UsageError(
+            f"tensor '{name}' is shared by {places[0]} and {places[1]}, which are trained apart; keep them in one "
+            f"block with --partition {_together(partition, first.block, last.block)}"
+        )
+
+
+def _add(uses: dict[str, list[_Use]], layers: tuple[Layer, ...], block: int) -> None:
+    for layer in layers:
+        for name in layer.tensors:
+            if name is None or name.startswith(CONSTANT_PREFIX) or not layer.attributes.get("trained", True):
+                continue
+            uses.setdefault(name, []).append(_Use(block=block, module=layer.module))
+
+
+def _place(block: int, head: int) -> str:
+    return "the head" if block == head else f"block {block}"
+
+
+def _together(partition: Partition, first: int, last: int) -> str:
+    """The partition with the blocks from `first` to `last` in one; all of them where the head is the last."""
+    blocks = partition.blocks
+    if last > len(blocks):
+        return f"0-{blocks[-1].last_unit}"
+    ranges = [(block.first_unit, block.last_unit) for block in blocks]
+    joined = [*ranges[: first - 1], (ranges[first - 1][0], ranges[last - 1][1]), *ranges[last:]]
+    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in joined)

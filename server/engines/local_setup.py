@@ -1,0 +1,130 @@
+"""Set up the `local` engine: export the bundle, profile every client under its limit, plan."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+from device_profiles.bundle import Optimizer
+from device_profiles.errors import ExecutionError, UsageError
+from device_profiles.files import read_json, write_json
+from device_profiles.plan import Plan
+from device_profiles.profile import DeviceProfile
+from edge_runtime.device.bundle import Bundle, open_bundle
+from server.data_split import choose_source, write_parts
+from server.engines.local import LocalEngine
+from server.engines.prepared import Prepared
+from server.fleet import Fleet
+from server.methods.method import Promises
+from server.planner import make_plan, promise_of
+from server.structure import Structure
+from server.tables import plan_table
+from server.whole_network import WholeNetwork, measure_whole_network
+
+Note = Callable[[str], None]
+
+
+def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> Prepared:
+    """Everything for real processes, kept below `output`; what is there already is taken from there."""
+    if fleet.method.name != "profl":
+        raise UsageError(f"method.name {fleet.method.name}: the light runtime trains by ProFL; use --engine simulation")
+    source, missing = choose_source(fleet.data)
+    for line in missing:
+        note(f"data: {line}")
+    note(f"data: {source}, split {fleet.data.split}")
+    bundle = _bundle(fleet, output / "bundle", None)
+    clients = [client.name for client in fleet.clients]
+    parts = write_parts(source, output / "data", clients, fleet.data)
+    profiles = _profiles(fleet, bundle, output, note)
+    plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin)
+    write_json(output / "plan.json", plan)
+    note(plan_table(plan))
+    whole = _whole_network(fleet, output, note) if compare_whole else None
+    engine = LocalEngine(
+        bundle.path,
+        data=parts,
+        limits={client.name: client.limit_bytes for client in fleet.clients},
+        test_data=source,
+        test_examples=fleet.data.test_examples,
+        settings=fleet.training,
+        folder=output / "clients",
+    )
+    return Prepared(
+        engine=engine,
+        structure=Structure.of(bundle.manifest),
+        promises=_promises(fleet, bundle, profiles, plan),
+        blocks=len(bundle.manifest.partition.blocks),
+        initial_weights=lambda: load_file(bundle.weights_path()),
+        data=source,
+        plan=plan,
+        whole_network=whole,
+    )
+
+
+def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan) -> Promises:
+    """What was measured to fit, with the margin; the plan's own numbers for growing."""
+    needs: dict[str, dict[str, int]] = {}
+    for name, profile in profiles.items():
+        needs[name] = {}
+        for program in bundle.manifest.programs:
+            cost = profile.cost(program.name)
+            if program.purpose in ("grow", "distill") and cost is not None and cost.fits:
+                needs[name][program.name] = promise_of(cost, fleet.margin)
+    return Promises(budgets={client.client: client.budget_bytes for client in plan.clients}, needs=needs)
+
+
+def _bundle(fleet: Fleet, path: Path, blocks: int | None) -> Bundle:
+    if not (path / "manifest.json").is_file():
+        from edge_runtime.export.bundle import export_bundle
+
+        export_bundle(
+            fleet.model.name,
+            path,
+            width=fleet.model.width,
+            blocks=blocks,
+            partition=fleet.model.partition if blocks is None else None,
+            batch=fleet.model.batch,
+            optimizer=Optimizer(
+                name="sgd",
+                momentum=fleet.training.momentum,
+                weight_decay=fleet.training.weight_decay,
+                proximal=fleet.training.proximal > 0,
+            ),
+            input_shape=fleet.model.input_shape,
+            classes=fleet.model.classes,
+            seed=fleet.model.seed,
+        )
+    return open_bundle(path)
+
+
+def _profiles(fleet: Fleet, bundle: Bundle, output: Path, note: Note) -> dict[str, DeviceProfile]:
+    profiles = {}
+    for client in fleet.clients:
+        path = output / "profiles" / f"{client.name}.json"
+        note(f"profiling {client.name} under {client.limit_mb:g} MB")
+        command = [sys.executable, "-m", "profiler", str(bundle.path), "--limit", f"{client.limit_mb}MB"]
+        command += ["--name", client.name, "-o", str(path), "--threads", str(fleet.training.threads)]
+        command += ["--steps", "2", "--purpose", "all" if fleet.method.shrinking else "grow", "--json"]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+        if finished.returncode != 0:
+            lines = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
+            raise ExecutionError(f"profile of {client.name}: {lines[-1]}")
+        profiles[client.name] = read_json(path, DeviceProfile)
+    return profiles
+
+
+def _whole_network(fleet: Fleet, output: Path, note: Note) -> WholeNetwork:
+    path = output / "whole_network.json"
+    if path.is_file():
+        return read_json(path, WholeNetwork)
+    note("measuring the whole network under the devices' limits")
+    bundle = _bundle(fleet, output / "whole_bundle", 1)
+    limits = {client.name: client.limit_bytes for client in fleet.clients}
+    measured = measure_whole_network(fleet.model, bundle.path, limits, threads=fleet.training.threads)
+    write_json(path, measured)
+    return measured

@@ -1,0 +1,35 @@
+"""What an engine needs before the first round, made by the engine's own set-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from device_profiles.plan import Plan
+from server.engines.engine import Engine
+from server.methods.method import Promises
+from server.run_state import Weights
+from server.structure import Structure
+from server.whole_network import WholeNetwork
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """An engine with what it knows of the model and of its clients.
+
+    Attributes:
+        blocks: of the partition.
+        initial_weights: of round 0.
+        data: the data set that was found.
+        plan: from measured profiles, where there are some.
+        whole_network: who could train it at once, where that was measured.
+    """
+
+    engine: Engine
+    structure: Structure
+    promises: Promises
+    blocks: int
+    initial_weights: Callable[[], Weights]
+    data: str
+    plan: Plan | None = None
+    whole_network: WholeNetwork | None = None

@@ -1,0 +1,141 @@
+"""What every piece of work needs in memory, by one rule for every method: planned, counted, or from a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+
+from device_profiles.bundle import Optimizer
+from device_profiles.errors import FormatError
+from device_profiles.model import Block, Partition
+from edge_runtime.export.programs import TrainingChoices, build_programs
+from server.engines.simulation.segments import ModelPieces
+from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
+from server.fleet import Fleet, ModelSettings
+from server.work import Work
+
+_MB = 1 << 20
+RUNTIME_BASE_MB = 9.1
+"""Python and the native module in a training process, measured (docs/memory.md)."""
+
+
+def promises_of(fleet: Fleet, works: Sequence[Work], *, source: str | None = None) -> dict[str, int]:
+    """Bytes that a training process needs for each of `works`, by name, from the fleet file's `promises.source`.
+
+    Raises FormatError where a table lacks one of them.
+    """
+    settings = fleet.promises
+    source = settings.source if source is None else source
+    if source == "file":
+        assert settings.file is not None  # read_fleet asks for it
+        return read_promises(Path(settings.file), works)
+    model = msgspec.structs.replace(
+        fleet.model,
+        width=fleet.model.width if settings.width is None else settings.width,
+        batch=fleet.model.batch if settings.batch is None else settings.batch,
+    )
+    if source == "runtime":
+        base = RUNTIME_BASE_MB if settings.base_mb is None else settings.base_mb
+        planner = _RuntimePlans(model, fleet)
+        return {work.name: planner.bytes_of(work) + int(base * _MB) for work in works}
+    base = 0.0 if settings.base_mb is None else settings.base_mb
+    counted = TrainableSet(model)
+    return {work.name: counted_bytes(counted.of(work), counted.pieces_of(work)) + int(base * _MB) for work in works}
+
+
+def read_promises(path: Path, works: Sequence[Work]) -> dict[str, int]:
+    """A table of promises; raises FormatError naming the file."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise FormatError(f"promises.file {path}: {error}") from None
+    table = table.get("promises", table) if isinstance(table, dict) else table
+    if not isinstance(table, dict):
+        raise FormatError(f"promises.file {path}: is no object of bytes by work")
+    missing = [work.name for work in works if not isinstance(table.get(work.name), int)]
+    if missing:
+        raise FormatError(f"promises.file {path}: has no bytes for {', '.join(missing)}")
+    return {work.name: int(table[work.name]) for work in works}
+
+
+def counted_bytes(trainable: Trainable, pieces: ModelPieces) -> int:
+    """Bytes that PyTorch holds at the end of a forward pass: weights, gradients and momentum of what is trained, the
+    frozen weights, and every tensor that autograd saves, each storage once; without its workspaces and libraries."""
+    state = {
+        name: torch.zeros(tensor.shape, requires_grad=tensor.role == "parameter")
+        for name, tensor in trainable.trained.items()
+    }
+    shapes = pieces.source.tensor_shapes(pieces.partition)
+    frozen = {name: torch.zeros(shapes[name]) for name in trainable.read if name not in state}
+    saved: dict[int, int] = {}
+    own = {tensor.data_ptr() for tensor in state.values()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+            kept.append(tensor)  # or its address would be given to the next one
+        return tensor
+
+    kept: list[Tensor] = []
+    with torch.no_grad():
+        dtype = torch.int64 if pieces.source.input_dtype == "int64" else torch.float32
+        x = torch.zeros(pieces.batch, *pieces.source.input_shape, dtype=dtype)
+        if trainable.prefix is not None:
+            x = trainable.prefix(frozen, x)
+        teacher = {**frozen, **{name: tensor.detach() for name, tensor in state.items()}}
+    labels = torch.zeros(pieces.batch, dtype=torch.int64)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        trainable.loss(state, teacher, x, labels, Terms(consistency=1.0))
+    trained = sum(tensor.numel() * 4 for tensor in state.values())
+    parameters = sum(tensor.numel() * 4 for tensor in state.values() if tensor.requires_grad)
+    frozen_bytes = sum(tensor.numel() * 4 for tensor in frozen.values())
+    return trained + 2 * parameters + frozen_bytes + sum(saved.values())
+
+
+class _RuntimePlans:
+    """The light runtime's memory plans, made as an export makes them."""
+
+    def __init__(self, model: ModelSettings, fleet: Fleet) -> None:
+        self._model = model
+        self._threads = fleet.training.threads
+        training = fleet.training
+        self._choices = TrainingChoices(
+            optimizer=Optimizer(name="sgd", momentum=training.momentum, weight_decay=training.weight_decay)
+        )
+        self._pieces: dict[int | None, ModelPieces] = {}
+
+    def bytes_of(self, work: Work) -> int:
+        """Arena, frozen weights, workspace and staging of the training program for `work`.
+
+        DepthFL's classifiers in between are no program of the runtime: its depths are counted as one block with the
+        stand-ins of what is missing, which take at least as much.
+        """
+        width = self._model.width
+        if work.purpose in ("narrow", "width"):
+            width = narrower_width(self._model, work.ratio)
+        if width not in self._pieces:
+            self._pieces[width] = ModelPieces(self._model, width=width)
+        pieces = self._pieces[width]
+        partition, block, purpose = pieces.partition, work.block, "grow"
+        if work.purpose == "distill":
+            purpose = "distill"
+        elif work.purpose != "grow":
+            depth = work.block if work.purpose == "depth" else pieces.blocks
+            partition, block = _merged(partition, depth), 1
+        for program, _, _ in build_programs(pieces.source, partition, blocks=(block,), choices=self._choices):
+            if program.purpose == purpose:
+                return program.memory.total_bytes(self._threads)
+        raise FormatError(f"promises: the runtime has no program for {work.name}")
+
+
+def _merged(partition: Partition, depth: int) -> Partition:
+    """The partition with its first `depth` blocks as one."""
+    first = Block(index=1, first_unit=0, last_unit=partition.blocks[depth - 1].last_unit)
+    rest = partition.blocks[depth:]
+    return Partition(blocks=(first, *(msgspec.structs.replace(b, index=i) for i, b in enumerate(rest, start=2))))

@@ -1,0 +1,82 @@
+"""Set up the `simulation` engine: pieces of the model, promises, and the clients' examples on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from device_profiles.files import write_json
+from server.data_split import choose_source, read_examples, write_parts
+from server.engines.prepared import Prepared
+from server.engines.simulation.engine import SimulationEngine, choose_device
+from server.engines.simulation.examples import Examples, read_part
+from server.engines.simulation.promises import promises_of
+from server.engines.simulation.trainables import TrainableSet, initial_classifiers
+from server.fleet import Fleet
+from server.methods.method import Method, Promises
+from server.run_state import Weights
+from server.structure import Structure
+from server.work import Work
+
+Note = Callable[[str], None]
+
+
+def prepare_simulation(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared:
+    """Everything for virtual clients; promises are kept as `promises.json` below `output`."""
+    device = choose_device(fleet.simulation.device)
+    source, missing = choose_source(fleet.data)
+    for line in missing:
+        note(f"data: {line}")
+    note(f"data: {source}, split {fleet.data.split}; computing on {device}")
+    trainables = TrainableSet(fleet.model)
+    blocks = trainables.pieces.blocks
+    works = method.works(blocks)
+    table = promises_of(fleet, works)
+    write_json(output / "promises.json", {"source": fleet.promises.source, "promises": table})
+    promises = Promises(
+        budgets={client.name: client.limit_bytes for client in fleet.clients},
+        needs={client.name: table for client in fleet.clients},
+    )
+    used = _used(fleet, blocks, method, promises)
+    names = [client.name for client in fleet.clients]
+    parts = write_parts(source, output / "data", names, fleet.data)
+    engine = SimulationEngine(
+        fleet,
+        trainables,
+        clients={name: read_part(path, device) for name, path in parts.items()},
+        test=_test_examples(source, device),
+        promises=promises.needs,
+        device=device,
+    )
+
+    def initial() -> Weights:
+        weights = trainables.pieces.initial_weights()
+        weights |= initial_classifiers({work.name: trainables.of(work) for work in used}, fleet.model.seed)
+        return {name: tensor.numpy() for name, tensor in weights.items()}
+
+    return Prepared(
+        engine=engine,
+        structure=Structure(
+            model=tuple(spec.name for spec in trainables.pieces.source.model.tensors),
+            blocks=tuple(trainables.pieces.block_names(block) for block in range(1, blocks + 1)),
+            trained={work.name: trainables.of(work).trained for work in used},
+        ),
+        promises=promises,
+        blocks=blocks,
+        initial_weights=initial,
+        data=source,
+    )
+
+
+def _used(fleet: Fleet, blocks: int, method: Method, promises: Promises) -> Sequence[Work]:
+    """What some client really does, or is evaluated: the rest of the widths need not be captured."""
+    stages = method.stages(fleet, blocks, promises)
+    works = {work.name: work for stage in stages for work in (*stage.work.values(), stage.evaluated)}
+    return tuple(works.values())
+
+
+def _test_examples(source: str, device: torch.device) -> Examples:
+    inputs, labels = read_examples(source, "test")
+    return Examples(torch.from_numpy(inputs).to(device), torch.from_numpy(labels).to(device))

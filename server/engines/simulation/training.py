@@ -1,0 +1,138 @@
+"""Local training of virtual clients: one after the other, or many at once with stacked tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from server.engines.simulation.trainables import Terms, Trainable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sgd:
+    """SGD with momentum, as torch.optim.SGD; `proximal` is FedProx's mu (Li et al., MLSys 2020)."""
+
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    proximal: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalData:
+    """What one client trains on: inputs and labels of every step, [steps, batch, ...], made when they are asked for."""
+
+    steps: int
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs of the trained part and labels."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """A client's tensors after its steps, and its losses."""
+
+    tensors: dict[str, Tensor]
+    loss_first: float
+    loss_last: float
+
+
+def train_alone(
+    trainable: Trainable, start: dict[str, Tensor], frozen: dict[str, Tensor], data: LocalData, sgd: Sgd, terms: Terms
+) -> Trained:
+    """Train one client from `start`, which stays as it is."""
+    state = {name: _copy(start[name]) for name in trainable.trained}
+    names = [name for name, tensor in trainable.trained.items() if tensor.role == "parameter"]
+    parameters = [state[name].requires_grad_() for name in names]
+    anchors = [start[name] for name in names] if sgd.proximal else []
+    momenta: list[Tensor] = []
+    losses = []
+    for step in range(data.steps):
+        x, labels = data.batch(step)
+        loss = trainable.loss(state, frozen, x, labels, terms)
+        gradients = list(torch.autograd.grad(loss, parameters))
+        losses.append(loss.detach())
+        with torch.no_grad():
+            momenta = _update(parameters, gradients, momenta, anchors, sgd)
+    return Trained(
+        tensors={name: tensor.detach() for name, tensor in state.items()},
+        loss_first=float(losses[0]),
+        loss_last=float(losses[-1]),
+    )
+
+
+def train_stacked(
+    trainable: Trainable,
+    start: dict[str, Tensor],
+    frozen: dict[str, Tensor],
+    data: Sequence[LocalData],
+    sgd: Sgd,
+    terms: Sequence[Terms],
+) -> list[Trained]:
+    """The same for clients that take equally many steps, as one: every tensor has a first axis of clients.
+
+    On a GPU one kernel then serves all of them, where a client's own would leave it idle.
+    """
+    count = len(data)
+    state = {name: start[name].expand(count, *start[name].shape).clone() for name in trainable.trained}
+    names = [name for name, tensor in trainable.trained.items() if tensor.role == "parameter"]
+    statistics = {name: tensor for name, tensor in state.items() if name not in set(names)}
+    anchors = [start[name] for name in names] if sgd.proximal else []
+    masks = [own.classes for own in terms if own.classes is not None]
+    masked = len(masks) == count
+    classes = torch.stack(masks) if masked else torch.zeros(count, 1)
+
+    def loss_of(
+        own: dict[str, Tensor], own_statistics: dict[str, Tensor], x: Tensor, labels: Tensor, mask: Tensor
+    ) -> Tensor:
+        own_terms = Terms(classes=mask if masked else None, consistency=terms[0].consistency)
+        return trainable.loss({**own, **own_statistics}, frozen, x, labels, own_terms)
+
+    derivative = torch.func.vmap(torch.func.grad_and_value(loss_of), randomness="different")
+    momenta: list[Tensor] = []
+    first = last = torch.zeros(count)
+    for step in range(data[0].steps):
+        batches = [own.batch(step) for own in data]
+        x, labels = (torch.stack(part) for part in zip(*batches, strict=True))
+        gradients, losses = derivative({name: state[name] for name in names}, statistics, x, labels, classes)
+        with torch.no_grad():
+            parameters = [state[name] for name in names]
+            momenta = _update(parameters, [gradients[name] for name in names], momenta, anchors, sgd)
+        first = losses if step == 0 else first
+        last = losses
+    return [
+        Trained(
+            tensors={name: tensor[position] for name, tensor in state.items()},
+            loss_first=float(first[position]),
+            loss_last=float(last[position]),
+        )
+        for position in range(count)
+    ]
+
+
+def _update(
+    parameters: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], anchors: list[Tensor], sgd: Sgd
+) -> list[Tensor]:
+    """One step of SGD in place; returns the momenta, which are the gradients themselves after the first."""
+    if anchors:
+        distances = [parameter - anchor for parameter, anchor in zip(parameters, anchors, strict=True)]
+        torch._foreach_add_(gradients, distances, alpha=sgd.proximal)
+    torch._foreach_add_(gradients, parameters, alpha=sgd.weight_decay)
+    if momenta:
+        torch._foreach_mul_(momenta, sgd.momentum)
+        torch._foreach_add_(momenta, gradients)
+    else:
+        momenta = gradients
+    torch._foreach_add_(parameters, momenta, alpha=-sgd.learning_rate)
+    return momenta
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A copy; images' weights with the channels last, which is what convolutions on a CPU are fastest with."""
+    if tensor.ndim == 4 and tensor.device.type == "cpu":
+        return tensor.clone(memory_format=torch.channels_last)
+    return tensor.clone()

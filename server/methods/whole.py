@@ -1,0 +1,46 @@
+"""Training the whole network at once: by everybody, or by those alone whose memory holds it."""
+
+from __future__ import annotations
+
+from server.fleet import Fleet, MethodSettings
+from server.methods.method import Promises, Stage, budget_of
+from server.work import Work
+
+_WHOLE = Work(purpose="whole")
+
+
+class ExclusiveFL:
+    """Only clients that hold the whole network take part."""
+
+    name = "exclusivefl"
+    source = "the baseline of that name in Wu, Li, Xu, KDD 2025"
+
+    def __init__(self, settings: MethodSettings) -> None:
+        self._settings = settings
+
+    def works(self, blocks: int) -> tuple[Work, ...]:
+        """The whole network."""
+        return (_WHOLE,)
+
+    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+        """One, of the round budget."""
+        return (_train(fleet, promises.holders(_WHOLE), budget_of(fleet, self.name)),)
+
+    def final(self, blocks: int) -> Work:
+        """The whole network."""
+        return _WHOLE
+
+
+class FedAvg(ExclusiveFL):
+    """Everybody trains the whole network, whatever memory there is: the upper bound."""
+
+    name = "fedavg"
+    source = "McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017"
+
+    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+        """One, of the round budget, without a look at memory."""
+        return (_train(fleet, {client: _WHOLE for client in promises.budgets}, budget_of(fleet, self.name)),)
+
+
+def _train(fleet: Fleet, work: dict[str, Work], rounds: int) -> Stage:
+    return Stage(name="train", block=0, work=work, evaluated=_WHOLE, rounds=rounds)

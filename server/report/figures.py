@@ -1,0 +1,163 @@
+"""The figures of a report, as matplotlib draws them."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from server.report.runs import Run
+
+matplotlib.rcParams.update(
+    {"svg.fonttype": "none", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+)
+COLOURS = ("#1f5fa8", "#d1802a", "#2e8b57", "#a23b72", "#6b6b6b", "#c0392b", "#7a68c0", "#3aa0a0")
+_WIDTH = 9.0
+_MB = float(1 << 20)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element, with the same text for the same figure."""
+    with matplotlib.rc_context({"svg.hashsalt": "profl"}):
+        written = io.StringIO()
+        figure.savefig(written, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    return re.sub(r"^.*?(?=<svg)", "", written.getvalue(), flags=re.DOTALL)
+
+
+def accuracy_over_rounds(runs: Sequence[Run]) -> Figure:
+    """Test accuracy after every evaluated round, with the boundaries of a single run's stages."""
+    figure, axes = _axes("round", "test accuracy")
+    for colour, run in zip(_colours(runs), runs, strict=True):
+        rounds, accuracies = run.accuracies()
+        axes.plot(rounds, accuracies, marker="o", markersize=3, color=colour, label=run.name)
+    if len(runs) == 1:
+        _mark_stages(axes, runs[0])
+    _finish(axes, runs)
+    return figure
+
+
+def accuracy_over_device_seconds(runs: Sequence[Run]) -> Figure:
+    """The same against the seconds that all devices together have trained."""
+    figure, axes = _axes("seconds of training, all devices together", "test accuracy")
+    for colour, run in zip(_colours(runs), runs, strict=True):
+        rounds, accuracies = run.accuracies()
+        seconds = run.device_seconds()
+        axes.plot([seconds[r] for r in rounds], accuracies, marker="o", markersize=3, color=colour, label=run.name)
+    _finish(axes, runs)
+    return figure
+
+
+def effective_movement(run: Run) -> Figure:
+    """Effective movement of every stage with the last line fitted to it, and the slopes below, with the threshold."""
+    settings = run.fleet.freezing
+    figure = Figure(figsize=(_WIDTH, 5.0))
+    upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
+    for (title, first, last), colour in zip(run.stages(), _cycle(), strict=False):
+        own = [r for r in run.rounds if first <= r.round <= last and r.effective_movement is not None]
+        if not own:
+            continue
+        rounds = np.array([r.round for r in own])
+        values = np.array([r.effective_movement for r in own], dtype=np.float64)
+        upper.plot(rounds, values, marker="o", markersize=3, color=colour, label=title)
+        fitted = slice(-min(settings.fit_length, len(own)), None)
+        if len(rounds[fitted]) > 1:
+            slope, offset = np.polyfit(rounds[fitted], values[fitted], 1)
+            upper.plot(rounds[fitted], slope * rounds[fitted] + offset, color="black", linewidth=1.2, linestyle="--")
+        slopes = [(r.round, abs(r.slope)) for r in own if r.slope is not None]
+        if slopes:
+            lower.plot(*zip(*slopes, strict=True), marker="o", markersize=3, color=colour)
+        if own[-1].froze_because is not None:
+            upper.axvline(last, color=colour, linewidth=0.8, linestyle=":")
+    lower.axhline(settings.threshold, color="#b3202c", linewidth=1)
+    lower.annotate(
+        "threshold", (0.995, settings.threshold), xycoords=("axes fraction", "data"), ha="right", va="bottom"
+    )
+    upper.set_ylabel("effective movement")
+    upper.set_ylim(0, 1.05)
+    lower.set_ylabel("|slope| a round")
+    lower.set_xlabel("round")
+    upper.legend(frameon=False, fontsize=8, ncols=4, loc="lower left")
+    return figure
+
+
+def participation(run: Run) -> Figure:
+    """Share of the fleet with work in every stage."""
+    stages = run.stages()
+    shares = {title: next(r.participation for r in run.rounds if r.round == first) for title, first, _ in stages}
+    figure, axes = _axes("", "clients with work, %", height=2.8)
+    bars = axes.bar(range(len(shares)), [100 * share for share in shares.values()], color=COLOURS[0], width=0.6)
+    axes.bar_label(bars, fmt="%.0f", padding=2)
+    axes.set_xticks(range(len(shares)), list(shares))
+    axes.set_ylim(0, 112)
+    return figure
+
+
+def memory(run: Run) -> Figure:
+    """Largest promise of every stage and, where processes were measured, the largest peak."""
+    figure, axes = _axes("", "MB a client", height=2.8)
+    titles, promised, measured = [], [], []
+    for title, first, last in run.stages():
+        results = [c for r in run.rounds if first <= r.round <= last for c in r.clients]
+        titles.append(title)
+        promised.append(max((c.predicted_peak_bytes or 0 for c in results), default=0) / _MB)
+        measured.append(max((c.measured_peak_bytes or 0 for c in results), default=0) / _MB)
+    places = np.arange(len(titles))
+    with_measured = any(measured)
+    width = 0.38 if with_measured else 0.6
+    axes.bar_label(axes.bar(places, promised, width, color=COLOURS[0], label="promised"), fmt="%.0f", padding=2)
+    if with_measured:
+        bars = axes.bar(places + width, measured, width, color=COLOURS[1], label="measured (VmHWM)")
+        axes.bar_label(bars, fmt="%.0f", padding=2)
+        axes.legend(frameon=False)
+    axes.set_xticks(places + (width / 2 if with_measured else 0), titles)
+    axes.margins(y=0.15)
+    return figure
+
+
+def communication(runs: Sequence[Run]) -> Figure:
+    """Bytes of all clients in every round, down and up together."""
+    figure, axes = _axes("round", "MB a round, down and up", height=2.8)
+    for colour, run in zip(_colours(runs), runs, strict=True):
+        moved = [(r.bytes_down + r.bytes_up) / _MB for r in run.rounds]
+        axes.plot([r.round for r in run.rounds], moved, color=colour, drawstyle="steps-mid", label=run.name)
+    axes.set_ylim(bottom=0)
+    _finish(axes, runs)
+    return figure
+
+
+def _axes(x: str, y: str, *, height: float = 3.6) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(_WIDTH, height))
+    axes = figure.subplots()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _finish(axes: Any, runs: Sequence[Run]) -> None:
+    if len(runs) > 1:
+        axes.legend(frameon=False, fontsize=9, loc="best")
+
+
+def _mark_stages(axes: Any, run: Run) -> None:
+    for title, first, _ in run.stages():
+        if len(run.stages()) > 1:
+            axes.axvline(first - 0.5, color="#9aa4b1", linewidth=0.8, linestyle=":")
+            axes.annotate(
+                title, (first - 0.3, 1.0), xycoords=("data", "axes fraction"), rotation=90, va="top", fontsize=8,
+                color="#55606e",
+            )  # fmt: skip
+
+
+def _colours(runs: Sequence[Run]) -> list[str]:
+    return [COLOURS[position % len(COLOURS)] for position in range(len(runs))]
+
+
+def _cycle() -> list[str]:
+    return list(COLOURS) * 4

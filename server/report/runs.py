@@ -1,0 +1,60 @@
+"""A run's folder as the report reads it; a run that is not finished has rounds but no summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from device_profiles.errors import FormatError
+from device_profiles.files import read_json
+from server.fleet import Fleet
+from server.run_state import FLEET_NAME, RoundRecord, RunFolder
+from server.summary import Summary
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """Rounds, and the summary where the run is finished."""
+
+    name: str
+    fleet: Fleet
+    rounds: tuple[RoundRecord, ...]
+    summary: Summary | None
+
+    def stages(self) -> list[tuple[str, int, int]]:
+        """Title, first and last round of every stage."""
+        found: list[tuple[str, int, int]] = []
+        for record in self.rounds:
+            title = f"{record.stage} {record.block}" if record.block else record.stage
+            if found and found[-1][0] == title and record.round_of_step > 1:
+                found[-1] = (title, found[-1][1], record.round)
+            else:
+                found.append((title, record.round, record.round))
+        return found
+
+    def accuracies(self) -> tuple[list[int], list[float]]:
+        """Rounds that were evaluated, and what they reached."""
+        known = [(record.round, record.accuracy) for record in self.rounds if record.accuracy is not None]
+        return [number for number, _ in known], [accuracy for _, accuracy in known]
+
+    def device_seconds(self) -> dict[int, float]:
+        """Seconds of all devices together up to and including a round."""
+        seconds = accumulate(sum(c.seconds for c in (*r.clients, *r.repeated)) for r in self.rounds)
+        return {record.round: total for record, total in zip(self.rounds, seconds, strict=True)}
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder; raises FormatError where it is none."""
+    state = RunFolder(folder)
+    if not state.exists:
+        raise FormatError(
+            f"{folder}: no run here (state.json is missing); name the folder given to profl-server run -o"
+        )
+    path = folder / "summary.json"
+    summary = read_json(path, Summary) if path.is_file() else None
+    rounds = tuple(state.records())
+    if not rounds:
+        raise FormatError(f"{folder}: has no finished round yet")
+    fleet = read_json(folder / FLEET_NAME, Fleet)
+    return Run(name=folder.name, fleet=fleet, rounds=rounds, summary=summary)

@@ -1,0 +1,27 @@
+"""`profl-server split`: how a fleet file cuts its data, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("split", epilog="Example: profl-server split --fleet examples/fleets/demo.toml -o split.svg")
+@click.option("--fleet", "fleet_path", type=click.Path(path_type=Path), required=True, help="Fleet file (TOML).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Picture to write (SVG).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def split(fleet_path: Path, output: Path | None, as_json: bool) -> None:
+    """Show which examples each client gets: a table, and a picture with -o."""
+    import msgspec
+
+    from device_profiles.files import atomic_file
+    from server.fleet import read_fleet
+    from server.split_picture import draw_split
+    from server.split_report import report_split, split_table
+
+    report = report_split(read_fleet(fleet_path))
+    if output is not None:
+        with atomic_file(output) as temporary:
+            temporary.write_text(draw_split(report), encoding="utf-8")
+    click.echo(msgspec.json.encode(report).decode() if as_json else split_table(report))

@@ -1,0 +1,34 @@
+"""What one client trains in a round, whatever the method and the engine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from device_profiles.contract import program_name
+
+Purpose = Literal["grow", "distill", "whole", "narrow", "width", "depth"]
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the model and what is done with it.
+
+    `grow`: block `block` (1-based) with its output module behind it, the blocks before it frozen; shrinking trains the
+    same. `distill`: the stand-in of block `block`, against that block. `whole`: the whole network. `narrow`: the whole
+    network with `ratio` of its channels; `width`: the same as a slice of a wider one, the first channels of every layer
+    (HeteroFL). `depth`: blocks 1 to `block`, with a classifier behind each (DepthFL).
+    """
+
+    purpose: Purpose
+    block: int = 1
+    ratio: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Its name in promises, updates and reports; a bundle's program of it, if it has one, carries the same."""
+        if self.purpose == "grow" or self.purpose == "distill":
+            return program_name(self.purpose, self.block)
+        if self.purpose == "narrow" or self.purpose == "width":
+            return f"{self.purpose}-{self.ratio:g}"
+        return self.purpose if self.purpose == "whole" else f"depth{self.block}"

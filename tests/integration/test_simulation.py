@@ -1,0 +1,333 @@
+"""The simulation engine: the same batches, steps and rounds as the light runtime; stacked clients equal single ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the engine computes with torch")
+pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+
+from safetensors.numpy import load_file, save_file  # noqa: E402
+
+from edge_runtime.device import _native  # noqa: E402
+from edge_runtime.device.data.npz import write_npz  # noqa: E402
+from edge_runtime.device.data.open import open_data  # noqa: E402
+from edge_runtime.device.worker.batches import epoch_start  # noqa: E402
+from server.engines.engine import Result, Task  # noqa: E402
+from server.engines.simulation.engine import SimulationEngine  # noqa: E402
+from server.engines.simulation.examples import Examples, crop_and_flip, epoch_order, model_inputs  # noqa: E402
+from server.engines.simulation.promises import promises_of  # noqa: E402
+from server.engines.simulation.trainables import TrainableSet, initial_classifiers  # noqa: E402
+from server.fleet import (  # noqa: E402
+    ClientSettings,
+    DataSettings,
+    Fleet,
+    ModelSettings,
+    SimulationSettings,
+    read_fleet,
+)
+from server.fleet import TrainingSettings as Training  # noqa: E402
+from server.run import run_fleet  # noqa: E402
+from server.run_state import RoundRecord  # noqa: E402
+from server.schedule import Observer  # noqa: E402
+from server.work import Work  # noqa: E402
+
+WORKS = [
+    *[Work(purpose="grow", block=block) for block in (1, 2, 3)],
+    *[Work(purpose="distill", block=block) for block in (2, 3)],
+    Work(purpose="whole"),
+    Work(purpose="narrow", ratio=0.5),
+    Work(purpose="width", ratio=0.5),
+    *[Work(purpose="depth", block=depth) for depth in (1, 2, 3)],
+]
+
+
+@pytest.mark.parametrize("count", [1, 17, 500])
+def test_examples_come_in_the_order_of_the_device(count: int) -> None:
+    for seed, epoch in ((0, 0), (7, 3), (123456789, 1)):
+        device = _native.Order(epoch_start(seed, epoch), count).batch(0, count)
+        assert epoch_order(seed, epoch, count).tolist() == list(device)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 32, 32)])
+def test_pixels_become_the_values_of_the_device(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+    write_npz(tmp_path / "part.npz", images, np.arange(3))
+    staged = np.empty((3, 3, 32, 32), np.float32)
+    source = open_data(f"npz:{tmp_path / 'part.npz'}", split="train", input_shape=(3, 32, 32))
+    source.fetch([0, 1, 2], staged)
+    np.testing.assert_array_equal(model_inputs(torch.from_numpy(images), (3, 32, 32)).numpy(), staged)
+
+
+def test_crops_are_windows_of_the_padded_image_or_their_mirror_images() -> None:
+    images = torch.randn(40, 2, 6, 5)
+    cropped = crop_and_flip(images, torch.Generator().manual_seed(3))
+    padded = torch.nn.functional.pad(images, (4, 4, 4, 4), value=-1.0)
+    places = set()
+    for number in range(40):
+        found = [
+            (top, left, flipped)
+            for top in range(9)
+            for left in range(9)
+            for flipped in (False, True)
+            if torch.equal(_window(padded[number], top, left, flipped), cropped[number])
+        ]
+        assert found, number
+        places.add(found[0])
+    assert len(places) > 20 and len({flipped for _, _, flipped in places}) == 2
+
+
+def _window(padded: Any, top: int, left: int, flipped: bool) -> Any:
+    window = padded[:, top : top + 6, left : left + 5]
+    return window.flip(2) if flipped else window
+
+
+def _fleet(**training: Any) -> Fleet:
+    return Fleet(
+        model=ModelSettings(name="cnn", width=8, batch=8, input_shape=(3, 32, 32)),
+        data=DataSettings(sources=("digits",)),
+        clients=tuple(ClientSettings(name=name, limit_mb=64) for name in "abc"),
+        training=Training(**{"steps": 3, "learning_rate": 0.02, **training}),
+    )
+
+
+class Setting:
+    """An engine over random pixels and its weights in a file."""
+
+    def __init__(self, folder: Path, **simulation: Any) -> None:
+        self.fleet = msgspec.structs.replace(_fleet(), simulation=SimulationSettings(**simulation))
+        self.works = TrainableSet(self.fleet.model)
+        generator = torch.Generator().manual_seed(0)
+        self.clients = {
+            name: Examples(
+                torch.randint(0, 256, (20, 1, 28, 28), generator=generator, dtype=torch.uint8),
+                torch.randint(0, 4 if name == "b" else 10, (20,), generator=generator),
+            )
+            for name in "abc"
+        }
+        self.engine = SimulationEngine(
+            self.fleet,
+            self.works,
+            clients=self.clients,
+            test=self.clients["a"],
+            promises={name: {} for name in "abc"},
+            device=torch.device("cpu"),
+        )
+        self.path = folder / "weights.safetensors"
+        weights = self.works.pieces.initial_weights()
+        weights |= initial_classifiers({work.name: self.works.of(work) for work in WORKS}, 0)
+        save_file({name: tensor.numpy() for name, tensor in weights.items()}, self.path)
+
+    def train(self, work: Work, **options: Any) -> dict[str, dict[str, np.ndarray]]:
+        tasks = [
+            Task(
+                client=name,
+                work=work,
+                weights=self.path,
+                base_version="v",
+                steps=3,
+                epochs=None,
+                learning_rate=0.02,
+                seed=5,
+                **options,
+            )
+            for name in "abc"
+        ]
+        seen: list[Result] = []
+        results, updates = self.engine.train(tasks, seen.append)
+        assert [result.client for result in results] == ["a", "b", "c"] and len(seen) == 3
+        assert all(result.status == "ok" and result.steps == 3 and result.bytes_up > 0 for result in results)
+        assert {update.metadata.program for update in updates} == {work.name}
+        return {update.client: dict(update.tensors) for update in updates}
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+def test_stacked_clients_end_where_single_ones_do(work: Work, tmp_path: Path) -> None:
+    alone = Setting(tmp_path, stack=1).train(work, consistency=0.5, proximal=0.1)
+    stacked = Setting(tmp_path, stack=3).train(work, consistency=0.5, proximal=0.1)
+    start = load_file(tmp_path / "weights.safetensors")
+    for client, tensors in alone.items():
+        for name, tensor in tensors.items():
+            distance = np.linalg.norm(stacked[client][name] - tensor)
+            # One activation that rounds to the other side of a ReLU shows in a bias that started at zero.
+            assert distance <= 1e-3 * np.linalg.norm(tensor), (client, name)
+            if "running" in name or name.endswith("weight"):
+                corner = tuple(slice(extent) for extent in tensor.shape)
+                assert not np.array_equal(tensor, start[name][corner]), name
+
+
+@pytest.mark.parametrize("work", [Work(purpose="grow", block=3), Work(purpose="distill", block=2)])
+def test_kept_features_change_nothing(work: Work, tmp_path: Path) -> None:
+    kept = Setting(tmp_path, cache_mb=100).train(work)
+    not_kept = Setting(tmp_path, cache_mb=0).train(work)
+    for client, tensors in kept.items():
+        for name, tensor in tensors.items():
+            np.testing.assert_allclose(not_kept[client][name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_classes_that_a_client_lacks_stay_out_of_heterofls_head(tmp_path: Path) -> None:
+    setting = Setting(tmp_path)
+    start = load_file(setting.path)["fc.weight"]
+    trained = setting.train(Work(purpose="width", ratio=1.0))["b"]["fc.weight"]
+    decay = (1 - 0.02 * 5e-4) ** 6  # weight decay alone moves them
+    np.testing.assert_allclose(trained[4:], start[4:], rtol=1 - decay)
+    assert not np.allclose(trained[:4], start[:4], rtol=1e-3)
+
+
+def test_a_client_with_too_few_examples_is_a_result_and_no_exception(tmp_path: Path) -> None:
+    setting = Setting(tmp_path)
+    setting.clients["a"] = Examples(setting.clients["a"].inputs[:5], setting.clients["a"].labels[:5])
+    task = Task(
+        client="a",
+        work=Work(purpose="whole"),
+        weights=setting.path,
+        base_version="v",
+        steps=1,
+        epochs=None,
+        learning_rate=0.1,
+        seed=0,
+    )
+    (result,), updates = setting.engine.train([task], lambda result: None)
+    assert "5 examples" in result.status and updates == []
+
+
+def test_narrower_and_shallower_work_promises_less() -> None:
+    fleet = _fleet()
+    for source in ("pytorch", "runtime"):
+        table = promises_of(fleet, WORKS, source=source)
+        assert table["narrow-0.5"] < table["whole"]
+        assert table["depth1"] < table["depth2"] < table["whole"] * 1.1
+        assert all(table[f"distill-block{block}"] < table["whole"] for block in (2, 3))
+        assert max(table[f"grow-block{block}"] for block in (1, 2, 3)) < table["whole"]
+
+
+ROUNDS = """
+[model]
+name = "cnn"
+width = 8
+batch = 16
+
+[data]
+sources = ["digits"]
+test_examples = 64
+
+[training]
+steps = 4
+learning_rate = 0.02
+momentum = 0.9
+proximal = 0.1
+
+[method]
+shrinking = true
+shrink_rounds = 1
+distill_rounds = 1
+distill_learning_rate = 1e-3
+
+[freezing]
+max_rounds = 1
+window = 1
+fit_length = 2
+
+[promises]
+source = "runtime"
+
+[[clients]]
+name = "a"
+limit_mb = 96
+
+[[clients]]
+name = "b"
+limit_mb = 90
+"""
+
+
+def test_seven_rounds_end_with_the_same_weights_on_both_engines(tmp_path: Path) -> None:
+    """Shrinking, distilling and growing, a round each, from one file: processes of the light runtime beside PyTorch."""
+    (tmp_path / "fleet.toml").write_text(ROUNDS)
+    models = {}
+    for engine in ("local", "simulation"):
+        command = [sys.executable, "-m", "server", "run", "--fleet", str(tmp_path / "fleet.toml"), "--engine", engine]
+        command += ["-o", str(tmp_path / engine), "--no-whole-network", "--json"]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert finished.returncode == 0, finished.stderr
+        summary = json.loads(finished.stdout)
+        assert [(step["stage"], step["block"], step["rounds"]) for step in summary["steps"]] == [
+            ("shrink", 3, 1), ("distill", 3, 1), ("shrink", 2, 1), ("distill", 2, 1),
+            ("grow", 1, 1), ("grow", 2, 1), ("grow", 3, 1),
+        ]  # fmt: skip
+        assert summary["steps"][1]["accuracy"] >= 0
+        models[engine] = load_file(tmp_path / engine / "model.safetensors")
+    for name, tensor in models["local"].items():
+        distance = np.linalg.norm(models["simulation"][name] - tensor)
+        assert distance <= 1e-3 * max(np.linalg.norm(tensor), 1e-3), name
+
+
+SMALL = """
+[model]
+name = "cnn"
+width = 4
+batch = 16
+
+[data]
+sources = ["digits"]
+test_examples = 64
+examples_per_client = 64
+
+[population]
+count = 6
+memory_mb = [1, 2]
+
+[promises]
+source = "pytorch"
+
+[training]
+epochs = 1
+rounds = 5
+clients_per_round = 3
+augment = "crop-flip"
+schedule = "cosine"
+
+[method]
+name = "{method}"
+"""
+
+
+class _Stop(Exception):
+    pass
+
+
+class _StopsAfter(Observer):
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+
+    def round_done(self, record: RoundRecord) -> None:
+        if record.round == self.rounds:
+            raise _Stop
+
+
+@pytest.mark.parametrize("method", ["fedavg", "heterofl", "depthfl", "allsmall", "exclusivefl", "profl"])
+def test_a_run_that_is_resumed_ends_with_the_same_bits(method: str, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(SMALL.format(method=method))
+    fleet = read_fleet(path)
+
+    def go(folder: Path, observer: Observer) -> Any:
+        return run_fleet(fleet, folder, resume=True, observer=observer, note=lambda text: None, engine="simulation")
+
+    whole = go(tmp_path / "whole", Observer())
+    with pytest.raises(_Stop):
+        go(tmp_path / "broken", _StopsAfter(2))
+    resumed = go(tmp_path / "broken", Observer())
+    assert resumed.rounds == whole.rounds == 5 and resumed.accuracy == whole.accuracy
+    assert resumed.method == method
+    models = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken")]
+    for name, tensor in models[0].items():
+        np.testing.assert_array_equal(models[1][name], tensor)

@@ -1,0 +1,220 @@
+"""Networks with operators that are seldom seen, for `--model tests.support.odd_models:<name>`.
+
+Each is as small as it can be with its operator in the middle, between layers with weights; `ODD` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+IMAGE, SEQUENCE, TOKENS = (3, 8, 8), (5, 12), (7,)
+
+
+class Around(nn.Module):
+    """A convolution, `middle`, a convolution from its channels, pooling and a linear layer."""
+
+    def __init__(self, middle: nn.Module, channels: int = 6) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.middle = middle
+        self.last = nn.Conv2d(channels, 6, 1)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, 4]."""
+        return self.fc(self.last(self.middle(self.stem(x))).relu().mean((2, 3)))
+
+
+class Function(nn.Module):
+    """A function of one tensor as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the function makes of it."""
+        return self.function(x)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer over [N, steps, 5], and a linear layer on its last step."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Linear(12, 12)
+        self.layer = layer
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 5, 12] -> [N, 4]."""
+        return self.fc(self.layer(self.stem(x))[0][:, -1])
+
+
+class Excitation(nn.Module):
+    """Squeeze-and-excitation with its mean over dimensions and linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze, self.excite = nn.Linear(6, 3), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 6, H, W] weighted by channel."""
+        gate = self.excite(self.squeeze(x.mean((2, 3))).relu()).sigmoid()
+        return x * gate[:, :, None, None]
+
+
+class MaskedTokens(nn.Module):
+    """A transformer of tokens in which those that are 0 are padding."""
+
+    def __init__(self, pooled: bool = False) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.pooled = pooled
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[N, T] -> [N, 4]."""
+        padding = tokens == 0
+        x = self.encoder(self.embedding(tokens), src_key_padding_mask=padding)
+        if self.pooled:
+            seen = (~padding).unsqueeze(2).to(x.dtype)
+            return self.fc((x * seen).sum(1) / seen.sum(1))
+        return self.fc(x[:, 0])
+
+
+class Bag(nn.Module):
+    """The mean of the embeddings of all tokens, by `nn.EmbeddingBag`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(20, 8, mode="mean")
+        self.hidden, self.fc = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[N, T] -> [N, 4]."""
+        return self.fc(self.hidden(self.bag(tokens)).relu())
+
+
+class Mixed(nn.Module):
+    """Channels mixed by a parameter through `torch.einsum`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.randn(6, 6, generator=torch.Generator().manual_seed(1)) / 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 6, H, W] -> [N, 6, H, W]."""
+        return torch.einsum("nchw,oc->nohw", x, self.mix)
+
+
+def _shuffled(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def _complex(x: Tensor) -> Tensor:
+    return torch.view_as_real(torch.view_as_complex(x.unflatten(3, (-1, 2)).contiguous()) * 1j).flatten(3)
+
+
+def _function(function: Callable[[Tensor], Tensor], channels: int = 6) -> Callable[[], nn.Module]:
+    return lambda: Around(Function(function), channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odd:
+    """A network, its inputs, and what a refusal says, where it is refused."""
+
+    make: Callable[[], nn.Module]
+    input_shape: tuple[int, ...] = IMAGE
+    options: dict[str, Any] = field(default_factory=dict)
+    refusal: str | None = None
+
+
+_WORDS: dict[str, Any] = {"input_shape": TOKENS, "options": {"input_dtype": "int64"}}
+
+ODD: dict[str, Odd] = {
+    "gru": Odd(make=lambda: Recurrent(nn.GRU(12, 8, batch_first=True)), input_shape=SEQUENCE, refusal="aten.gru"),
+    "lstm": Odd(make=lambda: Recurrent(nn.LSTM(12, 8, batch_first=True)), input_shape=SEQUENCE, refusal="aten.lstm"),
+    "group_norm_silu": Odd(make=lambda: Around(nn.Sequential(nn.GroupNorm(2, 6), nn.SiLU()))),
+    "mish": Odd(make=lambda: Around(nn.Mish())),
+    "einsum": Odd(make=lambda: Around(Mixed()), refusal="aten.einsum"),
+    "where": Odd(make=_function(lambda x: torch.where(x > 0, x, 0.1 * x)), refusal="aten.gt"),
+    "cumsum": Odd(make=_function(lambda x: x.cumsum(1)), refusal="aten.cumsum"),
+    "complex": Odd(make=_function(_complex), refusal="aten.view_as_complex"),
+    "conv_transpose": Odd(make=lambda: Around(nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1), 4)),
+    "conv_transpose_groups": Odd(make=lambda: Around(nn.ConvTranspose2d(6, 4, 2, 2, groups=2, bias=False), 4)),
+    "pixel_shuffle": Odd(make=lambda: Around(nn.Sequential(nn.Conv2d(6, 24, 1), nn.PixelShuffle(2)))),
+    "pixel_unshuffle": Odd(make=lambda: Around(nn.PixelUnshuffle(2), 24)),
+    "instance_norm": Odd(make=lambda: Around(nn.InstanceNorm2d(6, affine=True))),
+    "squeeze_excite": Odd(make=lambda: Around(Excitation())),
+    "channel_shuffle": Odd(make=_function(_shuffled)),
+    "nn_channel_shuffle": Odd(make=lambda: Around(nn.ChannelShuffle(2))),
+    "embedding_bag": Odd(make=Bag, **_WORDS, refusal="aten.embedding_bag"),
+    "softplus": Odd(make=lambda: Around(nn.Softplus())),
+    "prelu": Odd(make=lambda: Around(nn.PReLU(6))),
+    "prelu_single": Odd(make=lambda: Around(nn.PReLU())),
+    "elu": Odd(make=lambda: Around(nn.ELU())),
+    "selu": Odd(make=lambda: Around(nn.SELU())),
+    "glu": Odd(make=lambda: Around(nn.GLU(1), 3)),
+    "log_sigmoid": Odd(make=lambda: Around(nn.LogSigmoid())),
+    "softsign": Odd(make=lambda: Around(nn.Softsign()), refusal="aten.abs"),
+    "batch_statistics": Odd(
+        make=lambda: Around(nn.BatchNorm2d(6, track_running_stats=False)),
+        refusal="aten.batch_norm.*without running statistics",
+    ),
+    "upsample_nearest": Odd(make=lambda: Around(nn.Upsample(scale_factor=2))),
+    "upsample_bilinear": Odd(make=lambda: Around(nn.Upsample(scale_factor=2, mode="bilinear"))),
+    "upsample_corners": Odd(make=lambda: Around(nn.UpsamplingBilinear2d(size=(11, 13)))),
+    "interpolate_odd": Odd(make=_function(lambda x: functional.interpolate(x, size=(13, 5)))),
+    "padding_mask": Odd(make=MaskedTokens, **_WORDS, refusal="aten.eq"),
+    "padding_mask_pooled": Odd(make=lambda: MaskedTokens(pooled=True), **_WORDS, refusal="aten.eq"),
+    "large_kernel": Odd(
+        make=lambda: Around(nn.Conv2d(6, 6, 13, padding=6)), refusal="aten.conv2d.*more than 121 elements"
+    ),
+    "large_kernel_depthwise": Odd(
+        make=lambda: Around(nn.Conv2d(6, 6, 13, padding=6, groups=6)), refusal="aten.conv2d.*more than 121 elements"
+    ),
+    "strided_slices": Odd(make=_function(lambda x: x[:, ::2, 1::2, ::3], 3)),
+    "chunks": Odd(make=_function(lambda x: torch.cat([p.relu() for p in x.chunk(4, 1)][::-1], 1))),
+    "select": Odd(make=_function(lambda x: x[:, 2:3] * x.select(2, 1).unsqueeze(2))),
+    "splits": Odd(make=_function(lambda x: sum(p.relu() for p in x.split(3, 1)), 3)),
+    "stack": Odd(make=_function(lambda x: torch.stack([x.relu(), x.tanh()], 1).flatten(1, 2), 12)),
+    "repeat": Odd(make=_function(lambda x: x.repeat(1, 2, 1, 1), 12)),
+    "repeat_interleave": Odd(make=_function(lambda x: x.repeat_interleave(2, 1), 12), refusal="aten.repeat_interleave"),
+    "flip": Odd(make=_function(lambda x: x.flip(3)), refusal="aten.flip"),
+    "power": Odd(make=_function(lambda x: x**2)),
+    "exponential": Odd(make=_function(lambda x: x.exp()), refusal="aten.exp"),
+    "variance": Odd(make=_function(lambda x: x / x.var(1, keepdim=True)), refusal="aten.var"),
+    "max_of_two": Odd(make=_function(lambda x: torch.maximum(x, x.tanh())), refusal="aten.maximum"),
+    "amax": Odd(make=_function(lambda x: x - x.amax(1, keepdim=True)), refusal="aten.amax"),
+    "log_softmax": Odd(make=_function(lambda x: x.log_softmax(1)), refusal="aten.log_softmax"),
+    "softmax_over_channels": Odd(make=_function(lambda x: x.softmax(1))),
+    "unfold": Odd(make=_function(lambda x: functional.unfold(x, 2).unflatten(2, (7, 7)), 24), refusal="aten.im2col"),
+    "topk": Odd(make=_function(lambda x: x.topk(3, 1).values, 3), refusal="aten.topk"),
+    "local_response_norm": Odd(make=lambda: Around(nn.LocalResponseNorm(3)), refusal="aten.avg_pool3d"),
+    "rms_norm": Odd(make=lambda: Around(nn.RMSNorm(8)), refusal="aten.rms_norm"),
+    "weight_norm": Odd(
+        make=lambda: Around(nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 6, 1))), refusal="aten._weight_norm"
+    ),
+    "reflection_pad": Odd(make=lambda: Around(nn.ReflectionPad2d(1)), refusal="aten.pad"),
+    "dropout2d": Odd(make=lambda: Around(nn.Dropout2d(0.2)), refusal="aten.feature_dropout"),
+    "data_dependent": Odd(
+        make=_function(lambda x: x if x.sum() > 0 else x.relu()),
+        refusal="torch.export cannot trace the model.*data-dependent",
+    ),
+}
+
+
+def __getattr__(name: str) -> Callable[[], nn.Module]:
+    """The factory of an odd model, as `package.module:factory` asks for it."""
+    if name not in ODD:
+        raise AttributeError(name)
+    return ODD[name].make

@@ -1,0 +1,97 @@
+"""Who does what in each method, from promises alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from device_profiles.errors import ExecutionError
+from server.fleet import ClientSettings, DataSettings, Fleet, FreezingSettings, MethodSettings, ModelSettings
+from server.fleet import TrainingSettings as Training
+from server.methods import METHODS, create_method
+from server.methods.method import Promises, Stage
+from server.work import Work
+
+BLOCKS = 3
+NEEDS = {
+    "grow-block1": 50, "grow-block2": 30, "grow-block3": 20, "distill-block2": 25, "distill-block3": 10,
+    "whole": 100, "depth1": 55, "depth2": 80, "depth3": 101,
+    **{f"narrow-{part / 16:g}": 6 * part for part in range(1, 17)},
+    **{f"width-{ratio:g}": int(100 * ratio) for ratio in (1, 0.5, 0.25, 0.125, 0.0625)},
+}  # fmt: skip
+BUDGETS = {"large": 200, "medium": 60, "small": 20}
+
+
+def _fleet(method: MethodSettings, rounds: int | None = 30) -> Fleet:
+    return Fleet(
+        model=ModelSettings(name="cnn"),
+        data=DataSettings(sources=("digits",)),
+        clients=tuple(ClientSettings(name=name, limit_mb=1) for name in BUDGETS),
+        training=Training(rounds=rounds),
+        freezing=FreezingSettings(max_rounds=8),
+        method=method,
+    )
+
+
+def _stages(settings: MethodSettings, **options: int | None) -> tuple[Stage, ...]:
+    promises = Promises(budgets=BUDGETS, needs={client: NEEDS for client in BUDGETS})
+    return create_method(settings).stages(_fleet(settings, **options), BLOCKS, promises)
+
+
+def test_every_method_names_its_source_and_all_the_work_it_gives() -> None:
+    for name in METHODS:
+        settings = MethodSettings(name=name, shrinking=True)  # type: ignore[arg-type]  # one of the literals
+        method = create_method(settings)
+        assert method.name == name and len(method.source) > 20
+        given = {work for stage in _stages(settings) for work in (*stage.work.values(), method.final(BLOCKS))}
+        assert given <= set(method.works(BLOCKS))
+
+
+def test_profl_shrinks_back_to_front_then_grows_front_to_back() -> None:
+    stages = _stages(MethodSettings(shrinking=True, shrink_rounds=4, distill_rounds=2))
+    assert [stage.title for stage in stages] == [
+        "shrink 3", "distill 3", "shrink 2", "distill 2", "grow 1", "grow 2", "grow 3",
+    ]  # fmt: skip
+    assert [stage.rounds for stage in stages] == [4, 2, 4, 2, 8, 8, 8]
+    assert stages[1].evaluated == Work(
+        purpose="grow", block=2
+    )  # the step in which the stand-in takes the block's place
+    assert stages[1].learning_rate == 1e-5 and stages[0].learning_rate is None
+    assert [sorted(stage.work) for stage in stages[4:]] == [
+        ["large", "medium"], ["large", "medium"], ["large", "medium", "small"],
+    ]  # fmt: skip
+    assert [stage.takes_the_rest for stage in stages] == [False] * 6 + [True]
+
+
+def test_profl_without_freezing_gives_every_step_as_many_rounds() -> None:
+    stages = _stages(MethodSettings(freezing="equal"))
+    assert [stage.rounds for stage in stages] == [10, 10, 10]
+    assert all(stage.freezing is None for stage in stages)
+
+
+def test_only_clients_that_hold_the_whole_network_take_part_in_exclusivefl() -> None:
+    (stage,) = _stages(MethodSettings(name="exclusivefl"))
+    assert list(stage.work) == ["large"]
+    (everybody,) = _stages(MethodSettings(name="fedavg"))
+    assert set(everybody.work) == set(BUDGETS)
+
+
+def test_allsmall_takes_the_widest_network_that_all_hold() -> None:
+    (stage,) = _stages(MethodSettings(name="allsmall"))
+    assert {work.name for work in stage.work.values()} == {"narrow-0.1875"} and len(stage.work) == 3
+    assert stage.evaluated.name == "narrow-0.1875"
+
+
+def test_heterofl_gives_each_client_its_width() -> None:
+    (stage,) = _stages(MethodSettings(name="heterofl"))
+    assert {client: work.ratio for client, work in stage.work.items()} == {"large": 1.0, "medium": 0.5, "small": 0.125}
+
+
+def test_depthfl_gives_each_client_its_depth_and_leaves_out_who_holds_none() -> None:
+    (stage,) = _stages(MethodSettings(name="depthfl"))
+    assert {client: work.block for client, work in stage.work.items()} == {"large": 3, "medium": 1}
+
+
+def test_methods_without_an_end_of_their_own_ask_for_a_round_budget() -> None:
+    with pytest.raises(ExecutionError, match=r"training\.rounds"):
+        _stages(MethodSettings(name="fedavg"), rounds=None)
+    assert not _stages(MethodSettings(), rounds=None)[-1].takes_the_rest

@@ -1,0 +1,86 @@
+"""`python -m tools.experiments STUDY`: make every run of a study that is not made yet, then its tables and figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import click
+import msgspec
+
+from device_profiles.errors import ProflError
+from device_profiles.files import atomic_file, write_json
+from tools.experiments.results import Outcome, collect, environment
+from tools.experiments.study import Case, Study, cases, read_study
+from tools.experiments.tables import write_report
+
+
+@click.command(epilog="Example: python -m tools.experiments reduced --parallel 2")
+@click.argument("study")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; runs/experiments/STUDY by default.")
+@click.option("--parallel", type=click.IntRange(min=1), default=2, show_default=True, help="Runs at a time.")
+@click.option("--report-only", is_flag=True, help="Tables and figures of what is finished, without new runs.")
+def main(study: str, output: Path | None, parallel: int, report_only: bool) -> None:
+    """Interrupted at any time, it continues after the last round of every run."""
+    try:
+        read = read_study(study)
+        folder = Path("runs/experiments") / Path(study).stem if output is None else output
+        planned = list(cases(read, study))
+        if not report_only:
+            _make(planned, folder, parallel)
+        _report(read, planned, folder, f"python -m tools.experiments {study}")
+    except ProflError as error:
+        click.echo(f"experiments: error: {error}", err=True)
+        sys.exit(error.exit_status)
+
+
+def _make(planned: Sequence[Case], folder: Path, parallel: int) -> None:
+    waiting = [case for case in planned if not (folder / case.folder / "summary.json").is_file()]
+    click.echo(f"{len(planned) - len(waiting)} of {len(planned)} runs are there", err=True)
+    failed = 0
+    with ThreadPoolExecutor(max_workers=parallel) as pool:
+        futures = {pool.submit(_run, case, folder / case.folder): case for case in waiting}
+        for done, future in enumerate(as_completed(futures), start=1):
+            case = futures[future]
+            failed += not future.result()[0]
+            where = f"{case.split}, {case.method}, seed {case.seed}"
+            click.echo(f"{done}/{len(waiting)} {where}: {future.result()[1]}", err=True)
+    if failed:
+        click.echo(f"{failed} runs failed; the tables leave them out", err=True)
+
+
+def _run(case: Case, folder: Path) -> tuple[bool, str]:
+    """One run as a process of its own; whether it ended well, and a line about it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    job = folder.with_name(f"{folder.name}.fleet.json")
+    with atomic_file(job) as temporary:
+        temporary.write_bytes(msgspec.json.encode(case.fleet))
+    started = time.monotonic()
+    command = [sys.executable, "-m", "tools.experiments.one", str(job), str(folder)]
+    threads = str(case.fleet.training.threads)
+    with folder.with_name(f"{folder.name}.log").open("ab") as log:
+        finished = subprocess.run(
+            command, stdout=log, stderr=log, check=False, env={**os.environ, "OMP_NUM_THREADS": threads}
+        )
+    seconds = time.monotonic() - started
+    if finished.returncode != 0:
+        return False, f"failed with exit status {finished.returncode}, see {folder.name}.log beside it"
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return True, f"accuracy {summary['accuracy']:.4f} ({seconds:.0f} s)"
+
+
+def _report(study: Study, planned: Sequence[Case], folder: Path, command: str) -> None:
+    outcomes: list[Outcome] = collect(planned, folder, study.target_accuracy)
+    write_json(folder / "results.json", {"command": command, "environment": environment(), "runs": outcomes})
+    write_report(study, outcomes, folder, command)
+    click.echo(f"{len(outcomes)} of {len(planned)} runs: {folder / 'results.md'}", err=True)
+
+
+if __name__ == "__main__":
+    main()

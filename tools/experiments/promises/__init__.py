@@ -1,0 +1,1 @@
+"""Tables of promises for experiments."""

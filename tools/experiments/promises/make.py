@@ -1,0 +1,43 @@
+"""`python -m tools.experiments.promises.make`: promises at the scale of the published thresholds.
+
+ProFL's steps and the whole network have thresholds in the authors' example (ResNet18, CIFAR shape). What other methods
+train is counted here by one rule (`server.engines.simulation.promises`, source `pytorch`, batch 128) and scaled by the
+ratio of published to counted bytes of the whole network.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from device_profiles.files import write_json
+from server.engines.simulation.promises import promises_of
+from server.fleet import ClientSettings, DataSettings, Fleet, MethodSettings, ModelSettings, PromiseSettings
+from server.methods import METHODS, create_method
+
+_MB = 1 << 20
+PUBLISHED_MB = {"whole": 840, "grow-block1": 506, "grow-block2": 220, "grow-block3": 112, "grow-block4": 100}
+FILE = Path(__file__).parent / "resnet18-published.json"
+
+
+def main() -> None:
+    """Write the table beside this file."""
+    fleet = Fleet(
+        model=ModelSettings(name="resnet18", width=64, batch=128),
+        data=DataSettings(sources=("fashion-mnist",)),
+        clients=(ClientSettings(name="any", limit_mb=1),),
+        promises=PromiseSettings(source="pytorch"),
+    )
+    works = {
+        work.name: work
+        for name in METHODS
+        for work in create_method(MethodSettings(name=name, shrinking=True)).works(4)  # type: ignore[arg-type]
+    }
+    counted = promises_of(fleet, list(works.values()))
+    scale = PUBLISHED_MB["whole"] * _MB / counted["whole"]
+    table = {name: int(needed * scale) for name, needed in counted.items()}
+    table |= {name: mb * _MB for name, mb in PUBLISHED_MB.items()}
+    write_json(FILE, {"model": "resnet18, width 64, batch 128", "counted": counted, "promises": table})
+
+
+if __name__ == "__main__":
+    main()

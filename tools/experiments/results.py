@@ -1,0 +1,86 @@
+"""What a study measures of every run."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from server.report.runs import read_run
+from tools.experiments.study import Case
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One run.
+
+    `curve`: round, device-seconds so far, accuracy on the part of the test set that is evaluated in between.
+    `promise_bytes`: the largest any client was given. `target`: round and device-seconds at which `curve` reaches the
+    study's target accuracy. `participation`: share of the clients that had work in some stage.
+    """
+
+    split: str
+    method: str
+    seed: int
+    accuracy: float
+    participation: float
+    rounds: int
+    device_seconds: float
+    bytes_a_round: float
+    promise_bytes: int
+    curve: tuple[tuple[int, float, float], ...]
+    target: tuple[int, float] | None
+    stages: tuple[tuple[str, int, str], ...]
+
+
+def collect(planned: Sequence[Case], folder: Path, target_accuracy: float) -> list[Outcome]:
+    """Every finished run."""
+    return [
+        _outcome(case, folder / case.folder, target_accuracy)
+        for case in planned
+        if (folder / case.folder / "summary.json").is_file()
+    ]
+
+
+def _outcome(case: Case, folder: Path, target_accuracy: float) -> Outcome:
+    run = read_run(folder)
+    assert run.summary is not None  # only finished ones are collected
+    seconds = run.device_seconds()
+    rounds, accuracies = run.accuracies()
+    curve = tuple((number, seconds[number], value) for number, value in zip(rounds, accuracies, strict=True))
+    reached = next(((number, spent) for number, spent, value in curve if value >= target_accuracy), None)
+    return Outcome(
+        split=case.split,
+        method=case.method,
+        seed=case.seed,
+        accuracy=run.summary.accuracy,
+        participation=run.summary.participation,
+        rounds=len(run.rounds),
+        device_seconds=seconds[run.rounds[-1].round],
+        bytes_a_round=sum(r.bytes_down + r.bytes_up for r in run.rounds) / len(run.rounds),
+        promise_bytes=max(client.predicted_peak_bytes for client in run.summary.clients),
+        curve=curve,
+        target=reached,
+        stages=tuple(
+            (f"{step.stage} {step.block}" if step.block else step.stage, step.rounds, step.froze_because)
+            for step in run.summary.steps
+        ),
+    )
+
+
+def environment() -> dict[str, str]:
+    """The machine and the versions that the numbers come from."""
+    model = "unknown"
+    facts = Path("/proc/cpuinfo")
+    if facts.is_file():
+        lines = [line for line in facts.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+    return {
+        "processor": model,
+        "cores": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+    }

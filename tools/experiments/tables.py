@@ -1,0 +1,98 @@
+"""Tables and figures of a study: `results.md`, and an SVG for every split and figure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from device_profiles.files import atomic_file
+from server.report.figures import COLOURS, svg
+from tools.experiments.results import Outcome, environment
+from tools.experiments.study import Study
+
+_MB = float(1 << 20)
+
+
+def write_report(study: Study, outcomes: Sequence[Outcome], folder: Path, command: str) -> None:
+    """Write everything below `folder`."""
+    facts = environment()
+    lines = [
+        f"## {study.title}",
+        "",
+        study.about,
+        "",
+        f"Command: `{command}`. Machine: {facts['processor']}, {facts['cores']} cores, torch {facts['torch']}. "
+        f"Accuracy on the whole test set after the last round: mean and standard deviation over seeds "
+        f"{', '.join(map(str, study.seeds))}.",
+    ]
+    for split in study.splits:
+        own = [outcome for outcome in outcomes if outcome.split == split]
+        if not own:
+            continue
+        lines += ["", f"### {split}", "", *_table(study, own)]
+        for name, x, position in (("rounds", "round", 0), ("device-seconds", "device-seconds, all clients", 1)):
+            figure = _curves(study, own, x, position)
+            path = folder / f"{_slug(split)}-{name}.svg"
+            with atomic_file(path) as temporary:
+                temporary.write_text(svg(figure), encoding="utf-8")
+    with atomic_file(folder / "results.md") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _table(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
+    target = f"rounds / device-seconds to {study.target_accuracy:.0%}"
+    lines = [
+        f"| method | accuracy, % | seeds | clients with work | largest promise, MB | MB a round | {target} |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method in study.methods:
+        own = [outcome for outcome in outcomes if outcome.method == method]
+        if own:
+            lines.append(_row(method, own))
+    return lines
+
+
+def _row(method: str, own: Sequence[Outcome]) -> str:
+    accuracies = [100 * outcome.accuracy for outcome in own]
+    spread = f" ± {statistics.stdev(accuracies):.1f}" if len(own) > 1 else ""
+    reached = [outcome.target for outcome in own if outcome.target is not None]
+    when = "never"
+    if reached:
+        when = f"{statistics.mean(r for r, _ in reached):.0f} / {statistics.mean(s for _, s in reached):.0f}"
+        when += "" if len(reached) == len(own) else f" ({len(reached)} of {len(own)} seeds)"
+    return (
+        f"| {method} | {statistics.mean(accuracies):.1f}{spread} | {len(own)} "
+        f"| {statistics.mean(o.participation for o in own):.0%} "
+        f"| {max(o.promise_bytes for o in own) / _MB:.0f} "
+        f"| {statistics.mean(o.bytes_a_round for o in own) / _MB:.1f} | {when} |"
+    )
+
+
+def _curves(study: Study, outcomes: Sequence[Outcome], x: str, position: int) -> Figure:
+    """Mean accuracy over the seeds, with the range between the least and the most as a band."""
+    figure = Figure(figsize=(9.0, 4.2))
+    axes: Any = figure.subplots()
+    for number, method in enumerate(study.methods):
+        own = [outcome for outcome in outcomes if outcome.method == method]
+        if not own:
+            continue
+        grid = np.linspace(max(o.curve[0][position] for o in own), min(o.curve[-1][position] for o in own), num=80)
+        values = np.array([np.interp(grid, [p[position] for p in o.curve], [p[2] for p in o.curve]) for o in own])
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(grid, values.mean(0), color=colour, label=method, linewidth=2.2 if number == 0 else 1.4)
+        axes.fill_between(grid, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
+    axes.set_xlabel(x)
+    axes.set_ylabel("test accuracy")
+    axes.set_ylim(0, 1)
+    axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
+    axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right")
+    return figure
+
+
+def _slug(text: str) -> str:
+    return "".join(character if character.isalnum() else "-" for character in text.lower()).strip("-")
