@@ -172,7 +172,7 @@ def test_an_evaluation_of_the_last_block_is_the_module_in_inference(case: Case, 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "inception"])
 def test_a_model_in_one_block_trains_as_the_module_itself(name: str, exported) -> None:
-    """Against float64, because rounding decides over corners of ReLU6: eager's float32 is 0.8 % off with MobileNetV2."""
+    """Against float64, because rounding decides over corners of ReLU6: eager with MobileNetV2 is 0.8 % off."""
     case = next(case for case in CASES if case.name == name)
     made: Exported = exported(case, 1)
     native = NativeStep(made.folder, "grow-block1", {k: v.numpy() for k, v in made.weights.items()})
