@@ -172,16 +172,29 @@ def test_an_evaluation_of_the_last_block_is_the_module_in_inference(case: Case, 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "inception"])
 def test_a_model_in_one_block_trains_as_the_module_itself(name: str, exported) -> None:
+    """Against float64, because rounding decides over corners of ReLU6: eager with MobileNetV2 is 0.8 % off."""
     case = next(case for case in CASES if case.name == name)
     made: Exported = exported(case, 1)
     native = NativeStep(made.folder, "grow-block1", {k: v.numpy() for k, v in made.weights.items()})
+    ours = [native.step(inputs.numpy(), labels.numpy(), RATE) for inputs, labels in _batches(case)]
+    exact, eager = (_losses_of_the_module(case, made.weights, dtype) for dtype in (torch.float64, torch.float32))
+    assert abs(ours[0] - exact[0]) < 1e-5 * abs(exact[0])
+    assert _farthest(ours, exact) < max(1e-3, 2 * _farthest(eager, exact))
+
+
+def _losses_of_the_module(case: Case, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> list[float]:
     module = create_model(case.model, **case.options)  # type: ignore[arg-type]
-    module.load_state_dict(made.weights)
-    optimizer = torch.optim.SGD(module.train().parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
+    module.load_state_dict(weights)
+    optimizer = torch.optim.SGD(module.to(dtype).train().parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
+    losses = []
     for inputs, labels in _batches(case):
         optimizer.zero_grad()
-        expected = nn.functional.cross_entropy(module(inputs.clone()), labels)
-        expected.backward()
+        loss = nn.functional.cross_entropy(module(inputs.to(dtype, copy=True)), labels)
+        loss.backward()
         optimizer.step()
-        loss = native.step(inputs.numpy(), labels.numpy(), RATE)
-        assert abs(loss - expected.item()) < 1e-3 * abs(expected.item())
+        losses.append(loss.item())
+    return losses
+
+
+def _farthest(losses: list[float], exact: list[float]) -> float:
+    return max(abs(loss - expected) / abs(expected) for loss, expected in zip(losses, exact, strict=True))

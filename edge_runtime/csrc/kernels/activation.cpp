@@ -7,15 +7,16 @@
 namespace profl {
 namespace {
 
-PROFL_CLONES void forward(Activation kind, const float* x, float parameter, float* y, int64_t first, int64_t last) {
+PROFL_WIDE_CLONES void forward(Activation kind, const float* x, float parameter, float* y, int64_t first,
+                               int64_t last) {
   with_activation(kind, [&](auto k) __attribute__((always_inline)) {
 #pragma GCC ivdep
     for (int64_t i = first; i < last; ++i) y[i] = activate<decltype(k)::value>(x[i], parameter);
   });
 }
 
-PROFL_CLONES void backward(Activation kind, const float* gradient, const float* x, float parameter, float* to_x,
-                           int64_t first, int64_t last) {
+PROFL_WIDE_CLONES void backward(Activation kind, const float* gradient, const float* x, float parameter, float* to_x,
+                                int64_t first, int64_t last) {
   with_activation(kind, [&](auto k) __attribute__((always_inline)) {
 #pragma GCC ivdep
     for (int64_t i = first; i < last; ++i) to_x[i] = through<decltype(k)::value>(gradient[i], x[i], parameter);

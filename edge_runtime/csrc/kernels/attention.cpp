@@ -17,11 +17,12 @@
 namespace profl {
 namespace {
 
-constexpr int64_t kQueries = 64, kKeys = 128;  // of one tile
+constexpr int64_t kQueries = 96, kKeys = 128;  // of one tile
 constexpr int64_t kMaxWidth = 512;             // of a head's values
 constexpr size_t kTile = kQueries * kKeys;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+static_assert(kQueries % kTileMultiple == 0 && kKeys % kTileMultiple == 0);
 static_assert(kGemmWorkspaceBytes + (2 * kTile + kQueries * kMaxWidth + 2 * kQueries) * sizeof(float) <=
               kWorkspaceBytesPerThread);
 
@@ -95,7 +96,7 @@ Gemm product(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const
 }
 
 // Scores to what the softmax sees; those of hidden keys become minus infinity.
-PROFL_CLONES void finish_scores(float* scores, int64_t count, int64_t visible, float scale, const float* mask) {
+PROFL_WIDE_CLONES void finish_scores(float* scores, int64_t count, int64_t visible, float scale, const float* mask) {
   if (mask == nullptr) {
     for (int64_t j = 0; j < count; ++j) scores[j] *= scale;
   } else {
@@ -106,33 +107,33 @@ PROFL_CLONES void finish_scores(float* scores, int64_t count, int64_t visible, f
 }
 
 // scores[j] = exp(scores[j] - shift); returns their sum.
-PROFL_CLONES double exponentials(float* scores, int64_t count, float shift) {
+PROFL_WIDE_CLONES double exponentials(float* scores, int64_t count, float shift) {
   for (int64_t j = 0; j < count; ++j) scores[j] = exponential_to_zero(scores[j] - shift);
   return row_sum(count, [scores](int64_t j) { return scores[j]; });
 }
 
-PROFL_CLONES float largest_of(const float* scores, int64_t count) {
+PROFL_WIDE_CLONES float largest_of(const float* scores, int64_t count) {
   return row_maximum(count, [scores](int64_t j) { return scores[j]; });
 }
 
-PROFL_CLONES void drop_row(const DropoutMask& mask, float* row, int64_t count, uint32_t first) {
+PROFL_WIDE_CLONES void drop_row(const DropoutMask& mask, float* row, int64_t count, uint32_t first) {
   const DropoutMask local = mask;
   for (int64_t j = 0; j < count; ++j) row[j] *= local.factor(first + static_cast<uint32_t>(j));
 }
 
-PROFL_CLONES void scale_row(const float* row, int64_t count, float factor, float* to) {
+PROFL_WIDE_CLONES void scale_row(const float* row, int64_t count, float factor, float* to) {
 #pragma GCC ivdep
   for (int64_t j = 0; j < count; ++j) to[j] = row[j] * factor;
 }
 
-PROFL_CLONES float dot(const float* a, const float* b, int64_t count) {
+PROFL_WIDE_CLONES float dot(const float* a, const float* b, int64_t count) {
   return static_cast<float>(row_sum(count, [a, b](int64_t i) { return a[i] * b[i]; }));
 }
 
 // grads[j] = p[j] (grads[j] - offset) scale, with dropout applied to what came in and to p, which leaves as what was
 // multiplied with the values.
-PROFL_CLONES void score_gradients(float* p, float* grads, int64_t count, float offset, float scale,
-                                  const DropoutMask* mask, uint32_t first) {
+PROFL_WIDE_CLONES void score_gradients(float* p, float* grads, int64_t count, float offset, float scale,
+                                       const DropoutMask* mask, uint32_t first) {
   if (mask == nullptr) {
 #pragma GCC ivdep
     for (int64_t j = 0; j < count; ++j) grads[j] = p[j] * (grads[j] - offset) * scale;
@@ -162,7 +163,7 @@ struct Scratch {
 void join_tile(const Problem& p, const Scratch& s, int64_t n, int64_t h, int64_t i0, int64_t rows, int64_t j0,
                int64_t columns) {
   for (int64_t r = 0; r < rows; ++r) {
-    float* scores = s.scores + r * columns;
+    float* scores = s.scores + r * kKeys;
     const float* mask = p.mask_row(n, h, i0 + r);
     finish_scores(scores, columns, p.visible(i0 + r) - j0, p.scale, mask == nullptr ? nullptr : mask + j0);
     const float before = s.maxima[r], largest = std::max(before, largest_of(scores, columns));
@@ -187,11 +188,11 @@ void attend(const Problem& p, const float* query, const float* key, const float*
   for (int64_t j0 = 0; j0 < p.visible(i0 + rows - 1); j0 += kKeys) {
     const int64_t columns = std::min(kKeys, p.keys - j0);
     Gemm scores = product(rows, columns, p.width, query + p.query.at(n, h) + i0 * p.query.token, p.query.token,
-                          key + p.key.at(n, h) + j0 * p.key.token, p.key.token, s.scores, columns);
-    scores.transpose_b = true;
+                          key + p.key.at(n, h) + j0 * p.key.token, p.key.token, s.scores, kKeys);
+    scores.transpose_b = scores.spill = true;
     gemm(scores, s.gemm);
     join_tile(p, s, n, h, i0, rows, j0, columns);
-    Gemm weighted = product(rows, p.value_width, columns, s.scores, columns,
+    Gemm weighted = product(rows, p.value_width, columns, s.scores, kKeys,
                             value + p.value.at(n, h) + j0 * p.value.token, p.value.token, s.rows, p.value_width);
     weighted.accumulate = true;
     gemm(weighted, s.gemm);
@@ -216,19 +217,19 @@ struct Gradients {
 void tile_gradients(const Problem& p, const Gradients& g, const Scratch& s, int64_t n, int64_t h, int64_t i0,
                     int64_t rows, int64_t j0, int64_t columns) {
   Gemm scores = product(rows, columns, p.width, g.query + p.query.at(n, h) + i0 * p.query.token, p.query.token,
-                        g.key + p.key.at(n, h) + j0 * p.key.token, p.key.token, s.scores, columns);
-  scores.transpose_b = true;
+                        g.key + p.key.at(n, h) + j0 * p.key.token, p.key.token, s.scores, kKeys);
+  scores.transpose_b = scores.spill = true;
   gemm(scores, s.gemm);
   Gemm incoming = product(rows, columns, p.value_width, g.out_gradient + p.out.at(n, h) + i0 * p.out.token, p.out.token,
-                          g.value + p.value.at(n, h) + j0 * p.value.token, p.value.token, s.grads, columns);
-  incoming.transpose_b = true;
+                          g.value + p.value.at(n, h) + j0 * p.value.token, p.value.token, s.grads, kKeys);
+  incoming.transpose_b = incoming.spill = true;
   gemm(incoming, s.gemm);
   for (int64_t r = 0; r < rows; ++r) {
-    float* row = s.scores + r * columns;
+    float* row = s.scores + r * kKeys;
     const float* mask = p.mask_row(n, h, i0 + r);
     finish_scores(row, columns, p.visible(i0 + r) - j0, p.scale, mask == nullptr ? nullptr : mask + j0);
     exponentials(row, columns, g.log_sums[(n * p.heads + h) * p.queries + i0 + r]);
-    score_gradients(row, s.grads + r * columns, columns, s.sums[r], p.scale, p.dropout > 0.0f ? &p.drop : nullptr,
+    score_gradients(row, s.grads + r * kKeys, columns, s.sums[r], p.scale, p.dropout > 0.0f ? &p.drop : nullptr,
                     p.element(n, h, i0 + r, j0));
   }
 }
@@ -246,16 +247,16 @@ void head_gradients(const Problem& p, const Gradients& g, int64_t n, int64_t h, 
       const int64_t columns = std::min(kKeys, p.keys - j0);
       const int64_t key_at = p.key.at(n, h) + j0 * p.key.token, value_at = p.value.at(n, h) + j0 * p.value.token;
       tile_gradients(p, g, s, n, h, i0, rows, j0, columns);
-      Gemm to_value = product(columns, p.value_width, rows, s.scores, columns, g.out_gradient + from, p.out.token,
+      Gemm to_value = product(columns, p.value_width, rows, s.scores, kKeys, g.out_gradient + from, p.out.token,
                               g.to_value + value_at, p.value.token);
       to_value.transpose_a = true;
       to_value.accumulate = i0 > 0;
       gemm(to_value, s.gemm);
-      Gemm to_query = product(rows, p.width, columns, s.grads, columns, g.key + key_at, p.key.token,
+      Gemm to_query = product(rows, p.width, columns, s.grads, kKeys, g.key + key_at, p.key.token,
                               g.to_query + query_at, p.query.token);
       to_query.accumulate = j0 > 0;
       gemm(to_query, s.gemm);
-      Gemm to_key = product(columns, p.width, rows, s.grads, columns, g.query + query_at, p.query.token,
+      Gemm to_key = product(columns, p.width, rows, s.grads, kKeys, g.query + query_at, p.query.token,
                             g.to_key + key_at, p.key.token);
       to_key.transpose_a = true;
       to_key.accumulate = i0 > 0;

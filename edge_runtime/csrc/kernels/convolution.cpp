@@ -1,10 +1,12 @@
 // Convolution and its input gradient as implicit matrix multiplication over the lines of convolution_lines.h.
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "kernels/convolution_lines.h"
 #include "kernels/convolution_problem.h"
 #include "kernels/depthwise.h"
+#include "kernels/depthwise_vectors.h"
 #include "kernels/gemm_tile.h"
 #include "kernels/kernels.h"
 #include "kernels/winograd.h"
@@ -145,7 +147,8 @@ void solve_one(const Problem& p) {
 }
 
 void solve(Problem p, int64_t groups) {
-  if (groups > 1 && p.channels == 1 && solve_depthwise(p, groups)) return;
+  if (groups > 1 && p.channels == 1 && (solve_depthwise_vectors(&p, 1, groups) || solve_depthwise(p, groups))) return;
+  p.flatten();
   const bool in_place = p.step_h == 1 && p.step_w == 1;
   const auto choose = p.forward ? winograd_forward_for : winograd_for;
   const WinogradKernels* winograd = in_place ? choose(p.source, p.channels, p.rows) : nullptr;
@@ -218,6 +221,27 @@ void taps_of_phase(int64_t phase, int64_t kernel, int64_t stride, int64_t pad, i
     const int64_t from = phase + pad - k * dilation;
     if (from % stride == 0) taps->add(from / stride, k);
   }
+}
+
+// Makes `p` the problem of one phase.
+void choose_phase(int64_t first_h, int64_t first_w, int64_t kernel_h, const Geometry& g, Problem* p) {
+  Source& source = p->source;
+  p->first_h = first_h;
+  p->first_w = first_w;
+  source.grid_h = ceil_div(p->out_h - first_h, g.stride_h);
+  source.grid_w = ceil_div(p->out_w - first_w, g.stride_w);
+  taps_of_phase(first_h, kernel_h, g.stride_h, g.pad_h, g.dilation_h, &source.vertical);
+  taps_of_phase(first_w, p->kernel_w, g.stride_w, g.pad_w, g.dilation_w, &source.horizontal);
+}
+
+// The input gradient of a depthwise convolution with all phases at once; false, with nothing done, if another way it
+// is.
+bool solve_depthwise_phases(const Problem& p, const Geometry& g, int64_t kernel_h) {
+  const int64_t down = std::min(g.stride_h, p.out_h), across = std::min(g.stride_w, p.out_w);
+  if (g.groups == 1 || down * across > kMaxPhases) return false;
+  std::vector<Problem> phases(down * across, p);
+  for (int64_t i = 0; i < down * across; ++i) choose_phase(i / across, i % across, kernel_h, g, &phases[i]);
+  return solve_depthwise_vectors(phases.data(), down * across, g.groups);
 }
 
 // Output positions that no tap reaches (a 1x1 kernel with stride 2): their gradient is the residual alone.
@@ -296,13 +320,10 @@ void conv2d_input_grad(Context& context, Stack stack) {
   p.weight = weight.const_data_ptr<float>();
   p.out = out.mutable_data_ptr<float>();
   p.residual = residual;
-  if (solve_transposed(p, g)) return;
-  for (p.first_h = 0; p.first_h < std::min(g.stride_h, p.out_h); ++p.first_h) {
-    source.grid_h = ceil_div(p.out_h - p.first_h, g.stride_h);
-    taps_of_phase(p.first_h, kernel_h, g.stride_h, g.pad_h, g.dilation_h, &source.vertical);
-    for (p.first_w = 0; p.first_w < std::min(g.stride_w, p.out_w); ++p.first_w) {
-      source.grid_w = ceil_div(p.out_w - p.first_w, g.stride_w);
-      taps_of_phase(p.first_w, p.kernel_w, g.stride_w, g.pad_w, g.dilation_w, &source.horizontal);
+  if (solve_transposed(p, g) || solve_depthwise_phases(p, g, kernel_h)) return;
+  for (int64_t first_h = 0; first_h < std::min(g.stride_h, p.out_h); ++first_h) {
+    for (int64_t first_w = 0; first_w < std::min(g.stride_w, p.out_w); ++first_w) {
+      choose_phase(first_h, first_w, kernel_h, g, &p);
       if (source.taps() > 0) {
         solve(p, g.groups);
       } else {

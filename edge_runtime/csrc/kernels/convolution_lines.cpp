@@ -80,6 +80,16 @@ Piece Cut::largest() const {
   return {0, ceil_div(batch_, images_), 0, ceil_div(grid_h_, rows_), 0, ceil_div(grid_w_, columns_)};
 }
 
+bool Source::pointwise() const {
+  return taps() == 1 && vertical.step == 1 && horizontal.step == 1 && vertical.shift[0] == 0 &&
+         horizontal.shift[0] == 0 && grid_h == height && grid_w == width;
+}
+
+void Source::flatten() {
+  grid_w = width = height * width;
+  grid_h = height = 1;
+}
+
 Layout::Layout(const Source& source, const Piece& piece) : source_(source), piece_(piece) {
   const int64_t own = source.vertical.count * piece.rows;
   const int64_t together = piece.rows + source.vertical.span() - 1;

@@ -53,6 +53,10 @@ struct Source {
   int64_t batch, grid_h, grid_w;
   Taps vertical, horizontal;
   int64_t taps() const { return vertical.count * horizontal.count; }
+  // Whether every output reads the pixel in its own place and no other.
+  bool pointwise() const;
+  // Makes planes single rows.
+  void flatten();
 };
 
 struct Piece {

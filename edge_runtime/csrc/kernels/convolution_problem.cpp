@@ -3,8 +3,8 @@
 namespace profl {
 namespace {
 
-PROFL_CLONES void finish_run(const float* sum, int64_t count, float scale, float shift, const float* residual,
-                             Activation kind, float* out) {
+PROFL_WIDE_CLONES void finish_run(const float* sum, int64_t count, float scale, float shift, const float* residual,
+                                  Activation kind, float* out) {
   with_activation(kind, [&](auto k) __attribute__((always_inline)) {
     if (residual != nullptr) {
 #pragma GCC ivdep
@@ -19,6 +19,13 @@ PROFL_CLONES void finish_run(const float* sum, int64_t count, float scale, float
 }
 
 }  // namespace
+
+void Problem::flatten() {
+  if (!source.pointwise() || out_h != source.height || out_w != source.width) return;
+  source.flatten();
+  out_w *= out_h;
+  out_h = 1;
+}
 
 void Problem::next_group() {
   source.in += channels * source.height * source.width;

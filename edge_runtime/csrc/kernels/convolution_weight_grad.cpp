@@ -5,6 +5,7 @@
 
 #include "kernels/convolution_lines.h"
 #include "kernels/depthwise.h"
+#include "kernels/depthwise_vectors.h"
 #include "kernels/gemm_tile.h"
 #include "kernels/gradient_sink.h"
 #include "kernels/kernels.h"
@@ -163,7 +164,10 @@ void weight_gradient(const Tensor& grad, const Tensor& x, const Tensor& weight, 
   for (int64_t w = 0; w < width(weight); ++w) source.horizontal.add(w * g.dilation_w - g.pad_w, w);
   source.in = x.const_data_ptr<float>();
   const float* gradient = grad.const_data_ptr<float>();
-  if (g.groups > 1 && channels == 1 && depthwise_weight_gradient(source, gradient, g.groups, outputs, sink)) return;
+  const bool depthwise = g.groups > 1 && channels == 1;
+  if (depthwise && outputs == 1 && depthwise_vectors_weight_gradient(source, gradient, g.groups, sink)) return;
+  if (depthwise && depthwise_weight_gradient(source, gradient, g.groups, outputs, sink)) return;
+  if (source.pointwise()) source.flatten();
   const WinogradKernels* winograd = winograd_for(source, channels, outputs);
   for (int64_t group = 0; group < g.groups; ++group) {
     const GradientSink part = sink.from(group * outputs * channels * source.taps());

@@ -25,22 +25,22 @@ PROFL_INLINE Gelu approximate(float x) {
 
 // Outputs may be an input itself, never shifted against it.
 
-PROFL_CLONES void gelu_range(const float* x, float* y, int64_t count) {
+PROFL_WIDE_CLONES void gelu_range(const float* x, float* y, int64_t count) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) y[i] = exact(x[i]).value;
 }
 
-PROFL_CLONES void gelu_tanh_range(const float* x, float* y, int64_t count) {
+PROFL_WIDE_CLONES void gelu_tanh_range(const float* x, float* y, int64_t count) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) y[i] = approximate(x[i]).value;
 }
 
-PROFL_CLONES void gelu_backward_range(const float* gradient, const float* x, float* out, int64_t count) {
+PROFL_WIDE_CLONES void gelu_backward_range(const float* gradient, const float* x, float* out, int64_t count) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) out[i] = gradient[i] * exact(x[i]).slope;
 }
 
-PROFL_CLONES void gelu_tanh_backward_range(const float* gradient, const float* x, float* out, int64_t count) {
+PROFL_WIDE_CLONES void gelu_tanh_backward_range(const float* gradient, const float* x, float* out, int64_t count) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) out[i] = gradient[i] * approximate(x[i]).slope;
 }

@@ -8,6 +8,8 @@ namespace profl {
 
 // c[i][j] = sum over k of a[i][k] * b[k][j] (+ bias[j]), or the sum added to c. All matrices are row-major; a row of
 // `a` begins `lda` floats behind the one before. A transposed operand lies in memory as a[k][i] or b[j][k].
+constexpr int64_t kTileMultiple = 16;
+
 struct Gemm {
   int64_t m, n, k;
   const float* a;
@@ -18,6 +20,7 @@ struct Gemm {
   int64_t ldc;
   bool transpose_a = false, transpose_b = false, accumulate = false;
   const float* bias = nullptr;  // not together with `accumulate`
+  bool spill = false;           // c has room for whole tiles: kTileMultiple rows, and columns up to the next in a row
 };
 
 // Bytes of the workspace that `gemm` uses; a caller within `parallel_for` has the rest for itself.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/activation.h"
 #include "kernels/winograd_tile.h"
 
 namespace profl {
@@ -12,6 +13,7 @@ constexpr int kTileVectors = 3;
 constexpr int kMaxLanes = 16;
 constexpr int kMaxTileFloats = kMaxTileRows * kTileVectors * kMaxLanes;
 constexpr int kMaxDots = 5;
+constexpr int kMaxLaneDots = 9;
 
 // Each kernel computes c[r][j] (+)= a product, for `rows` rows and 1 to kTileVectors vectors of `lanes` columns; the
 // entry of index v handles v + 1 vectors. `c` has row stride `ldc`. With `add` the product is added to what is in c:
@@ -45,6 +47,17 @@ struct TileKernels {
   void (*weighted)(int taps, const float* weights, const int32_t* offsets, const float* from, int64_t count, float* to);
   // sums[t] += sum over j of a[j] * b[offsets[t] + j], for t < dots; the entry of index i has i + 1 dots.
   void (*dots[kMaxDots])(const float* a, const float* b, const int32_t* offsets, int64_t count, double* sums);
+
+  // The same on vectors of channels; every place and offset is that of a vector.
+  // to[to_places[j]] = sum over taps t of weights[t * lanes] * from[places[j] + offsets[t]]
+  void (*lane_sums)(int taps, const float* weights, const int32_t* offsets, const float* from, const int32_t* places,
+                    int64_t count, float* to, const int32_t* to_places);
+  // sums[t * lanes] += sum over j of a[j * lanes] * b[places[j] + offsets[t]], for t < dots; the entry of index i has
+  // i + 1 dots.
+  void (*lane_dots[kMaxLaneDots])(const float* a, const float* b, const int32_t* places, const int32_t* offsets,
+                                  int64_t count, float* sums);
+  // values[j * lanes] = activation of (values[j * lanes] * scale + shift)
+  void (*lane_finish)(Activation kind, const float* scale, const float* shift, float* values, int64_t count);
 };
 
 extern const TileKernels kTileBaseline;

@@ -121,6 +121,7 @@ void dots(const float* a, const float* b, const int32_t* offsets, int64_t count,
 }  // namespace
 }  // namespace profl
 
+#include "kernels/depthwise_tile_body.h"
 #include "kernels/winograd_tile_body.h"
 
 namespace profl {
@@ -136,6 +137,10 @@ const TileKernels PROFL_TILE_OBJECT = {PROFL_TILE_NAME,
                                        turn_back,
                                        kWinograd,
                                        weighted,
-                                       {dots<1>, dots<2>, dots<3>, dots<4>, dots<5>}};
+                                       {dots<1>, dots<2>, dots<3>, dots<4>, dots<5>},
+                                       lane_sums,
+                                       {lane_dots<1>, lane_dots<2>, lane_dots<3>, lane_dots<4>, lane_dots<5>,
+                                        lane_dots<6>, lane_dots<7>, lane_dots<8>, lane_dots<9>},
+                                       lane_finish};
 
 }  // namespace profl

@@ -12,16 +12,20 @@ namespace {
 
 // weight_grad[o][i] = sum over rows of grad[row][o] * x[row][i], block by block into the sink.
 void weight_gradient(const Tensor& grad, const Tensor& x, const GradientSink& sink) {
-  constexpr int64_t kOutputs = 96, kInputs = 384;
-  static_assert(kGemmWorkspaceBytes + kOutputs * kInputs * sizeof(float) <= kWorkspaceBytesPerThread);
+  constexpr int64_t kMostOutputs = 192, kLeastOutputs = 48, kInputs = 384;
+  static_assert(kGemmWorkspaceBytes + kMostOutputs * kInputs * sizeof(float) <= kWorkspaceBytesPerThread);
   const int64_t outputs = grad.size(grad.dim() - 1), inputs = x.size(x.dim() - 1), rows = x.numel() / inputs;
   const float *gradient = grad.const_data_ptr<float>(), *values = x.const_data_ptr<float>();
-  const int64_t down = ceil_div(outputs, kOutputs), across = ceil_div(inputs, kInputs);
+  // Values are packed again for every block of outputs, so blocks are large, but every thread has the same share.
+  const int64_t across = ceil_div(inputs, kInputs);
+  int64_t together = kMostOutputs;
+  while (together > kLeastOutputs && ceil_div(outputs, together) * across % thread_count() != 0) together /= 2;
+  const int64_t down = ceil_div(outputs, together);
   parallel_for(down * across, [&](int64_t task, float* workspace) {
-    const int64_t o = task / across * kOutputs, i = task % across * kInputs;
+    const int64_t o = task / across * together, i = task % across * kInputs;
     float* block = workspace + kGemmWorkspaceBytes / sizeof(float);
     Gemm product{};
-    product.m = std::min(kOutputs, outputs - o);
+    product.m = std::min(together, outputs - o);
     product.n = std::min(kInputs, inputs - i);
     product.k = rows;
     product.a = gradient + o;

@@ -7,7 +7,7 @@ namespace profl {
 namespace {
 
 // y may be x itself.
-PROFL_CLONES void softmax_row(const float* x, int64_t width, float* y) {
+PROFL_WIDE_CLONES void softmax_row(const float* x, int64_t width, float* y) {
   const float largest = row_maximum(width, [x](int64_t i) { return x[i]; });
 #pragma GCC ivdep
   for (int64_t i = 0; i < width; ++i) y[i] = exponential_to_zero(x[i] - largest);
@@ -16,7 +16,7 @@ PROFL_CLONES void softmax_row(const float* x, int64_t width, float* y) {
 }
 
 // out may be the gradient or y.
-PROFL_CLONES void softmax_backward_row(const float* gradient, const float* y, int64_t width, float* out) {
+PROFL_WIDE_CLONES void softmax_backward_row(const float* gradient, const float* y, int64_t width, float* out) {
   const float product = static_cast<float>(row_sum(width, [=](int64_t i) { return gradient[i] * y[i]; }));
 #pragma GCC ivdep
   for (int64_t i = 0; i < width; ++i) out[i] = y[i] * (gradient[i] - product);

@@ -19,6 +19,11 @@ inline void turn_quad(const float* rows, int64_t row_stride, int64_t stride, flo
   *reinterpret_cast<Quad*>(to + 3 * stride) = __builtin_shuffle(c, d, Index{2, 3, 6, 7});
 }
 
+inline void copy_quad(const float* from, float* to) {
+  typedef float Quad __attribute__((vector_size(16), aligned(4), may_alias));
+  *reinterpret_cast<Quad*>(to) = *reinterpret_cast<const Quad*>(from);
+}
+
 inline int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
 inline int64_t round_up(int64_t value, int64_t to) { return ceil_div(value, to) * to; }
 

@@ -11,6 +11,7 @@
 namespace profl {
 namespace {
 
+constexpr int kPauses = 2000;  // some 20 to 80 microseconds
 constexpr size_t kStackBytes = size_t{256} << 10;
 
 class Pool {
@@ -44,17 +45,24 @@ class Pool {
       for (int64_t task = 0; task < tasks; ++task) body(task, buffers_[0]);
       return;
     }
-    pthread_mutex_lock(&mutex_);
     body_ = &body;
     tasks_ = tasks;
-    next_.store(0, std::memory_order_relaxed);
-    pending_ = static_cast<int>(threads_.size());
-    ++generation_;
-    pthread_cond_broadcast(&wake_);
-    pthread_mutex_unlock(&mutex_);
+    next_.store(0);
+    open_.store(true);
+    generation_.fetch_add(1);
+    if (sleepers_.load() > 0) {
+      pthread_mutex_lock(&mutex_);
+      pthread_cond_broadcast(&wake_);
+      pthread_mutex_unlock(&mutex_);
+    }
     work(0);
+    // A thread that did not get here in time finds the door closed and is not waited for.
+    open_.store(false);
+    if (soon([this] { return active_.load() == 0; })) return;
     pthread_mutex_lock(&mutex_);
-    while (pending_ > 0) pthread_cond_wait(&done_, &mutex_);
+    waited_for_.store(true);
+    while (active_.load() > 0) pthread_cond_wait(&done_, &mutex_);
+    waited_for_.store(false);
     pthread_mutex_unlock(&mutex_);
   }
 
@@ -83,12 +91,12 @@ class Pool {
 
   void stop() {
     pthread_mutex_lock(&mutex_);
-    stopping_ = true;
+    stopping_.store(true);
     pthread_cond_broadcast(&wake_);
     pthread_mutex_unlock(&mutex_);
     for (pthread_t thread : threads_) pthread_join(thread, nullptr);
     threads_.clear();
-    stopping_ = false;
+    stopping_.store(false);
   }
 
   static void* entry(void* argument) {
@@ -97,20 +105,50 @@ class Pool {
     return nullptr;
   }
 
-  void loop(int index) {
-    pthread_mutex_lock(&mutex_);
-    // Work that was posted before this thread got here still counts it in `pending_`.
-    uint64_t seen = first_generation_;
-    for (;;) {
-      while (!stopping_ && generation_ == seen) pthread_cond_wait(&wake_, &mutex_);
-      if (stopping_) break;
-      seen = generation_;
-      pthread_mutex_unlock(&mutex_);
-      work(index);
-      pthread_mutex_lock(&mutex_);
-      if (--pending_ == 0) pthread_cond_signal(&done_);
+  // Waits for what comes within microseconds without going to sleep; false if it did not come.
+  template <typename Condition>
+  static bool soon(const Condition& condition) {
+    for (int i = 0; i < kPauses; ++i) {
+      if (condition()) return true;
+      pause();
     }
-    pthread_mutex_unlock(&mutex_);
+    return condition();
+  }
+
+  static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("isb");  // yield does nothing on most cores
+#endif
+  }
+
+  void loop(int index) {
+    uint64_t seen = 0;
+    while (next_generation(&seen)) {
+      // The order matters: `run` closes first and looks at the active then.
+      active_.fetch_add(1);
+      if (open_.load()) work(index);
+      if (active_.fetch_sub(1) == 1 && waited_for_.load()) {
+        pthread_mutex_lock(&mutex_);
+        pthread_cond_signal(&done_);
+        pthread_mutex_unlock(&mutex_);
+      }
+    }
+  }
+
+  // Work follows work within microseconds during a step, and then not for long: sleep comes after a short wait.
+  bool next_generation(uint64_t* seen) {
+    const auto posted = [this, seen] { return generation_.load() != *seen || stopping_.load(); };
+    if (!soon(posted)) {
+      pthread_mutex_lock(&mutex_);
+      sleepers_.fetch_add(1);
+      while (!posted()) pthread_cond_wait(&wake_, &mutex_);
+      sleepers_.fetch_sub(1);
+      pthread_mutex_unlock(&mutex_);
+    }
+    *seen = generation_.load();
+    return !stopping_.load();
   }
 
   void work(int index) {
@@ -127,13 +165,12 @@ class Pool {
   const std::function<void(int64_t, float*)>* body_ = nullptr;
   std::atomic<int64_t> next_{0};
   int64_t tasks_ = 0;
-  int pending_ = 0;
-  uint64_t generation_ = 0;
-  uint64_t first_generation_ = 0;
-  bool stopping_ = false;
-
- public:
-  void remember_generation() { first_generation_ = generation_; }
+  std::atomic<uint64_t> generation_{0};  // of posted work
+  std::atomic<bool> open_{false};        // the posted work may be joined
+  std::atomic<int> active_{0};           // threads that look for a task or run one
+  std::atomic<int> sleepers_{0};
+  std::atomic<bool> waited_for_{false};
+  std::atomic<bool> stopping_{false};
 };
 
 Pool& pool() {
@@ -146,7 +183,6 @@ Pool& pool() {
 void set_thread_count(int count) {
   if (count < 1) throw std::invalid_argument("threads must be at least 1");
   if (count == pool().size() && count > 1) return;
-  pool().remember_generation();
   pool().resize(count);
 }
 
