@@ -24,16 +24,13 @@ def plan_table(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+_MOST_ROWS = 24
+"""A fleet of more clients is told in a line instead of one for each."""
+
+
 def summary_table(summary: Summary) -> str:
-    """Devices, steps and result of a run."""
-    lines = [f"{'device':<12}{'limit MB':>9}{'promised':>10}{'measured':>10}{'rounds':>8}  blocks trained"]
-    for client in summary.clients:
-        blocks = ", ".join(map(str, client.blocks)) or "none"
-        trouble = f"  {client.failures} failed" if client.failures else ""
-        lines.append(
-            f"{client.client:<12}{client.limit_bytes / _MB:>9.1f}{client.predicted_peak_bytes / _MB:>10.1f}"
-            f"{client.measured_peak_bytes / _MB:>10.1f}{client.rounds:>8}  {blocks}{trouble}"
-        )
+    """Devices, stages and result of a run."""
+    lines = _devices(summary)
     lines += ["", f"{'stage':<11}{'rounds':>7}{'devices':>9}{'accuracy':>10}  ended because"]
     for step in summary.steps:
         title = f"{step.stage} {step.block}" if step.block else step.stage
@@ -51,3 +48,28 @@ def summary_table(summary: Summary) -> str:
         )
     lines.append(f"model: {summary.model_file}")
     return "\n".join(lines)
+
+
+def _devices(summary: Summary) -> list[str]:
+    clients = summary.clients
+    if len(clients) > _MOST_ROWS:
+        limits = [client.limit_bytes / _MB for client in clients]
+        idle = sum(not client.rounds for client in clients)
+        return [
+            f"{len(clients)} clients of {min(limits):.0f} to {max(limits):.0f} MB, largest promise "
+            f"{max(client.predicted_peak_bytes for client in clients) / _MB:.0f} MB; {idle} never trained, "
+            f"{sum(client.failures for client in clients)} failures"
+        ]
+    lines = [f"{'device':<12}{'limit MB':>9}{'promised':>10}{'measured':>10}{'rounds':>8}  blocks trained"]
+    for client in clients:
+        blocks = ", ".join(str(block) if block else "all" for block in client.blocks) or "none"
+        trouble = f"  {client.failures} failed" if client.failures else ""
+        lines.append(
+            f"{client.client:<12}{client.limit_bytes / _MB:>9.1f}{_mb(client.predicted_peak_bytes):>10}"
+            f"{_mb(client.measured_peak_bytes):>10}{client.rounds:>8}  {blocks}{trouble}"
+        )
+    return lines
+
+
+def _mb(count: int) -> str:
+    return f"{count / _MB:.1f}" if count else "-"

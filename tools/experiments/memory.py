@@ -44,28 +44,29 @@ class ModelMemory(msgspec.Struct, frozen=True, kw_only=True):
     batch: int
     whole_pytorch: int
     plain: Peaks
-    recomputed: Peaks
+    recomputed: Peaks | None = None
 
 
 @click.command()
 @click.option("--batch", type=click.IntRange(min=2), default=64, show_default=True, help="Examples in a step.")
 @click.option("--models", default=",".join(MODELS), show_default=True, help="Which ones.")
+@click.option("--recompute/--no-recompute", default=True, show_default=True, help="Fewest bytes as well (slow export).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/experiments/memory"))
-def main(batch: int, models: str, output: Path) -> None:
+def main(batch: int, models: str, recompute: bool, output: Path) -> None:
     """Measure, then write results.json and results.md; a model that is measured already is not measured again."""
     measured = []
     for model in models.split(","):
         path = output / f"{model}-batch{batch}.json"
         if not path.is_file():
             click.echo(f"{model}, batch {batch}", err=True)
-            write_json(path, _measure(model, batch))
+            write_json(path, _measure(model, batch, recompute=recompute))
         measured.append(msgspec.json.decode(path.read_bytes(), type=ModelMemory))
     with atomic_file(output / f"batch{batch}.md") as temporary:
         temporary.write_text(_table(measured, batch), encoding="utf-8")
     click.echo(_table(measured, batch))
 
 
-def _measure(model: str, batch: int) -> ModelMemory:
+def _measure(model: str, batch: int, *, recompute: bool) -> ModelMemory:
     settings = ModelSettings(name=model, batch=batch)
     pytorch = _json([sys.executable, "-m", "server.pytorch_step", msgspec.json.encode(settings).decode(), "1"])
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +75,7 @@ def _measure(model: str, batch: int) -> ModelMemory:
             batch=batch,
             whole_pytorch=pytorch["measured_peak_bytes"],
             plain=_peaks(model, batch, Path(folder), recompute=False),
-            recomputed=_peaks(model, batch, Path(folder), recompute=True),
+            recomputed=_peaks(model, batch, Path(folder), recompute=True) if recompute else None,
         )
 
 
@@ -127,6 +128,8 @@ def _table(measured: list[ModelMemory], batch: int) -> str:
     ]
     for own in measured:
         for name, peaks in (("as exported", own.plain), ("`--recompute`", own.recomputed)):
+            if peaks is None:
+                continue
             steps = " / ".join(f"{step / _MB:.0f}" for step in peaks.steps)
             largest = max(peaks.steps)
             lines.append(
