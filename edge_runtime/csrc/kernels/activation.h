@@ -171,7 +171,7 @@ template <Activation kind>
 PROFL_INLINE float through(float gradient, float x, float parameter) {
   if constexpr (kind == Activation::none) return gradient;
   if constexpr (kind == Activation::relu) return x > 0.0f ? gradient : 0.0f;
-  if constexpr (kind == Activation::relu6) return x > 0.0f && x < 6.0f ? gradient : 0.0f;
+  if constexpr (kind == Activation::relu6) return (x > 0.0f) & (x < 6.0f) ? gradient : 0.0f;
   return gradient * derivative<kind>(x, parameter);
 }
 

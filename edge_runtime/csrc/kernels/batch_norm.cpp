@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/activation.h"
+#include "kernels/activation_runs.h"
 #include "kernels/kernels.h"
 #include "threads/thread_pool.h"
 
@@ -48,25 +48,21 @@ PROFL_WIDE_CLONES double squares_rows(const float* x, const Rows& rows, float me
   return sum_of(x, rows, [mean](float value) { return (value - mean) * (value - mean); });
 }
 
-// Planes of neighbouring channels, each with its own scale and shift.
+// Planes of neighbouring channels, each with its own scale and shift. y may be x or the residual itself: every element
+// is read before it is written, so vectors are safe.
 PROFL_WIDE_CLONES void affine_planes(const float* x, int64_t planes, int64_t count, const float* scales,
-                                     const float* shifts, const float* residual, Activation kind, float* y) {
-  // y may be x or the residual itself: every element is read before it is written, so vectors are safe.
-  with_activation(kind, [&](auto k) __attribute__((always_inline)) {
-    for (int64_t plane = 0; plane < planes; ++plane, x += count, y += count) {
-      const float scale = scales[plane], shift = shifts[plane];
-      if (residual != nullptr) {
+                                     const float* shifts, const float* residual, float* y) {
+  for (int64_t plane = 0; plane < planes; ++plane, x += count, y += count) {
+    const float scale = scales[plane], shift = shifts[plane];
+    if (residual != nullptr) {
 #pragma GCC ivdep
-        for (int64_t i = 0; i < count; ++i) {
-          y[i] = activate<decltype(k)::value>(x[i] * scale + shift + residual[i], 0.0f);
-        }
-        residual += count;
-      } else {
+      for (int64_t i = 0; i < count; ++i) y[i] = x[i] * scale + shift + residual[i];
+      residual += count;
+    } else {
 #pragma GCC ivdep
-        for (int64_t i = 0; i < count; ++i) y[i] = activate<decltype(k)::value>(x[i] * scale + shift, 0.0f);
-      }
+      for (int64_t i = 0; i < count; ++i) y[i] = x[i] * scale + shift;
     }
-  });
+  }
 }
 
 struct Affine {
@@ -81,7 +77,7 @@ struct Affine {
 template <typename AffineOf>
 void apply(const Channels& c, const float* x, const AffineOf& affine, const float* residual, Activation kind,
            float* y) {
-  constexpr int64_t kMostPlanes = 64, kMostElements = 1 << 13;
+  constexpr int64_t kMostPlanes = 64, kMostElements = 1 << 12;
   const int64_t planes = std::clamp<int64_t>(kMostElements / std::max<int64_t>(1, c.inner), 1, kMostPlanes);
   const int64_t tasks = (c.channels + planes - 1) / planes;
   parallel_for(c.batch * tasks, [&](int64_t task, float*) {
@@ -93,12 +89,22 @@ void apply(const Channels& c, const float* x, const AffineOf& affine, const floa
       scale[k] = own.scale;
       shift[k] = own.shift;
     }
-    affine_planes(x + at, here, c.inner, scale, shift, residual == nullptr ? nullptr : residual + at, kind, y + at);
+    affine_planes(x + at, here, c.inner, scale, shift, residual == nullptr ? nullptr : residual + at, y + at);
+    if (kind != Activation::none) activate_run(kind, y + at, 0.0f, y + at, here * c.inner);
   });
 }
 
 struct Sums {
   double gradient = 0, product = 0;
+
+  // Takes partial sums, which begin at zero again.
+  void add(float* gradients, float* products) {
+    for (int k = 0; k < kPartial; ++k) {
+      gradient += gradients[k];
+      product += products[k];
+      gradients[k] = products[k] = 0.0f;
+    }
+  }
 };
 
 // What the backward pass of one channel reads: the same places in every tensor.
@@ -106,95 +112,111 @@ struct Backward {
   const float *gradient, *x, *residual;  // residual: or none
   float scale, shift, mean;
 
-  // The gradient of what the activation saw.
-  template <Activation kind, bool with_residual>
-  PROFL_INLINE float through(int64_t i) const {
-    if constexpr (with_residual) return profl::through<kind>(gradient[i], x[i] * scale + shift + residual[i], 0.0f);
-    return profl::through<kind>(gradient[i], x[i] * scale + shift, 0.0f);
-  }
   PROFL_INLINE Backward at(int64_t offset) const {
     return {gradient + offset, x + offset, residual == nullptr ? nullptr : residual + offset, scale, shift, mean};
   }
 };
 
-// Sums of the gradient before the activation, alone and times (x - mean).
-template <Activation kind, bool with_residual>
-PROFL_INLINE void sums_of(const Backward& first_row, const Rows& r, Sums* sums) {
-  constexpr int64_t kTogether = 256;
-  float first[kPartial] = {}, second[kPartial] = {};
-  int64_t terms = 0;
-  for (int64_t row = 0; row < r.rows; ++row) {
-    const Backward b = first_row.at(row * r.stride);
-    for (int64_t begin = 0; begin < r.count; begin += kTogether) {
-      const int64_t here = r.count - begin < kTogether ? r.count - begin : kTogether;
-      const Backward part = b.at(begin);
-      float g[kTogether];
-      if constexpr (is_costly(kind)) {
-        // In a loop of its own this becomes vectors, together with the sums it would not.
-        for (int64_t i = 0; i < here; ++i) g[i] = part.template through<kind, with_residual>(i);
-      }
-      const auto gradient = [&](int64_t i) __attribute__((always_inline)) {
-        if constexpr (is_costly(kind)) return g[i];
-        return part.template through<kind, with_residual>(i);
-      };
-      int64_t i = 0;
-      for (; i + kPartial <= here; i += kPartial) {
-        for (int k = 0; k < kPartial; ++k) {
-          const float own = gradient(i + k);
-          first[k] += own;
-          second[k] += own * (part.x[i + k] - part.mean);
-        }
-      }
-      for (; i < here; ++i) {
-        const float own = gradient(i);
-        sums->gradient += own;
-        sums->product += static_cast<double>(own) * (part.x[i] - part.mean);
-      }
-    }
-    terms += r.count / kPartial;
-    if (terms < kStretch && row + 1 < r.rows) continue;
-    for (int k = 0; k < kPartial; ++k) {
-      sums->gradient += first[k];
-      sums->product += second[k];
-      first[k] = second[k] = 0.0f;
-    }
-    terms = 0;
+constexpr int64_t kTogether = 256;  // gradients that are computed before they are used
+
+// to[i] = through(gradient, what the activation saw)
+template <typename Through>
+PROFL_INLINE void with_inputs(const Backward& b, int64_t count, float* to, const Through& through) {
+  const float *gradient = b.gradient, *x = b.x, *residual = b.residual, scale = b.scale, shift = b.shift;
+  if (residual != nullptr) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) to[i] = through(gradient[i], x[i] * scale + shift + residual[i]);
+  } else {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) to[i] = through(gradient[i], x[i] * scale + shift);
   }
 }
 
+// The gradients of what the activation saw. The rectifiers are the activations of most networks and cost nothing here.
+PROFL_WIDE_CLONES void activation_gradients(const Backward& b, Activation kind, int64_t count, float* g) {
+  if (kind == Activation::relu) {
+    with_inputs(b, count, g, [](float own, float y) __attribute__((always_inline)) {
+      return through<Activation::relu>(own, y, 0.0f);
+    });
+  } else if (kind == Activation::relu6) {
+    with_inputs(b, count, g, [](float own, float y) __attribute__((always_inline)) {
+      return through<Activation::relu6>(own, y, 0.0f);
+    });
+  } else {
+    with_inputs(b, count, g, [](float, float y) __attribute__((always_inline)) { return y; });
+    activation_gradient_run(kind, b.gradient, g, 0.0f, g, count);
+  }
+}
+
+// Calls body(at, x, gradients, count) for all runs in pieces, which begin at element `at` of every tensor.
+template <typename Body>
+PROFL_INLINE void for_gradients(const Backward& b, const Rows& rows, Activation kind, const Body& body) {
+  float g[kTogether];
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    for (int64_t begin = 0; begin < rows.count; begin += kTogether) {
+      const int64_t here = rows.count - begin < kTogether ? rows.count - begin : kTogether;
+      const int64_t at = row * rows.stride + begin;
+      const Backward part = b.at(at);
+      if (kind != Activation::none) activation_gradients(part, kind, here, g);
+      body(at, part.x, kind == Activation::none ? part.gradient : g, here);
+    }
+  }
+}
+
+// Adds count / kPartial terms to each partial sum of gradients, alone and times (x - mean). Written with vectors: left
+// to itself, the compiler turns the loops around and adds one by one.
+PROFL_INLINE void add_terms(const float* g, const float* x, int64_t count, float mean, float* gradients,
+                            float* products) {
+  typedef float Vector __attribute__((vector_size(kPartial * sizeof(float)), aligned(4), may_alias));
+  Vector first = *reinterpret_cast<const Vector*>(gradients), second = *reinterpret_cast<const Vector*>(products);
+  for (int64_t i = 0; i + kPartial <= count; i += kPartial) {
+    const Vector gradient = *reinterpret_cast<const Vector*>(g + i);
+    first += gradient;
+    second += gradient * (*reinterpret_cast<const Vector*>(x + i) - mean);
+  }
+  *reinterpret_cast<Vector*>(gradients) = first;
+  *reinterpret_cast<Vector*>(products) = second;
+}
+
+// Sums of the gradient before the activation, alone and times (x - mean).
 PROFL_WIDE_CLONES void backward_sums(const Backward& b, const Rows& rows, Activation kind, Sums* sums) {
-  with_activation(kind, [&](auto k) __attribute__((always_inline)) {
-    constexpr Activation own = decltype(k)::value;
-    b.residual == nullptr ? sums_of<own, false>(b, rows, sums) : sums_of<own, true>(b, rows, sums);
-  });
+  float gradients[kPartial] = {}, products[kPartial] = {};
+  int64_t terms = 0;
+  const float mean = b.mean;
+  const auto body = [&](int64_t, const float* x, const float* g, int64_t count) __attribute__((always_inline)) {
+    add_terms(g, x, count, mean, gradients, products);
+    for (int64_t i = count / kPartial * kPartial; i < count; ++i) {
+      sums->gradient += g[i];
+      sums->product += static_cast<double>(g[i]) * (x[i] - mean);
+    }
+    terms += count / kPartial;
+    if (terms < kStretch) return;
+    sums->add(gradients, products);
+    terms = 0;
+  };
+  for_gradients(b, rows, kind, body);
+  sums->add(gradients, products);
 }
 
 // `residual` and `to_residual` are there together or not at all.
-PROFL_WIDE_CLONES void backward_rows(const Backward& first_row, const Rows& rows, float offset, float slope,
-                                     Activation kind, float* to_x, float* to_residual) {
-  with_activation(kind, [&](auto k) __attribute__((always_inline)) {
-    constexpr Activation own = decltype(k)::value;
-    const float scale = first_row.scale, shift = first_row.shift, mean = first_row.mean;
-    for (int64_t row = 0; row < rows.rows; ++row, to_x += rows.stride) {
-      const Backward b = first_row.at(row * rows.stride);
-      const float *gradient = b.gradient, *x = b.x, *residual = b.residual;
-      if (residual == nullptr) {
+PROFL_WIDE_CLONES void backward_rows(const Backward& b, const Rows& rows, float offset, float slope, Activation kind,
+                                     float* to_x, float* to_residual) {
+  const float scale = b.scale, mean = b.mean;
+  for_gradients(b, rows, kind,
+                [&](int64_t at, const float* x, const float* g, int64_t count) __attribute__((always_inline)) {
+                  float *to = to_x + at, *beside = to_residual == nullptr ? nullptr : to_residual + at;
+                  if (beside == nullptr) {
 #pragma GCC ivdep
-        for (int64_t i = 0; i < rows.count; ++i) {
-          const float g = through<own>(gradient[i], x[i] * scale + shift, 0.0f);
-          to_x[i] = scale * (g - offset - (x[i] - mean) * slope);
-        }
-      } else {
+                    for (int64_t i = 0; i < count; ++i) to[i] = scale * (g[i] - offset - (x[i] - mean) * slope);
+                  } else {
 #pragma GCC ivdep
-        for (int64_t i = 0; i < rows.count; ++i) {
-          const float value = x[i], g = through<own>(gradient[i], value * scale + shift + residual[i], 0.0f);
-          to_residual[i] = g;
-          to_x[i] = scale * (g - offset - (value - mean) * slope);
-        }
-        to_residual += rows.stride;
-      }
-    }
-  });
+                    for (int64_t i = 0; i < count; ++i) {
+                      const float value = x[i], own = g[i];
+                      beside[i] = own;
+                      to[i] = scale * (own - offset - (value - mean) * slope);
+                    }
+                  }
+                });
 }
 
 }  // namespace

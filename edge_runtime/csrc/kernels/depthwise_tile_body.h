@@ -1,7 +1,5 @@
 // Depthwise convolutions on vectors of channels, compiled per instruction set by gemm_tile_body.h, which defines Vector
 // and `load`.
-#include "kernels/activation.h"
-
 namespace profl {
 namespace {
 
@@ -51,15 +49,11 @@ void lane_dots(const float* a, const float* b, const int32_t* places, const int3
   for (int t = 0; t < Dots; ++t) *reinterpret_cast<Vector*>(sums + t * PROFL_LANES) = sum[t];
 }
 
-void lane_finish(Activation kind, const float* scale, const float* shift, float* values, int64_t count) {
-  with_activation(kind, [&](auto k) __attribute__((always_inline)) {
-    for (int64_t j = 0; j < count; ++j, values += PROFL_LANES) {
-#pragma GCC ivdep
-      for (int lane = 0; lane < PROFL_LANES; ++lane) {
-        values[lane] = activate<decltype(k)::value>(values[lane] * scale[lane] + shift[lane], 0.0f);
-      }
-    }
-  });
+void lane_affine(const float* scale, const float* shift, float* values, int64_t count) {
+  const Vector factor = load(scale), term = load(shift);
+  for (int64_t j = 0; j < count; ++j, values += PROFL_LANES) {
+    *reinterpret_cast<Vector*>(values) = load(values) * factor + term;
+  }
 }
 
 }  // namespace

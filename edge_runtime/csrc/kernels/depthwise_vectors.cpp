@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "kernels/activation_runs.h"
 #include "kernels/gemm_tile.h"
 #include "threads/thread_pool.h"
 
@@ -167,7 +168,8 @@ void finish(const Problem& p, const TileKernels& tiles, const Block& block, int6
     scale[c] = there && p.scale != nullptr ? p.scale[block.channel + c] : 1.0f;
     shift[c] = there && p.shift != nullptr ? p.shift[block.channel + c] : 0.0f;
   }
-  tiles.lane_finish(p.activation, scale, shift, sums, pixels);
+  tiles.lane_affine(scale, shift, sums, pixels);
+  if (p.activation != Activation::none) activate_run(p.activation, sums, 0.0f, sums, pixels * tiles.lanes);
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 
-#include "kernels/activation.h"
 #include "kernels/winograd_tile.h"
 
 namespace profl {
@@ -56,8 +55,8 @@ struct TileKernels {
   // i + 1 dots.
   void (*lane_dots[kMaxLaneDots])(const float* a, const float* b, const int32_t* places, const int32_t* offsets,
                                   int64_t count, float* sums);
-  // values[j * lanes] = activation of (values[j * lanes] * scale + shift)
-  void (*lane_finish)(Activation kind, const float* scale, const float* shift, float* values, int64_t count);
+  // values[j * lanes] = values[j * lanes] * scale + shift
+  void (*lane_affine)(const float* scale, const float* shift, float* values, int64_t count);
 };
 
 extern const TileKernels kTileBaseline;

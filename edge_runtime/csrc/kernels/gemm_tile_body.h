@@ -141,6 +141,6 @@ const TileKernels PROFL_TILE_OBJECT = {PROFL_TILE_NAME,
                                        lane_sums,
                                        {lane_dots<1>, lane_dots<2>, lane_dots<3>, lane_dots<4>, lane_dots<5>,
                                         lane_dots<6>, lane_dots<7>, lane_dots<8>, lane_dots<9>},
-                                       lane_finish};
+                                       lane_affine};
 
 }  // namespace profl

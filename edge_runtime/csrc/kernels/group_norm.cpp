@@ -16,7 +16,7 @@ struct Statistics {
   float mean, rstd;
 };
 
-PROFL_WIDE_CLONES Statistics statistics(const float* x, int64_t count, double eps) {
+PROFL_CLONES Statistics statistics(const float* x, int64_t count, double eps) {
   float partial[kPartial] = {};
   double sum = 0, squares = 0;
   int64_t i = 0;
@@ -38,7 +38,7 @@ PROFL_WIDE_CLONES Statistics statistics(const float* x, int64_t count, double ep
   return {centre, static_cast<float>(1.0 / std::sqrt(variance + eps))};
 }
 
-PROFL_WIDE_CLONES void apply_row(Activation kind, const float* x, int64_t count, float scale, float shift, float* y) {
+PROFL_CLONES void apply_row(Activation kind, const float* x, int64_t count, float scale, float shift, float* y) {
   with_activation(kind, [&](auto k) __attribute__((always_inline)) {
 #pragma GCC ivdep
     for (int64_t i = 0; i < count; ++i) y[i] = activate<decltype(k)::value>(x[i] * scale + shift, 0.0f);
@@ -46,8 +46,8 @@ PROFL_WIDE_CLONES void apply_row(Activation kind, const float* x, int64_t count,
 }
 
 // Sums of the gradient behind the activation, alone and times (x - mean).
-PROFL_WIDE_CLONES void sums_row(Activation kind, const float* gradient, const float* x, int64_t count, float scale,
-                                float shift, float mean, double* plain, double* product) {
+PROFL_CLONES void sums_row(Activation kind, const float* gradient, const float* x, int64_t count, float scale,
+                           float shift, float mean, double* plain, double* product) {
   with_activation(kind, [&](auto k) __attribute__((always_inline)) {
     float first[kPartial] = {}, second[kPartial] = {};
     double a = 0, b = 0;
@@ -79,8 +79,8 @@ PROFL_WIDE_CLONES void sums_row(Activation kind, const float* gradient, const fl
   });
 }
 
-PROFL_WIDE_CLONES void backward_row(Activation kind, const float* gradient, const float* x, int64_t count, float scale,
-                                    float shift, float mean, float offset, float slope, float* to_x) {
+PROFL_CLONES void backward_row(Activation kind, const float* gradient, const float* x, int64_t count, float scale,
+                               float shift, float mean, float offset, float slope, float* to_x) {
   with_activation(kind, [&](auto k) __attribute__((always_inline)) {
 #pragma GCC ivdep
     for (int64_t i = 0; i < count; ++i) {
