@@ -21,14 +21,16 @@ _MB = float(1 << 20)
 def write_report(study: Study, outcomes: Sequence[Outcome], folder: Path, command: str) -> None:
     """Write everything below `folder`."""
     facts = environment()
+    planned = len(study.seeds) * len(study.splits) * len(study.methods)
+    finished = "" if len(outcomes) == planned else f"**{len(outcomes)} of {planned} runs are finished.** "
     lines = [
         f"## {study.title}",
         "",
         study.about,
         "",
         f"Command: `{command}`. Machine: {facts['processor']}, {facts['cores']} cores, torch {facts['torch']}. "
-        f"Accuracy on the whole test set after the last round: mean and standard deviation over seeds "
-        f"{', '.join(map(str, study.seeds))}.",
+        f"Accuracy on the whole test set after the last round: mean and standard deviation over seeds. "
+        f"Device-seconds are processor time of one thread. {finished}",
     ]
     for split in study.splits:
         own = [outcome for outcome in outcomes if outcome.split == split]
@@ -90,7 +92,7 @@ def _curves(study: Study, outcomes: Sequence[Outcome], x: str, position: int) ->
     axes.set_ylabel("test accuracy")
     axes.set_ylim(0, 1)
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
-    axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right")
+    axes.legend(frameon=False, fontsize=9, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return figure
 
 
