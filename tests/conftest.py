@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+
+import pytest
 from hypothesis import settings
 
 # Times differ between machines; examples do not differ between runs, so that a red CI is red again at the desk.
 settings.register_profile("profl", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("profl")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_arrive() -> None:
+    """Shells start what runs in the background with SIGINT ignored, which every process below would inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
