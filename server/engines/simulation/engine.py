@@ -19,7 +19,7 @@ from server.aggregation import ReceivedUpdate
 from server.engines.engine import Result, Task
 from server.engines.simulation.examples import Examples, batch_indices, crop_and_flip, model_inputs
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, WholeWork
-from server.engines.simulation.training import LocalData, Sgd, Trained, train_alone, train_stacked
+from server.engines.simulation.training import Sgd, Trained, train_alone, train_stacked
 from server.fleet import Fleet
 from server.work import Work
 
@@ -30,9 +30,10 @@ _MB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _ClientData(LocalData):
+class _ClientData:
     """A client's batches: rows of what is resident, through the frozen blocks where those are not cached."""
 
+    steps: int
     inputs: Tensor
     labels: Tensor
     indices: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -32,7 +32,7 @@ class Terms:
     consistency: float = 0.0
 
 
-class Trainable:
+class Trainable(ABC):
     """One piece of work as functions.
 
     Attributes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,15 +22,15 @@ class Sgd:
     proximal: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LocalData:
+class LocalData(Protocol):
     """What one client trains on: inputs and labels of every step, [steps, batch, ...], made when they are asked for."""
 
-    steps: int
+    @property
+    def steps(self) -> int:
+        """How many there are."""
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs of the trained part and labels."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
