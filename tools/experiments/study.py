@@ -50,7 +50,7 @@ class Case:
     @property
     def folder(self) -> str:
         """Where it lies below the study's output."""
-        return f"{_slug(self.split)}/{_slug(self.method)}/seed{self.seed}"
+        return f"{slug(self.split)}/{slug(self.method)}/seed{self.seed}"
 
 
 def read_study(name: str) -> Study:
@@ -84,5 +84,6 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A name of a file or folder."""
     return "".join(character if character.isalnum() else "-" for character in text.lower()).strip("-")

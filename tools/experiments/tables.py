@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from device_profiles.files import atomic_file
 from server.report.figures import COLOURS, svg
 from tools.experiments.results import Outcome, environment
-from tools.experiments.study import Study
+from tools.experiments.study import Study, slug
 
 _MB = float(1 << 20)
 
@@ -39,7 +39,7 @@ def write_report(study: Study, outcomes: Sequence[Outcome], folder: Path, comman
         lines += ["", f"### {split}", "", *_table(study, own)]
         for name, x, position in (("rounds", "round", 0), ("device-seconds", "device-seconds, all clients", 1)):
             figure = _curves(study, own, x, position)
-            path = folder / f"{_slug(split)}-{name}.svg"
+            path = folder / f"{slug(split)}-{name}.svg"
             with atomic_file(path) as temporary:
                 temporary.write_text(svg(figure), encoding="utf-8")
     with atomic_file(folder / "results.md") as temporary:
@@ -94,7 +94,3 @@ def _curves(study: Study, outcomes: Sequence[Outcome], x: str, position: int) ->
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
     axes.legend(frameon=False, fontsize=9, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return figure
-
-
-def _slug(text: str) -> str:
-    return "".join(character if character.isalnum() else "-" for character in text.lower()).strip("-")

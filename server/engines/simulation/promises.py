@@ -52,8 +52,10 @@ def read_promises(path: Path, works: Sequence[Work]) -> dict[str, int]:
     """A table of promises; raises FormatError naming the file."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise FormatError(f"promises.file {path}: {error}") from None
+    except OSError as error:
+        raise FormatError(f"promises.file {path}: {error.strerror or error}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"promises.file {path}: is no JSON ({error})") from None
     table = table.get("promises", table) if isinstance(table, dict) else table
     if not isinstance(table, dict):
         raise FormatError(f"promises.file {path}: is no object of bytes by work")
