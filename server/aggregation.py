@@ -32,7 +32,7 @@ class ReceivedUpdate:
 def reason_to_reject(update: ReceivedUpdate, work: Work, structure: Structure, base_version: str) -> str | None:
     """Why an update must not enter the average: another block or base, wrong tensors, values that are not finite."""
     metadata = update.metadata
-    if metadata.program != work.name or metadata.block != work.block:
+    if metadata.program not in work.programs or metadata.block != work.block:
         return f"trained {metadata.program}, asked for {work.name}"
     if metadata.base_version != base_version:
         return f"started from weights {metadata.base_version or 'without a version'}, not {base_version}"

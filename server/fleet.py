@@ -80,6 +80,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             something else, and stand-ins have no normalisation that would hold back a large step.
         proximal: FedProx's mu, 0 without that term.
         augment: crops with padding 4 and flips, on the client.
+        cache_prefix: engine `local`: clients that hold it keep what frozen blocks put out in a file of this type while
+            a stage lasts. It pays where a stage visits an example more than once; engine `simulation` decides by
+            `simulation.cache_mb`.
         rounds: round budget of the whole run; ProFL may do without one.
         clients_per_round: drawn anew every round among those with work; all of them by default.
         evaluate_every: rounds between two evaluations; the last round of a stage always has one.
@@ -95,6 +98,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
     proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     augment: Literal["none", "crop-flip"] = "none"
+    cache_prefix: Literal["none", "float32", "float16", "int8"] = "none"
     rounds: Positive | None = None
     clients_per_round: Positive | None = None
     evaluate_every: Positive = 1
@@ -226,6 +230,10 @@ def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
         raise FormatError(f"--fleet {path}: two clients carry the same name")
     if bool(fleet.clients) == (fleet.population is not None):
         raise FormatError(f"--fleet {path}: write either [[clients]], at least one, or [population]")
+    if fleet.training.cache_prefix != "none" and fleet.training.augment != "none":
+        raise FormatError(
+            f"--fleet {path}: training.cache_prefix keeps what training.augment changes every round; leave one out"
+        )
     if fleet.promises.source == "file" and fleet.promises.file is None:
         raise FormatError(f"--fleet {path}: promises.source is 'file': name it with promises.file")
     if fleet.population is None:

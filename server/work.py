@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from device_profiles.contract import program_name
+from device_profiles.contract import CACHED_PREFIX_VARIANT, program_name
 
 Purpose = Literal["grow", "distill", "whole", "narrow", "width", "depth"]
 
@@ -32,3 +32,11 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.purpose == "narrow" or self.purpose == "width":
             return f"{self.purpose}-{self.ratio:g}"
         return self.purpose if self.purpose == "whole" else f"depth{self.block}"
+
+    @property
+    def programs(self) -> frozenset[str]:
+        """Names that an update of it may carry: that of the bundle's program, also as it reads kept outputs of frozen
+        blocks."""
+        if self.purpose == "grow" or self.purpose == "distill":
+            return frozenset({self.name, program_name(self.purpose, self.block, CACHED_PREFIX_VARIANT)})
+        return frozenset({self.name})

@@ -36,6 +36,7 @@ class LocalEngine:
         data: each client's part.
         limits: each client's hard limit in bytes.
         test_data: the data set whose test split is evaluated, on the server and without a limit.
+        cached: names of the work that each client also holds with the outputs of frozen blocks in a file.
         folder: for updates and the clients' messages, in a folder of this process: a client that outlived a killed
             server for a moment holds the lock of another file.
     """
@@ -49,6 +50,7 @@ class LocalEngine:
         test_data: str,
         test_examples: int | None,
         settings: TrainingSettings,
+        cached: Mapping[str, frozenset[str]],
         folder: Path,
     ) -> None:
         self._bundle = bundle
@@ -57,6 +59,7 @@ class LocalEngine:
         self._test_data = test_data
         self._test_examples = test_examples
         self._settings = settings
+        self._cached = cached
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
@@ -129,6 +132,9 @@ class LocalEngine:
             command += ["--proximal-mu", str(task.proximal)]
         if self._settings.augment != "none":
             command += ["--augment", self._settings.augment]
+        if task.work.name in self._cached[task.client]:
+            command += ["--cache-prefix", "--cache-prefix-dtype", self._settings.cache_prefix]
+            command += ["--cache-dir", str(self._cache_folder(task))]
         command += ["--threads", str(self._settings.threads), "--checkpoint-every", "0", "--json"]
         environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
         out, err = (self._folder / f"{task.client}.{name}" for name in ("out", "err"))
@@ -148,6 +154,14 @@ class LocalEngine:
                 raise
             outcome = process.outcome()
         return outcome, out.read_text(errors="replace"), err.read_text(errors="replace"), timed_out
+
+    def _cache_folder(self, task: Task) -> Path:
+        """Of this client and stage; what other stages left is of no use any more, and large."""
+        folder = self._folder / "cache" / task.client
+        for other in folder.glob("stage*"):
+            if other.name != f"stage{task.stage}":
+                shutil.rmtree(other)
+        return folder / f"stage{task.stage}"
 
 
 def read_update(client: str, path: Path) -> ReceivedUpdate:

@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors.numpy import load_file
 
 from device_profiles.bundle import Optimizer
+from device_profiles.contract import CACHED_PREFIX_VARIANT, program_name
 from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.files import read_json, write_json
 from device_profiles.plan import Plan
@@ -52,6 +53,7 @@ def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool
         test_data=source,
         test_examples=fleet.data.test_examples,
         settings=fleet.training,
+        cached=_cached(fleet, profiles, plan, note),
         folder=output / "clients",
     )
     return Prepared(
@@ -76,6 +78,20 @@ def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile
             if program.purpose in ("grow", "distill") and cost is not None and cost.fits:
                 needs[name][program.name] = promise_of(cost, fleet.margin)
     return Promises(budgets={client.client: client.budget_bytes for client in plan.clients}, needs=needs)
+
+
+def _cached(fleet: Fleet, profiles: Mapping[str, DeviceProfile], plan: Plan, note: Note) -> dict[str, frozenset[str]]:
+    """By client, the work that it holds as well with the outputs of frozen blocks in a file, by what was measured."""
+    if fleet.training.cache_prefix == "none":
+        return {client.client: frozenset() for client in plan.clients}
+    held = {}
+    for client in plan.clients:
+        costs = [cost for cost in profiles[client.client].costs if cost.variant == CACHED_PREFIX_VARIANT and cost.fits]
+        fitting = [cost for cost in costs if promise_of(cost, fleet.margin) <= client.budget_bytes]
+        held[client.client] = frozenset(program_name(cost.purpose, cost.block) for cost in fitting)
+    count = sum(bool(names) for names in held.values())
+    note(f"outputs of frozen blocks: kept as {fleet.training.cache_prefix} by {count} of {len(held)} clients")
+    return held
 
 
 def _bundle(fleet: Fleet, path: Path, blocks: int | None) -> Bundle:

@@ -141,6 +141,20 @@ def test_a_killed_run_resumes_without_losing_or_doubling_a_round(fleet: Path, fi
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_kept_outputs_of_frozen_blocks_do_not_change_the_model(finished: Path, tmp_path: Path) -> None:
+    fleet, output = tmp_path / "fleet.toml", tmp_path / "cached"
+    fleet.write_text(FLEET.replace("steps = 4", 'steps = 4\ncache_prefix = "float32"'))
+    done = subprocess.run(_command(fleet, output), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "outputs of frozen blocks: kept as float32 by 2 of 3 clients" in done.stderr
+    ours, expected = (load_file(folder / "model.safetensors") for folder in (output, finished))
+    assert ours.keys() == expected.keys()
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    stages = {path.parent.name for path in (output / "clients").rglob("*.features")}
+    last = json.loads((output / "summary.json").read_text())["steps"][-1]["block"]
+    assert stages == {f"stage{last - 1}"}  # of the stages before, nothing is left
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [("--resume", "another fleet file"), (None, "continue it with --resume")],

@@ -71,6 +71,11 @@ def test_the_demo_fleet_is_valid() -> None:
         ("[model\n", "fleet.toml"),
         ("[model]\nname='cnn'\n[data]\nsources=['digits']\n[[clients]]\nname='a'\nlimit_mb=-1\n", "limit_mb"),
         ("[model]\nname='cnn'\n[data]\nsources=['digits']\n" + "[[clients]]\nname='a'\nlimit_mb=9\n" * 2, "same name"),
+        (
+            "[model]\nname='cnn'\n[data]\nsources=['digits']\n[training]\naugment='crop-flip'\ncache_prefix='int8'\n"
+            "[[clients]]\nname='a'\nlimit_mb=9\n",
+            "training.cache_prefix",
+        ),
     ],
 )
 def test_a_wrong_fleet_file_names_the_field(text: str, named: str, tmp_path: Path) -> None:
