@@ -50,7 +50,7 @@ class Case:
     @property
     def folder(self) -> str:
         """Where it lies below the study's output."""
-        return f"{slug(self.split)}/{slug(self.method)}/seed{self.seed}"
+        return run_folder(self.split, self.method, self.seed)
 
 
 def read_study(name: str) -> Study:
@@ -82,6 +82,11 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         known = merged.get(key)
         merged[key] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
     return merged
+
+
+def run_folder(split: str, method: str, seed: int) -> str:
+    """Where a run lies below its study's output."""
+    return f"{slug(split)}/{slug(method)}/seed{seed}"
 
 
 def slug(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from device_profiles.files import atomic_file
-from server.report.figures import COLOURS, svg
+from server.report.figures import (
+    COLOURS,
+    accuracy_over_rounds,
+    effective_movement,
+    memory,
+    participation,
+    svg,
+)
+from server.report.runs import read_run
 from tools.experiments.results import Outcome, environment
-from tools.experiments.study import Study, slug
+from tools.experiments.study import Study, run_folder, slug
 
 _MB = float(1 << 20)
 
@@ -37,13 +45,29 @@ def write_report(study: Study, outcomes: Sequence[Outcome], folder: Path, comman
         if not own:
             continue
         lines += ["", f"### {split}", "", *_table(study, own)]
-        for name, x, position in (("rounds", "round", 0), ("device-seconds", "device-seconds, all clients", 1)):
-            figure = _curves(study, own, x, position)
+        for name, title, figure in _figures(study, own, folder):
             path = folder / f"{slug(split)}-{name}.svg"
             with atomic_file(path) as temporary:
                 temporary.write_text(svg(figure), encoding="utf-8")
+            lines += ["", f"![{split}: {title}]({path.name})"]
     with atomic_file(folder / "results.md") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _figures(study: Study, own: Sequence[Outcome], folder: Path) -> Iterator[tuple[str, str, Figure]]:
+    """Name, title and picture of one split: all methods together, then how a run of the first one came about."""
+    yield "rounds", "accuracy over rounds", _curves(study, own, "round", 0)
+    yield "device-seconds", "accuracy over device-seconds", _curves(study, own, "device-seconds, all clients", 1)
+    first = next(iter(study.methods))
+    seeds = [outcome.seed for outcome in own if outcome.method == first]
+    if not seeds:
+        return
+    run = read_run(folder / run_folder(own[0].split, first, seeds[0]))
+    whose = f"of {first}, seed {seeds[0]}"
+    yield "steps", f"accuracy over rounds {whose}, with its steps", accuracy_over_rounds([run])
+    yield "movement", f"effective movement {whose}, with the fitted slope", effective_movement(run)
+    yield "participation", f"clients with work in every step {whose}", participation(run)
+    yield "memory", f"largest promise of every step {whose}", memory(run)
 
 
 def _table(study: Study, outcomes: Sequence[Outcome]) -> list[str]:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 pytest.importorskip("matplotlib", reason="figures are drawn with it")
-
-from fake_run import FakeEngine, fleet_of, run
 
 from device_profiles.errors import FormatError
 from device_profiles.files import write_json
@@ -22,6 +17,7 @@ from server.cli import cli
 from server.report.page import report_page
 from server.report.runs import read_run
 from server.run_state import FLEET_NAME
+from tests.support.fake_run import FakeEngine, fleet_of, run
 
 
 @pytest.fixture(scope="module")

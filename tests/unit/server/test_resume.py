@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fake_run import FakeEngine, initial_weights, run
-
 from device_profiles.errors import FormatError
 from server.run_state import RunFolder
+from tests.support.fake_run import FakeEngine, initial_weights, run
 
 _KILLED = 9
 

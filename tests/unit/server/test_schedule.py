@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,13 @@ import msgspec
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fake_run import MANIFEST, FakeEngine, initial_weights, run
-
 from device_profiles.errors import ExecutionError
 from server.aggregation import ReceivedUpdate
 from server.engines.engine import Result, Task
 from server.fleet import TrainingSettings
 from server.learning_rate import learning_rate
 from server.run_state import RunFolder
+from tests.support.fake_run import MANIFEST, FakeEngine, initial_weights, run
 
 Answer = ReceivedUpdate | Result
 

@@ -9,6 +9,11 @@ import pytest
 pytest.importorskip("matplotlib", reason="figures are drawn with it")
 
 from device_profiles.errors import FormatError, UsageError
+from device_profiles.files import write_json
+from server.run_state import FLEET_NAME
+from tests.support.fake_run import FakeEngine, fleet_of, run
+from tools.experiments.participation import share, table_of
+from tools.experiments.publish import publish
 from tools.experiments.results import Outcome
 from tools.experiments.study import STUDIES, cases, read_study
 from tools.experiments.tables import write_report
@@ -35,30 +40,87 @@ def test_an_unknown_study_is_named_with_those_there_are(tmp_path: Path) -> None:
         read_study(str(tmp_path / "bad.toml"))
 
 
-def test_tables_give_mean_and_spread_and_say_where_a_target_was_missed(tmp_path: Path) -> None:
-    study = read_study("reduced")
-    outcomes = [
-        Outcome(
-            split="IID",
-            method=method,
-            seed=seed,
-            accuracy=accuracy,
-            participation=1.0,
-            rounds=2,
-            device_seconds=20.0,
-            bytes_a_round=3 * 2**20,
-            promise_bytes=100 * 2**20,
-            curve=((1, 10.0, accuracy / 2), (2, 20.0, accuracy)),
-            target=None if method == "AllSmall" else (2, 20.0),
-            stages=(("train", 2, "its 2 rounds"),),
-        )
-        for method, values in (("ProFL", (0.8, 0.82)), ("AllSmall", (0.5, 0.5)))
-        for seed, accuracy in enumerate(values)
-    ]
-    write_report(study, outcomes, tmp_path, "command")
-    table = (tmp_path / "results.md").read_text()
+def _outcome(method: str, seed: int, accuracy: float) -> Outcome:
+    return Outcome(
+        split="IID",
+        method=method,
+        seed=seed,
+        accuracy=accuracy,
+        participation=1.0,
+        rounds=2,
+        device_seconds=20.0,
+        bytes_a_round=3 * 2**20,
+        promise_bytes=100 * 2**20,
+        curve=((1, 10.0, accuracy / 2), (2, 20.0, accuracy)),
+        target=None if method == "AllSmall" else (2, 20.0),
+        stages=(("train", 2, "its 2 rounds"),),
+    )
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a study with four finished runs; the first of them is there with its rounds."""
+    folder = tmp_path_factory.mktemp("experiments") / "reduced"
+    first = folder / "iid" / "profl" / "seed0"
+    run(first, FakeEngine(), rounds=9)
+    write_json(first / FLEET_NAME, fleet_of(rounds=9))
+    accuracies = {"ProFL": (0.8, 0.82), "AllSmall": (0.5, 0.5)}
+    outcomes = [_outcome(method, seed, value) for method, own in accuracies.items() for seed, value in enumerate(own)]
+    write_report(read_study("reduced"), outcomes, folder, "command")
+    return folder
+
+
+def test_tables_give_mean_and_spread_and_say_where_a_target_was_missed(written: Path) -> None:
+    table = (written / "results.md").read_text()
     assert "| ProFL | 81.0 ± 1.4 | 2 | 100% | 100 | 3.0 | 2 / 20 |" in table
     assert "| AllSmall | 50.0 ± 0.0 | 2 | 100% | 100 | 3.0 | never |" in table
     assert "### Dirichlet" not in table  # nothing of it is finished
+
+
+def test_figures_compare_methods_and_show_how_the_first_one_went(written: Path) -> None:
     for picture in ("iid-rounds.svg", "iid-device-seconds.svg"):
-        assert "AllSmall" in (tmp_path / picture).read_text()
+        assert "AllSmall" in (written / picture).read_text()
+    shown = {"steps": "grow 2", "movement": "threshold", "participation": "with work", "memory": "MB a client"}
+    for picture, words in shown.items():
+        assert words in (written / f"iid-{picture}.svg").read_text()
+        assert f"](iid-{picture}.svg)" in (written / "results.md").read_text()
+
+
+def test_publishing_replaces_a_study_and_leaves_the_rest_of_the_page(written: Path, tmp_path: Path) -> None:
+    page, pictures = tmp_path / "results.md", tmp_path / "pictures" / "results"
+    pictures.mkdir(parents=True)
+    for old in ("reduced-gone.svg", "reduced-vgg-kept.svg", "other.svg"):
+        (pictures / old).write_text("<svg/>")
+    page.write_text(
+        "# Results\n\nBefore.\n\n<!-- study reduced -->\nold\n<!-- end of reduced -->\n\nAfter.\n"
+        "<!-- study reduced-vgg -->\n<!-- end of reduced-vgg -->\n"
+    )
+    publish("reduced", written, page, pictures)
+    text = page.read_text()
+    assert text.startswith("# Results\n\nBefore.\n\n<!-- study reduced -->\n## Reduced study")
+    assert "\nold\n" not in text and "\n\nAfter.\n" in text
+    assert "](pictures/results/reduced-iid-rounds.svg)" in text
+    assert {path.name for path in pictures.iterdir()} == {
+        "reduced-vgg-kept.svg", "other.svg",
+        *(f"reduced-{path.name}" for path in written.glob("*.svg")),
+    }  # fmt: skip
+    publish("reduced", written, page, pictures)
+    assert page.read_text() == text
+
+
+@pytest.mark.parametrize(("study", "page", "named"), [
+    ("gone", "", r"gone/results\.md: is not there; run .*gone --report-only"),
+    ("reduced", "# Results\n", r"page\.md: needs one line '<!-- study reduced -->'"),
+])  # fmt: skip
+def test_publishing_names_what_is_missing(written: Path, tmp_path: Path, study: str, page: str, named: str) -> None:
+    (tmp_path / "page.md").write_text(page)
+    with pytest.raises(FormatError, match=named):
+        publish(study, written.parent / study, tmp_path / "page.md", tmp_path)
+
+
+def test_shares_of_a_fleet_count_whole_megabytes_of_both_bounds() -> None:
+    assert share(840 << 20, (100, 900)) == pytest.approx(61 / 801)  # 840 to 900
+    assert share((840 << 20) + 1, (100, 900)) == pytest.approx(60 / 801)
+    assert share(1, (100, 900)) == 1.0 and share(901 << 20, (100, 900)) == 0.0
+    lines = table_of({"own": {"grow-block1": 500 << 20, "whole": 901 << 20}}, ["grow-block1", "whole"], (100, 900))
+    assert lines[-1] == "| own | 500: 50.1% | 901: 0.0% |"

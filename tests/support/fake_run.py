@@ -31,7 +31,7 @@ from server.schedule import Observer, Schedule
 from server.structure import Structure
 from server.work import Work
 
-MANIFEST = read_json(Path(__file__).resolve().parents[2] / "golden" / "manifest.json", Manifest)
+MANIFEST = read_json(Path(__file__).resolve().parents[1] / "golden" / "manifest.json", Manifest)
 CLIENTS = ("a", "b", "c")
 
 

@@ -1,0 +1,74 @@
+"""`python -m tools.experiments.participation`: how much of a fleet each step reaches, by whose promises are asked.
+
+A fleet of whole megabytes, drawn uniformly between two bounds, as in the paper's set-up; shares are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from device_profiles.files import atomic_file
+from server.engines.simulation.promises import promises_of
+from server.fleet import ClientSettings, DataSettings, Fleet, ModelSettings, PromiseSettings
+from server.work import Work
+from tools.experiments.promises.make import FILE
+
+_MB = 1 << 20
+
+
+@click.command(epilog="Example: python -m tools.experiments.participation --memory-mb 100 900")
+@click.option("--memory-mb", type=(int, int), default=(100, 900), show_default=True, help="Least and most of a client.")
+@click.option("--batches", default="64,128", show_default=True, help="Examples in a step of this runtime and PyTorch.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/experiments/participation.md"))
+def main(memory_mb: tuple[int, int], batches: str, output: Path) -> None:
+    """Write the table of ResNet18 (width 64, four blocks) as Markdown and print it."""
+    works = [*(Work(purpose="grow", block=block) for block in range(1, 5)), Work(purpose="whole")]
+    tables = {"published thresholds": promises_of(_fleet(128, PromiseSettings(source="file", file=str(FILE))), works)}
+    for batch in (int(text) for text in batches.split(",")):
+        pytorch, runtime = (PromiseSettings(source=source) for source in ("pytorch", "runtime"))
+        tables[f"PyTorch's tensors, batch {batch}"] = promises_of(_fleet(batch, pytorch), works)
+        tables[f"this runtime, batch {batch}"] = promises_of(_fleet(batch, runtime), works)
+    lines = table_of(tables, [work.name for work in works], memory_mb)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(output) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    click.echo("\n".join(lines))
+
+
+def share(promise: int, memory_mb: tuple[int, int]) -> float:
+    """Part of the fleet whose memory holds `promise` bytes."""
+    least, most = memory_mb
+    needed = max(least, -(-promise // _MB))
+    return max(0, most - needed + 1) / (most - least + 1)
+
+
+def table_of(tables: Mapping[str, Mapping[str, int]], names: Sequence[str], memory_mb: tuple[int, int]) -> list[str]:
+    """MB and share of the fleet by step, a row for each set of promises."""
+    titles = ["whole network" if name == "whole" else f"step {name.removeprefix('grow-block')}" for name in names]
+    lines = [
+        "Command: `python -m tools.experiments.participation`. MB of each step, and the share of a fleet with "
+        f"{memory_mb[0]} to {memory_mb[1]} MB (whole numbers, uniform) that holds it.",
+        "",
+        f"| promises of ResNet18, width 64 | {' | '.join(titles)} |",
+        f"|---|{'---|' * len(names)}",
+    ]
+    for title, promises in tables.items():
+        cells = [f"{promises[name] / _MB:.0f}: {share(promises[name], memory_mb):.1%}" for name in names]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def _fleet(batch: int, promises: PromiseSettings) -> Fleet:
+    return Fleet(
+        model=ModelSettings(name="resnet18", width=64, batch=batch),
+        data=DataSettings(sources=("fashion-mnist",)),
+        clients=(ClientSettings(name="any", limit_mb=1),),
+        promises=promises,
+    )
+
+
+if __name__ == "__main__":
+    main()
