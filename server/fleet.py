@@ -78,6 +78,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         schedule: how the learning rate falls over the rounds of a stage; `milestones` belong to `step`.
         warmup_rounds: it rises to full over the first rounds of a stage. What a stage starts from was trained for
             something else, and stand-ins have no normalisation that would hold back a large step.
+        clip_norm: largest norm of all gradients of a step together, 0 for any.
         proximal: FedProx's mu, 0 without that term.
         augment: crops with padding 4 and flips, on the client.
         cache_prefix: engine `local`: clients that hold it keep what frozen blocks put out in a file of this type while
@@ -96,6 +97,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     warmup_rounds: Annotated[int, msgspec.Meta(ge=0)] = 0
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
+    clip_norm: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     augment: Literal["none", "crop-flip"] = "none"
     cache_prefix: Literal["none", "float32", "float16", "int8"] = "none"
@@ -234,6 +236,8 @@ def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
         raise FormatError(
             f"--fleet {path}: training.cache_prefix keeps what training.augment changes every round; leave one out"
         )
+    if fleet.training.clip_norm > 0 and fleet.training.proximal > 0:
+        raise FormatError(f"--fleet {path}: training.clip_norm and training.proximal exclude each other; leave one out")
     if fleet.promises.source == "file" and fleet.promises.file is None:
         raise FormatError(f"--fleet {path}: promises.source is 'file': name it with promises.file")
     if fleet.population is None:

@@ -110,6 +110,7 @@ def _bundle(fleet: Fleet, path: Path, blocks: int | None) -> Bundle:
                 momentum=fleet.training.momentum,
                 weight_decay=fleet.training.weight_decay,
                 proximal=fleet.training.proximal > 0,
+                clip_norm=fleet.training.clip_norm,
             ),
             input_shape=fleet.model.input_shape,
             classes=fleet.model.classes,

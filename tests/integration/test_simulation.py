@@ -23,9 +23,15 @@ from edge_runtime.device.data.open import open_data  # noqa: E402
 from edge_runtime.device.worker.batches import epoch_start  # noqa: E402
 from server.engines.engine import Result, Task  # noqa: E402
 from server.engines.simulation.engine import SimulationEngine  # noqa: E402
-from server.engines.simulation.examples import Examples, crop_and_flip, epoch_order, model_inputs  # noqa: E402
+from server.engines.simulation.examples import (  # noqa: E402
+    Examples,
+    batch_indices,
+    crop_and_flip,
+    epoch_order,
+    model_inputs,
+)
 from server.engines.simulation.promises import promises_of  # noqa: E402
-from server.engines.simulation.trainables import TrainableSet, initial_classifiers  # noqa: E402
+from server.engines.simulation.trainables import Terms, TrainableSet, initial_classifiers  # noqa: E402
 from server.fleet import (  # noqa: E402
     ClientSettings,
     DataSettings,
@@ -102,8 +108,9 @@ def _fleet(**training: Any) -> Fleet:
 class Setting:
     """An engine over random pixels and its weights in a file."""
 
-    def __init__(self, folder: Path, **simulation: Any) -> None:
-        self.fleet = msgspec.structs.replace(_fleet(), simulation=SimulationSettings(**simulation))
+    def __init__(self, folder: Path, *, clip_norm: float = 0.0, **simulation: Any) -> None:
+        fleet = _fleet(clip_norm=clip_norm)
+        self.fleet = msgspec.structs.replace(fleet, simulation=SimulationSettings(**simulation))
         self.works = TrainableSet(self.fleet.model)
         generator = torch.Generator().manual_seed(0)
         self.clients = {
@@ -162,6 +169,29 @@ def test_stacked_clients_end_where_single_ones_do(work: Work, tmp_path: Path) ->
             if "running" in name or name.endswith("weight"):
                 corner = tuple(slice(extent) for extent in tensor.shape)
                 assert not np.array_equal(tensor, start[name][corner]), name
+
+
+def test_clipped_gradients_are_those_of_pytorch_for_single_and_stacked_clients(tmp_path: Path) -> None:
+    setting = Setting(tmp_path, clip_norm=0.2, stack=1)
+    work = Work(purpose="whole")
+    alone, stacked = setting.train(work), Setting(tmp_path, clip_norm=0.2, stack=3).train(work)
+    trainable = setting.works.of(work)
+    start = {name: torch.from_numpy(tensor) for name, tensor in load_file(setting.path).items()}
+    for client, examples in setting.clients.items():
+        state = {name: start[name].clone() for name in trainable.trained}
+        names = [name for name, tensor in trainable.trained.items() if tensor.role == "parameter"]
+        parameters = [state[name].requires_grad_() for name in names]
+        optimizer = torch.optim.SGD(parameters, lr=0.02, momentum=0.9, weight_decay=5e-4)
+        for rows in batch_indices(5, len(examples), 8, 3):
+            images = model_inputs(examples.inputs[torch.from_numpy(rows)], (3, 32, 32))
+            optimizer.zero_grad()
+            trainable.loss(state, {}, images, examples.labels[torch.from_numpy(rows)], Terms()).backward()
+            assert torch.nn.utils.clip_grad_norm_(parameters, 0.2) > 0.2  # or nothing would be tested
+            optimizer.step()
+        for name in names:
+            expected = state[name].detach().numpy()
+            for trained in (alone, stacked):
+                assert np.linalg.norm(trained[client][name] - expected) <= 1e-4 * np.linalg.norm(expected) + 1e-6, name
 
 
 @pytest.mark.parametrize("work", [Work(purpose="grow", block=3), Work(purpose="distill", block=2)])
@@ -223,7 +253,7 @@ test_examples = 64
 steps = 4
 learning_rate = 0.02
 momentum = 0.9
-proximal = 0.1
+{option}
 
 [method]
 shrinking = true
@@ -249,9 +279,10 @@ limit_mb = 90
 """
 
 
-def test_seven_rounds_end_with_the_same_weights_on_both_engines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["proximal = 0.1", "clip_norm = 0.5"])
+def test_seven_rounds_end_with_the_same_weights_on_both_engines(option: str, tmp_path: Path) -> None:
     """Shrinking, distilling and growing, a round each, from one file: processes of the light runtime beside PyTorch."""
-    (tmp_path / "fleet.toml").write_text(ROUNDS)
+    (tmp_path / "fleet.toml").write_text(ROUNDS.format(option=option))
     models = {}
     for engine in ("local", "simulation"):
         command = [sys.executable, "-m", "server", "run", "--fleet", str(tmp_path / "fleet.toml"), "--engine", engine]

@@ -116,6 +116,7 @@ class SimulationEngine:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             proximal=task.proximal,
+            clip_norm=settings.clip_norm,
         )
         frozen = {name: tensor for name, tensor in weights.items() if name in trainable.read}
         try:

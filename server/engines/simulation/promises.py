@@ -108,7 +108,12 @@ class _RuntimePlans:
         self._threads = fleet.training.threads
         training = fleet.training
         self._choices = TrainingChoices(
-            optimizer=Optimizer(name="sgd", momentum=training.momentum, weight_decay=training.weight_decay)
+            optimizer=Optimizer(
+                name="sgd",
+                momentum=training.momentum,
+                weight_decay=training.weight_decay,
+                clip_norm=training.clip_norm,
+            )
         )
         self._pieces: dict[int | None, ModelPieces] = {}
 

@@ -14,12 +14,17 @@ from server.engines.simulation.trainables import Terms, Trainable
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sgd:
-    """SGD with momentum, as torch.optim.SGD; `proximal` is FedProx's mu (Li et al., MLSys 2020)."""
+    """SGD with momentum, as torch.optim.SGD.
+
+    `proximal` is FedProx's mu (Li et al., MLSys 2020), `clip_norm` the largest norm of all gradients of a client
+    together, 0 for any.
+    """
 
     learning_rate: float
     momentum: float
     weight_decay: float
     proximal: float = 0.0
+    clip_norm: float = 0.0
 
 
 class LocalData(Protocol):
@@ -58,6 +63,8 @@ def train_alone(
         gradients = list(torch.autograd.grad(loss, parameters))
         losses.append(loss.detach())
         with torch.no_grad():
+            if sgd.clip_norm > 0:
+                _clip(gradients, torch.stack(torch._foreach_norm(gradients)).norm(), sgd.clip_norm)
             momenta = _update(parameters, gradients, momenta, anchors, sgd)
     return Trained(
         tensors={name: tensor.detach() for name, tensor in state.items()},
@@ -101,8 +108,10 @@ def train_stacked(
         x, labels = (torch.stack(part) for part in zip(*batches, strict=True))
         gradients, losses = derivative({name: state[name] for name in names}, statistics, x, labels, classes)
         with torch.no_grad():
-            parameters = [state[name] for name in names]
-            momenta = _update(parameters, [gradients[name] for name in names], momenta, anchors, sgd)
+            own = [gradients[name] for name in names]
+            if sgd.clip_norm > 0:
+                _clip(own, torch.stack([g.flatten(1).norm(dim=1) for g in own]).norm(dim=0), sgd.clip_norm)
+            momenta = _update([state[name] for name in names], own, momenta, anchors, sgd)
         first = losses if step == 0 else first
         last = losses
     return [
@@ -113,6 +122,13 @@ def train_stacked(
         )
         for position in range(count)
     ]
+
+
+def _clip(gradients: list[Tensor], norm: Tensor, largest: float) -> None:
+    """Scale gradients in place as torch.nn.utils.clip_grad_norm_ does; `norm` is a number, or [clients]."""
+    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.reshape(-1, *(1,) * (gradient.ndim - 1)) if factor.ndim else factor)
 
 
 def _update(

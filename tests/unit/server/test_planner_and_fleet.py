@@ -76,6 +76,11 @@ def test_the_demo_fleet_is_valid() -> None:
             "[[clients]]\nname='a'\nlimit_mb=9\n",
             "training.cache_prefix",
         ),
+        (
+            "[model]\nname='cnn'\n[data]\nsources=['digits']\n[training]\nproximal=0.1\nclip_norm=1.0\n"
+            "[[clients]]\nname='a'\nlimit_mb=9\n",
+            "training.clip_norm and training.proximal",
+        ),
     ],
 )
 def test_a_wrong_fleet_file_names_the_field(text: str, named: str, tmp_path: Path) -> None:
