@@ -43,10 +43,10 @@ class Case:
     trained: bool = False
     """Whether PyTorch trains the whole network for some steps first, on images that can be told apart.
 
-    From MobileNetV2's initial weights ten steps on noise say nothing about a runtime: each crossed corner changes the
+    From MobileNetV2's initial weights ten steps on noise say little about a runtime: each crossed corner changes the
     gradients of all layers before it by about 1 %, the biases that start at zero with them, and at step 10 PyTorch's
-    own losses in blocks 2 to 4 were 0.06 to 5 % (median 0.7 %) from those in float64, ours 0.03 to 11 % (0.7 %), over
-    five seeds. From trained weights ours are within 4e-4 of PyTorch's (three seeds)."""
+    own losses in blocks 2 to 4 were 0.05 to 5 % (median 0.4 %) from those in float64, over five seeds. From trained
+    weights both are within 5e-4 of float64, and ours within 4e-4 of PyTorch's (three seeds)."""
 
     @property
     def model(self) -> str:
@@ -173,24 +173,26 @@ def test_ten_steps_equal_pytorch_eager(case: Case, block: int, exported) -> None
         loss = native.step(inputs.numpy(), labels.numpy(), case.rate)
         differences.append(abs(loss - expected) / abs(expected))
         if step == 0:
-            _compare(native.tensors(), reference.tensors(), weights, case.change)
+            _compare(native.tensors(), reference.tensors(), weights, case)
     assert differences[0] < 1e-5
     assert differences[9] < 1e-3
 
 
 def _compare(
-    ours: dict[str, np.ndarray], theirs: dict[str, torch.Tensor], before: dict[str, torch.Tensor], change: float
+    ours: dict[str, np.ndarray], theirs: dict[str, torch.Tensor], before: dict[str, torch.Tensor], case: Case
 ) -> None:
-    """Parameters within 1e-4 of their norm, and what the step changed within `change`.
+    """Parameters within 1e-4 of their norm, and what the step changed within `case.change`.
 
-    Biases in front of a normalisation have gradients of rounding errors alone, hence 1e-6 for each element.
+    Biases in front of a normalisation have gradients of rounding errors alone, hence 1e-6 for each element. Trained
+    weights change less, so that only the rounding of a parameter near 1 is allowed.
     """
+    rounding = 1e-7 if case.trained else 1e-6
     for name, value in ours.items():
         expected, start = theirs[name].numpy(), before[name].numpy()
-        noise = 1e-6 * np.sqrt(value.size)
+        noise = rounding * np.sqrt(value.size)
         difference = float(np.linalg.norm(value - expected))
         assert difference < 1e-4 * np.linalg.norm(expected) + noise, name
-        assert difference < change * np.linalg.norm(expected - start) + noise, name
+        assert difference < case.change * np.linalg.norm(expected - start) + noise, name
 
 
 @pytest.mark.parametrize("case", MODELS)
