@@ -23,6 +23,7 @@ from tests.support.graph_reference import BlockReference, GraphRunner  # noqa: E
 from tests.support.native_step import NativeStep  # noqa: E402
 
 STEPS, RATE = 10, 0.02
+PREPARING_STEPS, PREPARING_RATE = 60, 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +39,22 @@ class Case:
     study: bool = False
     change: float = 1e-3
     """How far what a step changes may be from PyTorch's, relative to it. In deep networks of full size rounding errors
-    push values across the corners of ReLU6, and PyTorch's own float32 is 1 to 2 % from float64."""
+    push values across the corners of ReLU6."""
+    trained: bool = False
+    """Whether PyTorch trains the whole network for some steps first, on images that can be told apart.
+
+    From MobileNetV2's initial weights ten steps on noise say little about a runtime: each crossed corner changes the
+    gradients of all layers before it by about 1 %, the biases that start at zero with them, and at step 10 PyTorch's
+    own losses in blocks 2 to 4 were 0.05 to 5 % (median 0.4 %) from those in float64, over five seeds. From trained
+    weights both are within 5e-4 of float64, and ours within 4e-4 of PyTorch's (three seeds)."""
 
     @property
     def model(self) -> str:
         return self.name if self.width is not None else f"tests.support.models:{self.name}"
+
+    @property
+    def rate(self) -> float:
+        return PREPARING_RATE if self.trained else RATE
 
     @property
     def options(self) -> dict[str, object]:
@@ -62,7 +74,7 @@ CASES = [
     Case(name="lenet", input_shape=(1, 28, 28), blocks=2),
     Case(name="vgg16_bn", width=4, batch=4),
     Case(name="resnet34", width=8, batch=16, study=True),
-    Case(name="mobilenet_v2_full", batch=16, study=True, change=5e-2),
+    Case(name="mobilenet_v2_full", batch=16, study=True, change=1e-2, trained=True),
     Case(name="efficientnet_full", batch=16, study=True, change=5e-2),
 ]
 BLOCKS = [
@@ -94,13 +106,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> object:
         folder = tmp_path_factory.mktemp(case.name) / "bundle"
         export_bundle(case.model, folder, blocks=blocks, batch=case.batch, **case.options)  # type: ignore[arg-type]
         weights = load_file(folder / "weights" / "initial.safetensors")
-        generator = torch.Generator().manual_seed(7)
-        for key, value in weights.items():  # running statistics of a trained prefix, not the trivial initial ones
-            if key.endswith("running_mean"):
-                weights[key] = 0.1 * torch.randn(value.shape, generator=generator)
-            elif key.endswith("running_var"):
-                weights[key] = 0.5 + torch.rand(value.shape, generator=generator)
         module = create_model(case.model, **case.options)  # type: ignore[arg-type]
+        if case.trained:
+            weights |= _trained(module, weights, case)
+        else:
+            _draw_running_statistics(weights)
         shape = case.input_shape
         source = BlockModel.of(module, name=case.name, batch=case.batch, input_shape=shape, classes=case.classes)
         runner = GraphRunner(module, torch.zeros(case.batch, *shape))
@@ -110,15 +120,45 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> object:
     return export
 
 
-def _batches(case: Case) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(11)
-    return [
-        (
-            torch.randn(case.batch, *case.input_shape, generator=generator),
-            torch.randint(0, case.classes, (case.batch,), generator=generator),
-        )
-        for _ in range(STEPS)
-    ]
+def _draw_running_statistics(weights: dict[str, torch.Tensor]) -> None:
+    """Those of a trained prefix, not the trivial initial ones."""
+    generator = torch.Generator().manual_seed(7)
+    for key, value in weights.items():
+        if key.endswith("running_mean"):
+            weights[key] = 0.1 * torch.randn(value.shape, generator=generator)
+        elif key.endswith("running_var"):
+            weights[key] = 0.5 + torch.rand(value.shape, generator=generator)
+
+
+def _trained(module: nn.Module, weights: dict[str, torch.Tensor], case: Case) -> dict[str, torch.Tensor]:
+    """The module's tensors after PyTorch trained all of it, from biases and scales of BatchNorm drawn at random."""
+    module.load_state_dict({key: value for key, value in weights.items() if not key.startswith("output_module.")})
+    generator = torch.Generator().manual_seed(7)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(layer.bias, 0.0, 0.1, generator=generator)
+    optimizer = torch.optim.SGD(module.train().parameters(), lr=PREPARING_RATE, momentum=0.9, weight_decay=5e-4)
+    for inputs, labels in _batches(case, PREPARING_STEPS, seed=12):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(inputs), labels).backward()
+        optimizer.step()
+    return {key: value.detach().clone() for key, value in module.state_dict().items() if key in weights}
+
+
+def _batches(case: Case, steps: int = STEPS, seed: int = 11) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Noise; where the network is trained, each class with a picture of its own behind it."""
+    generator = torch.Generator().manual_seed(seed)
+    pictures = torch.zeros(case.classes, *case.input_shape)
+    if case.trained:
+        coarse = torch.randn(case.classes, case.input_shape[0], 4, 4, generator=torch.Generator().manual_seed(3))
+        pictures = nn.functional.interpolate(coarse, size=case.input_shape[1:], mode="bilinear")
+    batches = []
+    for _ in range(steps):
+        noise = torch.randn(case.batch, *case.input_shape, generator=generator)
+        labels = torch.randint(0, case.classes, (case.batch,), generator=generator)
+        batches.append((noise + pictures[labels], labels))
+    return batches
 
 
 @pytest.mark.parametrize(("case", "block"), BLOCKS)
@@ -129,28 +169,30 @@ def test_ten_steps_equal_pytorch_eager(case: Case, block: int, exported) -> None
     reference = BlockReference(made.module, made.runner, made.source.cut, made.manifest.partition, block, made.weights)
     differences = []
     for step, (inputs, labels) in enumerate(_batches(case)):
-        expected = reference.step(inputs, labels, RATE)
-        loss = native.step(inputs.numpy(), labels.numpy(), RATE)
+        expected = reference.step(inputs, labels, case.rate)
+        loss = native.step(inputs.numpy(), labels.numpy(), case.rate)
         differences.append(abs(loss - expected) / abs(expected))
         if step == 0:
-            _compare(native.tensors(), reference.tensors(), weights, case.change)
+            _compare(native.tensors(), reference.tensors(), weights, case)
     assert differences[0] < 1e-5
     assert differences[9] < 1e-3
 
 
 def _compare(
-    ours: dict[str, np.ndarray], theirs: dict[str, torch.Tensor], before: dict[str, torch.Tensor], change: float
+    ours: dict[str, np.ndarray], theirs: dict[str, torch.Tensor], before: dict[str, torch.Tensor], case: Case
 ) -> None:
-    """Parameters within 1e-4 of their norm, and what the step changed within `change`.
+    """Parameters within 1e-4 of their norm, and what the step changed within `case.change`.
 
-    Biases in front of a normalisation have gradients of rounding errors alone, hence 1e-6 for each element.
+    Biases in front of a normalisation have gradients of rounding errors alone, hence 1e-6 for each element. Trained
+    weights change less, so that only the rounding of a parameter near 1 is allowed.
     """
+    rounding = 1e-7 if case.trained else 1e-6
     for name, value in ours.items():
         expected, start = theirs[name].numpy(), before[name].numpy()
-        noise = 1e-6 * np.sqrt(value.size)
+        noise = rounding * np.sqrt(value.size)
         difference = float(np.linalg.norm(value - expected))
         assert difference < 1e-4 * np.linalg.norm(expected) + noise, name
-        assert difference < change * np.linalg.norm(expected - start) + noise, name
+        assert difference < case.change * np.linalg.norm(expected - start) + noise, name
 
 
 @pytest.mark.parametrize("case", MODELS)

@@ -31,19 +31,31 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("block", [1, 3])
 def test_ten_steps_equal_pytorch_eager(name: str, block: int, tmp_path: Path) -> None:
+    _compare_ten_steps(OPTIMIZERS[name], block, BATCH, tmp_path)
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_ten_steps_of_micro_batches_with_nesterov_equal_pytorch_eager(block: int, tmp_path: Path) -> None:
+    _compare_ten_steps(OPTIMIZERS["nesterov"], block, 2, tmp_path)
+
+
+def _compare_ten_steps(optimizer: Optimizer, block: int, micro_batch: int, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    optimizer = OPTIMIZERS[name]
-    export_bundle("cnn", tmp_path / "bundle", width=8, batch=BATCH, block=block, optimizer=optimizer)
-    weights = load_file(tmp_path / "bundle" / "weights" / "initial.safetensors")
+    bundle = tmp_path / "bundle"
+    export_bundle(
+        "cnn", bundle, width=8, batch=BATCH, block=block, optimizer=optimizer, micro_batch=micro_batch
+    )  # fmt: skip
+    weights = load_file(bundle / "weights" / "initial.safetensors")
     arrays = {key: value.numpy() for key, value in weights.items()}
-    native = NativeStep(tmp_path / "bundle", f"grow-block{block}", arrays, proximal_mu=MU)
+    native = NativeStep(bundle, f"grow-block{block}", arrays, proximal_mu=MU)
+    assert native.described.micro_batch == micro_batch
     module = create_model("cnn", width=8, classes=10, input_shape=SHAPE)
     source = BlockModel.of(module, name="cnn", batch=BATCH, input_shape=SHAPE, classes=10)
     reference = BlockReference(
         module,
-        GraphRunner(module, torch.zeros(BATCH, *SHAPE)),
+        GraphRunner(module, torch.zeros(micro_batch, *SHAPE)),
         source.cut,
-        read_json(tmp_path / "bundle" / "manifest.json", Manifest).partition,
+        read_json(bundle / "manifest.json", Manifest).partition,
         block,
         {key: value.clone() for key, value in weights.items()},
         momentum=optimizer.momentum,
@@ -55,7 +67,7 @@ def test_ten_steps_equal_pytorch_eager(name: str, block: int, tmp_path: Path) ->
     for step in range(10):
         images = torch.randn(BATCH, *SHAPE, generator=generator)
         labels = torch.randint(0, 10, (BATCH,), generator=generator)
-        expected = reference.step(images, labels, RATE)
+        expected = reference.step(images, labels, RATE, micro_batch=micro_batch)
         loss = native.step(images.numpy(), labels.numpy(), RATE)
         assert abs(loss - expected) < (1e-5 if step == 0 else 1e-3) * abs(expected)
     theirs = reference.tensors()

@@ -100,16 +100,20 @@ class BlockReference:
             self.trained, lr=0.05, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
         )
 
-    def step(self, inputs: Tensor, labels: Tensor, rate: float) -> float:
-        """One step; returns the loss before the update."""
+    def step(self, inputs: Tensor, labels: Tensor, rate: float, *, micro_batch: int | None = None) -> float:
+        """One step; returns the loss before the update. Gradients of micro-batches are accumulated."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = functional.cross_entropy(self.logits(inputs), labels)
         self.optimizer.zero_grad()
-        loss.backward()
+        size, total = micro_batch or len(inputs), 0.0
+        for first in range(0, len(inputs), size):
+            part = slice(first, first + size)
+            loss = functional.cross_entropy(self.logits(inputs[part]), labels[part]) * (size / len(inputs))
+            loss.backward()
+            total += float(loss.detach())
         add_proximal(self.trained, self.started, self.proximal_mu)
         self.optimizer.step()
-        return float(loss.detach())
+        return total
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Of the block with its output module, in training mode; the inputs may be overwritten."""
@@ -143,6 +147,6 @@ def stand_in(x: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
     convolve = functional.conv1d if len(shape) == 3 else functional.conv2d
     for padding in (1, 0):
         y = convolve(x, weight, None, stride, padding)
-        if y.shape == shape:
+        if y.shape[1:] == shape[1:]:
             return y
     raise AssertionError(f"no stand-in from {tuple(x.shape)} to {shape}")

@@ -10,34 +10,55 @@ namespace profl {
 namespace {
 
 constexpr int kPartial = 16;      // independent partial sums, so that the compiler may keep them in vectors
-constexpr int64_t kStretch = 64;  // terms of a partial sum in float
+constexpr int64_t kStretch = 16;  // terms of a partial sum in float
 
 // Runs of `count` floats, one in every image, that one call goes through: planes may be small.
 struct Rows {
   int64_t rows, stride, count;
 };
 
-// Sum of term(x) over all rows: short sums in float, added up in double.
+// A long sum: short ones in float, added up in double. Both are vectors, so that the short ones may be short.
+struct LongSum {
+  double totals[kPartial] = {};
+
+  // Takes short sums, which begin at zero again.
+  PROFL_INLINE void add(float* partial) {
+    for (int k = 0; k < kPartial; ++k) {
+      totals[k] += static_cast<double>(partial[k]);
+      partial[k] = 0.0f;
+    }
+  }
+
+  PROFL_INLINE double total() const {
+    double sum = 0;
+    for (int k = 0; k < kPartial; ++k) sum += totals[k];
+    return sum;
+  }
+};
+
+// Sum of term(x) over all rows.
 template <typename Term>
 PROFL_INLINE double sum_of(const float* x, const Rows& r, const Term& term) {
   float partial[kPartial] = {};
-  double total = 0;
+  LongSum sum;
+  double rest = 0;
   int64_t terms = 0;
   for (int64_t row = 0; row < r.rows; ++row, x += r.stride) {
-    int64_t i = 0;
-    for (; i + kPartial <= r.count; i += kPartial) {
-      for (int k = 0; k < kPartial; ++k) partial[k] += term(x[i + k]);
+    const int64_t whole = r.count / kPartial * kPartial;
+    for (int64_t i = 0; i < whole;) {
+      const int64_t here = std::min(kStretch - terms, (whole - i) / kPartial), stop = i + here * kPartial;
+      for (; i < stop; i += kPartial) {
+        for (int k = 0; k < kPartial; ++k) partial[k] += term(x[i + k]);
+      }
+      terms += here;
+      if (terms < kStretch) break;
+      sum.add(partial);
+      terms = 0;
     }
-    for (; i < r.count; ++i) total += static_cast<double>(term(x[i]));
-    terms += r.count / kPartial;
-    if (terms < kStretch && row + 1 < r.rows) continue;
-    for (int k = 0; k < kPartial; ++k) {
-      total += static_cast<double>(partial[k]);
-      partial[k] = 0.0f;
-    }
-    terms = 0;
+    for (int64_t i = whole; i < r.count; ++i) rest += static_cast<double>(term(x[i]));
   }
-  return total;
+  sum.add(partial);
+  return sum.total() + rest;
 }
 
 PROFL_WIDE_CLONES double sum_rows(const float* x, const Rows& rows) {
@@ -95,16 +116,7 @@ void apply(const Channels& c, const float* x, const AffineOf& affine, const floa
 }
 
 struct Sums {
-  double gradient = 0, product = 0;
-
-  // Takes partial sums, which begin at zero again.
-  void add(float* gradients, float* products) {
-    for (int k = 0; k < kPartial; ++k) {
-      gradient += gradients[k];
-      product += products[k];
-      gradients[k] = products[k] = 0.0f;
-    }
-  }
+  double gradient, product;
 };
 
 // What the backward pass of one channel reads: the same places in every tensor.
@@ -117,7 +129,7 @@ struct Backward {
   }
 };
 
-constexpr int64_t kTogether = 256;  // gradients that are computed before they are used
+constexpr int64_t kTogether = kStretch * kPartial;  // gradients that are computed before they are used
 
 // to[i] = through(gradient, what the activation saw)
 template <typename Through>
@@ -181,21 +193,26 @@ PROFL_INLINE void add_terms(const float* g, const float* x, int64_t count, float
 // Sums of the gradient before the activation, alone and times (x - mean).
 PROFL_WIDE_CLONES void backward_sums(const Backward& b, const Rows& rows, Activation kind, Sums* sums) {
   float gradients[kPartial] = {}, products[kPartial] = {};
+  LongSum gradient, product;
+  double gradient_rest = 0, product_rest = 0;
   int64_t terms = 0;
   const float mean = b.mean;
   const auto body = [&](int64_t, const float* x, const float* g, int64_t count) __attribute__((always_inline)) {
     add_terms(g, x, count, mean, gradients, products);
     for (int64_t i = count / kPartial * kPartial; i < count; ++i) {
-      sums->gradient += g[i];
-      sums->product += static_cast<double>(g[i]) * (x[i] - mean);
+      gradient_rest += g[i];
+      product_rest += static_cast<double>(g[i]) * (x[i] - mean);
     }
     terms += count / kPartial;
     if (terms < kStretch) return;
-    sums->add(gradients, products);
+    gradient.add(gradients);
+    product.add(products);
     terms = 0;
   };
   for_gradients(b, rows, kind, body);
-  sums->add(gradients, products);
+  gradient.add(gradients);
+  product.add(products);
+  *sums = {gradient.total() + gradient_rest, product.total() + product_rest};
 }
 
 // `residual` and `to_residual` are there together or not at all.

@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kWorkspaceFloats = static_cast<int64_t>(kWorkspaceBytesPerThread / sizeof(float));
 constexpr int64_t kSlack = 64;        // a last vector may read this far behind the lines
 constexpr int64_t kMostPixels = 512;  // of one piece
-constexpr int64_t kDepth = 288;       // patch values of one packed block
+constexpr int64_t kDepth = 144;       // patch values of one packed block, which are added up one after the other
 constexpr int64_t kMostLineFloats = 100 << 10;
 
 // to[k * tile_rows + r] = from[r * row_stride + k], for a whole tile of rows.
@@ -89,6 +89,7 @@ struct Blocks {
     const Piece largest = cut.largest();
     const int64_t line_floats = Layout(p.source, largest).channel_floats(), taps = p.source.taps();
     channels = std::clamp<int64_t>(std::min(kDepth / taps, kMostLineFloats / line_floats), 1, p.channels);
+    channels = ceil_div(p.channels, ceil_div(p.channels, channels));  // short sums are of nearly equal length
     const int64_t left = kWorkspaceFloats - kSlack - channels * line_floats;
     const int64_t most = left / (round_up(largest.pixels(), tiles.lanes) + channels * taps) / tiles.rows * tiles.rows;
     row_blocks = ceil_div(p.rows, most);
