@@ -63,6 +63,8 @@ class LocalEngine:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
+        # Large, and of no use to anybody after this process: goes with the engine, or with the next one's start.
+        self._caches = tempfile.TemporaryDirectory(prefix="cache-", dir=folder)
 
     def train(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> tuple[list[Result], list[ReceivedUpdate]]:
         """Train every task's client; results and updates in the order of `tasks`."""
@@ -134,7 +136,7 @@ class LocalEngine:
             command += ["--augment", self._settings.augment]
         if task.work.name in self._cached[task.client]:
             command += ["--cache-prefix", "--cache-prefix-dtype", self._settings.cache_prefix]
-            command += ["--cache-dir", str(self._cache_folder(task))]
+            command += ["--cache-dir", str(stage_folder(Path(self._caches.name) / task.client, task.stage))]
         command += ["--threads", str(self._settings.threads), "--checkpoint-every", "0", "--json"]
         environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
         out, err = (self._folder / f"{task.client}.{name}" for name in ("out", "err"))
@@ -155,13 +157,14 @@ class LocalEngine:
             outcome = process.outcome()
         return outcome, out.read_text(errors="replace"), err.read_text(errors="replace"), timed_out
 
-    def _cache_folder(self, task: Task) -> Path:
-        """Of this client and stage; what other stages left is of no use any more, and large."""
-        folder = self._folder / "cache" / task.client
-        for other in folder.glob("stage*"):
-            if other.name != f"stage{task.stage}":
-                shutil.rmtree(other)
-        return folder / f"stage{task.stage}"
+
+def stage_folder(client: Path, stage: int) -> Path:
+    """A client's folder for one stage; what other stages left is of no use any more, and large."""
+    folder = client / f"stage{stage}"
+    for other in client.glob("stage*"):
+        if other != folder:
+            shutil.rmtree(other)
+    return folder
 
 
 def read_update(client: str, path: Path) -> ReceivedUpdate:

@@ -23,6 +23,7 @@ from tests.support.distill_reference import DistillReference, Runner  # noqa: E4
 from tests.support.graph_reference import GraphRunner  # noqa: E402
 from tests.support.native_step import NativeStep  # noqa: E402
 from tests.support.token_reference import DroppingRunner  # noqa: E402
+from tests.support.trained_weights import draw_running_statistics  # noqa: E402
 
 BATCH, RATE, VOCABULARY = 8, 2e-3, 30
 
@@ -100,12 +101,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def _trained(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
+    draw_running_statistics(weights, generator)
     for key, value in weights.items():
-        if key.endswith("running_mean"):
-            weights[key] = 0.1 * torch.randn(value.shape, generator=generator)
-        elif key.endswith("running_var"):
-            weights[key] = 0.5 + torch.rand(value.shape, generator=generator)
-        elif value.dim() == 1:
+        if value.dim() == 1 and not key.endswith(("running_mean", "running_var")):
             weights[key] = value + 0.1 * torch.randn(value.shape, generator=generator)
     return weights
 

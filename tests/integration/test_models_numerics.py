@@ -21,6 +21,7 @@ from edge_runtime.export.bundle import create_model, export_bundle  # noqa: E402
 from edge_runtime.export.programs import BlockModel  # noqa: E402
 from tests.support.graph_reference import BlockReference, GraphRunner  # noqa: E402
 from tests.support.native_step import NativeStep  # noqa: E402
+from tests.support.trained_weights import draw_running_statistics  # noqa: E402
 
 STEPS, RATE = 10, 0.02
 PREPARING_STEPS, PREPARING_RATE = 60, 0.01
@@ -110,7 +111,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> object:
         if case.trained:
             weights |= _trained(module, weights, case)
         else:
-            _draw_running_statistics(weights)
+            draw_running_statistics(weights, torch.Generator().manual_seed(7))
         shape = case.input_shape
         source = BlockModel.of(module, name=case.name, batch=case.batch, input_shape=shape, classes=case.classes)
         runner = GraphRunner(module, torch.zeros(case.batch, *shape))
@@ -118,16 +119,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> object:
         return Exported(folder=folder, manifest=manifest, weights=weights, module=module, source=source, runner=runner)
 
     return export
-
-
-def _draw_running_statistics(weights: dict[str, torch.Tensor]) -> None:
-    """Those of a trained prefix, not the trivial initial ones."""
-    generator = torch.Generator().manual_seed(7)
-    for key, value in weights.items():
-        if key.endswith("running_mean"):
-            weights[key] = 0.1 * torch.randn(value.shape, generator=generator)
-        elif key.endswith("running_var"):
-            weights[key] = 0.5 + torch.rand(value.shape, generator=generator)
 
 
 def _trained(module: nn.Module, weights: dict[str, torch.Tensor], case: Case) -> dict[str, torch.Tensor]:

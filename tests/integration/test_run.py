@@ -18,6 +18,7 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 from safetensors.torch import load_file  # noqa: E402
 
 from edge_runtime.export import models  # noqa: E402
+from server.engines.local import stage_folder  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 FLEET = """
@@ -150,9 +151,15 @@ def test_kept_outputs_of_frozen_blocks_do_not_change_the_model(finished: Path, t
     ours, expected = (load_file(folder / "model.safetensors") for folder in (output, finished))
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
-    stages = {path.parent.name for path in (output / "clients").rglob("*.features")}
-    last = json.loads((output / "summary.json").read_text())["steps"][-1]["block"]
-    assert stages == {f"stage{last - 1}"}  # of the stages before, nothing is left
+    assert not list(output.rglob("*.features"))  # large, and of no use after the run
+
+
+def test_a_stage_keeps_nothing_of_the_stages_before(tmp_path: Path) -> None:
+    first = stage_folder(tmp_path, 0)
+    first.mkdir()
+    (first / "block2.features").write_bytes(b"outputs")
+    assert stage_folder(tmp_path, 0) == first and first.is_dir()
+    assert stage_folder(tmp_path, 1) != first and not first.exists()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import click
 
 from device_profiles.files import atomic_file
 from server.engines.simulation.promises import promises_of
-from server.fleet import ClientSettings, DataSettings, Fleet, ModelSettings, PromiseSettings
+from server.fleet import PromiseSettings
 from server.work import Work
-from tools.experiments.promises.make import FILE
+from tools.experiments.promises.make import FILE, full_network
 
 _MB = 1 << 20
 
@@ -26,11 +26,13 @@ _MB = 1 << 20
 def main(memory_mb: tuple[int, int], batches: str, output: Path) -> None:
     """Write the table of ResNet18 (width 64, four blocks) as Markdown and print it."""
     works = [*(Work(purpose="grow", block=block) for block in range(1, 5)), Work(purpose="whole")]
-    tables = {"published thresholds": promises_of(_fleet(128, PromiseSettings(source="file", file=str(FILE))), works)}
+    tables = {
+        "published thresholds": promises_of(full_network(128, PromiseSettings(source="file", file=str(FILE))), works)
+    }
     for batch in (int(text) for text in batches.split(",")):
         pytorch, runtime = (PromiseSettings(source=source) for source in ("pytorch", "runtime"))
-        tables[f"PyTorch's tensors, batch {batch}"] = promises_of(_fleet(batch, pytorch), works)
-        tables[f"this runtime, batch {batch}"] = promises_of(_fleet(batch, runtime), works)
+        tables[f"PyTorch's tensors, batch {batch}"] = promises_of(full_network(batch, pytorch), works)
+        tables[f"this runtime, batch {batch}"] = promises_of(full_network(batch, runtime), works)
     lines = table_of(tables, [work.name for work in works], memory_mb)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(output) as temporary:
@@ -59,15 +61,6 @@ def table_of(tables: Mapping[str, Mapping[str, int]], names: Sequence[str], memo
         cells = [f"{promises[name] / _MB:.0f}: {share(promises[name], memory_mb):.1%}" for name in names]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
-
-
-def _fleet(batch: int, promises: PromiseSettings) -> Fleet:
-    return Fleet(
-        model=ModelSettings(name="resnet18", width=64, batch=batch),
-        data=DataSettings(sources=("fashion-mnist",)),
-        clients=(ClientSettings(name="any", limit_mb=1),),
-        promises=promises,
-    )
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ def publish(study: str, folder: Path, page: Path, pictures: Path) -> None:
     place = pictures.relative_to(page.parent).as_posix()
     body = _PICTURE.sub(rf"\g<1>{place}/{study}-\g<2>\g<3>", body)
     pictures.mkdir(parents=True, exist_ok=True)
-    for old in pictures.glob("*.svg"):
-        if old.name.removeprefix(f"{study}-") != old.name and not _of_another(old.name, study, text):
+    for old in pictures.glob(f"{study}-*.svg"):
+        if not _of_another(old.name, study, text):
             old.unlink()
     for name in sorted(named):
         with atomic_file(pictures / f"{study}-{name}") as temporary:
