@@ -21,15 +21,25 @@ _MB = 1 << 20
 
 @click.command(epilog="Example: python -m tools.experiments.participation --memory-mb 100 900")
 @click.option("--memory-mb", type=(int, int), default=(100, 900), show_default=True, help="Least and most of a client.")
-@click.option("--batches", default="64,128", show_default=True, help="Examples in a step of this runtime and PyTorch.")
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(min=2),
+    multiple=True,
+    default=(64, 128),
+    show_default=True,
+    help="Examples in a step of this runtime and PyTorch; may be given several times.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/experiments/participation.md"))
-def main(memory_mb: tuple[int, int], batches: str, output: Path) -> None:
+def main(memory_mb: tuple[int, int], batches: tuple[int, ...], output: Path) -> None:
     """Write the table of ResNet18 (width 64, four blocks) as Markdown and print it."""
+    if not 1 <= memory_mb[0] <= memory_mb[1]:
+        raise click.UsageError(f"--memory-mb {memory_mb[0]} {memory_mb[1]}: give the least first, at least 1")
     works = [*(Work(purpose="grow", block=block) for block in range(1, 5)), Work(purpose="whole")]
     tables = {
         "published thresholds": promises_of(full_network(128, PromiseSettings(source="file", file=str(FILE))), works)
     }
-    for batch in (int(text) for text in batches.split(",")):
+    for batch in batches:
         pytorch, runtime = (PromiseSettings(source=source) for source in ("pytorch", "runtime"))
         tables[f"PyTorch's tensors, batch {batch}"] = promises_of(full_network(batch, pytorch), works)
         tables[f"this runtime, batch {batch}"] = promises_of(full_network(batch, runtime), works)

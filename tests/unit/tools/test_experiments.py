@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("matplotlib", reason="figures are drawn with it")
 
@@ -12,6 +13,7 @@ from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import write_json
 from server.run_state import FLEET_NAME
 from tests.support.fake_run import FakeEngine, fleet_of, run
+from tools.experiments.participation import main as participation_command
 from tools.experiments.participation import share, table_of
 from tools.experiments.publish import publish
 from tools.experiments.results import Outcome
@@ -124,3 +126,12 @@ def test_shares_of_a_fleet_count_whole_megabytes_of_both_bounds() -> None:
     assert share(1, (100, 900)) == 1.0 and share(901 << 20, (100, 900)) == 0.0
     lines = table_of({"own": {"grow-block1": 500 << 20, "whole": 901 << 20}}, ["grow-block1", "whole"], (100, 900))
     assert lines[-1] == "| own | 500: 50.1% | 901: 0.0% |"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [(["--memory-mb", "900", "100"], "--memory-mb 900 100: give the least first"), (["--batch", "x"], "'--batch'")],
+)
+def test_participation_names_a_wrong_option(options: list[str], named: str) -> None:
+    answer = CliRunner().invoke(participation_command, options)
+    assert answer.exit_code == 2 and named in answer.output
