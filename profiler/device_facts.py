@@ -14,7 +14,7 @@ from profiler.battery import battery_percent, charging
 from profiler.control_groups import cpu_quota, inherited_limit, read_text
 from profiler.gpus import find_gpus
 
-__all__ = ["describe_device", "describe_software", "inherited_limit"]
+__all__ = ["cpu_model", "describe_device", "describe_software", "inherited_limit"]
 
 
 def describe_device(name: str, *, limit_bytes: int | None, limit_kind: LimitKind, root: Path = Path("/")) -> Device:
@@ -26,7 +26,7 @@ def describe_device(name: str, *, limit_bytes: int | None, limit_kind: LimitKind
         name=name,
         architecture=platform.machine(),
         kernel=platform.release(),
-        cpu_model=_cpu_model(root),
+        cpu_model=cpu_model(root),
         cpu_count=_cpu_count(),
         memory_total_bytes=total,
         memory_available_bytes=available if available is None or total is None else min(available, total),
@@ -68,11 +68,20 @@ def _kilobytes(text: str | None) -> int | None:
     return int(number[0]) * 1024 if number and number[0].isdigit() else None
 
 
-def _cpu_model(root: Path) -> str | None:
-    """x86 says `model name`; ARM boards name themselves in `Model`, `Hardware` or the device tree."""
+def cpu_model(root: Path = Path("/")) -> str | None:
+    """The processor's name, None where nothing says it.
+
+    x86 says `model name`; ARM boards name themselves in `Model`, `Hardware` or the device tree.
+
+    A virtual machine may say no more than the make ("AMD EPYC"), for processors that differ twofold in speed: family
+    and model tell them apart.
+    """
     values = _key_values(root / "proc/cpuinfo")
     tree = read_text(root / "proc/device-tree/model").strip("\0 \n")
     found = values.get("model name") or values.get("Model") or values.get("Hardware") or tree
+    family, model = values.get("cpu family"), values.get("model")
+    if found and family and model and not re.search(r"\d", found):
+        found = f"{found} (family {family}, model {model})"
     return "".join(c for c in found if c.isprintable())[:200] or None
 
 

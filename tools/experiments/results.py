@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from profiler.device_facts import cpu_model
 from server.report.runs import read_run
 from tools.experiments.study import Case
 
@@ -73,13 +74,8 @@ def _outcome(case: Case, folder: Path, target_accuracy: float) -> Outcome:
 
 def environment() -> dict[str, str]:
     """The machine and the versions that the numbers come from."""
-    model = "unknown"
-    facts = Path("/proc/cpuinfo")
-    if facts.is_file():
-        lines = [line for line in facts.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else model
     return {
-        "processor": model,
+        "processor": cpu_model() or "unknown",
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
         "torch": metadata.version("torch"),

@@ -101,6 +101,19 @@ def test_names_that_cannot_be_printed_do_not_make_a_profile_unreadable(tmp_path:
     assert _describe(tmp_path).cpu_model == "Evil[31m CPU"
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("AMD EPYC", "AMD EPYC (family 26, model 2)"),
+        ("AMD EPYC 9R45", "AMD EPYC 9R45"),
+        ("Intel(R) Core(TM) i5", "Intel(R) Core(TM) i5"),
+    ],
+)
+def test_a_name_that_only_says_the_make_gets_family_and_model(tmp_path: Path, name: str, told: str) -> None:
+    _write(tmp_path, "proc/cpuinfo", f"cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: {name}\n")
+    assert _describe(tmp_path).cpu_model == told
+
+
 def test_without_nvml_a_gpu_is_named_by_the_kernel_and_its_memory_is_unknown(tmp_path: Path) -> None:
     _write(tmp_path, "proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue\n")
     _write(tmp_path, "proc/driver/nvidia/gpus/0000:01:00.0/information", "Model: \t NVIDIA Example\nIRQ: 33\n")
