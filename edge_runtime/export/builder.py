@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from device_profiles.bundle import Optimizer
 from device_profiles.contract import RANDOM_INPUT
-from edge_runtime.export.graph import StepGraph, Value, ValueRole
+from edge_runtime.export.graph import Operation, StepGraph, Value, ValueRole
 from edge_runtime.export.layers import Layer
 from edge_runtime.export.optimizers import add_to_sum, emit_update, emit_waiting_updates
 
@@ -181,32 +181,50 @@ class StepBuilder:
             incoming = gradients.pop(value, None)
             if incoming is None:
                 continue
-            for source, contribution in rule(incoming):
-                if source not in self.differentiable:
-                    continue
-                if source in gradients:
-                    gradients[source] = self._sum(gradients[source], contribution)
-                else:
-                    gradients[source] = contribution
+            pairs = [pair for pair in rule(incoming) if pair[0] in self.differentiable]
+            for place, (source, contribution) in enumerate(pairs):
+                known = gradients.pop(source, None)
+                if known is not None:
+                    others = [*gradients.values(), *(waiting for _, waiting in pairs[place + 1 :])]
+                    contribution = self._sum(known, contribution, others)
+                gradients[source] = contribution
         for parameter, waiting in self._pending.items():
             self._finish(parameter, waiting)
         self._pending.clear()
         if self._waiting:
             emit_waiting_updates(self, self._waiting)
 
-    def _sum(self, first: Value, second: Value) -> Value:
-        """first + second; joined into the operation that computes the second where that can add."""
-        for operation in reversed(self.graph.operations):
-            if operation.outputs[0] is second:
-                place = ADDS_TO.get(operation.operator)
-                if place is not None and operation.arguments[place] is None:
-                    arguments = operation.arguments
-                    operation.arguments = (*arguments[:place], first, *arguments[place + 1 :])
-                    return second
-                break
+    def _sum(self, first: Value, second: Value, others: list[Value]) -> Value:
+        """first + second; joined into the operation that computes the second where that can add.
+
+        `others` are gradients that are still to be used.
+        """
+        operation = self._adding(first, second, others)
+        if operation is not None:
+            place = ADDS_TO[operation.operator]
+            operation.arguments = (*operation.arguments[:place], first, *operation.arguments[place + 1 :])
+            return second
         total = self.new("gradient_sum", first.shape)
         self.graph.emit("add", (first, second, False), (total,))
         return total
+
+    def _adding(self, first: Value, second: Value, others: list[Value]) -> Operation | None:
+        """The operation that computes `second`, where it may add `first`: that is there already, and nothing else reads
+        `second`. An addition in the network hands one gradient to both of its summands."""
+        if any(
+            second.root is value.root
+            for value in (first, *others, *self._pending.values(), *(g for _, g in self._waiting))
+        ):
+            return None
+        for operation in reversed(self.graph.operations):
+            if operation.outputs[0] is second:
+                place = ADDS_TO.get(operation.operator)
+                return operation if place is not None and operation.arguments[place] is None else None
+            if any(value.root is first.root for value in operation.writes):
+                return None
+            if any(value.root is second.root for value in operation.reads):
+                return None
+        return None
 
     def gradient_of(self, parameter: Value) -> Value:
         """A fresh value for a parameter's gradient."""
@@ -219,7 +237,7 @@ class StepBuilder:
     def update(self, parameter: Value, gradient: Value) -> None:
         """Take one use's gradient of a parameter; the update is emitted when every use has given its own."""
         if parameter in self._pending:
-            gradient = self._sum(self._pending.pop(parameter), gradient)
+            gradient = self._sum(self._pending.pop(parameter), gradient, [])
         self._uses[parameter] -= 1
         if self._uses[parameter] > 0:
             self._pending[parameter] = gradient

@@ -43,6 +43,20 @@ class Function(nn.Module):
         return self.function(x)
 
 
+class Skips(nn.Module):
+    """Sums whose summands are used again: `joined(a, b, convolution, convolution)`, a and b made from one tensor."""
+
+    def __init__(self, joined: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.joined = joined
+        self.a, self.b = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1)
+        self.f, self.g = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 6, H, W] -> [N, 6, H, W]."""
+        return self.joined(self.a(x), self.b(x), self.f, self.g)
+
+
 class Recurrent(nn.Module):
     """A recurrent layer over [N, steps, 5], and a linear layer on its last step."""
 
@@ -190,6 +204,15 @@ ODD: dict[str, Odd] = {
     "repeat": Odd(make=_function(lambda x: x.repeat(1, 2, 1, 1), 12)),
     "repeat_interleave": Odd(make=_function(lambda x: x.repeat_interleave(2, 1), 12), refusal="aten.repeat_interleave"),
     "flip": Odd(make=_function(lambda x: x.flip(3)), refusal="aten.flip"),
+    "doubled": Odd(make=_function(lambda x: x + x)),
+    "tripled": Odd(make=_function(lambda x: x + x + x)),
+    "minus_itself": Odd(make=_function(lambda x: x - x + x)),
+    "over_itself": Odd(make=_function(lambda x: x / x + x)),
+    "summand_again": Odd(make=lambda: Around(Skips(lambda a, b, f, g: f(a + b) + b))),
+    "summand_through_another": Odd(make=lambda: Around(Skips(lambda a, b, f, g: f(a + b) + g(a)))),
+    "nested_skips": Odd(make=lambda: Around(Skips(lambda a, b, f, g: g(f(a + b) + b) + a))),
+    "long_skip": Odd(make=lambda: Around(Skips(lambda a, b, f, g: g(f(a).relu() + a) + a + b))),
+    "hierarchical": Odd(make=lambda: Around(Skips(lambda a, b, f, g: torch.cat([f(a), g(b + f(a)), b], 1)), 18)),
     "power": Odd(make=_function(lambda x: x**2)),
     "exponential": Odd(make=_function(lambda x: x.exp()), refusal="aten.exp"),
     "variance": Odd(make=_function(lambda x: x / x.var(1, keepdim=True)), refusal="aten.var"),

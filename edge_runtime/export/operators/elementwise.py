@@ -125,12 +125,13 @@ def _arithmetic(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         pairs: Pairs = []
         trained = []
         # A sum first: the other gradient may then take over the incoming one's bytes.
-        for operand, other in sorted(((left, right), (right, left)), key=lambda pair: pair[0].bytes):
+        operands = sorted(((left, right, True), (right, left, False)), key=lambda operand: operand[0].bytes)
+        for operand, other, first in operands:
             if operand.role == "parameter":
-                result = _operand_gradient(builder, gradient, operand, other, y, operation, first=operand is left)
+                result = _operand_gradient(builder, gradient, operand, other, y, operation, first=first)
                 trained.append((operand, result))
             elif operand in builder.differentiable:
-                result = _operand_gradient(builder, gradient, operand, other, y, operation, first=operand is left)
+                result = _operand_gradient(builder, gradient, operand, other, y, operation, first=first)
                 pairs.append((operand, result))
         for parameter, result in trained:
             builder.update(parameter, result)
