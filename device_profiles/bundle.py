@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from device_profiles.contract import (
     FORMAT_VERSION,
     HYPERPARAMETERS,
+    ITEM_BYTES,
     DType,
     InputRole,
     LossName,
@@ -24,9 +27,9 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `arena_bytes` holds everything the plan places, the batch of examples included. `live_bytes` is the largest sum of
     tensors that must live at once; `arena_bytes / live_bytes` says how well they were packed. The five parts say what
-    is alive at that instant and add up to `live_bytes`; running statistics count as parameters. `frozen_bytes` is
-    what frozen weights take: the small ones together, and the largest of the others, which share its memory.
-    `staging_bytes` are inputs outside of the arena: labels and hyperparameters.
+    is alive at that instant and add up to `live_bytes`; running statistics count as parameters, frozen weights as
+    temporaries. `frozen_bytes` is what the small frozen tensors take, which stay in memory of their own; the large ones
+    are in the arena while they are read. `staging_bytes` are inputs outside of the arena: labels and hyperparameters.
     """
 
     arena_bytes: int
@@ -49,16 +52,21 @@ class ProgramInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """One input of `execute()`, in the program's order. A `frozen` input is named by its state_dict name.
 
     The `data` input lies in the arena as a buffer of its name, is written before every execution and may be overwritten
-    by it; all others are pointed at the caller's arrays. A frozen tensor with `released_after` is read by these
-    instructions alone: all such tensors share one memory, and each is read into it before every use. No instruction
-    reads two of them.
+    by it; all others are pointed at the caller's arrays. A frozen tensor with `read_before` is used by these
+    instructions alone: before each of them it is read from its file to `arena_offset`; after it, the bytes are others'.
     """
 
     name: str
     role: InputRole
     dtype: DType
     shape: tuple[int, ...]
-    released_after: tuple[int, ...] = ()
+    read_before: tuple[int, ...] = ()
+    arena_offset: int | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the whole tensor."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 class ProgramTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -196,3 +204,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             memory = program.memory
             if min(msgspec.structs.astuple(memory)) < 0:
                 raise FormatError(f"{source}: programs: {program.name}: memory: a negative number of bytes")
+            for value in program.inputs:
+                _check_read_anew(value, program, f"{source}: programs: {program.name}: input '{value.name}'")
+
+
+def _check_read_anew(value: ProgramInput, program: Program, where: str) -> None:
+    if (value.arena_offset is not None) != bool(value.read_before):
+        raise FormatError(f"{where}: read_before and arena_offset belong together")
+    if value.arena_offset is None:
+        return
+    if value.role != "frozen":
+        raise FormatError(f"{where}: only frozen tensors are read before instructions")
+    if not 0 <= value.arena_offset <= program.memory.arena_bytes - value.size_bytes:
+        raise FormatError(f"{where}: its place is outside of the arena")
+    if not all(0 <= at < program.instructions for at in value.read_before):
+        raise FormatError(f"{where}: it is read before instructions that are not there")

@@ -45,6 +45,7 @@ def plan_timeline(file: ProgramFile, program: Program) -> PlanTimeline | None:
     state = _state(file, program, uses)
     storages = [*state, *_passing(file, program, uses, {storage.offset for storage in state})]
     _name_parts(storages, file)
+    storages += _read_anew(program)
     columns: dict[_Part, list[int]] = {part: [0] * len(file.calls) for part in _PARTS}
     for storage in storages:
         for instruction in range(storage.first, storage.last + 1):
@@ -119,6 +120,16 @@ def _passing(
                 _Storage(offset=tensor.offset, size=tensor.size_bytes, first=first, last=last, touched=first)
             )
     return [storage for listed in storages.values() for storage in listed]
+
+
+def _read_anew(program: Program) -> list[_Storage]:
+    """Frozen tensors, each at the instructions that it is read for."""
+    return [
+        _Storage(offset=value.arena_offset, size=value.size_bytes, first=at, last=at, touched=at)
+        for value in program.inputs
+        if value.arena_offset is not None
+        for at in value.read_before
+    ]
 
 
 def _with_parts(

@@ -29,8 +29,9 @@ Part = tuple[int, int, int, int] | tuple[int, bytes]
 NamedValue = tuple[str, str, str, tuple[int, ...], Source | None]
 """Name, role, type, shape, and where its bytes come from (None: zeros, or what the training fills in)."""
 
-ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int]]
-"""As `NamedValue`, and the instructions before which a frozen tensor is read anew; none where it stays."""
+ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int], int]
+"""As `NamedValue`, then the instructions before which a frozen tensor is read into the arena, and where in it; none and
+0 where the tensor stays in memory of its own."""
 
 
 class ProgramJob(TypedDict):
@@ -182,7 +183,8 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Path
             i.dtype,
             i.shape,
             _source(sources, i.name, i.dtype, i.shape) if i.role == "frozen" else None,
-            list(i.released_after),
+            list(i.read_before),
+            i.arena_offset or 0,
         )
         for i in program.inputs
         if i.role != "data"

@@ -73,7 +73,7 @@ def cache_job(
     program_file = f"{PROGRAMS_FOLDER}/{features.name}.pte"
     made_from = {
         "program": next(entry.sha256 for entry in bundle.manifest.files if entry.path == program_file),
-        "weights": _tensors_digest([source for *_, source, _ in described["inputs"] if source is not None]),
+        "weights": _tensors_digest([source for _, _, _, _, source, *_ in described["inputs"] if source is not None]),
         "kernels": sha256_of(Path(native).with_name("libprofl_kernels.so")),
         "data": data_digest,
         "shape": shape,

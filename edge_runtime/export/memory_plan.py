@@ -6,22 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from device_profiles.errors import ExecutionError
+from edge_runtime.export.frozen_residency import read_anew
 from edge_runtime.export.graph import EXTERNAL_ROLES, PERSISTENT_ROLES, StepGraph, Value
 from edge_runtime.export.operators import IN_PLACE
 
 ALIGNMENT_BYTES = 64
 """A cache line, and the widest vector of the kernels."""
+_TOLERANCE = 1.002
+"""An arena within this times what lives at once is as good as any."""
+
+
+Span = tuple[int, int]
+"""First and last operation, inclusive."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
-    """Bytes [offset, offset + size) of the arena, alive during operations first..last inclusive."""
+    """Bytes [offset, offset + size) of the arena, alive during each of `spans`, which are in order.
+
+    A frozen tensor that is read anew has a span for every operation that takes it, all other tensors have one.
+    """
 
     value: Value
     offset: int
     size: int
-    first: int
-    last: int
+    spans: tuple[Span, ...]
+
+    def alive_at(self, operation: int) -> bool:
+        """Whether the bytes are this tensor's while `operation` runs."""
+        return any(first <= operation <= last for first, last in self.spans)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,18 +48,28 @@ class ArenaPlan:
 
 
 def plan_arena(graph: StepGraph) -> ArenaPlan:
-    """Alias what may be aliased (changes `storage` of values) and place every storage."""
+    """Alias what may be aliased (changes `storage` of values) and place every storage, frozen tensors among them.
+
+    While the prefix runs, nearly everything that the active block will need is still free: frozen tensors are placed
+    last, and among the others by the same orders only where that leaves gaps.
+    """
     alias_in_place(graph)
-    lifetimes = storage_lifetimes(graph)
-    live = _live_bytes(lifetimes, len(graph.operations))
+    frozen: dict[Value, tuple[Span, ...]] = {
+        value: tuple((at, at) for at in reads) for value, reads in read_anew(graph).items()
+    }
+    spans = {value: (span,) for value, span in storage_lifetimes(graph).items()} | frozen
+    live = _live_bytes(spans, len(graph.operations))
     peak = max(range(len(live)), key=live.__getitem__)
     orders: list[Callable[[Value], tuple[int, ...]]] = [
-        lambda v: (-v.bytes, lifetimes[v][0]),
-        lambda v: (lifetimes[v][0] - lifetimes[v][1], -v.bytes),
-        lambda v: (-v.bytes * (lifetimes[v][1] - lifetimes[v][0] + 1), lifetimes[v][0]),
-        lambda v: (0 if lifetimes[v][0] <= peak <= lifetimes[v][1] else 1, -v.bytes, lifetimes[v][0]),
+        lambda v: (-v.bytes, spans[v][0][0]),
+        lambda v: (spans[v][0][0] - spans[v][-1][1], -v.bytes),
+        lambda v: (-v.bytes * (spans[v][-1][1] - spans[v][0][0] + 1), spans[v][0][0]),
+        lambda v: (0 if spans[v][0][0] <= peak <= spans[v][-1][1] else 1, -v.bytes, spans[v][0][0]),
     ]
-    candidates = [_place(sorted(lifetimes, key=order), lifetimes) for order in orders]
+    kept, anew = [v for v in spans if v not in frozen], sorted(frozen, key=lambda v: -v.bytes)
+    candidates = [_place([*sorted(kept, key=order), *anew], spans) for order in orders]
+    if frozen and min(map(_arena_bytes, candidates)) > _TOLERANCE * live[peak]:
+        candidates += [_place(sorted(spans, key=order), spans) for order in orders]
     placements = min(candidates, key=_arena_bytes)
     _check(placements)
     return ArenaPlan(placements=placements, arena_bytes=_arena_bytes(placements), live_bytes=live[peak], peak=peak)
@@ -115,11 +138,12 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
-def _live_bytes(lifetimes: dict[Value, tuple[int, int]], operations: int) -> list[int]:
+def _live_bytes(spans: dict[Value, tuple[Span, ...]], operations: int) -> list[int]:
     change = [0] * (operations + 1)
-    for value, (first, last) in lifetimes.items():
-        change[first] += value.bytes
-        change[last + 1] -= value.bytes
+    for value, parts in spans.items():
+        for first, last in parts:
+            change[first] += value.bytes
+            change[last + 1] -= value.bytes
     live, total = [], 0
     for delta in change[:operations]:
         total += delta
@@ -127,20 +151,23 @@ def _live_bytes(lifetimes: dict[Value, tuple[int, int]], operations: int) -> lis
     return live
 
 
-def _place(order: list[Value], lifetimes: dict[Value, tuple[int, int]]) -> dict[Value, Placement]:
+def _place(order: list[Value], spans: dict[Value, tuple[Span, ...]]) -> dict[Value, Placement]:
     """Lowest offset that is free during the whole lifetime (best fit by the order given)."""
     placed: dict[Value, Placement] = {}
     for value in order:
-        first, last = lifetimes[value]
         size = aligned(max(value.bytes, 1))
-        busy = sorted((p.offset, p.offset + p.size) for p in placed.values() if p.first <= last and first <= p.last)
+        busy = sorted((p.offset, p.offset + p.size) for p in placed.values() if _meet(p.spans, spans[value]))
         offset = 0
         for begin, stop in busy:
             if begin - offset >= size:
                 break
             offset = max(offset, stop)
-        placed[value] = Placement(value=value, offset=offset, size=size, first=first, last=last)
+        placed[value] = Placement(value=value, offset=offset, size=size, spans=spans[value])
     return placed
+
+
+def _meet(some: tuple[Span, ...], others: tuple[Span, ...]) -> bool:
+    return any(first <= end and begin <= last for first, last in some for begin, end in others)
 
 
 def _check(placements: dict[Value, Placement]) -> None:
@@ -150,5 +177,5 @@ def _check(placements: dict[Value, Placement]) -> None:
         for b in ordered[i + 1 :]:
             if b.offset >= a.offset + a.size:
                 break
-            if a.first <= b.last and b.first <= a.last:
+            if _meet(a.spans, b.spans):
                 raise ExecutionError(f"memory plan: {a.value.name} and {b.value.name} overlap")

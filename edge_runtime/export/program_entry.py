@@ -14,9 +14,9 @@ from device_profiles.contract import (
     Variant,
     program_name,
 )
-from edge_runtime.export.frozen_residency import frozen_residency
+from edge_runtime.export.frozen_residency import staying
 from edge_runtime.export.graph import PERSISTENT_ROLES, StepGraph, Value
-from edge_runtime.export.memory_plan import ArenaPlan
+from edge_runtime.export.memory_plan import ArenaPlan, aligned
 
 PlannedProgram = tuple[Program, StepGraph, ArenaPlan]
 
@@ -34,7 +34,6 @@ def planned_program(
     loss: Loss | None = None,
 ) -> PlannedProgram:
     """The program's entry, with the graph and the plan that it describes."""
-    residency = frozen_residency(graph)
     program = Program(
         name=program_name(purpose, block, variant),
         purpose=purpose,
@@ -44,25 +43,28 @@ def planned_program(
         variant=variant,
         optimizer=optimizer,
         loss=Loss() if loss is None else loss,
-        inputs=tuple(
-            ProgramInput(
-                name=value.name,
-                role=_input_role(value),
-                dtype=_dtype(value),
-                shape=value.shape,
-                released_after=residency.released_after.get(value, ()),
-            )
-            for value in (*graph.data, *graph.inputs)
-        ),
+        inputs=tuple(_input(value, plan) for value in (*graph.data, *graph.inputs)),
         tensors=tuple(
             ProgramTensor(name=value.name, role=_state_role(value), dtype=_dtype(value), shape=value.shape)
             for value in graph.state
         ),
         prefix_instructions=graph.prefix_operations,
         instructions=len(graph.operations),
-        memory=_memory(graph, plan, residency.peak_bytes),
+        memory=_memory(graph, plan),
     )
     return program, graph, plan
+
+
+def _input(value: Value, plan: ArenaPlan) -> ProgramInput:
+    anew = plan.placements.get(value) if value.role == "frozen" else None
+    return ProgramInput(
+        name=value.name,
+        role=_input_role(value),
+        dtype=_dtype(value),
+        shape=value.shape,
+        read_before=() if anew is None else tuple(first for first, _ in anew.spans),
+        arena_offset=None if anew is None else anew.offset,
+    )
 
 
 def _dtype(value: Value) -> DType:
@@ -88,7 +90,7 @@ def _state_role(value: Value):  # type: ignore[no-untyped-def]  # narrowed below
     return value.role
 
 
-def _memory(graph: StepGraph, plan: ArenaPlan, frozen_bytes: int) -> MemoryPlan:
+def _memory(graph: StepGraph, plan: ArenaPlan) -> MemoryPlan:
     parts = {"parameters": 0, "gradients": 0, "optimizer_state": 0, "activations": 0, "temporaries": 0}
     names = {
         "parameter": "parameters",
@@ -99,12 +101,12 @@ def _memory(graph: StepGraph, plan: ArenaPlan, frozen_bytes: int) -> MemoryPlan:
         "activation": "activations",
     }
     for placement in plan.placements.values():
-        if placement.first <= plan.peak <= placement.last:
+        if placement.alive_at(plan.peak):
             parts[names.get(placement.value.role, "temporaries")] += placement.value.bytes
     return MemoryPlan(
         arena_bytes=plan.arena_bytes,
         live_bytes=plan.live_bytes,
-        frozen_bytes=frozen_bytes,
+        frozen_bytes=sum(aligned(value.bytes) for value in staying(graph)),
         workspace_bytes_per_thread=WORKSPACE_BYTES_PER_THREAD,
         staging_bytes=sum(value.bytes for value in graph.inputs if value.role == "input"),
         parameters_bytes=parts["parameters"],

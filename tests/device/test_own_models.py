@@ -65,7 +65,7 @@ def test_the_promise_for_the_last_block_of_a_deep_network_holds_one_layer_of_its
     (step,) = (program for program in programs if program["name"] == "grow-block2")
     sizes = [4 * math.prod(value["shape"]) for value in step["inputs"] if value["role"] == "frozen"]
     assert len(sizes) > 200
-    assert max(sizes) < step["memory"]["frozen_bytes"] < 0.1 * sum(sizes)
+    assert step["memory"]["frozen_bytes"] + step["memory"]["arena_bytes"] < 0.2 * sum(sizes)
     train = ("train", bundle, "--block", "2", "--data", "digits", "--steps", "3", "--json")
     report = profl_edge(*train, "-o", tmp_path / "update").report()
     assert report["measured_peak_bytes"] <= report["predicted_peak_bytes"]

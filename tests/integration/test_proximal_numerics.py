@@ -85,11 +85,12 @@ def test_the_weights_that_it_started_from_are_counted(tmp_path: Path) -> None:
         trained = {tensor.name: tensor for tensor in program.tensors if tensor.role == "parameter"}
         frozen = {value.name for value in program.inputs if value.role == "frozen"}
         assert frozen == (set(trained) if proximal else set())
-    assert memory[True].arena_bytes == memory[False].arena_bytes
     sizes = [4 * int(np.prod(tensor.shape)) for tensor in trained.values()]
-    # Large ones share one memory, small ones keep their own in whole lines of the cache.
+    # Large ones take what the arena has free at their update, small ones keep memory of their own in whole cache lines.
+    small = [size for size in sizes if size < 16 << 10]
     taken = memory[True].frozen_bytes - memory[False].frozen_bytes
-    assert max(sizes) <= taken <= sum(sizes) + 64 * len(sizes)
+    assert sum(small) <= taken <= sum(small) + 64 * len(small)
+    assert 0 <= memory[True].arena_bytes - memory[False].arena_bytes <= max(sizes)
     assert memory[True].staging_bytes - memory[False].staging_bytes == 4
 
 

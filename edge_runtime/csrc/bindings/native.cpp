@@ -39,9 +39,10 @@ Kind view(const executorch::aten::Tensor& tensor, nb::handle owner) {
 struct BoundProgram {
   profl::Program program;
   std::vector<nb::object> kept;
+  std::vector<bool> placed;
 
   BoundProgram(const std::string& path, int threads, size_t prefix_instructions)
-      : program(path, threads, prefix_instructions), kept(program.input_count()) {}
+      : program(path, threads, prefix_instructions), kept(program.input_count()), placed(program.input_count()) {}
 
   void set_input(size_t index, nb::ndarray<nb::ro, nb::device::cpu> array) {
     if (index >= kept.size()) throw nb::index_error("the program has no such input");
@@ -62,15 +63,23 @@ struct BoundProgram {
     }
     program.set_input(index, array.data());
     kept[index] = nb::cast(array);
+    placed[index] = false;
   }
 
-  // Where input `index` lies is filled from the file before each of the instructions.
-  void read_before(size_t index, const std::vector<size_t>& instructions, int file, int64_t offset) {
-    if (index >= kept.size() || kept[index].is_none()) throw nb::index_error("the input is not set");
-    const auto tensor = nb::cast<nb::ndarray<nb::device::cpu>>(kept[index]);
-    for (size_t instruction : instructions) {
-      program.read_before(instruction, file, offset, tensor.data(), tensor.nbytes());
+  void place_input(size_t index, size_t arena_offset) {
+    if (index >= kept.size()) throw nb::index_error("the program has no such input");
+    try {
+      program.place_input(index, arena_offset);
+    } catch (const std::out_of_range& error) {
+      throw nb::value_error(error.what());
     }
+    kept[index] = nb::none();
+    placed[index] = true;
+  }
+
+  void read_before(size_t index, const std::vector<size_t>& instructions, int file, int64_t offset) {
+    if (index >= placed.size() || !placed[index]) throw nb::index_error("the input is not placed in the arena");
+    for (size_t instruction : instructions) program.read_before(index, instruction, file, offset);
   }
 
   std::pair<double, double> execute() {
@@ -90,8 +99,10 @@ NB_MODULE(_native, module) {
            nb::arg("prefix_instructions") = 0)
       .def("set_input", &BoundProgram::set_input, nb::arg("index"), nb::arg("array"),
            "Point an input at an array, without a copy; the array is kept alive.")
+      .def("place_input", &BoundProgram::place_input, nb::arg("index"), nb::arg("arena_offset"),
+           "Point an input into the arena.")
       .def("read_before", &BoundProgram::read_before, nb::arg("index"), nb::arg("instructions"), nb::arg("file"),
-           nb::arg("offset"), "Read an input, which must be writable, from an open file before these instructions.")
+           nb::arg("offset"), "Read an input that is placed in the arena from an open file before these instructions.")
       .def("execute", &BoundProgram::execute, "Run one step; returns its seconds and those of the frozen prefix.")
       .def(
           "output",

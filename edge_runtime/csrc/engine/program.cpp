@@ -196,10 +196,20 @@ void Program::set_input(size_t index, const void* data) {
   if (error != Error::Ok) fail(state_->path + ": input " + std::to_string(index) + " was not accepted", error);
 }
 
-void Program::read_before(size_t instruction, int file, int64_t offset, void* to, size_t bytes) {
+void Program::place_input(size_t index, size_t arena_offset) {
+  State& s = *state_;
+  const size_t bytes = input_info(index).nbytes();
+  if (s.arenas.empty() || bytes > s.arena_bytes || arena_offset > s.arena_bytes - bytes) {
+    throw std::out_of_range(s.path + ": input " + std::to_string(index) + " is placed outside of the arena");
+  }
+  set_input(index, s.arenas.front().data() + arena_offset);
+}
+
+void Program::read_before(size_t index, size_t instruction, int file, int64_t offset) {
   const auto later = [](size_t at, const State::Reading& other) { return at < other.instruction; };
   std::vector<State::Reading>& all = state_->readings;
-  const State::Reading reading{instruction, file, offset, static_cast<char*>(to), bytes};
+  char* to = static_cast<char*>(state_->inputs[index].tensor->mutable_data());
+  const State::Reading reading{instruction, file, offset, to, input_info(index).nbytes()};
   all.insert(std::upper_bound(all.begin(), all.end(), instruction, later), reading);
 }
 

@@ -39,9 +39,11 @@ class Program {
   executorch::runtime::TensorInfo input_info(size_t index) const;
   // Points input `index` at `data`, which the caller keeps alive.
   void set_input(size_t index, const void* data);
-  // Before every execution of `instruction`, `bytes` at `offset` of an open file are read to `to`: weights that share
-  // their memory with others are there only while they are needed.
-  void read_before(size_t instruction, int file, int64_t offset, void* to, size_t bytes);
+  // Points input `index` into the arena; throws std::out_of_range where it would not be inside.
+  void place_input(size_t index, size_t arena_offset);
+  // Before every execution of `instruction`, input `index`, which was placed in the arena, is read from `offset` of an
+  // open file: frozen weights take memory only while they are needed.
+  void read_before(size_t index, size_t instruction, int file, int64_t offset);
   // One execution of all instructions.
   Seconds execute();
   executorch::aten::Tensor output(size_t index) const;

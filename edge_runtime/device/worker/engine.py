@@ -146,14 +146,15 @@ class Engine:
         if self._native.input_count != len(inputs):
             raise FormatError(f"{path}: takes {self._native.input_count} inputs, the manifest lists {len(inputs)}")
         weights = self._frozen_memory(inputs)
-        for index, (name, role, dtype, shape, source, released_after) in enumerate(inputs):
+        for index, (name, role, dtype, shape, source, read_before, arena_offset) in enumerate(inputs):
+            if source is not None and read_before:
+                self._native.place_input(index, arena_offset)
+                self._native.read_before(index, read_before, self._open(source[0]), source[1])
+                continue
             if source is not None:
                 place = weights[index]
                 self._native.set_input(index, place.cast(_FORMATS[dtype][0], shape))
-                if released_after:
-                    self._native.read_before(index, released_after, self._open(source[0]), source[1])
-                else:
-                    self._resident.append((source, place, f"tensor '{name}' {list(shape)}"))
+                self._resident.append((source, place, f"tensor '{name}' {list(shape)}"))
                 continue
             view = _zeros(dtype, shape)
             if role == "label":
@@ -183,29 +184,19 @@ class Engine:
             self.data = self._native.buffer_view(data[0])
 
     def _frozen_memory(self, inputs: list[ProgramInput]) -> dict[int, memoryview[Any]]:
-        """Where each frozen input lies, untouched: those that are read before every use begin at the same place.
+        """Where each frozen input that stays lies, untouched.
 
         Pages of a mapped file would count as the process's as well, and the kernel maps neighbours by rules of its own.
         """
         places: dict[int, tuple[int, int]] = {}
-        used: set[int] = set()
-        shared = end = 0
-        for index, (name, _, _, _, source, instructions) in enumerate(inputs):
-            if source is not None and instructions:
-                if not used.isdisjoint(instructions):
-                    raise FormatError(
-                        f"{self.program['path']}: '{name}' shares an instruction; export the bundle again"
-                    )
-                used.update(instructions)
-                places[index] = 0, source[2]
-                shared = max(shared, _aligned(source[2]))
-        for index, (_, _, _, _, source, instructions) in enumerate(inputs):
-            if source is not None and not instructions:
-                places[index] = shared + end, source[2]
+        end = 0
+        for index, (_, _, _, _, source, read_before, _) in enumerate(inputs):
+            if source is not None and not read_before:
+                places[index] = end, source[2]
                 end += _aligned(source[2])
         if not places:
             return {}
-        memory = memoryview(mmap.mmap(-1, max(shared + end, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        memory = memoryview(mmap.mmap(-1, max(end, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         return {index: memory[offset : offset + size] for index, (offset, size) in places.items()}
 
     def _read_into(self, source: Source, view: memoryview[Any], what: str) -> None:

@@ -1,8 +1,8 @@
-"""Frozen weights that are read before every use share one memory, and no operation needs two of them."""
+"""Which frozen weights are read before every use, and which stay."""
 
 from __future__ import annotations
 
-from edge_runtime.export.frozen_residency import READ_ANEW_FROM_BYTES, frozen_residency
+from edge_runtime.export.frozen_residency import READ_ANEW_FROM_BYTES, read_anew, staying
 from edge_runtime.export.graph import StepGraph, Value
 
 
@@ -18,21 +18,21 @@ def _graph(*reads: tuple[Value, ...]) -> StepGraph:
     return graph
 
 
-def test_large_weights_take_the_room_of_the_largest_and_small_ones_their_own() -> None:
+def test_large_weights_are_read_before_each_operation_that_takes_them_and_small_ones_stay() -> None:
     large, larger, small = _weight("a", 10_000), _weight("b", 20_000), _weight("c", 10)
-    found = frozen_residency(_graph((large, small), (larger,), (large,)))
-    assert found.released_after == {large: (0, 2), larger: (1,)}
-    assert found.peak_bytes == 80_000 + 64
+    graph = _graph((large, small), (larger, large), (large,))
+    assert read_anew(graph) == {large: (0, 1, 2), larger: (1,)}
+    assert staying(graph) == [small]
 
 
-def test_of_two_in_one_operation_the_smaller_stays() -> None:
-    first, second, third = (_weight(name, floats) for name, floats in (("a", 10_000), ("b", 20_000), ("c", 30_000)))
-    found = frozen_residency(_graph((first, second), (third, first), (third,)))
-    assert found.released_after == {third: (1, 2), second: (0,)}
-    assert found.peak_bytes == 120_000 + 40_000
+def test_an_operation_that_takes_a_weight_twice_reads_it_once() -> None:
+    weight = _weight("a", 10_000)
+    assert read_anew(_graph((weight, weight))) == {weight: (0,)}
 
 
-def test_weights_below_the_bound_stay_and_no_weights_take_nothing() -> None:
-    below = _weight("a", READ_ANEW_FROM_BYTES // 4 - 1)
-    assert frozen_residency(_graph((below,))).released_after == {}
-    assert frozen_residency(_graph()).peak_bytes == 0
+def test_weights_below_the_bound_stay() -> None:
+    at, below = _weight("a", READ_ANEW_FROM_BYTES // 4), _weight("b", READ_ANEW_FROM_BYTES // 4 - 1)
+    graph = _graph((at, below))
+    assert list(read_anew(graph)) == [at]
+    assert staying(graph) == [below]
+    assert staying(_graph()) == []
