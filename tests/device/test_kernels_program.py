@@ -45,6 +45,35 @@ def test_an_input_of_another_shape_type_or_order_is_refused(
         program.set_input(program.input_count, np.zeros((), np.float32))
 
 
+def test_an_input_is_placed_inside_of_the_arena_or_refused(program: _native.Program, tmp_path: Path) -> None:
+    program.place_input(1, 0)
+    bytes_of_input = 4 * 2
+    for offset in (program.arena_bytes - bytes_of_input + 1, program.arena_bytes, 1 << 62):
+        with pytest.raises(ValueError, match="input 1 is placed outside of the arena"):
+            program.place_input(1, offset)
+    with pytest.raises(IndexError):
+        program.place_input(program.input_count, 0)
+    with pytest.raises(IndexError, match="not placed in the arena"):
+        program.read_before(0, [0], 0, 0)
+
+
+def test_a_file_that_ends_before_a_frozen_tensor_does_is_named(cnn_bundle: Path, tmp_path: Path) -> None:
+    described = read_json(cnn_bundle / "manifest.json", Manifest).program("grow-block2")
+    path = cnn_bundle / "programs" / "grow-block2.pte"
+    program = _native.Program(str(path), 1, described.prefix_instructions)
+    values = [value for value in described.inputs if value.role != "data"]
+    for index, value in enumerate(values):
+        dtype = {"int64": np.int64, "float32": np.float32}[value.dtype]
+        program.set_input(index, np.zeros(value.shape, dtype))
+    frozen = next(index for index, value in enumerate(values) if value.role == "frozen")
+    (tmp_path / "short").write_bytes(b"\0" * 2)
+    with (tmp_path / "short").open("rb") as file:
+        program.place_input(frozen, 0)
+        program.read_before(frozen, [0], file.fileno(), 0)
+        with pytest.raises(RuntimeError, match=r"grow-block2\.pte: its weights cannot be read: they end early"):
+            program.execute()
+
+
 def test_an_input_may_be_read_only_and_is_kept_alive(program: _native.Program, shapes: list[tuple[int, ...]]) -> None:
     hyperparameters = np.full(shapes[1], 0.1, np.float32)
     hyperparameters.flags.writeable = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import msgspec
@@ -66,6 +67,10 @@ def _manifest_with(tmp_path: Path, change) -> Path:
     return path
 
 
+def _frozen(document: dict[str, Any]) -> dict[str, Any]:
+    return next(value for p in document["programs"] for value in p["inputs"] if value["role"] == "frozen")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -75,6 +80,12 @@ def _manifest_with(tmp_path: Path, change) -> Path:
         (lambda d: d["programs"][0]["memory"].update(arena_bytes=-1), "negative"),
         (lambda d: d["partition"]["blocks"].pop(), "partition"),
         (lambda d: d["files"].clear(), "missing"),
+        (lambda d: _frozen(d).update(read_before=[0]), "belong together"),
+        (lambda d: _frozen(d).update(arena_offset=0), "belong together"),
+        (lambda d: _frozen(d).update(read_before=[0], arena_offset=-64), "outside of the arena"),
+        (lambda d: _frozen(d).update(read_before=[0], arena_offset=1 << 40), "outside of the arena"),
+        (lambda d: _frozen(d).update(read_before=[10_000], arena_offset=0), "instructions that are not there"),
+        (lambda d: d["programs"][0]["inputs"][0].update(read_before=[0], arena_offset=0), "only frozen tensors"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(change, message: str, tmp_path: Path) -> None:
