@@ -52,7 +52,20 @@ CASES = [
          dilation=(24, 24)),
     Case(name="the largest kernel", batch=2, inputs=3, size=(64, 64), outputs=8, kernel=(11, 11), stride=(4, 4),
          padding=(2, 2)),
-    Case(name="the widest kernel", inputs=1, size=(9, 9), outputs=1, kernel=(1, 121), padding=(0, 60)),
+    Case(name="the widest kernel", inputs=1, size=(9, 9), outputs=1, kernel=(1, 256), padding=(0, 128)),
+    Case(name="the tallest kernel", inputs=2, size=(300, 3), outputs=5, kernel=(256, 1), padding=(100, 0)),
+    Case(name="patches of images", batch=3, inputs=3, size=(64, 48), outputs=200, kernel=(16, 16), stride=(16, 16),
+         padding=(0, 0)),
+    Case(name="patches of one large image", inputs=3, size=(224, 224), outputs=40, kernel=(14, 14), stride=(14, 14),
+         padding=(0, 0)),
+    Case(name="a large kernel at every pixel", batch=2, inputs=5, size=(30, 40), outputs=30, kernel=(16, 16),
+         padding=(7, 7)),
+    Case(name="a front of sound", batch=2, inputs=1, size=(1, 4000), outputs=33, kernel=(1, 160), stride=(1, 4),
+         padding=(0, 80)),
+    Case(name="a large depthwise kernel", batch=2, inputs=9, size=(20, 21), outputs=9, kernel=(13, 13),
+         padding=(6, 6), groups=9),
+    Case(name="the largest depthwise kernel", inputs=4, size=(40, 40), outputs=8, kernel=(16, 16), stride=(2, 3),
+         padding=(5, 8), groups=4),
     Case(name="a shortcut", batch=3, inputs=70, size=(8, 8), outputs=130, kernel=(1, 1), stride=(2, 2), padding=(0, 0)),
     Case(name="a stride beyond the kernel", inputs=2, size=(17, 19), outputs=3, kernel=(2, 2), stride=(3, 5)),
     Case(name="unequal sides", batch=2, inputs=3, size=(5, 600), outputs=4, kernel=(1, 7), stride=(1, 3),
@@ -139,7 +152,7 @@ def test_a_geometry_is_exact_and_the_same_on_any_number_of_threads(case: Case) -
 
 
 def test_a_kernel_of_more_taps_than_fit_is_refused() -> None:
-    x, weight, y = np.ones((1, 1, 12, 12), np.float32), np.ones((1, 1, 12, 12), np.float32), np.ones((1, 1, 1, 1), "f4")
+    x, weight, y = np.ones((1, 1, 17, 17), np.float32), np.ones((1, 1, 17, 17), np.float32), np.ones((1, 1, 1, 1), "f4")
     not_supported = 16
     arguments = [x, weight, None, [1, 1], [0, 0], [1, 1], 1, y]
     assert _operators.call("profl::conv2d.out", arguments) == not_supported

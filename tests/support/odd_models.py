@@ -57,6 +57,36 @@ class Skips(nn.Module):
         return self.joined(self.a(x), self.b(x), self.f, self.g)
 
 
+class PatchEmbedding(nn.Module):
+    """Patches of 16x16 as tokens with positions, a layer of attention, and a linear layer on their mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 16, stride=16)
+        self.positions = nn.Parameter(0.1 * torch.randn(1, 6, 8))
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 32, 48] -> [N, 4]."""
+        return self.fc(self.layer(self.patches(x).flatten(2).transpose(1, 2) + self.positions).mean(1))
+
+
+class AroundSequence(nn.Module):
+    """`middle` between convolutions of a sequence."""
+
+    def __init__(self, middle: nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Conv1d(5, 6, 3, padding=1)
+        self.middle = middle
+        self.last = nn.Conv1d(6, 6, 1)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 5, L] -> [N, 4]."""
+        return self.fc(self.last(self.middle(self.stem(x))).relu().mean(2))
+
+
 class Recurrent(nn.Module):
     """A recurrent layer over [N, steps, 5], and a linear layer on its last step."""
 
@@ -191,11 +221,15 @@ ODD: dict[str, Odd] = {
     "padding_mask": Odd(make=MaskedTokens, **_WORDS, refusal="aten.eq"),
     "padding_mask_pooled": Odd(make=lambda: MaskedTokens(pooled=True), **_WORDS, refusal="aten.eq"),
     "large_kernel": Odd(
-        make=lambda: Around(nn.Conv2d(6, 6, 13, padding=6)), refusal="aten.conv2d.*more than 121 elements"
+        make=lambda: Around(nn.Conv2d(6, 6, 17, padding=8)), refusal="aten.conv2d.*more than 256 elements"
     ),
     "large_kernel_depthwise": Odd(
-        make=lambda: Around(nn.Conv2d(6, 6, 13, padding=6, groups=6)), refusal="aten.conv2d.*more than 121 elements"
+        make=lambda: Around(nn.Conv2d(6, 6, 17, padding=8, groups=6)), refusal="aten.conv2d.*more than 256 elements"
     ),
+    "wide_kernel": Odd(make=lambda: Around(nn.Conv2d(6, 6, 13, padding=6))),
+    "wide_kernel_depthwise": Odd(make=lambda: Around(nn.Conv2d(6, 6, 13, padding=6, groups=6))),
+    "patches": Odd(make=PatchEmbedding, input_shape=(3, 32, 48)),
+    "sound": Odd(make=lambda: AroundSequence(nn.Conv1d(6, 6, 160, stride=4, padding=80)), input_shape=(5, 200)),
     "strided_slices": Odd(make=_function(lambda x: x[:, ::2, 1::2, ::3], 3)),
     "chunks": Odd(make=_function(lambda x: torch.cat([p.relu() for p in x.chunk(4, 1)][::-1], 1))),
     "select": Odd(make=_function(lambda x: x[:, 2:3] * x.select(2, 1).unsqueeze(2))),

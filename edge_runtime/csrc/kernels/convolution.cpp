@@ -128,7 +128,7 @@ void solve_one(const Problem& p) {
     float* weights = workspace;
     float* sums = weights + blocks.rows * blocks.channels * taps;
     float* lines = sums + blocks.rows * stride;
-    int32_t offsets[kDepth];
+    int32_t offsets[std::max(kDepth, kMaxTaps)];
     int64_t k = 0;
     for (int64_t c = 0; c < blocks.channels; ++c) {
       for (int64_t v = 0; v < p.source.vertical.count; ++v) {

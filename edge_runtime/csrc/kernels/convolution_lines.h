@@ -16,7 +16,7 @@
 
 namespace profl {
 
-constexpr int64_t kMaxTaps = 121;  // up to 11x11 kernels
+constexpr int64_t kMaxTaps = 256;  // up to 16x16 kernels; one channel's lines of a piece then take half of a workspace
 
 struct Geometry {
   int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;

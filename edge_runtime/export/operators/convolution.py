@@ -11,8 +11,8 @@ from edge_runtime.export.layers import CapturedNode, Layer, NotCovered, pair
 from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activation
 from edge_runtime.export.optimizers import emit_fused_update
 
-_MOST_TAPS = 121
-"""Of the kernels' fixed tables: up to 11x11."""
+_MOST_TAPS = 256
+"""Of the kernels' fixed tables: up to 16x16."""
 
 
 def _capture_convolution(call: CapturedNode) -> Layer:

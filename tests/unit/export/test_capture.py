@@ -36,11 +36,11 @@ def _capture(model: nn.Module) -> CapturedModel:
     ("module", "named"),
     [
         (nn.Softshrink(), "softshrink"),
-        (nn.ConvTranspose2d(3, 3, 12), r"conv_transpose2d.*more than 121 elements"),
+        (nn.ConvTranspose2d(3, 3, 17), r"conv_transpose2d.*more than 256 elements"),
         (nn.Dropout2d(0.5), "dropout"),
         (nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), r"pad.*other than a constant"),
         (nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"), r"pad"),
-        (nn.Conv2d(3, 3, 13, padding=6), r"conv2d.*more than 121 elements"),
+        (nn.Conv2d(3, 3, 17, padding=8), r"conv2d.*more than 256 elements"),
         (nn.BatchNorm2d(3, track_running_stats=False), r"batch_norm.*without running statistics"),
         (nn.Hardtanh(-1, 1), r"hardtanh.*limits other than 0 and 6"),
         (nn.LocalResponseNorm(2), r"'1"),
