@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -133,6 +134,12 @@ def export_bundle(
 
 def check_optimizer(optimizer: Optimizer) -> None:
     """Raise UsageError, naming the option, for what cannot be trained."""
+    for name in ("momentum", "weight_decay", "eps", "clip_norm"):
+        value = getattr(optimizer, name)
+        if not 0 <= value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: must be a finite number of at least 0")
+    if optimizer.momentum >= 1:
+        raise UsageError(f"--momentum {optimizer.momentum}: must lie in [0, 1)")
     if optimizer.nesterov and optimizer.name != "sgd":
         raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
     if optimizer.nesterov and optimizer.momentum <= 0:

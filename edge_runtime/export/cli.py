@@ -14,6 +14,7 @@ from device_profiles.contract import DType, LossName, OptimizerName
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.sizes import parse_size
 from edge_runtime.export.targets import TARGETS, export_target
+from edge_runtime.options import Finite
 
 _width_option = click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
 _input_option = click.option(
@@ -61,11 +62,13 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     help="Compute layers again in the backward pass until no arena is larger: 48MB.",
 )
 @click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True, help="Optimizer.")
-@click.option("--momentum", type=click.FloatRange(0.0), default=0.9, show_default=True, help="Momentum of SGD.")
+@click.option(
+    "--momentum", type=Finite(0.0, 1.0, max_open=True), default=0.9, show_default=True, help="SGD's momentum."
+)
 @click.option("--nesterov", is_flag=True, help="Nesterov's momentum.")
 @click.option("--betas", default="0.9,0.999", show_default=True, callback=_betas, help="Decay of AdamW's moments.")
-@click.option("--eps", type=click.FloatRange(0.0), default=1e-8, show_default=True, help="AdamW's divisor's floor.")
-@click.option("--clip-norm", type=click.FloatRange(0.0), default=0.0, help="Largest norm of all gradients [0: any].")
+@click.option("--eps", type=Finite(0.0), default=1e-8, show_default=True, help="AdamW's divisor's floor.")
+@click.option("--clip-norm", type=Finite(0.0), default=0.0, help="Largest norm of all gradients [0: any].")
 @click.option(
     "--momentum-dtype",
     type=click.Choice(["float32", "bfloat16"]),
@@ -73,14 +76,12 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     show_default=True,
     help="How the momentum is stored.",
 )
-@click.option("--weight-decay", type=click.FloatRange(0.0), default=5e-4, show_default=True, help="Weight decay.")
+@click.option("--weight-decay", type=Finite(0.0), default=5e-4, show_default=True, help="Weight decay.")
 @click.option(
     "--proximal", is_flag=True, help="Programs with FedProx's proximal term; `train --proximal-mu` gives its factor."
 )
 @click.option("--loss", type=click.Choice(["cross-entropy", "mse"]), default="cross-entropy", show_default=True)
-@click.option(
-    "--label-smoothing", type=click.FloatRange(0.0, 1.0), default=0.0, help="Share of every label spread over all."
-)
+@click.option("--label-smoothing", type=Finite(0.0, 1.0), default=0.0, help="Share of every label spread over all.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the initial weights.")
 @click.option(
     "--target",

@@ -11,6 +11,7 @@ import click
 
 from device_profiles.errors import UsageError
 from edge_runtime.device.commands.options import FILE, json_option, parse_size, threads_option
+from edge_runtime.options import Finite
 
 if TYPE_CHECKING:
     from device_profiles.profile import DeviceProfile
@@ -47,7 +48,7 @@ _MEASURING = [
     click.option(
         "--timeout",
         "timeout_seconds",
-        type=click.FloatRange(1),
+        type=Finite(1),
         default=900.0,
         show_default=True,
         help="Seconds after which a process is ended.",

@@ -24,6 +24,7 @@ from edge_runtime.device.commands.options import (
     weights_option,
 )
 from edge_runtime.device.limit_mark import current_limit
+from edge_runtime.options import Finite
 
 if TYPE_CHECKING:
     from edge_runtime.device.job import CacheDType, Job
@@ -47,17 +48,17 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @data_option
 @click.option("--steps", type=click.IntRange(1), help="Training steps.")
 @click.option(
-    "--epochs", type=click.FloatRange(0.0, min_open=True), help="Passes over the data, also parts of one [default: 1]."
+    "--epochs", type=Finite(0.0, 1e9, min_open=True), help="Passes over the data, also parts of one [default: 1]."
 )
 @click.option(
     "--max-seconds",
-    type=click.FloatRange(0.0, min_open=True),
+    type=Finite(0.0, min_open=True),
     help="Stop after the step that takes longer than this in all, and write the update of what was done.",
 )
-@click.option("--lr", "learning_rate", type=click.FloatRange(0.0), default=0.05, show_default=True)
+@click.option("--lr", "learning_rate", type=Finite(0.0), default=0.05, show_default=True)
 @click.option(
     "--proximal-mu",
-    type=click.FloatRange(0.0),
+    type=Finite(0.0),
     help="Factor of FedProx's proximal term, of a bundle exported with --proximal [default: 0].",
 )
 @click.option(
