@@ -22,7 +22,7 @@ from device_profiles.contract import (
     DType,
 )
 from device_profiles.errors import UsageError
-from device_profiles.files import atomic_folder, sha256_of, write_json
+from device_profiles.files import atomic_folder, check_place, sha256_of, write_json
 from device_profiles.model import Partition
 from edge_runtime.export import models
 from edge_runtime.export.emit import emit_program
@@ -229,6 +229,7 @@ def create_model(model: str, *, width: int | None, classes: int, input_shape: tu
 
 
 def _check_output(output: Path) -> None:
+    check_place(output)
     if not output.exists() or (output / MANIFEST_NAME).is_file():
         return
     if not output.is_dir() or any(output.iterdir()):

@@ -24,7 +24,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from device_profiles.contract import program_name
 from device_profiles.errors import UsageError
-from device_profiles.files import atomic_folder, write_json
+from device_profiles.files import atomic_folder, check_place, write_json
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined_with_loss
 from edge_runtime.export.bundle import choose_partition, chosen_blocks, create_model, initial_weights
@@ -81,6 +81,7 @@ def export_executorch(
 
     Raises UsageError, naming the option, and FormatError for a file of weights that does not fit.
     """
+    check_place(output)
     if output.exists() and not (output / PROGRAMS_NAME).is_file() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"-o {output}: exists and holds no {PROGRAMS_NAME}; choose another folder")
     torch.manual_seed(seed)

@@ -10,7 +10,7 @@ from torch import nn
 
 from device_profiles.contract import IMAGES_INPUT
 from device_profiles.errors import UsageError
-from device_profiles.files import atomic_file
+from device_profiles.files import atomic_file, check_place
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.bundle import create_model
 
@@ -34,6 +34,7 @@ def export_onnx(
     """
     if output.is_dir():
         raise UsageError(f"-o {output}: is a folder; --target onnx writes one file")
+    check_place(output)
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
     if weights is not None:

@@ -24,7 +24,7 @@ from edge_runtime.device.commands.options import (
     weights_option,
 )
 from edge_runtime.device.limit_mark import current_limit
-from edge_runtime.options import Finite
+from edge_runtime.options import Finite, OutputFile
 
 if TYPE_CHECKING:
     from edge_runtime.device.job import CacheDType, Job
@@ -74,7 +74,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 )
 @click.option("--seed", "--batch-seed", "seed", type=int, default=0, show_default=True, help="Seed of the order.")
 @weights_option
-@click.option("-o", "--output", type=FILE, help="Update to write (safetensors).")
+@click.option("-o", "--output", type=OutputFile(), help="Update to write (safetensors).")
 @click.option("--base-version", default="", help="Name of the weights that training starts from, for the update.")
 @click.option(
     "--memory-limit", "limit_bytes", type=parse_size, metavar="SIZE", help="Hard limit of the process: 128MB."
