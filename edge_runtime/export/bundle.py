@@ -96,6 +96,7 @@ def export_bundle(
         classes=classes,
         head=head,
         input_dtype=input_dtype or models.default_dtype(model),
+        batch_option="--batch" if micro_batches == 1 else "--micro-batch",
     )
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     chosen = chosen_blocks(cut_into, block)
@@ -158,6 +159,8 @@ def check_optimizer(optimizer: Optimizer) -> None:
 
 def _micro_batches(batch: int, micro_batch: int | None) -> int:
     """Executions of a step; raises UsageError unless the micro-batch divides the batch."""
+    if batch < 1:
+        raise UsageError(f"--batch {batch}: a step needs at least one example")
     if micro_batch is None:
         return 1
     if not 1 <= micro_batch <= batch or batch % micro_batch:

@@ -22,6 +22,13 @@ from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import CAPTURES, IDENTITIES
 from edge_runtime.export.operators.shape import VIEWS
 
+_ONE_VALUE = "Expected more than 1 value per channel when training"
+"""How PyTorch's BatchNorm begins its refusal of a batch that has no variance."""
+
+
+class OneValueError(UsageError):
+    """A BatchNorm would be trained with one value a channel: the batch of an execution is too small for this model."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CapturedModel:
@@ -63,6 +70,8 @@ def exported(
         with _quiet():
             return torch.export.export(model.train(), (example,))
     except Exception as error:  # whatever a user's forward and PyTorch's tracer raise
+        if batch == 1 and _ONE_VALUE in str(error):
+            raise OneValueError("a BatchNorm of the model sees one value a channel in an execution") from None
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         shape = "x".join(map(str, input_shape))
         raise UsageError(f"torch.export cannot trace the model for --input {shape}: {reason}") from None
