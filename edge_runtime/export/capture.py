@@ -66,22 +66,33 @@ def exported(
     """The module in training mode as PyTorch's own graph; raises UsageError with PyTorch's reason where it has none."""
     was_training = model.training
     try:
-        example = torch.zeros(batch, *input_shape, dtype=torch.int64 if input_dtype == "int64" else torch.float32)
-        with _quiet():
+        example = example_input(batch, input_shape, input_dtype)
+        with quiet():
             return torch.export.export(model.train(), (example,))
     except Exception as error:  # whatever a user's forward and PyTorch's tracer raise
         if batch == 1 and _ONE_VALUE in str(error):
             raise OneValueError("a BatchNorm of the model sees one value a channel in an execution") from None
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         shape = "x".join(map(str, input_shape))
-        raise UsageError(f"torch.export cannot trace the model for --input {shape}: {reason}") from None
+        raise UsageError(f"torch.export cannot trace the model for --input {shape}: {reason_of(error)}") from None
     finally:
         model.train(was_training)
 
 
+def example_input(batch: int, input_shape: tuple[int, ...], input_dtype: DType) -> torch.Tensor:
+    """Zeros as a model takes them: [batch, *input_shape], of float32 or of tokens (int64)."""
+    return torch.zeros(batch, *input_shape, dtype=torch.int64 if input_dtype == "int64" else torch.float32)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what PyTorch says, or of what its own error was caused by: advice to its developers follows."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what PyTorch's tracer logs, prints and warns of away from the user; its errors are reported in one line."""
+def quiet() -> Iterator[None]:
+    """Keep what PyTorch's exporters log, print and warn of away from the user; errors are reported in one line."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
