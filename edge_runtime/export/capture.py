@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import operator
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ from edge_runtime.export.operators.shape import VIEWS
 
 _ONE_VALUE = "Expected more than 1 value per channel when training"
 """How PyTorch's BatchNorm begins its refusal of a batch that has no variance."""
+
+
+_REMEDIES = (("argument #1 'indices'", "; a model of tokens needs --input-dtype int64"),)
+"""What to do about some of the reasons that PyTorch gives, by what is in them."""
 
 
 class OneValueError(UsageError):
@@ -87,7 +92,9 @@ def reason_of(error: BaseException) -> str:
     """The first line of what PyTorch says, or of what its own error was caused by: advice to its developers follows."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, reason)), "")
+    return f"{reason}{remedy}"
 
 
 @contextmanager

@@ -23,6 +23,11 @@ _input_option = click.option(
     help="Shape of one example: 3x32x32 (images), 6x128 (channels over time), 16 (features) "
     "[default: the built-in model's, 3x32x32 for others].",
 )
+_input_dtype_option = click.option(
+    "--input-dtype",
+    type=click.Choice(["float32", "int64"]),
+    help="int64 for a model of tokens [default: the built-in model's, float32 for others].",
+)
 _classes_option = click.option(
     "--classes", type=int, help="Number of classes [default: the built-in model's, 10 for others]."
 )
@@ -42,11 +47,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @click.option("--model", required=True, help="A built-in model (see `profl-edge models`) or package.module:factory.")
 @_width_option
 @_input_option
-@click.option(
-    "--input-dtype",
-    type=click.Choice(["float32", "int64"]),
-    help="int64 for a model of tokens [default: the built-in model's, float32 for others].",
-)
+@_input_dtype_option
 @_classes_option
 @_head_option
 @click.option("--blocks", type=int, help="Cut into N blocks of about as many units each.")
@@ -213,11 +214,18 @@ def parse_shape(text: str) -> tuple[int, ...]:
 @click.option("--model", help="Show one: a built-in model or package.module:factory.")
 @_width_option
 @_input_option
+@_input_dtype_option
 @_classes_option
 @_head_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def models(
-    model: str | None, width: int | None, input_text: str | None, classes: int | None, head: str | None, as_json: bool
+    model: str | None,
+    width: int | None,
+    input_text: str | None,
+    input_dtype: DType | None,
+    classes: int | None,
+    head: str | None,
+    as_json: bool,
 ) -> None:
     """List the built-in models, or show the units of one model and where it cannot be cut."""
     if model is None:
@@ -237,7 +245,7 @@ def models(
         input_shape=shape,
         classes=classes,
         head=head,
-        input_dtype=default_dtype(model),
+        input_dtype=input_dtype or default_dtype(model),
     )
     described = description(source)
     click.echo(json.dumps(described) if as_json else "\n".join(lines(described)))

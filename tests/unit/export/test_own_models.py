@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the exporter needs torch")
 
 from device_profiles.errors import UsageError  # noqa: E402
+from edge_runtime.device.cli import main as profl_edge  # noqa: E402
 from edge_runtime.export.bundle import create_model, export_bundle  # noqa: E402
 from edge_runtime.export.cli import parse_shape  # noqa: E402
 from edge_runtime.export.describe import description, lines  # noqa: E402
@@ -36,6 +37,15 @@ def test_the_units_of_a_model_and_where_it_cannot_be_cut_are_shown() -> None:
     shown = lines(described)
     assert "  unit 1: 5 layers, 1.one to 1.mean.1; at best 0.1 (8x16x16) and 1.one (4x16x16)" in shown
     assert not any("Not cut" in line for line in lines(_described("tests.support.models:lenet", (1, 28, 28))))
+
+
+def test_the_units_of_a_model_of_tokens_are_shown_with_its_input_dtype(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["models", "--model", "tests.support.token_models:text", "--input", "12", "--classes", "4"]
+    assert profl_edge([*arguments, "--input-dtype", "int64"]) == 0
+    assert "tests.support.token_models:text: input 12, 4 classes, " in capsys.readouterr().out
+    assert profl_edge(arguments) == 2
+    assert "'indices'" in (errors := capsys.readouterr().err)
+    assert errors.endswith("; a model of tokens needs --input-dtype int64\n") and errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(("text", "shape"), [("3x32x32", (3, 32, 32)), ("6X128", (6, 128)), ("16", (16,))])
