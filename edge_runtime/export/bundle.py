@@ -32,6 +32,8 @@ from edge_runtime.export.tied import check_tied
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
+_NAMED = 3
+"""Tensors that a warning names before it counts the others."""
 _INPUTS = {
     3: ("images", "channels x height x width"),
     2: ("channels over time", "channels x time"),
@@ -87,6 +89,7 @@ def export_bundle(
     _check_output(output)
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
+    warn_of_frozen(module, progress)
     micro_batches = _micro_batches(batch, micro_batch)
     source = BlockModel.of(
         module,
@@ -206,6 +209,17 @@ def initial_weights(module: nn.Module, source: BlockModel, partition: Partition)
         bound = initial_bound(shape)
         weights[name] = torch.empty(shape).uniform_(-bound, bound)
     return weights | source.constants
+
+
+def warn_of_frozen(module: nn.Module, progress: Progress) -> None:
+    """Say which parameters the user has set `requires_grad=False` on: a block is trained whole or not at all."""
+    names = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        progress(
+            f"warning: {len(names)} parameters with requires_grad=False are trained all the same: "
+            f"{', '.join(names[:_NAMED])}{more}; what must stay as it is goes into blocks that are not trained"
+        )
 
 
 def create_model(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:

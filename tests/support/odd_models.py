@@ -218,3 +218,11 @@ def __getattr__(name: str) -> Callable[[], nn.Module]:
     if name not in ODD:
         raise AttributeError(name)
     return ODD[name].make
+
+
+def partly_frozen() -> nn.Module:
+    """Two of three layers that the user has frozen: [N, 8] -> [N, 4]."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    for layer in (model[0], model[2]):
+        layer.requires_grad_(False)
+    return model

@@ -8,7 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the exporter needs torch")
 
+from device_profiles.bundle import Manifest  # noqa: E402
 from device_profiles.errors import UsageError  # noqa: E402
+from device_profiles.files import read_json  # noqa: E402
 from edge_runtime.device.cli import main as profl_edge  # noqa: E402
 from edge_runtime.export.bundle import create_model, export_bundle  # noqa: E402
 from edge_runtime.export.cli import parse_shape  # noqa: E402
@@ -46,6 +48,24 @@ def test_the_units_of_a_model_of_tokens_are_shown_with_its_input_dtype(capsys: p
     assert profl_edge(arguments) == 2
     assert "'indices'" in (errors := capsys.readouterr().err)
     assert errors.endswith("; a model of tokens needs --input-dtype int64\n") and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("target", ["native", "executorch"])
+def test_parameters_that_the_user_froze_are_trained_with_a_warning_that_names_them(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("executorch", reason="programs are written with it")
+    arguments = ["export", "--model", "tests.support.odd_models:partly_frozen", "--input", "8", "--classes", "4"]
+    arguments += ["--batch", "2", "--blocks", "1", "--target", target]
+    assert profl_edge([*arguments, "-o", str(tmp_path / "bundle")]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "warning: 4 parameters with requires_grad=False are trained all the same: 0.weight, 0.bias, 2.weight and 1 "
+        "more; what must stay as it is goes into blocks that are not trained"
+    )
+    if target == "native":
+        manifest = read_json(tmp_path / "bundle" / "manifest.json", Manifest)
+        trained = {tensor.name for tensor in manifest.program("grow-block1").tensors if tensor.role == "parameter"}
+        assert {"0.weight", "2.bias"} <= trained
 
 
 @pytest.mark.parametrize(("text", "shape"), [("3x32x32", (3, 32, 32)), ("6X128", (6, 128)), ("16", (16,))])
