@@ -188,7 +188,7 @@ def _partition(source: BlockModel, model: str, *, blocks: int | None, partition:
     if partition is not None:
         return parse_partition(partition, count)
     if blocks is not None:
-        return even_partition([unit.parameter_bytes for unit in source.model.units], blocks)
+        return even_partition([unit.parameter_bytes for unit in source.model.units], blocks, model=model)
     if model in models.BUILT_IN:
         return partition_of(list(models.BUILT_IN[model].default_blocks), count)
     return partition_of([(i, i) for i in range(count)], count)

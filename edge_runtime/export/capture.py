@@ -27,8 +27,12 @@ _ONE_VALUE = "Expected more than 1 value per channel when training"
 """How PyTorch's BatchNorm begins its refusal of a batch that has no variance."""
 
 
-_REMEDIES = (("argument #1 'indices'", "; a model of tokens needs --input-dtype int64"),)
+_REMEDIES = (
+    ("argument #1 'indices'", "; a model of tokens needs --input-dtype int64"),
+    ("data-dependent", "; write forward so that no value of a tensor decides what is run (if, while, .item())"),
+)
 """What to do about some of the reasons that PyTorch gives, by what is in them."""
+_CALLED_AT = re.compile(r'The following call raised this error:\s+File "(.+)", line (\d+)')
 
 
 class OneValueError(UsageError):
@@ -55,6 +59,7 @@ def capture(
 
     Raises UsageError, naming the operator and its module, for one that this runtime does not train.
     """
+    _refuse_cumulative_averages(model)
     program = exported(model, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
     signature = program.graph_signature
     if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
@@ -63,6 +68,16 @@ def capture(
             "in a module that takes one and returns the logits"
         )
     return _Capture(program, frozenset(model.state_dict())).run()
+
+
+def _refuse_cumulative_averages(model: nn.Module) -> None:
+    """PyTorch's tracer would stop at the number of batches that such a BatchNorm reads, without naming it."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None:
+            raise UsageError(
+                f"module '{name}': {type(module).__name__} with momentum=None, the average of all batches so far, is "
+                "not trained by this runtime; give it a momentum, such as PyTorch's 0.1"
+            )
 
 
 def exported(
@@ -93,8 +108,9 @@ def reason_of(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, reason)), "")
-    return f"{reason}{remedy}"
+    remedy = next((remedy for known, remedy in _REMEDIES if known in reason), "")
+    place = _CALLED_AT.search(str(error))
+    return f"{reason}{f', at line {place[2]} of {place[1]}' if place else ''}{remedy}"
 
 
 @contextmanager
@@ -163,9 +179,10 @@ class _Capture:
             layer = CAPTURES[call.operator](call)
         except NotCovered as error:
             reason = f" ({error})" if str(error) else ""
+            place = f"module '{call.module}'" if call.module else "the model's own forward"
             raise UsageError(
-                f"module '{call.module or 'model'}': operator {_target(node)} has no training kernel in this "
-                f"runtime{reason}"
+                f"{place}: operator {_target(node)} has no training kernel in this runtime{reason}; write it with "
+                "operators that docs/operators.md lists, or leave it out"
             ) from None
         self._add([*call.before, layer])
 

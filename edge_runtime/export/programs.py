@@ -218,6 +218,7 @@ def _grow(
         build,
         variant,
         batch=source.batch,
+        block=index,
         recompute_bytes=choices.recompute_bytes,
         checkpoints=frozenset(unit.output for unit in units[block.first_unit : block.last_unit + 1]),
     )
@@ -281,7 +282,7 @@ def _distill(
         )
 
     variant = StepVariant(micro_batches=choices.micro_batches, prefix_rows=prefix_rows)
-    planned = fewest_bytes(build, variant, batch=source.batch, rows="teacher_rows")
+    planned = fewest_bytes(build, variant, batch=source.batch, block=index, rows="teacher_rows")
     yield described(planned, "default")
     cached = plan_variant(build, replace(planned.variant, cached_prefix=True))
     yield described(cached, CACHED_PREFIX_VARIANT)
@@ -301,7 +302,7 @@ def _evaluation(source: BlockModel, partition: Partition, index: int, loss: Loss
             input_dtype=source.input_dtype,
         )
 
-    planned = fewest_bytes(build, StepVariant(), batch=source.batch)
+    planned = fewest_bytes(build, StepVariant(), batch=source.batch, block=index)
     return planned_program(
         "eval",
         index,

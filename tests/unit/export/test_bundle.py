@@ -66,7 +66,7 @@ def test_a_folder_that_is_not_a_bundle_is_never_replaced(tmp_path: Path) -> None
     ("arguments", "named"),
     [
         ({"model": "alexnet"}, "alexnet"),
-        ({"model": "cnn", "batch": 1}, "--batch"),
+        ({"model": "cnn", "batch": 0}, "--batch"),
         ({"model": "cnn", "blocks": 9}, "--blocks"),
         ({"model": "cnn", "block": 4}, "--block"),
         ({"model": "cnn", "blocks": 2, "partition": "0-2"}, "--partition"),

@@ -17,6 +17,7 @@ from edge_runtime.export.cli import parse_shape  # noqa: E402
 from edge_runtime.export.describe import description, lines  # noqa: E402
 from edge_runtime.export.programs import BlockModel  # noqa: E402
 
+ODD = "tests.support.odd_models"
 SENSOR = "tests.support.models:sensor_cnn"
 
 
@@ -92,8 +93,24 @@ def test_an_input_that_is_no_shape_names_the_option(text: str) -> None:
         ({"model": SENSOR, "input_shape": (6, 128), "classes": 5}, "not 5 logits; correct --classes"),
         ({"model": SENSOR, "input_shape": (6, 128), "classes": 6, "head": "nowhere"}, "--head nowhere: no such module"),
         ({"model": SENSOR, "input_shape": (7, 128)}, "torch.export cannot trace the model for --input 7x128"),
+        (
+            {"model": f"{ODD}:cumulative_average", "input_shape": (8,), "classes": 4},
+            "module '1': BatchNorm1d with momentum=None, the average of all batches so far, is not trained by",
+        ),
+        (
+            {"model": f"{ODD}:deciding", "input_shape": (8,), "classes": 4},
+            "odd_models.py; write forward so that no value of a tensor decides what is run",
+        ),
+        (
+            {"model": f"{ODD}:summing_up", "input_shape": (8,), "classes": 4},
+            "the model's own forward: operator aten.cumsum.default has no training kernel in this runtime; write",
+        ),
+        (
+            {"model": "cnn", "partition": "0-1"},
+            "--partition 0-1: covers 2 units, the model has 3; give units 0 to 2",
+        ),
     ],
-    ids=range(10),
+    ids=range(14),
 )
 def test_what_cannot_be_exported_is_one_line_that_names_the_option(
     options: dict[str, object], named: str, tmp_path: Path
