@@ -103,6 +103,15 @@ def check_place(path: Path, *, option: str = "-o") -> None:
         raise UsageError(f"{option} {path}: cannot be written: {folder}: {reason}; choose another place") from None
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name `path` where the disk does not take it: the system's own error of a full one names no file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, read in 1 MiB pieces."""
     digest = hashlib.sha256()

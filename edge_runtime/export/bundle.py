@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -21,8 +22,8 @@ from device_profiles.contract import (
     WEIGHTS_FOLDER,
     DType,
 )
-from device_profiles.errors import UsageError
-from device_profiles.files import atomic_folder, check_place, sha256_of, write_json
+from device_profiles.errors import ExecutionError, UsageError
+from device_profiles.files import atomic_folder, check_place, named, sha256_of, write_json
 from device_profiles.model import Partition
 from edge_runtime.export import models
 from edge_runtime.export.emit import emit_program
@@ -120,10 +121,12 @@ def export_bundle(
         described = []
         for program, graph, plan in build_programs(source, cut_into, blocks=chosen, choices=choices):
             progress(f"{program.name}: arena {program.memory.arena_bytes / 2**20:.1f} MB")
-            (folder / PROGRAMS_FOLDER / f"{program.name}.pte").write_bytes(emit_program(graph, plan))
+            file = f"{PROGRAMS_FOLDER}/{program.name}.pte"
+            with named(output / file):
+                (folder / file).write_bytes(emit_program(graph, plan))
             described.append(program)
         weights = initial_weights(module, source, cut_into)
-        save_file(weights, folder / WEIGHTS_FOLDER / f"{INITIAL_WEIGHTS_NAME}.safetensors")
+        _save_weights(weights, folder, output)
         manifest = Manifest(
             created_by=f"profl-edge {_version()}",
             model=source.model,
@@ -132,8 +135,18 @@ def export_bundle(
             files=_entries(folder),
         )
         manifest.check(str(output / MANIFEST_NAME))
-        write_json(folder / MANIFEST_NAME, manifest)
+        with named(output / MANIFEST_NAME):
+            write_json(folder / MANIFEST_NAME, manifest)
     return manifest
+
+
+def _save_weights(weights: dict[str, torch.Tensor], folder: Path, output: Path) -> None:
+    """Write the initial weights into `folder`, which becomes `output`; raises ExecutionError where there is no room."""
+    file = f"{WEIGHTS_FOLDER}/{INITIAL_WEIGHTS_NAME}.safetensors"
+    try:
+        save_file(weights, folder / file)
+    except (OSError, SafetensorError) as error:
+        raise ExecutionError(f"{output / file}: {error}; make room, or choose another place with -o") from None
 
 
 def check_optimizer(optimizer: Optimizer) -> None:

@@ -131,6 +131,7 @@ def export(
     """Cut a model into blocks and write each block's training step as one program."""
     if everything and block is not None:
         raise UsageError("--all and --block: give only one of them")
+    _refuse_options_of_the_other(context, optimizer)
     input_shape, classes = _asked_or_usual(model, input_text, classes)
     if target != "native":
         export_target(context, input_shape=input_shape, classes=classes)
@@ -174,6 +175,18 @@ def export(
     else:
         click.echo(_table(manifest))
         click.echo(f"wrote {output}")
+
+
+_OPTIONS_OF: dict[OptimizerName, tuple[str, ...]] = {"sgd": ("momentum",), "adamw": ("betas", "eps")}
+
+
+def _refuse_options_of_the_other(context: click.Context, optimizer: OptimizerName) -> None:
+    """Raise UsageError for an option of an optimizer that was not chosen: it would be left out without a word."""
+    for owner, names in _OPTIONS_OF.items():
+        for name in names:
+            given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+            if given and owner != optimizer:
+                raise UsageError(f"--{name}: is of --optimizer {owner}; leave it out with --optimizer {optimizer}")
 
 
 def _table(manifest: Manifest) -> str:

@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from device_profiles.contract import DType, program_name
 from device_profiles.errors import UsageError
-from device_profiles.files import atomic_folder, check_place, write_json
+from device_profiles.files import atomic_folder, check_place, named, write_json
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined_with_loss
 from edge_runtime.export.bundle import choose_partition, chosen_blocks, create_model, initial_weights, warn_of_frozen
@@ -108,7 +108,8 @@ def export_executorch(
                 tensor.data.copy_(tensors[name])
             program, buffers = training_program(graphs, images, labels)
             file = f"{program_name('grow', index)}.pte"
-            (folder / file).write_bytes(program)
+            with named(output / file):
+                (folder / file).write_bytes(program)
             progress(f"{file}: {len(program) / 2**20:.1f} MB")
             units = cut_into.blocks[index - 1]
             described.append(

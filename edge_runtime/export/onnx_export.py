@@ -9,7 +9,7 @@ from torch import nn
 
 from device_profiles.contract import IMAGES_INPUT, DType
 from device_profiles.errors import UsageError
-from device_profiles.files import atomic_file, check_place
+from device_profiles.files import atomic_file, check_place, named
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.bundle import create_model
 from edge_runtime.export.capture import example_input, quiet, reason_of
@@ -69,5 +69,5 @@ def write_onnx(
             f"--target onnx: torch cannot export the model for --input {shape}: {reason_of(error)}"
         ) from None
     assert program is not None
-    with atomic_file(output) as temporary:
+    with named(output), atomic_file(output) as temporary:
         temporary.write_bytes(program.model_proto.SerializeToString())

@@ -88,9 +88,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @click.option(
     "--cache-prefix-dtype",
     type=click.Choice(["float32", "float16", "int8"]),
-    default="float32",
-    show_default=True,
-    help="How the file holds numbers; float32 is exact.",
+    help="How the file holds numbers; float32 is exact [default: float32].",
 )
 @click.option(
     "--cached-augmentations",
@@ -104,7 +102,7 @@ def train(
     as_json: bool,
     threads: int | None,
     cache_prefix: bool,
-    cache_prefix_dtype: CacheDType,
+    cache_prefix_dtype: CacheDType | None,
     **options: Any,
 ) -> int:
     """Train one block of BUNDLE and write the update.
@@ -117,11 +115,14 @@ def train(
     """
     if options["steps"] is not None and options["epochs"] is not None:
         raise UsageError("--steps and --epochs: give one of the two")
+    for given, option in ((cache_prefix_dtype, "--cache-prefix-dtype"), (options["cache_folder"], "--cache-dir")):
+        if given is not None and not cache_prefix:
+            raise UsageError(f"{option}: is of --cache-prefix; give both, or leave it out")
     one_blas_thread()
     from edge_runtime.device.lock import exclusive
     from edge_runtime.device.train import TrainRequest
 
-    cached = cache_prefix_dtype if cache_prefix else None
+    cached = (cache_prefix_dtype or "float32") if cache_prefix else None
     request = TrainRequest(bundle=bundle, threads=thread_count(threads), cache_prefix=cached, **options)
     with exclusive(request.output) if request.output is not None else nullcontext() as lock:
         return _train(request, lock, as_json)

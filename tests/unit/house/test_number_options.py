@@ -56,6 +56,26 @@ def test_the_profilers_numbers_are_numbers(option: tuple[str, ...], capsys: pyte
     assert f"'{option[-1]}': nan is not a finite number" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            (*EXPORT, "--optimizer", "adamw", "--momentum", "0.9"),
+            "--momentum: is of --optimizer sgd; leave it out with --optimizer adamw",
+        ),
+        ((*EXPORT, "--betas", "0.9,0.99"), "--betas: is of --optimizer adamw; leave it out with --optimizer sgd"),
+        ((*EXPORT, "--eps", "1e-8"), "--eps: is of --optimizer adamw"),
+        ((*TRAIN, "--cache-prefix-dtype", "int8"), "--cache-prefix-dtype: is of --cache-prefix; give both"),
+        ((*TRAIN, "--cache-dir", "absent"), "--cache-dir: is of --cache-prefix; give both, or leave it out"),
+    ],
+)
+def test_an_option_that_would_be_left_out_without_a_word_is_refused(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert profl_edge(arguments) == 2
+    assert f"profl-edge: error: {message}" in capsys.readouterr().err
+
+
 def _commands(group: click.Group) -> list[click.Command]:
     context = click.Context(group)
     found = [group.get_command(context, name) for name in group.list_commands(context)]
