@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from device_profiles.errors import FormatError
+from device_profiles.errors import FormatError, UsageError
 
 T = TypeVar("T", bound=msgspec.Struct)
 _CHUNK_BYTES = 1 << 20
@@ -82,6 +82,34 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def check_output_file(path: Path, *, option: str = "-o") -> None:
+    """Raise UsageError, naming the option, where no file can be written at `path`: before the work, not after it."""
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder; give the name of a file")
+    check_place(path, option=option)
+
+
+def check_place(path: Path, *, option: str = "-o") -> None:
+    """Raise UsageError, naming the option, where the folder of `path` cannot be made or written. Makes nothing."""
+    folder = path.parent
+    try:
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{option} {path}: cannot be written: {folder}: {reason}; choose another place") from None
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name `path` where the disk does not take it: the system's own error of a full one names no file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def sha256_of(path: Path) -> str:

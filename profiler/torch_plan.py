@@ -23,7 +23,9 @@ def plan_model(choice: ModelChoice) -> ModelPlan:
     source = BlockModel.of(module, name=choice.model, batch=2, input_shape=choice.input_shape, classes=choice.classes)
     count = len(source.cut.units)
     if choice.blocks is not None:
-        partition = even_partition([unit.parameter_bytes for unit in source.model.units], choice.blocks)
+        partition = even_partition(
+            [unit.parameter_bytes for unit in source.model.units], choice.blocks, model=choice.model
+        )
     elif choice.model in models.BUILT_IN:
         partition = partition_of(list(models.BUILT_IN[choice.model].default_blocks), count)
     else:

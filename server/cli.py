@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from device_profiles.errors import ProflError, UsageError
+from edge_runtime.options import Finite, OutputFile
 from server.split_command import split
 
 _FILE = click.Path(path_type=Path)
@@ -22,8 +23,8 @@ def cli() -> None:
 @cli.command(epilog="Example: profl-server plan --bundle bundles/resnet18 --profiles profiles/ -o plan.json")
 @click.option("--bundle", type=_FILE, required=True, help="Bundle that was profiled.")
 @click.option("--profiles", type=_FILE, required=True, help="Folder of device profiles (*.json).")
-@click.option("--margin", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Safety margin.")
-@click.option("-o", "--output", type=_FILE, help="Plan to write.")
+@click.option("--margin", type=Finite(0, 1), default=0.05, show_default=True, help="Safety margin.")
+@click.option("-o", "--output", type=OutputFile(), help="Plan to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(bundle: Path, profiles: Path, margin: float, output: Path | None, as_json: bool) -> None:
     """Assign the blocks of a bundle to the devices that hold them."""
@@ -84,7 +85,7 @@ def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_netw
 
 @cli.command(epilog="Example: profl-server report runs/demo --html report.html")
 @click.argument("runs", type=_FILE, nargs=-1, required=True)
-@click.option("--html", type=_FILE, help="Page to write.")
+@click.option("--html", type=OutputFile(), help="Page to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def report(runs: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
     """Show one run in full, or compare several: a table, and with --html a page with figures.

@@ -41,6 +41,8 @@ def run_fleet(
     Raises UsageError where the folder belongs to another run or another process writes it, ExecutionError where the
     run cannot go on.
     """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"-o {output}: is a file; give the folder of the run")
     with exclusive(output):
         if output.exists() and any(output.iterdir()) and not resume:
             raise UsageError(f"-o {output}: exists; continue it with --resume, or choose another folder")

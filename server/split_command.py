@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from edge_runtime.options import OutputFile
+
 
 @click.command("split", epilog="Example: profl-server split --fleet examples/fleets/demo.toml -o split.svg")
 @click.option("--fleet", "fleet_path", type=click.Path(path_type=Path), required=True, help="Fleet file (TOML).")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Picture to write (SVG).")
+@click.option("-o", "--output", type=OutputFile(), help="Picture to write (SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def split(fleet_path: Path, output: Path | None, as_json: bool) -> None:
     """Show which examples each client gets: a table, and a picture with -o."""

@@ -39,6 +39,11 @@ class Bundle:
             cached = program.variant == CACHED_PREFIX_VARIANT
             if program.purpose == purpose and program.block == block and cached == cached_prefix:
                 return program
+        if purpose == "distill" and block == 1:
+            raise UsageError(
+                "--purpose distill --block 1: no block before it is ever trained, so that nothing stands in for it; "
+                "give --block 2 or a later one"
+            )
         blocks = sorted({p.block for p in self.manifest.programs if p.purpose == purpose})
         known = ", ".join(map(str, blocks)) or "none"
         raise UsageError(f"{self.path}: no '{purpose}' program for block {block}; give --block one of: {known}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -20,8 +22,8 @@ from device_profiles.contract import (
     WEIGHTS_FOLDER,
     DType,
 )
-from device_profiles.errors import UsageError
-from device_profiles.files import atomic_folder, sha256_of, write_json
+from device_profiles.errors import ExecutionError, UsageError
+from device_profiles.files import atomic_folder, check_place, named, sha256_of, write_json
 from device_profiles.model import Partition
 from edge_runtime.export import models
 from edge_runtime.export.emit import emit_program
@@ -31,6 +33,8 @@ from edge_runtime.export.tied import check_tied
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
+_NAMED = 3
+"""Tensors that a warning names before it counts the others."""
 _INPUTS = {
     3: ("images", "channels x height x width"),
     2: ("channels over time", "channels x time"),
@@ -86,6 +90,7 @@ def export_bundle(
     _check_output(output)
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
+    warn_of_frozen(module, progress)
     micro_batches = _micro_batches(batch, micro_batch)
     source = BlockModel.of(
         module,
@@ -95,6 +100,7 @@ def export_bundle(
         classes=classes,
         head=head,
         input_dtype=input_dtype or models.default_dtype(model),
+        batch_option="--batch" if micro_batches == 1 else "--micro-batch",
     )
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     chosen = chosen_blocks(cut_into, block)
@@ -115,10 +121,12 @@ def export_bundle(
         described = []
         for program, graph, plan in build_programs(source, cut_into, blocks=chosen, choices=choices):
             progress(f"{program.name}: arena {program.memory.arena_bytes / 2**20:.1f} MB")
-            (folder / PROGRAMS_FOLDER / f"{program.name}.pte").write_bytes(emit_program(graph, plan))
+            file = f"{PROGRAMS_FOLDER}/{program.name}.pte"
+            with named(output / file):
+                (folder / file).write_bytes(emit_program(graph, plan))
             described.append(program)
         weights = initial_weights(module, source, cut_into)
-        save_file(weights, folder / WEIGHTS_FOLDER / f"{INITIAL_WEIGHTS_NAME}.safetensors")
+        _save_weights(weights, folder, output)
         manifest = Manifest(
             created_by=f"profl-edge {_version()}",
             model=source.model,
@@ -127,12 +135,28 @@ def export_bundle(
             files=_entries(folder),
         )
         manifest.check(str(output / MANIFEST_NAME))
-        write_json(folder / MANIFEST_NAME, manifest)
+        with named(output / MANIFEST_NAME):
+            write_json(folder / MANIFEST_NAME, manifest)
     return manifest
+
+
+def _save_weights(weights: dict[str, torch.Tensor], folder: Path, output: Path) -> None:
+    """Write the initial weights into `folder`, which becomes `output`; raises ExecutionError where there is no room."""
+    file = f"{WEIGHTS_FOLDER}/{INITIAL_WEIGHTS_NAME}.safetensors"
+    try:
+        save_file(weights, folder / file)
+    except (OSError, SafetensorError) as error:
+        raise ExecutionError(f"{output / file}: {error}; make room, or choose another place with -o") from None
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
     """Raise UsageError, naming the option, for what cannot be trained."""
+    for name in ("momentum", "weight_decay", "eps", "clip_norm"):
+        value = getattr(optimizer, name)
+        if not 0 <= value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: must be a finite number of at least 0")
+    if optimizer.momentum >= 1:
+        raise UsageError(f"--momentum {optimizer.momentum}: must lie in [0, 1)")
     if optimizer.nesterov and optimizer.name != "sgd":
         raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
     if optimizer.nesterov and optimizer.momentum <= 0:
@@ -151,6 +175,8 @@ def check_optimizer(optimizer: Optimizer) -> None:
 
 def _micro_batches(batch: int, micro_batch: int | None) -> int:
     """Executions of a step; raises UsageError unless the micro-batch divides the batch."""
+    if batch < 1:
+        raise UsageError(f"--batch {batch}: a step needs at least one example")
     if micro_batch is None:
         return 1
     if not 1 <= micro_batch <= batch or batch % micro_batch:
@@ -175,7 +201,7 @@ def _partition(source: BlockModel, model: str, *, blocks: int | None, partition:
     if partition is not None:
         return parse_partition(partition, count)
     if blocks is not None:
-        return even_partition([unit.parameter_bytes for unit in source.model.units], blocks)
+        return even_partition([unit.parameter_bytes for unit in source.model.units], blocks, model=model)
     if model in models.BUILT_IN:
         return partition_of(list(models.BUILT_IN[model].default_blocks), count)
     return partition_of([(i, i) for i in range(count)], count)
@@ -196,6 +222,17 @@ def initial_weights(module: nn.Module, source: BlockModel, partition: Partition)
         bound = initial_bound(shape)
         weights[name] = torch.empty(shape).uniform_(-bound, bound)
     return weights | source.constants
+
+
+def warn_of_frozen(module: nn.Module, progress: Progress) -> None:
+    """Say which parameters the user has set `requires_grad=False` on: a block is trained whole or not at all."""
+    names = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        progress(
+            f"warning: {len(names)} parameters with requires_grad=False are trained all the same: "
+            f"{', '.join(names[:_NAMED])}{more}; what must stay as it is goes into blocks that are not trained"
+        )
 
 
 def create_model(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
@@ -222,6 +259,7 @@ def create_model(model: str, *, width: int | None, classes: int, input_shape: tu
 
 
 def _check_output(output: Path) -> None:
+    check_place(output)
     if not output.exists() or (output / MANIFEST_NAME).is_file():
         return
     if not output.is_dir() or any(output.iterdir()):

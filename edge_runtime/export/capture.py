@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import operator
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,21 @@ from edge_runtime.export.constants import Constants
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import CAPTURES, IDENTITIES
 from edge_runtime.export.operators.shape import VIEWS
+
+_ONE_VALUE = "Expected more than 1 value per channel when training"
+"""How PyTorch's BatchNorm begins its refusal of a batch that has no variance."""
+
+
+_REMEDIES = (
+    ("argument #1 'indices'", "; a model of tokens needs --input-dtype int64"),
+    ("data-dependent", "; write forward so that no value of a tensor decides what is run (if, while, .item())"),
+)
+"""What to do about some of the reasons that PyTorch gives, by what is in them."""
+_CALLED_AT = re.compile(r'The following call raised this error:\s+File "(.+)", line (\d+)')
+
+
+class OneValueError(UsageError):
+    """A BatchNorm would be trained with one value a channel: the batch of an execution is too small for this model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +59,7 @@ def capture(
 
     Raises UsageError, naming the operator and its module, for one that this runtime does not train.
     """
+    _refuse_cumulative_averages(model)
     program = exported(model, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
     signature = program.graph_signature
     if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
@@ -53,26 +70,52 @@ def capture(
     return _Capture(program, frozenset(model.state_dict())).run()
 
 
+def _refuse_cumulative_averages(model: nn.Module) -> None:
+    """PyTorch's tracer would stop at the number of batches that such a BatchNorm reads, without naming it."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None:
+            raise UsageError(
+                f"module '{name}': {type(module).__name__} with momentum=None, the average of all batches so far, is "
+                "not trained by this runtime; give it a momentum, such as PyTorch's 0.1"
+            )
+
+
 def exported(
     model: nn.Module, *, batch: int, input_shape: tuple[int, ...], input_dtype: DType = "float32"
 ) -> torch.export.ExportedProgram:
     """The module in training mode as PyTorch's own graph; raises UsageError with PyTorch's reason where it has none."""
     was_training = model.training
     try:
-        example = torch.zeros(batch, *input_shape, dtype=torch.int64 if input_dtype == "int64" else torch.float32)
-        with _quiet():
+        example = example_input(batch, input_shape, input_dtype)
+        with quiet():
             return torch.export.export(model.train(), (example,))
     except Exception as error:  # whatever a user's forward and PyTorch's tracer raise
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if batch == 1 and _ONE_VALUE in str(error):
+            raise OneValueError("a BatchNorm of the model sees one value a channel in an execution") from None
         shape = "x".join(map(str, input_shape))
-        raise UsageError(f"torch.export cannot trace the model for --input {shape}: {reason}") from None
+        raise UsageError(f"torch.export cannot trace the model for --input {shape}: {reason_of(error)}") from None
     finally:
         model.train(was_training)
 
 
+def example_input(batch: int, input_shape: tuple[int, ...], input_dtype: DType) -> torch.Tensor:
+    """Zeros as a model takes them: [batch, *input_shape], of float32 or of tokens (int64)."""
+    return torch.zeros(batch, *input_shape, dtype=torch.int64 if input_dtype == "int64" else torch.float32)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what PyTorch says, or of what its own error was caused by: advice to its developers follows."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    remedy = next((remedy for known, remedy in _REMEDIES if known in reason), "")
+    place = _CALLED_AT.search(str(error))
+    return f"{reason}{f', at line {place[2]} of {place[1]}' if place else ''}{remedy}"
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what PyTorch's tracer logs, prints and warns of away from the user; its errors are reported in one line."""
+def quiet() -> Iterator[None]:
+    """Keep what PyTorch's exporters log, print and warn of away from the user; errors are reported in one line."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -136,9 +179,10 @@ class _Capture:
             layer = CAPTURES[call.operator](call)
         except NotCovered as error:
             reason = f" ({error})" if str(error) else ""
+            place = f"module '{call.module}'" if call.module else "the model's own forward"
             raise UsageError(
-                f"module '{call.module or 'model'}': operator {_target(node)} has no training kernel in this "
-                f"runtime{reason}"
+                f"{place}: operator {_target(node)} has no training kernel in this runtime{reason}; write it with "
+                "operators that docs/operators.md lists, or leave it out"
             ) from None
         self._add([*call.before, layer])
 

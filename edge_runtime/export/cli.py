@@ -14,6 +14,7 @@ from device_profiles.contract import DType, LossName, OptimizerName
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.sizes import parse_size
 from edge_runtime.export.targets import TARGETS, export_target
+from edge_runtime.options import Finite
 
 _width_option = click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
 _input_option = click.option(
@@ -21,6 +22,11 @@ _input_option = click.option(
     "input_text",
     help="Shape of one example: 3x32x32 (images), 6x128 (channels over time), 16 (features) "
     "[default: the built-in model's, 3x32x32 for others].",
+)
+_input_dtype_option = click.option(
+    "--input-dtype",
+    type=click.Choice(["float32", "int64"]),
+    help="int64 for a model of tokens [default: the built-in model's, float32 for others].",
 )
 _classes_option = click.option(
     "--classes", type=int, help="Number of classes [default: the built-in model's, 10 for others]."
@@ -41,11 +47,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @click.option("--model", required=True, help="A built-in model (see `profl-edge models`) or package.module:factory.")
 @_width_option
 @_input_option
-@click.option(
-    "--input-dtype",
-    type=click.Choice(["float32", "int64"]),
-    help="int64 for a model of tokens [default: the built-in model's, float32 for others].",
-)
+@_input_dtype_option
 @_classes_option
 @_head_option
 @click.option("--blocks", type=int, help="Cut into N blocks of about as many units each.")
@@ -61,11 +63,13 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     help="Compute layers again in the backward pass until no arena is larger: 48MB.",
 )
 @click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True, help="Optimizer.")
-@click.option("--momentum", type=click.FloatRange(0.0), default=0.9, show_default=True, help="Momentum of SGD.")
+@click.option(
+    "--momentum", type=Finite(0.0, 1.0, max_open=True), default=0.9, show_default=True, help="SGD's momentum."
+)
 @click.option("--nesterov", is_flag=True, help="Nesterov's momentum.")
 @click.option("--betas", default="0.9,0.999", show_default=True, callback=_betas, help="Decay of AdamW's moments.")
-@click.option("--eps", type=click.FloatRange(0.0), default=1e-8, show_default=True, help="AdamW's divisor's floor.")
-@click.option("--clip-norm", type=click.FloatRange(0.0), default=0.0, help="Largest norm of all gradients [0: any].")
+@click.option("--eps", type=Finite(0.0), default=1e-8, show_default=True, help="AdamW's divisor's floor.")
+@click.option("--clip-norm", type=Finite(0.0), default=0.0, help="Largest norm of all gradients [0: any].")
 @click.option(
     "--momentum-dtype",
     type=click.Choice(["float32", "bfloat16"]),
@@ -73,14 +77,12 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     show_default=True,
     help="How the momentum is stored.",
 )
-@click.option("--weight-decay", type=click.FloatRange(0.0), default=5e-4, show_default=True, help="Weight decay.")
+@click.option("--weight-decay", type=Finite(0.0), default=5e-4, show_default=True, help="Weight decay.")
 @click.option(
     "--proximal", is_flag=True, help="Programs with FedProx's proximal term; `train --proximal-mu` gives its factor."
 )
 @click.option("--loss", type=click.Choice(["cross-entropy", "mse"]), default="cross-entropy", show_default=True)
-@click.option(
-    "--label-smoothing", type=click.FloatRange(0.0, 1.0), default=0.0, help="Share of every label spread over all."
-)
+@click.option("--label-smoothing", type=Finite(0.0, 1.0), default=0.0, help="Share of every label spread over all.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the initial weights.")
 @click.option(
     "--target",
@@ -129,6 +131,7 @@ def export(
     """Cut a model into blocks and write each block's training step as one program."""
     if everything and block is not None:
         raise UsageError("--all and --block: give only one of them")
+    _refuse_options_of_the_other(context, optimizer)
     input_shape, classes = _asked_or_usual(model, input_text, classes)
     if target != "native":
         export_target(context, input_shape=input_shape, classes=classes)
@@ -174,6 +177,18 @@ def export(
         click.echo(f"wrote {output}")
 
 
+_OPTIONS_OF: dict[OptimizerName, tuple[str, ...]] = {"sgd": ("momentum",), "adamw": ("betas", "eps")}
+
+
+def _refuse_options_of_the_other(context: click.Context, optimizer: OptimizerName) -> None:
+    """Raise UsageError for an option of an optimizer that was not chosen: it would be left out without a word."""
+    for owner, names in _OPTIONS_OF.items():
+        for name in names:
+            given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+            if given and owner != optimizer:
+                raise UsageError(f"--{name}: is of --optimizer {owner}; leave it out with --optimizer {optimizer}")
+
+
 def _table(manifest: Manifest) -> str:
     width = max(len(program.name) for program in manifest.programs) + 2
     lines = [f"{'program':<{width}}{'units':>7}{'arena MB':>10}{'live MB':>10}{'frozen MB':>11}"]
@@ -212,11 +227,18 @@ def parse_shape(text: str) -> tuple[int, ...]:
 @click.option("--model", help="Show one: a built-in model or package.module:factory.")
 @_width_option
 @_input_option
+@_input_dtype_option
 @_classes_option
 @_head_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def models(
-    model: str | None, width: int | None, input_text: str | None, classes: int | None, head: str | None, as_json: bool
+    model: str | None,
+    width: int | None,
+    input_text: str | None,
+    input_dtype: DType | None,
+    classes: int | None,
+    head: str | None,
+    as_json: bool,
 ) -> None:
     """List the built-in models, or show the units of one model and where it cannot be cut."""
     if model is None:
@@ -236,7 +258,7 @@ def models(
         input_shape=shape,
         classes=classes,
         head=head,
-        input_dtype=default_dtype(model),
+        input_dtype=input_dtype or default_dtype(model),
     )
     described = description(source)
     click.echo(json.dumps(described) if as_json else "\n".join(lines(described)))

@@ -7,7 +7,6 @@ It uses neither the kernels nor the memory plan of this runtime, and runs wherev
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,16 @@ from torch._decomp import get_decompositions
 from torch.export import ExportedProgram
 from torch.export.experimental import _export_forward_backward
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from device_profiles.contract import program_name
+from device_profiles.contract import DType, program_name
 from device_profiles.errors import UsageError
-from device_profiles.files import atomic_folder, write_json
+from device_profiles.files import atomic_folder, check_place, named, write_json
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined_with_loss
-from edge_runtime.export.bundle import choose_partition, chosen_blocks, create_model, initial_weights
+from edge_runtime.export.bundle import choose_partition, chosen_blocks, create_model, initial_weights, warn_of_frozen
+from edge_runtime.export.capture import example_input, quiet, reason_of
+from edge_runtime.export.models import default_dtype
 from edge_runtime.export.programs import BlockModel
 
 PROGRAMS_NAME = "programs.json"
@@ -71,6 +73,7 @@ def export_executorch(
     block: int | None = None,
     batch: int = 32,
     input_shape: tuple[int, ...] = (3, 32, 32),
+    input_dtype: DType | None = None,
     classes: int = 10,
     head: str | None = None,
     seed: int = 0,
@@ -81,17 +84,22 @@ def export_executorch(
 
     Raises UsageError, naming the option, and FormatError for a file of weights that does not fit.
     """
+    check_place(output)
     if output.exists() and not (output / PROGRAMS_NAME).is_file() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"-o {output}: exists and holds no {PROGRAMS_NAME}; choose another folder")
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
-    source = BlockModel.of(module, name=model, batch=batch, input_shape=input_shape, classes=classes, head=head)
+    warn_of_frozen(module, progress)
+    dtype = input_dtype or default_dtype(model)
+    source = BlockModel.of(
+        module, name=model, batch=batch, input_shape=input_shape, classes=classes, head=head, input_dtype=dtype
+    )
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     chosen = chosen_blocks(cut_into, block)
     tensors = initial_weights(module, source, cut_into)
     if weights is not None:
         tensors |= read_weights(weights, tensors, complete=False)
-    images, labels = torch.zeros(batch, *input_shape), torch.zeros(batch, dtype=torch.int64)
+    images, labels = example_input(batch, input_shape, dtype), torch.zeros(batch, dtype=torch.int64)
     described = []
     with atomic_folder(output) as folder:
         for index in chosen:
@@ -100,7 +108,8 @@ def export_executorch(
                 tensor.data.copy_(tensors[name])
             program, buffers = training_program(graphs, images, labels)
             file = f"{program_name('grow', index)}.pte"
-            (folder / file).write_bytes(program)
+            with named(output / file):
+                (folder / file).write_bytes(program)
             progress(f"{file}: {len(program) / 2**20:.1f} MB")
             units = cut_into.blocks[index - 1]
             described.append(
@@ -125,20 +134,22 @@ def training_program(graphs: BlockGraphs, images: torch.Tensor, labels: torch.Te
 
     Raises UsageError, naming the operators, where ExecuTorch has no portable kernel for the block.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about its own deprecations, and buffers that are initialised below
-        exported = torch.export.export(joined_with_loss(graphs), (images, labels), strict=False)
-        joint = _export_forward_backward(exported).run_decompositions(get_decompositions(_DECOMPOSED))
-        mutated = _mutated_buffers(joint)
-        try:
+    try:
+        # The fused attention's gradient has no portable kernel; written out, it has.
+        with quiet(), sdpa_kernel(SDPBackend.MATH):
+            exported = torch.export.export(joined_with_loss(graphs), (images, labels), strict=False)
+            joint = _export_forward_backward(exported).run_decompositions(get_decompositions(_DECOMPOSED))
+            mutated = _mutated_buffers(joint)
             edge = to_edge(joint, compile_config=EdgeCompileConfig(_check_ir_validity=False))
             manager = edge.to_executorch(
                 ExecutorchBackendConfig(
                     passes=[InitializedMutableBufferPass(list(mutated))], emit_mutable_buffer_names=True
                 )
             )
-        except RuntimeError as error:
-            raise UsageError(f"--target executorch: {' '.join(str(error).split())}") from None
+    except RuntimeError as error:  # which names the operators that have no kernel, over several lines
+        raise UsageError(f"--target executorch: {' '.join(str(error).split())}") from None
+    except Exception as error:  # whatever the exporters raise at what they do not cover
+        raise UsageError(f"--target executorch: ExecuTorch cannot export the block: {reason_of(error)}") from None
     program = _with_indices(bytes(manager.buffer), outputs=1, gradients=len(graphs.trained_names()))
     _check_operators(program)
     return program, tuple(mutated.values())

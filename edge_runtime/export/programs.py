@@ -12,7 +12,7 @@ from device_profiles.bundle import Loss, Optimizer
 from device_profiles.contract import CACHED_PREFIX_VARIANT, DType, Variant, stand_in_name
 from device_profiles.errors import UsageError
 from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
-from edge_runtime.export.capture import capture
+from edge_runtime.export.capture import OneValueError, capture
 from edge_runtime.export.fusion import fuse
 from edge_runtime.export.graph import StepGraph
 from edge_runtime.export.kept_sums import keep_sums
@@ -55,16 +55,22 @@ class BlockModel:
         classes: int,
         head: str | None = None,
         input_dtype: DType = "float32",
+        batch_option: str = "--batch",
     ) -> BlockModel:
         """Capture `module` for batches of `batch`, of float32 or of tokens (int64).
 
-        `head` names the module where the classifier head begins.
+        `head` names the module where the classifier head begins, `batch_option` the option that `batch` follows from.
 
         Raises UsageError where it cannot be trained here.
         """
-        if batch < 2:
-            raise UsageError(f"--batch {batch}: BatchNorm needs at least 2 examples in a step")
-        captured = capture(module, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
+        if batch < 1:
+            raise UsageError(f"{batch_option} {batch}: a step needs at least one example")
+        try:
+            captured = capture(module, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
+        except OneValueError as error:
+            raise UsageError(
+                f"{batch_option} {batch}: {error}, which has no variance to train with; give at least 2"
+            ) from None
         model = keep_sums(fold_views(fuse(captured)))
         units = cut(model, classes=classes, head=head)
         specs = tuple(
@@ -212,6 +218,7 @@ def _grow(
         build,
         variant,
         batch=source.batch,
+        block=index,
         recompute_bytes=choices.recompute_bytes,
         checkpoints=frozenset(unit.output for unit in units[block.first_unit : block.last_unit + 1]),
     )
@@ -275,7 +282,7 @@ def _distill(
         )
 
     variant = StepVariant(micro_batches=choices.micro_batches, prefix_rows=prefix_rows)
-    planned = fewest_bytes(build, variant, batch=source.batch, rows="teacher_rows")
+    planned = fewest_bytes(build, variant, batch=source.batch, block=index, rows="teacher_rows")
     yield described(planned, "default")
     cached = plan_variant(build, replace(planned.variant, cached_prefix=True))
     yield described(cached, CACHED_PREFIX_VARIANT)
@@ -295,7 +302,7 @@ def _evaluation(source: BlockModel, partition: Partition, index: int, loss: Loss
             input_dtype=source.input_dtype,
         )
 
-    planned = fewest_bytes(build, StepVariant(), batch=source.batch)
+    planned = fewest_bytes(build, StepVariant(), batch=source.batch, block=index)
     return planned_program(
         "eval",
         index,

@@ -11,7 +11,7 @@ import msgspec
 
 from device_profiles.errors import UsageError
 
-_MODEL = frozenset({"model", "width", "input_text", "classes", "seed", "weights"})
+_MODEL = frozenset({"model", "width", "input_text", "input_dtype", "classes", "seed", "weights"})
 _CUT = frozenset({"head", "blocks", "partition", "block", "everything", "batch"})
 _TAKEN = {"executorch": _MODEL | _CUT, "onnx": _MODEL}
 """Parameters of the command that a target uses; others may not be given with it."""
@@ -27,7 +27,8 @@ def export_target(context: click.Context, *, input_shape: tuple[int, ...], class
     values = context.params
     target: str = values["target"]
     _refuse_foreign_options(context, _TAKEN[target] | _COMMON, target)
-    shared = {name: values[name] for name in ("model", "output", "width", "seed", "weights")} | {"classes": classes}
+    names = ("model", "output", "width", "input_dtype", "seed", "weights")
+    shared = {name: values[name] for name in names} | {"classes": classes}
     output: Path = values["output"]
     if target == "onnx":
         from edge_runtime.export.onnx_export import export_onnx

@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 
-from device_profiles.errors import UsageError
+from device_profiles.errors import FormatError, UsageError
 from device_profiles.model import Block, Partition
 from edge_runtime.export.capture import CapturedModel
 from edge_runtime.export.heads import head_start
@@ -159,11 +159,15 @@ def _common_path(layers: tuple[Layer, ...]) -> list[str]:
     return [parts[0] for parts in same]
 
 
-def even_partition(unit_bytes: list[int], blocks: int) -> Partition:
-    """`blocks` runs of consecutive units with about the same number of units."""
+def even_partition(unit_bytes: list[int], blocks: int, *, model: str) -> Partition:
+    """`blocks` runs of consecutive units of `model` with about the same number of units."""
     count = len(unit_bytes)
     if not 1 <= blocks <= count:
-        raise UsageError(f"--blocks {blocks}: the model has {count} units, so 1 to {count} blocks are possible")
+        possible = f"{count} units, so 1 to {count} blocks are" if count > 1 else "one unit, so only 1 block is"
+        raise UsageError(
+            f"--blocks {blocks}: the model has {possible} possible; `profl-edge models --model {model}` shows "
+            "the units and where it cannot be cut"
+        )
     bounds = [math.floor(i * count / blocks) for i in range(blocks + 1)]
     return partition_of([(bounds[i], bounds[i + 1] - 1) for i in range(blocks)], count)
 
@@ -177,7 +181,11 @@ def parse_partition(text: str, units: int) -> Partition:
             ranges.append((int(first), int(last or first)))
     except ValueError:
         raise UsageError(f"--partition {text}: write unit ranges such as 0-2,3-4,5-8") from None
-    return partition_of(ranges, units)
+    try:
+        return partition_of(ranges, units)
+    except FormatError as error:
+        reason = str(error).removeprefix("partition: ")
+        raise UsageError(f"--partition {text}: {reason}; give units 0 to {units - 1} once, in order") from None
 
 
 def partition_of(ranges: list[tuple[int, int]], units: int) -> Partition:

@@ -36,6 +36,7 @@ def fewest_bytes(
     variant: StepVariant,
     *,
     batch: int,
+    block: int,
     rows: Rows = "prefix_rows",
     recompute_bytes: int | None = None,
     checkpoints: frozenset[str] = frozenset(),
@@ -43,7 +44,7 @@ def fewest_bytes(
     """The smallest arena over the numbers of examples that the frozen layers may run on at once.
 
     With `recompute_bytes` layers are computed again in the backward pass, as few of them as keep the arena within that;
-    `checkpoints` are outputs worth keeping instead. Raises UsageError where it cannot be reached.
+    `checkpoints` are outputs worth keeping instead. Raises UsageError, naming `block`, where it cannot be reached.
     """
     planned = _best_rows(build, variant, batch, rows)
     if recompute_bytes is None or planned.plan.arena_bytes <= recompute_bytes:
@@ -52,9 +53,10 @@ def fewest_bytes(
     within = [candidate for candidate in everything if candidate.plan.arena_bytes <= recompute_bytes]
     if not within:
         smallest = min(candidate.plan.arena_bytes for candidate in everything)
+        least = f"the arena of block {block} needs {smallest / MEGABYTE:.1f} MB"
         raise UsageError(
-            f"--recompute {recompute_bytes / MEGABYTE:.1f}MB: the arena needs {smallest / MEGABYTE:.1f} MB even when "
-            "everything is computed again; give more, or export a smaller batch, micro-batch or block"
+            f"--recompute {recompute_bytes / MEGABYTE:.1f}MB: {least} even when everything is computed again; give "
+            "more, or export a smaller batch, micro-batch or block"
         )
     relaxed = [_relaxed(build, candidate, recompute_bytes) for candidate in within]
     return min(relaxed, key=lambda candidate: len(candidate.graph.operations))

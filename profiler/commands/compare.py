@@ -8,6 +8,7 @@ import click
 
 from device_profiles.errors import UsageError
 from edge_runtime.device.commands.options import json_option, print_json
+from edge_runtime.options import Finite
 from profiler.commands.options import html_option, profiles_argument, read_profiles, write_page
 
 
@@ -15,7 +16,7 @@ from profiler.commands.options import html_option, profiles_argument, read_profi
 @profiles_argument
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     default=0.02,
     show_default=True,
     help="Smallest relative difference of memory that is marked; five times as much of time.",

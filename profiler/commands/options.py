@@ -11,6 +11,7 @@ import click
 
 from device_profiles.errors import UsageError
 from edge_runtime.device.commands.options import FILE, json_option, parse_size, threads_option
+from edge_runtime.options import Finite, OutputFile
 
 if TYPE_CHECKING:
     from device_profiles.profile import DeviceProfile
@@ -47,7 +48,7 @@ _MEASURING = [
     click.option(
         "--timeout",
         "timeout_seconds",
-        type=click.FloatRange(1),
+        type=Finite(1),
         default=900.0,
         show_default=True,
         help="Seconds after which a process is ended.",
@@ -59,7 +60,7 @@ _MEASURING = [
 limit_option = click.option(
     "--limit", "limit_bytes", type=parse_size, metavar="SIZE", help="Hard memory limit of every measurement: 128MB."
 )
-html_option = click.option("--html", type=FILE, help="Also write one self-contained page with pictures.")
+html_option = click.option("--html", type=OutputFile(), help="Also write one self-contained page with pictures.")
 profiles_argument = click.argument("profiles", nargs=-1, required=True, type=FILE)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_runtime.device.commands.options import FILE, print_json, thread_count
+from edge_runtime.options import OutputFile
 from profiler.commands.options import html_option, limit_option, measuring_options, model_choice, write_page
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ _PURPOSES: dict[str, tuple[Purpose, ...]] = {
 @limit_option
 @click.option("--purpose", type=click.Choice(list(_PURPOSES)), default="grow", show_default=True, help="Programs.")
 @click.option("--repetitions", type=click.IntRange(1), default=1, show_default=True, help="Processes a program.")
-@click.option("-o", "--output", type=FILE, default=Path("profile.json"), show_default=True, help="Profile to write.")
+@click.option(
+    "-o", "--output", type=OutputFile(), default=Path("profile.json"), show_default=True, help="Profile to write."
+)
 @html_option
 @measuring_options
 def run(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from device_profiles.bundle import Manifest
 from device_profiles.files import read_json
@@ -94,13 +95,31 @@ def test_a_data_file_that_ends_early_while_training_ends_the_run_and_keeps_the_c
     assert checkpoint.exists() and not output.exists()
 
 
-def test_an_update_that_is_no_number_is_not_written(cnn_bundle: Path, tmp_path: Path) -> None:
-    output = tmp_path / "update.safetensors"
-    arguments = ["train", cnn_bundle, "--block", 1, "--data", "digits", "--lr", "inf", "--steps", 1, "-o", output]
+def _diverging(bundle: Path, folder: Path) -> list[object]:
+    """Options with which the first step's loss is a number, and what it makes of the weights is none."""
+    weights = load_file(bundle / "weights" / "initial.safetensors")
+    steep = {name: 1e4 * tensor for name, tensor in weights.items() if name.startswith("fc.")}
+    save_file(steep, folder / "steep.safetensors")
+    return ["--lr", "3.4e38", "--weights", folder / "steep.safetensors"]
+
+
+def test_a_first_loss_that_is_no_number_is_not_laid_to_the_learning_rate(cnn_bundle: Path, tmp_path: Path) -> None:
+    weights = load_file(cnn_bundle / "weights" / "initial.safetensors")
+    name = next(name for name in weights if name.startswith("fc") and name.endswith("weight"))
+    save_file({name: np.full_like(weights[name], np.nan)}, tmp_path / "nan.safetensors")
+    arguments = ["train", cnn_bundle, "--block", 1, "--data", "digits", "--weights", tmp_path / "nan.safetensors"]
     line = profl_edge(*arguments, "--json").refusal(1)
+    assert "step 1 of grow-block1: the loss is nan; the data or the weights hold NaN or too large values" in line
+    assert "--lr" not in line
+
+
+def test_an_update_that_is_no_number_is_not_written(cnn_bundle: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out" / "update.safetensors"
+    arguments = ["train", cnn_bundle, "--block", 1, "--data", "digits", "--steps", 1, "-o", output, "--json"]
+    line = profl_edge(*arguments, *_diverging(cnn_bundle, tmp_path)).refusal(1)
     assert "step 1 of grow-block1: tensor '" in line
     assert "has a value that is no number or infinite; try a smaller --lr" in line
-    assert list(tmp_path.iterdir()) == []
+    assert list(output.parent.iterdir()) == []
 
 
 def test_a_checkpoint_that_is_no_number_does_not_replace_a_good_one(cnn_bundle: Path, tmp_path: Path) -> None:
@@ -112,7 +131,7 @@ def test_a_checkpoint_that_is_no_number_does_not_replace_a_good_one(cnn_bundle: 
     process.send_signal(signal.SIGKILL)
     process.communicate()
     good = checkpoint.read_bytes()
-    line = profl_edge(*arguments, "--steps", 100000, "--lr", "inf").refusal(1)
+    line = profl_edge(*arguments, "--steps", 100000, *_diverging(cnn_bundle, tmp_path)).refusal(1)
     assert "step 1 of grow-block1" in line and "the last checkpoint is kept" in line
     assert checkpoint.read_bytes() == good
 

@@ -12,7 +12,8 @@ training = pytest.importorskip("executorch.extension.training", reason="the stoc
 from torch import Tensor
 
 from device_profiles.files import read_json
-from edge_runtime.export.bundle import create_model, initial_weights
+from edge_runtime.export.block_module import block_graphs, joined_with_loss
+from edge_runtime.export.bundle import choose_partition, create_model, initial_weights
 from edge_runtime.export.executorch_export import TrainingPrograms, export_executorch
 from edge_runtime.export.programs import BlockModel
 from edge_runtime.export.units import partition_of
@@ -67,6 +68,37 @@ def test_the_stock_training_module_trains_a_block_as_pytorch_does(block: int, fo
     assert set(module.named_parameters()) == set(described.parameters)
     for name, parameter in module.named_parameters().items():
         torch.testing.assert_close(parameter, reference.tensors()[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_block_of_a_model_of_tokens_is_trained_as_pytorch_does(block: int, tmp_path: Path) -> None:
+    output = tmp_path / "text"
+    export_executorch(
+        "text_transformer", output, width=16, input_shape=(12,), classes=9, seed=3, block=block, blocks=2, batch=BATCH
+    )
+    torch.manual_seed(3)
+    model = create_model("text_transformer", width=16, classes=9, input_shape=(12,))
+    source = BlockModel.of(model, name="text", batch=BATCH, input_shape=(12,), classes=9, input_dtype="int64")
+    partition = choose_partition(source, "text_transformer", blocks=2, partition=None)
+    weights = initial_weights(model, source, partition)
+    graphs = block_graphs(model, source, partition, block)
+    for name, tensor in graphs.tensors.items():
+        tensor.data.copy_(weights[name])
+    reference = joined_with_loss(graphs)
+    theirs = torch.optim.SGD([p for p in reference.parameters() if p.requires_grad], RATE, MOMENTUM)
+    module = training._load_for_executorch_for_training(str(output / f"grow-block{block}.pte"))
+    optimizer = None
+    for _ in range(STEPS):
+        tokens, labels = torch.randint(0, 9, (BATCH, 12)), torch.randint(0, 9, (BATCH,))
+        expected = reference(tokens, labels)
+        theirs.zero_grad()
+        expected.backward()
+        theirs.step()
+        (loss,) = module.forward_backward("forward", (tokens, labels))
+        if optimizer is None:
+            optimizer = training.get_sgd_optimizer(module.named_parameters(), RATE, MOMENTUM, 0, 0, False)
+        optimizer.step(module.named_gradients())
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_running_statistics_start_from_the_file_and_can_be_read_back(folder: Path) -> None:

@@ -84,7 +84,7 @@ def test_recomputation_saves_bytes_and_changes_no_bit(block: int, plain: Path, t
 
 
 def test_a_budget_that_cannot_be_reached_says_what_can(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--recompute 0\.1MB: the arena needs \d+\.\d MB even when"):
+    with pytest.raises(UsageError, match=r"--recompute 0\.1MB: the arena of block 1 needs \d+\.\d MB even when"):
         _variant(tmp_path, block=1, recompute_bytes=1 << 17)
 
 

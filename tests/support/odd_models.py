@@ -275,3 +275,50 @@ def __getattr__(name: str) -> Callable[[], nn.Module]:
     if name not in ODD:
         raise AttributeError(name)
     return ODD[name].make
+
+
+def partly_frozen() -> nn.Module:
+    """Two of three layers that the user has frozen: [N, 8] -> [N, 4]."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    for layer in (model[0], model[2]):
+        layer.requires_grad_(False)
+    return model
+
+
+def cumulative_average() -> nn.Module:
+    """A BatchNorm whose statistics are the average of all batches: [N, 8] -> [N, 4]."""
+    return nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8, momentum=None), nn.ReLU(), nn.Linear(8, 4))
+
+
+class Deciding(nn.Module):
+    """Runs one thing or another, by the values of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 8] -> [N, 4]."""
+        return self.layer(x) if x.sum() > 0 else self.layer(-x)
+
+
+def deciding() -> nn.Module:
+    """Control flow that cannot be traced."""
+    return Deciding()
+
+
+class SummingUp(nn.Module):
+    """An operator without a kernel, called by the model itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 8] -> [N, 4]."""
+        return self.layer(x).cumsum(1)
+
+
+def summing_up() -> nn.Module:
+    """Sums of all that came before."""
+    return SummingUp()

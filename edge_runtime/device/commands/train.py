@@ -24,6 +24,7 @@ from edge_runtime.device.commands.options import (
     weights_option,
 )
 from edge_runtime.device.limit_mark import current_limit
+from edge_runtime.options import Finite, OutputFile
 
 if TYPE_CHECKING:
     from edge_runtime.device.job import CacheDType, Job
@@ -47,17 +48,17 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @data_option
 @click.option("--steps", type=click.IntRange(1), help="Training steps.")
 @click.option(
-    "--epochs", type=click.FloatRange(0.0, min_open=True), help="Passes over the data, also parts of one [default: 1]."
+    "--epochs", type=Finite(0.0, 1e9, min_open=True), help="Passes over the data, also parts of one [default: 1]."
 )
 @click.option(
     "--max-seconds",
-    type=click.FloatRange(0.0, min_open=True),
+    type=Finite(0.0, min_open=True),
     help="Stop after the step that takes longer than this in all, and write the update of what was done.",
 )
-@click.option("--lr", "learning_rate", type=click.FloatRange(0.0), default=0.05, show_default=True)
+@click.option("--lr", "learning_rate", type=Finite(0.0), default=0.05, show_default=True)
 @click.option(
     "--proximal-mu",
-    type=click.FloatRange(0.0),
+    type=Finite(0.0),
     help="Factor of FedProx's proximal term, of a bundle exported with --proximal [default: 0].",
 )
 @click.option(
@@ -73,7 +74,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 )
 @click.option("--seed", "--batch-seed", "seed", type=int, default=0, show_default=True, help="Seed of the order.")
 @weights_option
-@click.option("-o", "--output", type=FILE, help="Update to write (safetensors).")
+@click.option("-o", "--output", type=OutputFile(), help="Update to write (safetensors).")
 @click.option("--base-version", default="", help="Name of the weights that training starts from, for the update.")
 @click.option(
     "--memory-limit", "limit_bytes", type=parse_size, metavar="SIZE", help="Hard limit of the process: 128MB."
@@ -87,9 +88,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @click.option(
     "--cache-prefix-dtype",
     type=click.Choice(["float32", "float16", "int8"]),
-    default="float32",
-    show_default=True,
-    help="How the file holds numbers; float32 is exact.",
+    help="How the file holds numbers; float32 is exact [default: float32].",
 )
 @click.option(
     "--cached-augmentations",
@@ -103,7 +102,7 @@ def train(
     as_json: bool,
     threads: int | None,
     cache_prefix: bool,
-    cache_prefix_dtype: CacheDType,
+    cache_prefix_dtype: CacheDType | None,
     **options: Any,
 ) -> int:
     """Train one block of BUNDLE and write the update.
@@ -116,11 +115,14 @@ def train(
     """
     if options["steps"] is not None and options["epochs"] is not None:
         raise UsageError("--steps and --epochs: give one of the two")
+    for given, option in ((cache_prefix_dtype, "--cache-prefix-dtype"), (options["cache_folder"], "--cache-dir")):
+        if given is not None and not cache_prefix:
+            raise UsageError(f"{option}: is of --cache-prefix; give both, or leave it out")
     one_blas_thread()
     from edge_runtime.device.lock import exclusive
     from edge_runtime.device.train import TrainRequest
 
-    cached = cache_prefix_dtype if cache_prefix else None
+    cached = (cache_prefix_dtype or "float32") if cache_prefix else None
     request = TrainRequest(bundle=bundle, threads=thread_count(threads), cache_prefix=cached, **options)
     with exclusive(request.output) if request.output is not None else nullcontext() as lock:
         return _train(request, lock, as_json)

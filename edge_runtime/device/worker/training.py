@@ -165,13 +165,17 @@ class _Training:
             total, prefix = total + seconds[0], prefix + seconds[1]
         times.add(total, prefix)
         if loss - loss != 0:
-            raise self._diverged(step + 1, f"the loss is {loss}")
+            what = f"the loss is {loss}"
+            if step > 0:
+                raise self._diverged(step + 1, what)
+            # No update has been made that --lr could be too large for.
+            raise self._diverged(1, what, "the data or the weights hold NaN or too large values; correct them")
         return loss
 
-    def _diverged(self, step: int, what: str) -> ExecutionError:
+    def _diverged(self, step: int, what: str, remedy: str = "try a smaller --lr") -> ExecutionError:
         kept = self._job["checkpoint"] is not None and os.path.exists(self._job["checkpoint"])
         return ExecutionError(
-            f"step {step} of {self._engine.program['name']}: {what}; try a smaller --lr"
+            f"step {step} of {self._engine.program['name']}: {what}; {remedy}"
             + (" (the last checkpoint is kept)" if kept else "")
         )
 

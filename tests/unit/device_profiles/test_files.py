@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from device_profiles.bundle import Manifest
-from device_profiles.errors import FormatError
-from device_profiles.files import atomic_file, read_json, to_json, write_json
+from device_profiles.errors import FormatError, UsageError
+from device_profiles.files import atomic_file, check_output_file, check_place, read_json, to_json, write_json
 from device_profiles.model import Block, Partition
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
@@ -148,3 +148,15 @@ def test_update_metadata_survives_a_safetensors_header() -> None:
         UpdateMetadata.from_strings({}, "u.safetensors")
     with pytest.raises(FormatError, match="metadata"):
         UpdateMetadata.from_strings({"profl": '{"block": "two"}'}, "u.safetensors")
+
+
+def test_a_place_that_takes_no_file_is_refused_by_its_option_and_a_good_one_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match=r"^--html \S+: is a folder; give the name of a file$"):
+        check_output_file(tmp_path, option="--html")
+    for below in ("file/page", "file/deep/page"):
+        with pytest.raises(UsageError, match=r"^-o \S+page: cannot be written: \S+/file: Not a directory; choose"):
+            check_place(tmp_path / below)
+    check_output_file(tmp_path / "new" / "folder" / "page")
+    check_output_file(tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

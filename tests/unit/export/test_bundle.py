@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file  # noqa: E402
 from device_profiles.bundle import Manifest  # noqa: E402
 from device_profiles.errors import UsageError  # noqa: E402
 from device_profiles.files import read_json, sha256_of  # noqa: E402
+from edge_runtime.device.cli import main as profl_edge  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
 from edge_runtime.export.assemble import assemble_state  # noqa: E402
 from edge_runtime.export.bundle import export_bundle  # noqa: E402
@@ -55,6 +57,26 @@ def test_the_same_seed_gives_the_same_bundle(folder: Path, tmp_path: Path) -> No
     assert (tmp_path / "again" / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("most_bytes", "file"),
+    [(2_000, "programs/grow-block1.pte"), (30_000, "weights/initial.safetensors")],
+)
+def test_a_disk_that_takes_no_more_is_named_with_the_file(
+    most_bytes: int, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands in for a full disk: the same error of the same call."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        status = profl_edge(["export", "--model", "cnn", "--width", "16", "-o", str(tmp_path / "bundle")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path}/bundle/{file}" in last and "File too large" in last
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_not_a_bundle_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UsageError, match="not a bundle"):
@@ -66,7 +88,7 @@ def test_a_folder_that_is_not_a_bundle_is_never_replaced(tmp_path: Path) -> None
     ("arguments", "named"),
     [
         ({"model": "alexnet"}, "alexnet"),
-        ({"model": "cnn", "batch": 1}, "--batch"),
+        ({"model": "cnn", "batch": 0}, "--batch"),
         ({"model": "cnn", "blocks": 9}, "--blocks"),
         ({"model": "cnn", "block": 4}, "--block"),
         ({"model": "cnn", "blocks": 2, "partition": "0-2"}, "--partition"),

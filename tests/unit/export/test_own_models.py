@@ -8,12 +8,16 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the exporter needs torch")
 
+from device_profiles.bundle import Manifest  # noqa: E402
 from device_profiles.errors import UsageError  # noqa: E402
+from device_profiles.files import read_json  # noqa: E402
+from edge_runtime.device.cli import main as profl_edge  # noqa: E402
 from edge_runtime.export.bundle import create_model, export_bundle  # noqa: E402
 from edge_runtime.export.cli import parse_shape  # noqa: E402
 from edge_runtime.export.describe import description, lines  # noqa: E402
 from edge_runtime.export.programs import BlockModel  # noqa: E402
 
+ODD = "tests.support.odd_models"
 SENSOR = "tests.support.models:sensor_cnn"
 
 
@@ -36,6 +40,33 @@ def test_the_units_of_a_model_and_where_it_cannot_be_cut_are_shown() -> None:
     shown = lines(described)
     assert "  unit 1: 5 layers, 1.one to 1.mean.1; at best 0.1 (8x16x16) and 1.one (4x16x16)" in shown
     assert not any("Not cut" in line for line in lines(_described("tests.support.models:lenet", (1, 28, 28))))
+
+
+def test_the_units_of_a_model_of_tokens_are_shown_with_its_input_dtype(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["models", "--model", "tests.support.token_models:text", "--input", "12", "--classes", "4"]
+    assert profl_edge([*arguments, "--input-dtype", "int64"]) == 0
+    assert "tests.support.token_models:text: input 12, 4 classes, " in capsys.readouterr().out
+    assert profl_edge(arguments) == 2
+    assert "'indices'" in (errors := capsys.readouterr().err)
+    assert errors.endswith("; a model of tokens needs --input-dtype int64\n") and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("target", ["native", "executorch"])
+def test_parameters_that_the_user_froze_are_trained_with_a_warning_that_names_them(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("executorch", reason="programs are written with it")
+    arguments = ["export", "--model", "tests.support.odd_models:partly_frozen", "--input", "8", "--classes", "4"]
+    arguments += ["--batch", "2", "--blocks", "1", "--target", target]
+    assert profl_edge([*arguments, "-o", str(tmp_path / "bundle")]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "warning: 4 parameters with requires_grad=False are trained all the same: 0.weight, 0.bias, 2.weight and 1 "
+        "more; what must stay as it is goes into blocks that are not trained"
+    )
+    if target == "native":
+        manifest = read_json(tmp_path / "bundle" / "manifest.json", Manifest)
+        trained = {tensor.name for tensor in manifest.program("grow-block1").tensors if tensor.role == "parameter"}
+        assert {"0.weight", "2.bias"} <= trained
 
 
 @pytest.mark.parametrize(("text", "shape"), [("3x32x32", (3, 32, 32)), ("6X128", (6, 128)), ("16", (16,))])
@@ -62,8 +93,24 @@ def test_an_input_that_is_no_shape_names_the_option(text: str) -> None:
         ({"model": SENSOR, "input_shape": (6, 128), "classes": 5}, "not 5 logits; correct --classes"),
         ({"model": SENSOR, "input_shape": (6, 128), "classes": 6, "head": "nowhere"}, "--head nowhere: no such module"),
         ({"model": SENSOR, "input_shape": (7, 128)}, "torch.export cannot trace the model for --input 7x128"),
+        (
+            {"model": f"{ODD}:cumulative_average", "input_shape": (8,), "classes": 4},
+            "module '1': BatchNorm1d with momentum=None, the average of all batches so far, is not trained by",
+        ),
+        (
+            {"model": f"{ODD}:deciding", "input_shape": (8,), "classes": 4},
+            "odd_models.py; write forward so that no value of a tensor decides what is run",
+        ),
+        (
+            {"model": f"{ODD}:summing_up", "input_shape": (8,), "classes": 4},
+            "the model's own forward: operator aten.cumsum.default has no training kernel in this runtime; write",
+        ),
+        (
+            {"model": "cnn", "partition": "0-1"},
+            "--partition 0-1: covers 2 units, the model has 3; give units 0 to 2",
+        ),
     ],
-    ids=range(10),
+    ids=range(14),
 )
 def test_what_cannot_be_exported_is_one_line_that_names_the_option(
     options: dict[str, object], named: str, tmp_path: Path

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from device_profiles.errors import FormatError, UsageError
 from edge_runtime.export import models
+from edge_runtime.export.bundle import create_model
 from edge_runtime.export.cli import export
 
 MODEL = ["--model", "resnet18", "--width", "4"]
@@ -50,6 +51,43 @@ def test_onnx_computes_what_pytorch_computes_for_any_batch(trained: Path, tmp_pa
         (logits,) = session.run(None, {"images": images.numpy()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(logits), module(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "classes"),
+    [
+        ("text_transformer", ("--width", 16, "--classes", 9), 9),
+        ("tests.support.token_models:text", ("--classes", 4, "--input-dtype", "int64"), 4),
+    ],
+    ids=["built in", "own"],
+)
+def test_onnx_of_a_model_of_tokens_takes_tokens(
+    model: str, options: tuple[object, ...], classes: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime checks the ONNX file")
+    output = tmp_path / "model.onnx"
+    done = _export("--model", model, *options, "--input", 12, "--target", "onnx", "-o", output, "--seed", 3)
+    assert (done.output, *capfd.readouterr()) == (f"wrote {output}\n", "", "")
+    torch.manual_seed(3)
+    width = 16 if model in models.BUILT_IN else None
+    module = create_model(model, width=width, classes=classes, input_shape=(12,)).eval()
+    session = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        tokens = torch.randint(0, classes, (batch, 12))
+        (logits,) = session.run(None, {"tokens": tokens.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(logits), module(tokens), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["onnx", "executorch"])
+def test_what_torchs_exporters_do_not_take_is_one_line(target: str, tmp_path: Path) -> None:
+    pytest.importorskip("executorch", reason="programs are written with it")
+    model = ("--model", "tests.support.token_models:text", "--input", 12, "--classes", 4)
+    with pytest.raises(UsageError) as error:
+        _export(*model, "--target", target, "-o", tmp_path / "out")
+    assert "for --input 12: Expected tensor for argument #1 'indices'" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_half_a_model_is_not_exported_for_inference(trained: Path, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ torch = pytest.importorskip("torch", reason="the exporter needs torch")
 from torch import Tensor, nn  # noqa: E402
 
 from device_profiles.contract import DType  # noqa: E402
-from device_profiles.errors import FormatError, UsageError  # noqa: E402
+from device_profiles.errors import UsageError  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
 from edge_runtime.export.capture import capture  # noqa: E402
 from edge_runtime.export.fusion import fuse  # noqa: E402
-from edge_runtime.export.units import CutModel, cut, parse_partition  # noqa: E402
+from edge_runtime.export.units import CutModel, cut, even_partition, parse_partition  # noqa: E402
 from tests.support import models as others  # noqa: E402
 
 
@@ -56,8 +56,14 @@ def test_default_blocks_cover_the_model(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["0-1,3-8", "1-8", "0-7", "0-4,4-8"])
 def test_a_partition_with_a_gap_or_overlap_is_refused(text: str) -> None:
-    with pytest.raises(FormatError, match="partition"):
+    with pytest.raises(UsageError, match=f"^--partition {text}: .*; give units 0 to 8 once, in order$"):
         parse_partition(text, 9)
+
+
+@pytest.mark.parametrize(("units", "possible"), [(1, "one unit, so only 1 block is"), (3, "3 units, so 1 to 3 blocks")])
+def test_more_blocks_than_units_point_to_the_command_that_shows_them(units: int, possible: str) -> None:
+    with pytest.raises(UsageError, match=f"^--blocks 4: the model has {possible} .*`profl-edge models --model am:net`"):
+        even_partition([8] * units, 4, model="am:net")
 
 
 def test_a_partition_that_is_not_numbers_names_the_option() -> None:

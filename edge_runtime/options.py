@@ -1,0 +1,41 @@
+"""Types of options that the commands of every package share; host and device know nothing of each other here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+_LARGEST = 3.4e38
+"""Of float32, which is what programs compute in."""
+
+
+class Finite(click.FloatRange):
+    """A number within a range, which neither `nan` nor `inf` is: both pass click's own comparisons."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; fails naming the option for what is none, or is out of range."""
+        number = float(super().convert(value, param, ctx))
+        if not abs(number) <= _LARGEST:
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class OutputFile(click.Path):
+    """A file that is written at the end of the work: a place that will not take it is refused before the work begins.
+
+    An option that may also name a folder checks its place itself, with `device_profiles.files.check_place`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; raises UsageError naming the option."""
+        from device_profiles.files import check_output_file
+
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        check_output_file(path, option=param.opts[0] if param is not None else "-o")
+        return path
