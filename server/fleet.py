@@ -195,7 +195,8 @@ class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file: `clients` one by one, or a `population` that `read_fleet` turns into them.
 
-    `margin` is the planner's safety margin on every measured peak.
+    `margin` is added to what a client needs before it is compared with its limit: the part of the peak that may differ
+    between two runs.
     """
 
     model: ModelSettings

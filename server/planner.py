@@ -42,7 +42,12 @@ def make_plan(
 
 def promise_of(cost: Cost, margin: float) -> int:
     """Bytes that are promised: the larger of predicted and measured peak, with the margin."""
-    return int(max(cost.predicted_peak_bytes, cost.measured_peak_bytes or 0) * (1 + margin))
+    return with_margin(max(cost.predicted_peak_bytes, cost.measured_peak_bytes or 0), margin)
+
+
+def with_margin(peak_bytes: int, margin: float) -> int:
+    """A peak with the safety margin on it, by the same rule for every engine."""
+    return int(peak_bytes * (1 + margin))
 
 
 def _assign(client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:

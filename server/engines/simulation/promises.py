@@ -27,7 +27,7 @@ RUNTIME_BASE_MB = 9.1
 def promises_of(fleet: Fleet, works: Sequence[Work], *, source: str | None = None) -> dict[str, int]:
     """Bytes that a training process needs for each of `works`, by name, from the fleet file's `promises.source`.
 
-    Raises FormatError where a table lacks one of them.
+    The fleet's margin is not in them. Raises FormatError where a table lacks one of them.
     """
     settings = fleet.promises
     source = settings.source if source is None else source
@@ -112,6 +112,7 @@ class _RuntimePlans:
                 name="sgd",
                 momentum=training.momentum,
                 weight_decay=training.weight_decay,
+                proximal=training.proximal > 0,
                 clip_norm=training.clip_norm,
             )
         )

@@ -16,6 +16,7 @@ from server.engines.simulation.promises import promises_of
 from server.engines.simulation.trainables import TrainableSet, initial_classifiers
 from server.fleet import Fleet
 from server.methods.method import Method, Promises
+from server.planner import with_margin
 from server.run_state import Weights
 from server.structure import Structure
 from server.work import Work
@@ -34,10 +35,12 @@ def prepare_simulation(fleet: Fleet, output: Path, note: Note, method: Method) -
     blocks = trainables.pieces.blocks
     works = method.works(blocks)
     table = promises_of(fleet, works)
-    write_json(output / "promises.json", {"source": fleet.promises.source, "promises": table})
+    # Without the margin, so that the file can be the `promises.file` of another run.
+    write_json(output / "promises.json", {"source": fleet.promises.source, "margin": fleet.margin, "promises": table})
+    needs = {name: with_margin(promise, fleet.margin) for name, promise in table.items()}
     promises = Promises(
         budgets={client.name: client.limit_bytes for client in fleet.clients},
-        needs={client.name: table for client in fleet.clients},
+        needs={client.name: needs for client in fleet.clients},
     )
     used = _used(fleet, blocks, method, promises)
     names = [client.name for client in fleet.clients]

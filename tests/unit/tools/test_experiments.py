@@ -28,6 +28,7 @@ def test_every_study_of_the_repository_can_be_planned(name: str) -> None:
     assert len(planned) == len(study.seeds) * len(study.splits) * len(study.methods)
     assert len({case.folder for case in planned}) == len(planned)
     for case in planned:
+        assert case.fleet.margin == 0  # promises are published or counted as they are; a margin changes who takes part
         assert case.fleet.training.seed == case.fleet.model.seed == case.fleet.data.seed == case.seed
         assert case.fleet.training.rounds == planned[0].fleet.training.rounds  # the same budget for every method
     assert {case.fleet.method.name for case in planned} >= {"profl", "fedavg", "heterofl", "depthfl", "exclusivefl"}
