@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from device_profiles.errors import FormatError
+from server.fleet_words import explained
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -192,7 +193,7 @@ class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     seed: int = 0
 
 
-class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """The whole file: `clients` one by one, or a `population` that `read_fleet` turns into them.
 
     `margin` is added to what a client needs before it is compared with its limit: the part of the peak that may differ
@@ -209,6 +210,12 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     promises: PromiseSettings = PromiseSettings()
     simulation: SimulationSettings = SimulationSettings()
     margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+
+    @property
+    def origin(self) -> str:
+        """What errors call it: the option and the file where it was read from one. No part of its value."""
+        origin: str = self.__dict__.get("origin_text", "fleet file")
+        return origin
 
 
 def read_fleet(path: Path) -> Fleet:
@@ -227,7 +234,7 @@ def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
     try:
         fleet = msgspec.convert(values, Fleet, strict=True)
     except msgspec.ValidationError as error:
-        raise FormatError(f"--fleet {path}: {error}") from None
+        raise FormatError(f"--fleet {path}: {explained(error, Fleet)}") from None
     names = [client.name for client in fleet.clients]
     if len(set(names)) != len(names):
         raise FormatError(f"--fleet {path}: two clients carry the same name")
@@ -242,11 +249,16 @@ def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
     if fleet.promises.source == "file" and fleet.promises.file is None:
         raise FormatError(f"--fleet {path}: promises.source is 'file': name it with promises.file")
     if fleet.population is None:
-        return fleet
+        return _named(fleet, path)
     low, high = fleet.population.memory_mb
     if low > high:
         raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
-    return msgspec.structs.replace(fleet, clients=_draw(fleet.population))
+    return _named(msgspec.structs.replace(fleet, clients=_draw(fleet.population)), path)
+
+
+def _named(fleet: Fleet, path: Path) -> Fleet:
+    fleet.__dict__["origin_text"] = f"--fleet {path}"
+    return fleet
 
 
 def _draw(population: PopulationSettings) -> tuple[ClientSettings, ...]:

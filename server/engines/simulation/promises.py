@@ -59,9 +59,14 @@ def read_promises(path: Path, works: Sequence[Work]) -> dict[str, int]:
     table = table.get("promises", table) if isinstance(table, dict) else table
     if not isinstance(table, dict):
         raise FormatError(f"promises.file {path}: is no object of bytes by work")
-    missing = [work.name for work in works if not isinstance(table.get(work.name), int)]
+    missing = [work.name for work in works if work.name not in table]
     if missing:
         raise FormatError(f"promises.file {path}: has no bytes for {', '.join(missing)}")
+    for name in (work.name for work in works):
+        if type(table[name]) is not int or table[name] < 0:
+            raise FormatError(
+                f"promises.file {path}: {name}: {json.dumps(table[name])} is not a whole number of bytes, at least 0"
+            )
     return {work.name: int(table[work.name]) for work in works}
 
 
