@@ -83,7 +83,13 @@ def test_tables_give_mean_and_spread_and_say_where_a_target_was_missed(written: 
 def test_figures_compare_methods_and_show_how_the_first_one_went(written: Path) -> None:
     for picture in ("iid-rounds.svg", "iid-device-seconds.svg"):
         assert "AllSmall" in (written / picture).read_text()
-    shown = {"steps": "grow 2", "movement": "threshold", "participation": "with work", "memory": "MB a client"}
+    shown = {
+        "steps": "grow 2",
+        "steps-device-seconds": "seconds of training",
+        "movement": "threshold",
+        "participation": "with work",
+        "memory": "MB a client",
+    }
     for picture, words in shown.items():
         assert words in (written / f"iid-{picture}.svg").read_text()
         assert f"](iid-{picture}.svg)" in (written / "results.md").read_text()
