@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from device_profiles.contract import (
@@ -155,6 +157,8 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`manifest.json` of a bundle. Program `p` lies in `programs/<p.name>.pte`."""
+
+    TITLE: ClassVar[str] = "bundle manifest"
 
     format_version: int = FORMAT_VERSION
     created_by: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from device_profiles.contract import FORMAT_VERSION
@@ -40,6 +42,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     block it can train; `participation` is the share of clients that have work in at least one of `steps`; `margin` is
     the safety margin in every promise.
     """
+
+    TITLE: ClassVar[str] = "plan"
 
     format_version: int = FORMAT_VERSION
     bundle_sha256: str
