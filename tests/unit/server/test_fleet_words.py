@@ -46,6 +46,11 @@ def test_a_wrong_name_is_refused_with_the_names_there_are(text: str, expected: s
             "--model cnn: takes images; write --input as channels x height x width, 3x32x32",
             "model.name cnn: takes images; write model.input_shape as channels x height x width, such as [3, 32, 32]",
         ),
+        ("partition: covers 5 units, the model has 3", "model.partition: covers 5 units, the model has 3"),
+        (
+            "no head is recognised; name the module where it begins with --head MODULE",
+            "no head is recognised; a fleet file cannot name another one",
+        ),
         (
             "--data digits: images are 2x8x8, the model takes 3x8x8; export the model with --input 2x8x8",
             "data.sources digits: images are 2x8x8, the model takes 3x8x8; set model.input_shape to [2, 8, 8]",
