@@ -230,7 +230,13 @@ def read_fleet(path: Path) -> Fleet:
 
 
 def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
-    """The fleet that the parsed file says, checked; `path` is named in what is wrong."""
+    """The fleet that the parsed file says, checked; `path` is named in what is wrong, now and later."""
+    fleet = _checked(values, path)
+    fleet.__dict__["origin_text"] = f"--fleet {path}"
+    return fleet
+
+
+def _checked(values: dict[str, Any], path: Path) -> Fleet:
     try:
         fleet = msgspec.convert(values, Fleet, strict=True)
     except msgspec.ValidationError as error:
@@ -249,16 +255,11 @@ def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
     if fleet.promises.source == "file" and fleet.promises.file is None:
         raise FormatError(f"--fleet {path}: promises.source is 'file': name it with promises.file")
     if fleet.population is None:
-        return _named(fleet, path)
+        return fleet
     low, high = fleet.population.memory_mb
     if low > high:
         raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
-    return _named(msgspec.structs.replace(fleet, clients=_draw(fleet.population)), path)
-
-
-def _named(fleet: Fleet, path: Path) -> Fleet:
-    fleet.__dict__["origin_text"] = f"--fleet {path}"
-    return fleet
+    return msgspec.structs.replace(fleet, clients=_draw(fleet.population))
 
 
 def _draw(population: PopulationSettings) -> tuple[ClientSettings, ...]:
