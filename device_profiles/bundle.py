@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import msgspec
 
@@ -163,6 +164,8 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`manifest.json` of a bundle. Program `p` lies in `programs/<p.name>.pte`."""
+
+    TITLE: ClassVar[str] = "bundle manifest"
 
     format_version: int = FORMAT_VERSION
     created_by: str

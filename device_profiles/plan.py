@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from device_profiles.contract import FORMAT_VERSION
@@ -9,7 +11,7 @@ from device_profiles.model import Partition
 
 
 class ClientPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one client does in the step that trains `block`.
+    """What one client does in the step that trains `block`, or distils it into its stand-in.
 
     `budget_bytes` is the client's hard limit; the promise `predicted_peak_bytes` already carries the safety margin.
     A client without work has `program` None and a `reason`.
@@ -25,7 +27,7 @@ class ClientPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class StepPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One growing step: who trains `block`; `participation` is the share of clients with work, in [0, 1]."""
+    """One step: who trains `block`, or distils it; `participation` is the share of clients with work, in [0, 1]."""
 
     block: int
     participation: float
@@ -35,9 +37,13 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole plan, one StepPlan a block.
 
-    `clients` lists, per client, the assignment of the most demanding block it can hold; `participation` is the
-    share of clients that have work in at least one step; `margin` is the safety margin in every promise.
+    `steps` are of training (growing and shrinking alike), `distillations` those of block 2 and later into their
+    stand-ins, where some profile has measured them. `clients` lists, per client, the assignment of the most demanding
+    block it can train; `participation` is the share of clients that have work in at least one of `steps`; `margin` is
+    the safety margin in every promise.
     """
+
+    TITLE: ClassVar[str] = "plan"
 
     format_version: int = FORMAT_VERSION
     bundle_sha256: str
@@ -46,3 +52,4 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     participation: float
     clients: tuple[ClientPlan, ...]
     steps: tuple[StepPlan, ...]
+    distillations: tuple[StepPlan, ...] = ()

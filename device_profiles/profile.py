@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from device_profiles.bundle import Manifest
@@ -162,6 +164,8 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     `blocks` is how many blocks the model was cut into; `None` in profiles of releases that did not say.
     """
+
+    TITLE: ClassVar[str] = "device profile"
 
     format_version: int = FORMAT_VERSION
     device: Device

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_profiles.errors import DataError, ProflError
+from device_profiles.errors import DataError, ProflError, UsageError
+from device_profiles.model import Model
 from edge_runtime.device.data.arrays import ArraySource, write_arrays
 from edge_runtime.device.data.npz import write_npz
-from edge_runtime.device.data.open import open_raw
+from edge_runtime.device.data.open import open_data, open_raw
+from edge_runtime.device.train import check_examples
 from server.fleet import DataSettings
 
 if TYPE_CHECKING:
@@ -34,6 +36,23 @@ def choose_source(settings: DataSettings) -> tuple[str, list[str]]:
         else:
             return source, missing
     raise DataError(f"data.sources: none can be read ({'; '.join(missing)})")
+
+
+def check_source(source: str, model: Model, *, augment: bool) -> None:
+    """Refuse data that `model` cannot be trained on, before anything is written: images of another shape or larger than
+    its input, labels and tokens that it does not know, images to augment that are none.
+
+    Raises DataError or UsageError, as `profl-edge train` would for every client.
+    """
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
+        data = open_data(source, split=split, input_shape=model.input_shape, input_dtype=model.input_dtype)
+        check_examples(data, model)
+        if augment and data.image_shape is None:
+            raise UsageError(
+                f"--augment crop-flip: --data {source} holds inputs of the model's own, not images; leave --augment "
+                "out, or give images of bytes"
+            )
 
 
 def split_indices(

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from device_profiles.errors import FormatError
+from server.fleet_words import explained
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -192,10 +193,11 @@ class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     seed: int = 0
 
 
-class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """The whole file: `clients` one by one, or a `population` that `read_fleet` turns into them.
 
-    `margin` is the planner's safety margin on every measured peak.
+    `margin` is added to what a client needs before it is compared with its limit: the part of the peak that may differ
+    between two runs.
     """
 
     model: ModelSettings
@@ -208,6 +210,12 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     promises: PromiseSettings = PromiseSettings()
     simulation: SimulationSettings = SimulationSettings()
     margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+
+    @property
+    def origin(self) -> str:
+        """What errors call it: the option and the file where it was read from one. No part of its value."""
+        origin: str = self.__dict__.get("origin_text", "fleet file")
+        return origin
 
 
 def read_fleet(path: Path) -> Fleet:
@@ -222,11 +230,17 @@ def read_fleet(path: Path) -> Fleet:
 
 
 def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
-    """The fleet that the parsed file says, checked; `path` is named in what is wrong."""
+    """The fleet that the parsed file says, checked; `path` is named in what is wrong, now and later."""
+    fleet = _checked(values, path)
+    fleet.__dict__["origin_text"] = f"--fleet {path}"
+    return fleet
+
+
+def _checked(values: dict[str, Any], path: Path) -> Fleet:
     try:
         fleet = msgspec.convert(values, Fleet, strict=True)
     except msgspec.ValidationError as error:
-        raise FormatError(f"--fleet {path}: {error}") from None
+        raise FormatError(f"--fleet {path}: {explained(error, Fleet)}") from None
     names = [client.name for client in fleet.clients]
     if len(set(names)) != len(names):
         raise FormatError(f"--fleet {path}: two clients carry the same name")

@@ -1,11 +1,11 @@
-"""The planner: from profiles to what every client does in every growing step, with its memory promise."""
+"""The planner: from profiles to what every client does in every step and distillation, with its promise."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from device_profiles.bundle import Manifest
-from device_profiles.contract import program_name
+from device_profiles.contract import Purpose, program_name
 from device_profiles.errors import FormatError
 from device_profiles.plan import ClientPlan, Plan, StepPlan
 from device_profiles.profile import Cost, DeviceProfile
@@ -17,7 +17,8 @@ DEFAULT_MARGIN = 0.05
 def make_plan(
     manifest: Manifest, bundle_sha256: str, profiles: Mapping[str, DeviceProfile], *, margin: float = DEFAULT_MARGIN
 ) -> Plan:
-    """Plan every growing step of a bundle for the clients in `profiles` (by name; their limits are the budgets).
+    """Plan every step of a bundle for the clients in `profiles` (by name; their limits are the budgets), and every
+    distillation where one of the profiles has them.
 
     A client trains the active block when its promise, the larger of predicted and measured peak plus `margin`, fits
     its limit. Raises FormatError where a profile is of another bundle or has no limit.
@@ -25,10 +26,11 @@ def make_plan(
     for client, profile in profiles.items():
         if profile.bundle_sha256 != bundle_sha256:
             raise FormatError(f"profile of {client}: measured another bundle; run profl-profile on this one")
-    steps = []
-    for block in manifest.partition.blocks:
-        plans = tuple(_assign(name, profile, block.index, margin) for name, profile in profiles.items())
-        steps.append(StepPlan(block=block.index, participation=_share(plans), clients=plans))
+    blocks = [block.index for block in manifest.partition.blocks]
+    steps = [_step("grow", block, profiles, margin) for block in blocks]
+    distilled = [
+        block for block in blocks if any(p.cost(program_name("distill", block)) is not None for p in profiles.values())
+    ]
     best = tuple(_most_demanding(name, steps) for name in profiles)
     return Plan(
         bundle_sha256=bundle_sha256,
@@ -37,19 +39,30 @@ def make_plan(
         participation=_share(best),
         clients=best,
         steps=tuple(steps),
+        distillations=tuple(_step("distill", block, profiles, margin) for block in distilled),
     )
 
 
 def promise_of(cost: Cost, margin: float) -> int:
     """Bytes that are promised: the larger of predicted and measured peak, with the margin."""
-    return int(max(cost.predicted_peak_bytes, cost.measured_peak_bytes or 0) * (1 + margin))
+    return with_margin(max(cost.predicted_peak_bytes, cost.measured_peak_bytes or 0), margin)
 
 
-def _assign(client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:
+def with_margin(peak_bytes: int, margin: float) -> int:
+    """A peak with the safety margin on it, by the same rule for every engine."""
+    return int(peak_bytes * (1 + margin))
+
+
+def _step(purpose: Purpose, block: int, profiles: Mapping[str, DeviceProfile], margin: float) -> StepPlan:
+    plans = tuple(_assign(purpose, name, profile, block, margin) for name, profile in profiles.items())
+    return StepPlan(block=block, participation=_share(plans), clients=plans)
+
+
+def _assign(purpose: Purpose, client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:
     budget = profile.device.limit_bytes or profile.device.memory_available_bytes
     if budget is None:
         raise FormatError(f"profile of {client}: neither limit_bytes nor memory_available_bytes is known")
-    name = program_name("grow", block)
+    name = program_name(purpose, block)
     cost = profile.cost(name)
     if cost is None:
         return _idle(client, block, budget, None, f"{name} was not profiled")

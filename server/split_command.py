@@ -19,10 +19,13 @@ def split(fleet_path: Path, output: Path | None, as_json: bool) -> None:
 
     from device_profiles.files import atomic_file
     from server.fleet import read_fleet
+    from server.fleet_words import in_words_of
     from server.split_picture import draw_split
     from server.split_report import report_split, split_table
 
-    report = report_split(read_fleet(fleet_path))
+    fleet = read_fleet(fleet_path)
+    with in_words_of(fleet):
+        report = report_split(fleet)
     if output is not None:
         with atomic_file(output) as temporary:
             temporary.write_text(draw_split(report), encoding="utf-8")

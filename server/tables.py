@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from device_profiles.plan import Plan
+from collections.abc import Sequence
+
+from device_profiles.plan import Plan, StepPlan
 from server.summary import Summary
 
 _MB = float(1 << 20)
 
 
 def plan_table(plan: Plan) -> str:
-    """A line a client, a column a block: its promise in MB, or `-` without work."""
-    blocks = [step.block for step in plan.steps]
-    lines = [f"{'client':<12}{'limit MB':>9}" + "".join(f"{f'block {b}':>10}" for b in blocks)]
-    for position, client in enumerate(plan.clients):
-        cells = []
-        for step in plan.steps:
-            own = step.clients[position]
-            cells.append(f"{(own.predicted_peak_bytes or 0) / _MB:.1f}" if own.fits else "-")
-        lines.append(f"{client.client:<12}{client.budget_bytes / _MB:>9.1f}" + "".join(f"{cell:>10}" for cell in cells))
-    shares = "".join(f"{step.participation:>10.0%}" for step in plan.steps)
-    lines.append(f"{'with work':<21}{shares}")
+    """A line a client, a column a block: its promise in MB, or `-` without work; below it the same for distillation."""
+    lines = _promises("client", plan, plan.steps)
+    if plan.distillations:
+        lines += ["", *_promises("to distil", plan, plan.distillations)]
     lines.append(f"promises in MB, {plan.margin:.0%} above what was measured; '-': does not fit, no work in that step")
     return "\n".join(lines)
+
+
+def _promises(title: str, plan: Plan, steps: Sequence[StepPlan]) -> list[str]:
+    """Columns are those of `plan.steps`, so that both tables have a block below itself."""
+    known = {step.block: step for step in steps}
+    columns = [known.get(step.block) for step in plan.steps]
+    head = "".join(f"{f'block {step.block}' if step else '':>10}" for step in columns)
+    lines = [f"{title:<12}{'limit MB':>9}{head}"]
+    for position, client in enumerate(plan.clients):
+        cells = ""
+        for step in columns:
+            own = step.clients[position] if step else None
+            promise = f"{(own.predicted_peak_bytes or 0) / _MB:.1f}" if own and own.fits else "-" if own else ""
+            cells += f"{promise:>10}"
+        lines.append(f"{client.client:<12}{client.budget_bytes / _MB:>9.1f}{cells}".rstrip())
+    shares = "".join(f"{f'{step.participation:.0%}' if step else '':>10}" for step in columns)
+    lines.append(f"{'with work':<21}{shares}")
+    return lines
 
 
 _MOST_ROWS = 24

@@ -26,7 +26,6 @@ from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.files import atomic_folder, check_place, named, sha256_of, write_json
 from device_profiles.model import Partition
 from edge_runtime.export import models
-from edge_runtime.export.emit import emit_program
 from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
 from edge_runtime.export.stand_ins import initial_bound
 from edge_runtime.export.tied import check_tied
@@ -87,6 +86,9 @@ def export_bundle(
 
     Raises UsageError, naming the option, for anything that cannot be exported.
     """
+    # Here and not above: the simulation takes the rest of this module where executorch is not installed.
+    from edge_runtime.export.emit import emit_program
+
     _check_output(output)
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)

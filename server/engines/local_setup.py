@@ -17,10 +17,11 @@ from device_profiles.files import read_json, write_json
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from edge_runtime.device.bundle import Bundle, open_bundle
-from server.data_split import choose_source, write_parts
+from server.data_split import check_source, choose_source, write_parts
 from server.engines.local import LocalEngine
 from server.engines.prepared import Prepared
 from server.fleet import Fleet
+from server.fleet_words import in_words_of
 from server.methods.method import Promises
 from server.planner import make_plan, promise_of
 from server.structure import Structure
@@ -32,6 +33,11 @@ Note = Callable[[str], None]
 
 def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> Prepared:
     """Everything for real processes, kept below `output`; what is there already is taken from there."""
+    with in_words_of(fleet):
+        return _prepare(fleet, output, note, compare_whole=compare_whole)
+
+
+def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> Prepared:
     if fleet.method.name != "profl":
         raise UsageError(f"method.name {fleet.method.name}: the light runtime trains by ProFL; use --engine simulation")
     source, missing = choose_source(fleet.data)
@@ -39,6 +45,7 @@ def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool
         note(f"data: {line}")
     note(f"data: {source}, split {fleet.data.split}")
     bundle = _bundle(fleet, output / "bundle", None)
+    check_source(source, bundle.manifest.model, augment=fleet.training.augment != "none")
     clients = [client.name for client in fleet.clients]
     parts = write_parts(source, output / "data", clients, fleet.data)
     profiles = _profiles(fleet, bundle, output, note)

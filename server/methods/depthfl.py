@@ -10,8 +10,16 @@ from server.work import Work
 class DepthFL:
     """Classifiers of one client learn from each other (self-distillation); the model answers with their mean.
 
-    Classifiers are pooling and a linear layer each; the last one is the model's own head. As published, the weight of
-    the self-distillation rises over the rounds.
+    A client sums the cross-entropies of its classifiers and adds, for each, the mean Kullback-Leibler divergence from
+    the others, weighted by a ramp over the rounds: exp(-5 (1 - r)^2), where r rises from 0 to 1 over the first half of
+    the run's rounds and stays there.
+
+    What differs from the published method, as Flower's baseline of it has it: a classifier behind an inner block is
+    global pooling and one linear layer (the last one is the model's own head), where the published ones have an
+    attention module and a chain of bottlenecks of separable convolutions before the linear layer; there is no FedDyn,
+    neither its term in the loss nor its server step, but FedAvg weighted by examples; the model answers with the mean
+    of the classifiers' probabilities, where the published one takes that of the logits; the ramp, of the same form
+    there, ends after 300 rounds whatever the run's length.
     """
 
     name = "depthfl"

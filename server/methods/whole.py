@@ -10,7 +10,10 @@ _WHOLE = Work(purpose="whole")
 
 
 class ExclusiveFL:
-    """Only clients that hold the whole network take part."""
+    """Only clients that hold the whole network take part.
+
+    Clients of a round are drawn among these; where they are fewer than `training.clients_per_round`, all of them train.
+    """
 
     name = "exclusivefl"
     source = "the baseline of that name in Wu, Li, Xu, KDD 2025"

@@ -11,7 +11,11 @@ _SIXTEENTHS = tuple(Work(purpose="narrow", ratio=part / 16) for part in range(16
 
 
 class AllSmall:
-    """The widest network that every client holds, in steps of a sixteenth of its channels, trained by all."""
+    """The widest network that every client holds, in steps of a sixteenth of its channels, trained by all.
+
+    What is our choice: the steps of a sixteenth, rounded down to whole channels, and that the narrow network starts
+    from the first channels of the full network's initial weights, which were drawn for the full width.
+    """
 
     name = "allsmall"
     source = "the baseline of that name in Wu, Li, Xu, KDD 2025"
@@ -43,8 +47,12 @@ class HeteroFL:
     """Every client trains the first channels of every layer, as many as it holds; slices are averaged where they meet.
 
     As published: widths 1, 1/2, 1/4, 1/8, 1/16; no running statistics in training, they are taken over clients' data
-    for evaluation; logits of classes that a client does not have are masked out of its loss and out of the average. Its
-    scaler (activations divided by the width ratio) is left out: the BatchNorm behind every convolution undoes it.
+    for evaluation; logits of classes that a client does not have are masked out of its loss and out of the average.
+
+    What differs: its scaler (activations divided by the width ratio) is left out, because the BatchNorm behind every
+    convolution undoes it; the average is weighted by examples, where the published code counts every client once;
+    widths are rounded down, there up; statistics are taken with momentum 0.1 over at most 40 batches, made of the first
+    examples of every client. A client has the widest level whose promise it holds, and keeps it.
     """
 
     name = "heterofl"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -19,6 +19,8 @@ matplotlib.rcParams.update(
 COLOURS = ("#1f5fa8", "#d1802a", "#2e8b57", "#a23b72", "#6b6b6b", "#c0392b", "#7a68c0", "#3aa0a0")
 _WIDTH = 9.0
 _MB = float(1 << 20)
+_LABEL_ROOM = 0.017
+"""Part of a figure's width that the upright name of a stage takes."""
 
 
 def svg(figure: Figure) -> str:
@@ -36,18 +38,24 @@ def accuracy_over_rounds(runs: Sequence[Run]) -> Figure:
         rounds, accuracies = run.accuracies()
         axes.plot(rounds, accuracies, marker="o", markersize=3, color=colour, label=run.name)
     if len(runs) == 1:
-        _mark_stages(axes, runs[0])
+        _mark_stages(axes, runs[0], {first: first - 0.5 for _, first, _ in runs[0].stages()})
     _finish(axes, runs)
     return figure
 
 
 def accuracy_over_device_seconds(runs: Sequence[Run]) -> Figure:
-    """The same against the seconds that all devices together have trained."""
+    """The same against the seconds that all devices together have trained.
+
+    A boundary of a single run lies where the last round of the stage before ended.
+    """
     figure, axes = _axes("seconds of training, all devices together", "test accuracy")
     for colour, run in zip(_colours(runs), runs, strict=True):
         rounds, accuracies = run.accuracies()
         seconds = run.device_seconds()
         axes.plot([seconds[r] for r in rounds], accuracies, marker="o", markersize=3, color=colour, label=run.name)
+    if len(runs) == 1:
+        ends = runs[0].device_seconds()
+        _mark_stages(axes, runs[0], {first: ends.get(first - 1, 0.0) for _, first, _ in runs[0].stages()})
     _finish(axes, runs)
     return figure
 
@@ -145,13 +153,23 @@ def _finish(axes: Any, runs: Sequence[Run]) -> None:
         axes.legend(frameon=False, fontsize=9, loc="best")
 
 
-def _mark_stages(axes: Any, run: Run) -> None:
-    for title, first, _ in run.stages():
-        if len(run.stages()) > 1:
-            axes.axvline(first - 0.5, color="#9aa4b1", linewidth=0.8, linestyle=":")
+def _mark_stages(axes: Any, run: Run, starts: Mapping[int, float]) -> None:
+    """A line where each stage begins, by its first round, with its name above unless the next one leaves no room."""
+    stages = run.stages()
+    if len(stages) < 2:
+        return
+    left, right = axes.get_xlim()
+    left = min(left, *starts.values())
+    axes.set_xlim(left, right)  # or lines would move what the room is measured by
+    room = (right - left) * _LABEL_ROOM
+    ends = [starts[first] for _, first, _ in stages[1:]] + [right]
+    for (title, first, _), end in zip(stages, ends, strict=True):
+        start = starts[first]
+        axes.axvline(start, color="#9aa4b1", linewidth=0.8, linestyle=":")
+        if end - start >= room:
             axes.annotate(
-                title, (first - 0.3, 1.0), xycoords=("data", "axes fraction"), rotation=90, va="top", fontsize=8,
-                color="#55606e",
+                title, (start, 1.0), xycoords=("data", "axes fraction"), xytext=(1, 3), textcoords="offset points",
+                rotation=90, va="bottom", fontsize=8, color="#55606e",
             )  # fmt: skip
 
 

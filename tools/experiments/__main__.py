@@ -16,6 +16,7 @@ import msgspec
 
 from device_profiles.errors import ProflError
 from device_profiles.files import atomic_file, write_json
+from server.data_split import choose_source
 from tools.experiments.results import Outcome, collect, environment
 from tools.experiments.study import Case, Study, cases, read_study
 from tools.experiments.tables import write_report
@@ -43,36 +44,57 @@ def main(study: str, output: Path | None, parallel: int, report_only: bool) -> N
 def _make(planned: Sequence[Case], folder: Path, parallel: int) -> None:
     waiting = [case for case in planned if not (folder / case.folder / "summary.json").is_file()]
     click.echo(f"{len(planned) - len(waiting)} of {len(planned)} runs are there", err=True)
+    _check_data(waiting)
     failed = 0
     with ThreadPoolExecutor(max_workers=parallel) as pool:
         futures = {pool.submit(_run, case, folder / case.folder): case for case in waiting}
         for done, future in enumerate(as_completed(futures), start=1):
             case = futures[future]
-            failed += not future.result()[0]
+            status, line = future.result()
+            failed += status != 0
             where = f"{case.split}, {case.method}, seed {case.seed}"
-            click.echo(f"{done}/{len(waiting)} {where}: {future.result()[1]}", err=True)
+            click.echo(f"{done}/{len(waiting)} {where}: {line}", err=True)
     if failed:
         click.echo(f"{failed} runs failed; the tables leave them out", err=True)
 
 
-def _run(case: Case, folder: Path) -> tuple[bool, str]:
-    """One run as a process of its own; whether it ended well, and a line about it."""
+def _check_data(waiting: Sequence[Case]) -> None:
+    """Raise DataError where the data of a run are not on this machine, before any run is begun."""
+    checked = set()
+    for case in waiting:
+        if case.fleet.data.sources not in checked:
+            choose_source(case.fleet.data)
+            checked.add(case.fleet.data.sources)
+
+
+def _run(case: Case, folder: Path) -> tuple[int, str]:
+    """One run as a process of its own; its exit status, and a line about it."""
     folder.mkdir(parents=True, exist_ok=True)
     job = folder.with_name(f"{folder.name}.fleet.json")
     with atomic_file(job) as temporary:
         temporary.write_bytes(msgspec.json.encode(case.fleet))
     started = time.monotonic()
-    command = [sys.executable, "-m", "tools.experiments.one", str(job), str(folder)]
+    command = _command(job, folder)
     threads = str(case.fleet.training.threads)
-    with folder.with_name(f"{folder.name}.log").open("ab") as log:
+    path = folder.with_name(f"{folder.name}.log")
+    with path.open("ab") as log:
         finished = subprocess.run(
             command, stdout=log, stderr=log, check=False, env={**os.environ, "OMP_NUM_THREADS": threads}
         )
     seconds = time.monotonic() - started
     if finished.returncode != 0:
-        return False, f"failed with exit status {finished.returncode}, see {folder.name}.log beside it"
+        return finished.returncode, f"{_last_line(path)} (exit status {finished.returncode}, {path})"
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return True, f"accuracy {summary['accuracy']:.4f} ({seconds:.0f} s)"
+    return 0, f"accuracy {summary['accuracy']:.4f} ({seconds:.0f} s)"
+
+
+def _command(job: Path, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "tools.experiments.one", str(job), str(folder)]
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")
 
 
 def _report(study: Study, planned: Sequence[Case], folder: Path, command: str) -> None:

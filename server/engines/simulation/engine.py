@@ -335,7 +335,10 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"simulation.device {name}: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"simulation.device {name}: {reason}; use auto, cpu, or cuda where torch finds a GPU"
+        ) from None
     return device
 
 

@@ -27,7 +27,7 @@ RUNTIME_BASE_MB = 9.1
 def promises_of(fleet: Fleet, works: Sequence[Work], *, source: str | None = None) -> dict[str, int]:
     """Bytes that a training process needs for each of `works`, by name, from the fleet file's `promises.source`.
 
-    Raises FormatError where a table lacks one of them.
+    The fleet's margin is not in them. Raises FormatError where a table lacks one of them.
     """
     settings = fleet.promises
     source = settings.source if source is None else source
@@ -59,9 +59,14 @@ def read_promises(path: Path, works: Sequence[Work]) -> dict[str, int]:
     table = table.get("promises", table) if isinstance(table, dict) else table
     if not isinstance(table, dict):
         raise FormatError(f"promises.file {path}: is no object of bytes by work")
-    missing = [work.name for work in works if not isinstance(table.get(work.name), int)]
+    missing = [work.name for work in works if work.name not in table]
     if missing:
         raise FormatError(f"promises.file {path}: has no bytes for {', '.join(missing)}")
+    for name in (work.name for work in works):
+        if type(table[name]) is not int or table[name] < 0:
+            raise FormatError(
+                f"promises.file {path}: {name}: {json.dumps(table[name])} is not a whole number of bytes, at least 0"
+            )
     return {work.name: int(table[work.name]) for work in works}
 
 
@@ -112,6 +117,7 @@ class _RuntimePlans:
                 name="sgd",
                 momentum=training.momentum,
                 weight_decay=training.weight_decay,
+                proximal=training.proximal > 0,
                 clip_norm=training.clip_norm,
             )
         )

@@ -8,14 +8,16 @@ from pathlib import Path
 import torch
 
 from device_profiles.files import write_json
-from server.data_split import choose_source, read_examples, write_parts
+from server.data_split import check_source, choose_source, read_examples, write_parts
 from server.engines.prepared import Prepared
 from server.engines.simulation.engine import SimulationEngine, choose_device
 from server.engines.simulation.examples import Examples, read_part
 from server.engines.simulation.promises import promises_of
 from server.engines.simulation.trainables import TrainableSet, initial_classifiers
 from server.fleet import Fleet
+from server.fleet_words import in_words_of
 from server.methods.method import Method, Promises
+from server.planner import with_margin
 from server.run_state import Weights
 from server.structure import Structure
 from server.work import Work
@@ -25,19 +27,28 @@ Note = Callable[[str], None]
 
 def prepare_simulation(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared:
     """Everything for virtual clients; promises are kept as `promises.json` below `output`."""
+    with in_words_of(fleet):
+        return _prepare(fleet, output, note, method)
+
+
+def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared:
     device = choose_device(fleet.simulation.device)
     source, missing = choose_source(fleet.data)
     for line in missing:
         note(f"data: {line}")
     note(f"data: {source}, split {fleet.data.split}; computing on {device}")
     trainables = TrainableSet(fleet.model)
+    augment = fleet.training.augment != "none"
+    check_source(source, trainables.pieces.source.model, augment=augment)
     blocks = trainables.pieces.blocks
     works = method.works(blocks)
     table = promises_of(fleet, works)
-    write_json(output / "promises.json", {"source": fleet.promises.source, "promises": table})
+    # Without the margin, so that the file can be the `promises.file` of another run.
+    write_json(output / "promises.json", {"source": fleet.promises.source, "margin": fleet.margin, "promises": table})
+    needs = {name: with_margin(promise, fleet.margin) for name, promise in table.items()}
     promises = Promises(
         budgets={client.name: client.limit_bytes for client in fleet.clients},
-        needs={client.name: table for client in fleet.clients},
+        needs={client.name: needs for client in fleet.clients},
     )
     used = _used(fleet, blocks, method, promises)
     names = [client.name for client in fleet.clients]

@@ -257,6 +257,7 @@ class TrainableSet:
 
 
 def narrower_width(settings: ModelSettings, ratio: float) -> int:
-    """Channels of the first convolution at `ratio` of the model's; raises UsageError for a model without a width."""
+    """Channels of the first convolution at `ratio` of the model's, rounded down, at least 1; raises UsageError for a
+    model without a width."""
     full = built_in(settings.name).width if settings.width is None else settings.width
-    return max(1, round(full * ratio))
+    return max(1, int(full * ratio))

@@ -160,3 +160,21 @@ def test_a_place_that_takes_no_file_is_refused_by_its_option_and_a_good_one_is_l
     check_output_file(tmp_path / "new" / "folder" / "page")
     check_output_file(tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("text", ["{}", '{"grow-block1": 5}', "[]", "3"])
+def test_another_json_document_is_said_to_be_none_of_the_kind(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    for kind, title in ((DeviceProfile, "device profile"), (Plan, "plan"), (Manifest, "bundle manifest")):
+        with pytest.raises(FormatError, match=rf"other\.json: is no {title} of this release: (Object|Expected)"):
+            read_json(path, kind)
+
+
+def test_a_wrong_field_inside_a_document_does_not_make_it_another_one(tmp_path: Path) -> None:
+    values = json.loads((GOLDEN / "profile.json").read_text())
+    values["device"]["cpu_count"] = "two"
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(FormatError, match=r"profile\.json: Expected `int"):
+        read_json(path, DeviceProfile)

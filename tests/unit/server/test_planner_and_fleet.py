@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from device_profiles.bundle import Manifest
+from device_profiles.contract import program_name
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
+from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from server.fleet import read_fleet
 from server.planner import make_plan, promise_of
+from server.tables import plan_table
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "tests" / "golden"
@@ -52,6 +56,62 @@ def test_a_program_that_was_killed_is_not_planned(manifest: Manifest, profile: D
     changed = msgspec.structs.replace(profile, costs=(killed, *profile.costs[1:]))
     step = make_plan(manifest, profile.bundle_sha256, {"a": changed}).steps[0]
     assert step.participation == 0 and step.clients[0].reason == "does not fit"
+
+
+def _distilled(profile: DeviceProfile, peaks: dict[int, int]) -> DeviceProfile:
+    """`profile` with distillations of these blocks as well."""
+    measured = tuple(
+        msgspec.structs.replace(
+            profile.costs[0],
+            program=program_name("distill", block),
+            purpose="distill",
+            block=block,
+            predicted_peak_bytes=peak,
+            measured_peak_bytes=peak,
+        )
+        for block, peak in peaks.items()
+    )
+    return msgspec.structs.replace(profile, costs=(*profile.costs, *measured))
+
+
+def test_distillations_are_planned_for_every_client_where_they_were_profiled(
+    manifest: Manifest, profile: DeviceProfile
+) -> None:
+    limit = profile.device.limit_bytes
+    assert limit is not None
+    profiles = {"both": _distilled(profile, {2: 20 << 20, 3: limit}), "grown": profile}
+    plan = make_plan(manifest, profile.bundle_sha256, profiles, margin=0.05)
+    assert [step.block for step in plan.distillations] == [2, 3]
+    both, grown = plan.distillations[0].clients
+    assert both.program == "distill-block2" and both.predicted_peak_bytes == int((20 << 20) * 1.05)
+    assert not grown.fits and grown.reason == "distill-block2 was not profiled"
+    assert plan.distillations[0].participation == 0.5
+    too_large = plan.distillations[1].clients[0]
+    assert not too_large.fits and "needs" in str(too_large.reason)
+    assert plan.steps == make_plan(manifest, profile.bundle_sha256, {**profiles, "both": profile}).steps
+    assert make_plan(manifest, profile.bundle_sha256, {"grown": profile}).distillations == ()
+
+
+def test_the_table_has_distillations_below_the_blocks_that_they_are_of(
+    manifest: Manifest, profile: DeviceProfile
+) -> None:
+    limit = profile.device.limit_bytes or 0
+    profiles = {"board": _distilled(profile, {2: 20 << 20, 3: limit})}
+    lines = plan_table(make_plan(manifest, profile.bundle_sha256, profiles, margin=0.05)).splitlines()
+    assert len(lines) == 8 and lines[3] == ""
+    assert lines[4] == "to distil    limit MB             block 2   block 3"
+    assert lines[0].index("block 2") == lines[4].index("block 2")
+    assert lines[5].split() == ["board", f"{limit / 2**20:.1f}", "21.0", "-"]
+    assert lines[6].split() == ["with", "work", "100%", "0%"]
+    without = plan_table(make_plan(manifest, profile.bundle_sha256, {"board": profile}))
+    assert "distil" not in without and len(without.splitlines()) == 4
+
+
+def test_a_plan_of_a_release_without_distillations_is_read(tmp_path: Path) -> None:
+    values = json.loads((GOLDEN / "plan.json").read_text())
+    del values["distillations"]
+    (tmp_path / "plan.json").write_text(json.dumps(values))
+    assert read_json(tmp_path / "plan.json", Plan).distillations == ()
 
 
 def test_a_profile_of_another_bundle_is_refused(manifest: Manifest, profile: DeviceProfile) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +16,7 @@ pytest.importorskip("matplotlib", reason="figures are drawn with it")
 from device_profiles.errors import FormatError
 from device_profiles.files import write_json
 from server.cli import cli
+from server.report.figures import accuracy_over_device_seconds, accuracy_over_rounds
 from server.report.page import report_page
 from server.report.runs import read_run
 from server.run_state import FLEET_NAME
@@ -44,6 +47,40 @@ def test_the_page_has_every_figure_as_sound_svg(folder: Path) -> None:
         ElementTree.fromstring("<svg" + picture.split("</svg>")[0] + "</svg>")
     for words in ("not finished, 27 rounds", "effective movement", "threshold", "grow 3", "clients with work"):
         assert words in page
+
+
+def test_steps_are_marked_where_they_begin_in_rounds_and_in_device_seconds(folder: Path) -> None:
+    read = read_run(folder)
+    clients = read.rounds[0].clients
+    assert clients
+    costly = [
+        msgspec.structs.replace(r, clients=tuple(msgspec.structs.replace(c, seconds=1.0 + r.block) for c in r.clients))
+        for r in read.rounds
+    ]
+    read = dataclasses.replace(read, rounds=tuple(costly))
+    seconds = read.device_seconds()
+    for draw, starts in (
+        (accuracy_over_rounds, [0.5, 9.5, 18.5]),
+        (accuracy_over_device_seconds, [0.0, seconds[9], seconds[18]]),
+    ):
+        axes = draw([read]).axes[0]
+        marks = [line.get_xdata()[0] for line in axes.lines[1:]]
+        assert marks == pytest.approx(starts)
+        assert [text.get_text() for text in axes.texts] == ["grow 1", "grow 2", "grow 3"]
+        assert [text.xy[0] for text in axes.texts] == pytest.approx(starts)
+        left, right = axes.get_xlim()
+        assert left <= starts[0] and right > starts[-1]
+        assert len(draw([read, read]).axes[0].lines) == 2  # runs that are compared have steps of their own
+    assert seconds[18] - seconds[9] > seconds[9] > 0
+
+
+def test_a_step_too_short_for_its_name_is_marked_without_it(folder: Path) -> None:
+    read = read_run(folder)
+    short = [msgspec.structs.replace(r, block=9, round_of_step=1) if r.round == 5 else r for r in read.rounds]
+    long = [msgspec.structs.replace(r, round=r.round * 10 - 9) if r.round > 5 else r for r in short]
+    axes = accuracy_over_rounds([dataclasses.replace(read, rounds=tuple(long))]).axes[0]
+    assert len(axes.lines) > len(axes.texts) + 1
+    assert "grow 2" in {text.get_text() for text in axes.texts}
 
 
 def test_several_runs_are_compared_in_one_table(folder: Path) -> None:

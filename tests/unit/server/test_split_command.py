@@ -117,5 +117,12 @@ def test_a_split_that_cannot_be_is_one_line(tmp_path: Path) -> None:
 
 def test_a_cap_below_the_minimum_is_refused_with_its_place(tmp_path: Path) -> None:
     fleet = _fleet(tmp_path, 2, "min_examples=9\nexamples_per_client=8")
-    with pytest.raises(FormatError, match=r"examples_per_client 8 is below min_examples 9 - at `\$.data`"):
+    with pytest.raises(FormatError, match=r"fleet.toml: data: examples_per_client 8 is below min_examples 9$"):
         read_fleet(fleet)
+
+
+def test_data_that_are_not_there_are_named_with_the_file_and_the_key(tmp_path: Path) -> None:
+    path = _fleet(tmp_path, 2, "")
+    (tmp_path / "all.npz").unlink()
+    error = CliRunner().invoke(cli, ["split", "--fleet", str(path)]).exception
+    assert isinstance(error, DataError) and str(error).startswith(f"--fleet {path}: data.sources: none can be read")

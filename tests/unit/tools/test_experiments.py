@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import write_json
 from server.run_state import FLEET_NAME
 from tests.support.fake_run import FakeEngine, fleet_of, run
+from tools.experiments import __main__ as experiments
+from tools.experiments.__main__ import main as experiments_command
 from tools.experiments.participation import main as participation_command
 from tools.experiments.participation import share, table_of
 from tools.experiments.publish import publish
@@ -28,6 +31,7 @@ def test_every_study_of_the_repository_can_be_planned(name: str) -> None:
     assert len(planned) == len(study.seeds) * len(study.splits) * len(study.methods)
     assert len({case.folder for case in planned}) == len(planned)
     for case in planned:
+        assert case.fleet.margin == 0  # promises are published or counted as they are; a margin changes who takes part
         assert case.fleet.training.seed == case.fleet.model.seed == case.fleet.data.seed == case.seed
         assert case.fleet.training.rounds == planned[0].fleet.training.rounds  # the same budget for every method
     assert {case.fleet.method.name for case in planned} >= {"profl", "fedavg", "heterofl", "depthfl", "exclusivefl"}
@@ -82,7 +86,13 @@ def test_tables_give_mean_and_spread_and_say_where_a_target_was_missed(written: 
 def test_figures_compare_methods_and_show_how_the_first_one_went(written: Path) -> None:
     for picture in ("iid-rounds.svg", "iid-device-seconds.svg"):
         assert "AllSmall" in (written / picture).read_text()
-    shown = {"steps": "grow 2", "movement": "threshold", "participation": "with work", "memory": "MB a client"}
+    shown = {
+        "steps": "grow 2",
+        "steps-device-seconds": "seconds of training",
+        "movement": "threshold",
+        "participation": "with work",
+        "memory": "MB a client",
+    }
     for picture, words in shown.items():
         assert words in (written / f"iid-{picture}.svg").read_text()
         assert f"](iid-{picture}.svg)" in (written / "results.md").read_text()
@@ -135,3 +145,43 @@ def test_shares_of_a_fleet_count_whole_megabytes_of_both_bounds() -> None:
 def test_participation_names_a_wrong_option(options: list[str], named: str) -> None:
     answer = CliRunner().invoke(participation_command, options)
     assert answer.exit_code == 2 and named in answer.output
+
+
+SMALL = """
+title = "small"
+about = "a test"
+seeds = [0, 1]
+target_accuracy = 0.5
+[base.model]
+name = "cnn"
+[base.data]
+sources = ["cifar10:{folder}"]
+[base.population]
+count = 2
+[base.training]
+rounds = 1
+[splits.IID.data]
+split = "iid"
+[methods.FedAvg.method]
+name = "fedavg"
+"""
+
+
+def test_a_study_without_its_data_ends_before_the_first_run_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(SMALL.format(folder=tmp_path / "nowhere"))
+    answer = CliRunner().invoke(experiments_command, [str(tmp_path / "small.toml"), "-o", str(tmp_path / "out")])
+    assert answer.exit_code == 2
+    first, error = answer.output.strip().splitlines()
+    assert first == "0 of 2 runs are there"
+    assert error.startswith("experiments: error: data.sources: none can be read (cifar10:") and "unpack" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_fails_is_reported_with_what_it_said_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "small.toml").write_text(SMALL.format(folder=tmp_path / "nowhere"))
+    monkeypatch.setattr(experiments, "choose_source", lambda settings: ("there", []))
+    code = "import sys; print('progress'); print('error: model.name odd: not known', file=sys.stderr); sys.exit(2)"
+    monkeypatch.setattr(experiments, "_command", lambda job, folder: [sys.executable, "-c", code])
+    answer = CliRunner().invoke(experiments_command, [str(tmp_path / "small.toml"), "-o", str(tmp_path / "out")])
+    assert "IID, FedAvg, seed 0: error: model.name odd: not known (exit status 2, " in answer.output
+    assert "2 runs failed; the tables leave them out" in answer.output

@@ -1,0 +1,75 @@
+"""Promises of the simulation: with the fleet's margin, with FedProx's weights, and for as many channels as it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+pytest.importorskip("torch", reason="the engine computes with torch")
+pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+
+from device_profiles.bundle import Optimizer
+from edge_runtime.export.programs import TrainingChoices, build_programs
+from server.engines.simulation.promises import promises_of
+from server.engines.simulation.segments import ModelPieces
+from server.engines.simulation.setup import prepare_simulation
+from server.engines.simulation.trainables import narrower_width
+from server.fleet import ClientSettings, DataSettings, Fleet, ModelSettings, PromiseSettings, TrainingSettings
+from server.methods import create_method
+from server.work import Work
+
+MB = 1 << 20
+GROWN = [Work(purpose="grow", block=block) for block in (1, 2, 3)]
+
+
+def _fleet(**settings: object) -> Fleet:
+    fleet = Fleet(
+        model=ModelSettings(name="cnn", width=4, batch=16),
+        data=DataSettings(sources=("digits",), test_examples=32),
+        clients=(ClientSettings(name="small", limit_mb=1.04), ClientSettings(name="large", limit_mb=1.06)),
+    )
+    return msgspec.structs.replace(fleet, **settings)
+
+
+@pytest.mark.parametrize(("margin", "holders"), [(0.05, {"large"}), (0.0, {"small", "large"})])
+def test_a_client_of_the_simulation_works_where_the_promise_with_the_margin_fits(
+    margin: float, holders: set[str], tmp_path: Path
+) -> None:
+    table = {work.name: MB for work in GROWN}
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    promises = PromiseSettings(source="file", file=str(tmp_path / "table.json"))
+    fleet = _fleet(promises=promises, margin=margin)
+    prepared = prepare_simulation(fleet, tmp_path / "run", lambda line: None, create_method(fleet.method))
+    assert set(prepared.promises.holders(GROWN[0])) == holders
+    assert prepared.promises.needs["small"]["grow-block1"] == int(MB * (1 + margin))
+    # Kept without it: as the `promises.file` of another run it would count twice.
+    assert json.loads((tmp_path / "run" / "promises.json").read_text())["promises"] == table
+
+
+def test_a_promise_of_the_runtime_counts_the_weights_that_fedprox_keeps() -> None:
+    fleet = _fleet(training=TrainingSettings(proximal=0.1))
+    with_term = promises_of(fleet, GROWN, source="runtime")
+    without = promises_of(_fleet(), GROWN, source="runtime")
+    pieces = ModelPieces(fleet.model)
+    training = fleet.training
+    optimizer = Optimizer(name="sgd", momentum=training.momentum, weight_decay=training.weight_decay, proximal=True)
+    exported = {
+        program.name: program.memory.total_bytes(training.threads)
+        for program, _, _ in build_programs(
+            pieces.source, pieces.partition, blocks=(1, 2, 3), choices=TrainingChoices(optimizer=optimizer)
+        )
+        if program.purpose == "grow" and program.variant == "default"
+    }
+    base = int(9.1 * MB)
+    assert with_term == {name: size + base for name, size in exported.items()}
+    assert all(with_term[name] > without[name] for name in without)
+
+
+@pytest.mark.parametrize("full", [8, 20, 64])
+def test_a_narrower_network_never_has_more_channels_than_its_part(full: int) -> None:
+    for part in range(1, 17):
+        width = narrower_width(ModelSettings(name="cnn", width=full), part / 16)
+        assert width == max(1, full * part // 16), part
