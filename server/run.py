@@ -94,6 +94,7 @@ def _run(
         promises=prepared.promises,
         state=state,
         records=folder.records(),
+        failed=folder.failures(),
         whole_network=prepared.whole_network,
         model_file=str(model),
     )

@@ -2,7 +2,8 @@
 
 RUN/state.json           what is finished, naming the weights it belongs to
 RUN/weights/<n>.safetensors   weights after round n of the whole run
-RUN/rounds.jsonl         one object a round; lines the state does not count are cut off at resume
+RUN/rounds.jsonl         one object a round, and one with `failed` for a round that too few delivered in, which is no
+                         round of the run; lines the state does not count are cut off at resume
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `rounds.jsonl`.
 
     `participation` is the share of the fleet that has work in this stage. `accuracy` is None in a round without an
-    evaluation. `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered.
+    evaluation. `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered, and
+    `rejected_before` the updates rejected in each of them. `failed`: too few delivered in the last attempt as well, and
+    the run stopped; `round` is then the number that the next round has when the run goes on.
     """
 
     round: int
@@ -62,6 +65,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     froze_because: str | None = None
     repeated: tuple[Result, ...] = ()
+    rejected_before: tuple[dict[str, str], ...] = ()
+    failed: bool = False
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,16 +138,25 @@ class RunFolder:
         path = self.weights_path(state.round)
         with atomic_file(path) as temporary:
             save_file(dict(weights), temporary)
+        length = self._append(record)
+        saved = msgspec.structs.replace(state, weights_sha256=sha256_of(path), rounds_bytes=length)
+        write_json(self.folder / _STATE, saved)
+        self._remove_all_but(path)
+        return saved
+
+    def save_failure(self, state: RunState, record: RoundRecord) -> None:
+        """Keep the line of a round that failed; everything else stays as it was after the round before."""
+        write_json(self.folder / _STATE, msgspec.structs.replace(state, rounds_bytes=self._append(record)))
+
+    def _append(self, record: RoundRecord | None) -> int:
+        """Write a line; the length of the file with it."""
         rounds = self.folder / _ROUNDS
         with rounds.open("ab") as lines:
             if record is not None:
                 lines.write(msgspec.json.encode(record) + b"\n")
             lines.flush()
             os.fsync(lines.fileno())
-        saved = msgspec.structs.replace(state, weights_sha256=sha256_of(path), rounds_bytes=rounds.stat().st_size)
-        write_json(self.folder / _STATE, saved)
-        self._remove_all_but(path)
-        return saved
+        return rounds.stat().st_size
 
     def _remove_all_but(self, weights: Path) -> None:
         """Remove earlier weights, and what a killed run had not finished writing."""
@@ -152,6 +166,13 @@ class RunFolder:
 
     def records(self) -> list[RoundRecord]:
         """Every saved round."""
+        return [record for record in self._lines() if not record.failed]
+
+    def failures(self) -> list[RoundRecord]:
+        """The rounds that too few delivered in, each as often as the run stopped at it."""
+        return [record for record in self._lines() if record.failed]
+
+    def _lines(self) -> list[RoundRecord]:
         path = self.folder / _ROUNDS
         if not path.is_file():
             return []

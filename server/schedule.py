@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from server.methods.method import Stage
 from server.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights
 from server.structure import Structure
 
+_NAMED_FAILURES = 3
+"""Clients that the message names when the run stops; all of them are in rounds.jsonl."""
+
 
 class Observer:
     """Hears how the run goes; the default keeps silent."""
@@ -35,6 +39,36 @@ class Observer:
 
     def round_done(self, record: RoundRecord) -> None:
         """A round is finished and saved."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Attempts:
+    """What came of the attempts at one round: the last one's answers, and what was lost in those before.
+
+    Attributes:
+        results: of the last attempt.
+        accepted: its updates for the average.
+        rejected: why others of it are not, by client.
+        repeated: results of the attempts before, in order.
+        rejected_before: what was rejected in each of those.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    accepted: list[ReceivedUpdate] = field(default_factory=list)
+    rejected: dict[str, str] = field(default_factory=dict)
+    repeated: list[Result] = field(default_factory=list)
+    rejected_before: list[dict[str, str]] = field(default_factory=list)
+
+    def set_aside(self) -> None:
+        """Make room for another attempt; nothing of this one is forgotten."""
+        if self.results:
+            self.repeated += self.results
+            self.rejected_before.append(self.rejected)
+
+    def failed(self) -> list[str]:
+        """Those of the last attempt that did not deliver, each with what became of it."""
+        said = {result.client: result.status for result in self.results if result.status != "ok"} | self.rejected
+        return [f"{client}: {reason}" for client, reason in said.items()]
 
 
 class Schedule:
@@ -98,33 +132,62 @@ class Schedule:
         self, stage: Stage, rounds: int, state: RunState, weights: Weights, movement: EffectiveMovementFreezing
     ) -> tuple[RunState, Weights, bool]:
         started = time.monotonic()
-        results, averaged, rejected, repeated = self._collect(stage, rounds, state, weights)
-        weights = {**weights, **averaged}
+        attempts = self._collect(stage, rounds, state, weights)
+        if len(attempts.accepted) < self._fleet.training.min_clients:
+            self._folder.save_failure(state, self._record(stage, state, attempts, started, failed=True))
+            raise ExecutionError(self._too_few(stage, state, attempts))
+        weights = {**weights, **average(attempts.accepted, weights)}
         scalars = self._scalars(stage, weights)
         reason = self._reason_to_end(stage, rounds, state, movement.observe(scalars))
         accuracy = self._evaluate(stage, state, weights) if self._evaluates(state, reason) else None
-        record = RoundRecord(
-            round=state.round + 1,
-            stage=stage.name,
-            block=stage.block,
-            round_of_step=state.round_of_step + 1,
-            participation=len(stage.work) / len(self._fleet.clients),
-            clients=tuple(results),
-            rejected=rejected,
-            loss=_mean_loss([result for result in results if result.client not in rejected]),
+        record = msgspec.structs.replace(
+            self._record(stage, state, attempts, started),
+            loss=_mean_loss([result for result in attempts.results if result.client not in attempts.rejected]),
             accuracy=accuracy,
             effective_movement=movement.movements[-1] if movement.movements else None,
             slope=movement.slope,
-            bytes_down=sum(result.bytes_down for result in (*results, *repeated)),
-            bytes_up=sum(result.bytes_up for result in (*results, *repeated)),
-            seconds=time.monotonic() - started,
             froze_because=reason,
-            repeated=tuple(repeated),
         )
         self._append_history(state, scalars)
         saved = self._folder.save(self._following(state, record), weights, record)
         self._observer.round_done(record)
         return saved, weights, reason is not None
+
+    def _record(
+        self, stage: Stage, state: RunState, attempts: _Attempts, started: float, *, failed: bool = False
+    ) -> RoundRecord:
+        """The line of a round, without what comes of its average."""
+        answers = (*attempts.results, *attempts.repeated)
+        return RoundRecord(
+            round=state.round + 1,
+            stage=stage.name,
+            block=stage.block,
+            round_of_step=state.round_of_step + 1,
+            participation=len(stage.work) / len(self._fleet.clients),
+            clients=tuple(attempts.results),
+            rejected=attempts.rejected,
+            loss=None,
+            accuracy=None,
+            effective_movement=None,
+            slope=None,
+            bytes_down=sum(result.bytes_down for result in answers),
+            bytes_up=sum(result.bytes_up for result in answers),
+            seconds=time.monotonic() - started,
+            repeated=tuple(attempts.repeated),
+            rejected_before=tuple(attempts.rejected_before),
+            failed=failed,
+        )
+
+    def _too_few(self, stage: Stage, state: RunState, attempts: _Attempts) -> str:
+        training = self._fleet.training
+        failed = attempts.failed()
+        said = "; ".join(failed[:_NAMED_FAILURES]) or "nobody answered"
+        more = f"; {len(failed) - _NAMED_FAILURES} more in rounds.jsonl" if len(failed) > _NAMED_FAILURES else ""
+        return (
+            f"{stage.title}, round {state.round_of_step + 1}: {len(attempts.accepted)} clients delivered in the last "
+            f"of {training.attempts} attempts, training.min_clients is {training.min_clients} ({said}{more}); the run is "
+            f"saved after round {state.round}, continue with --resume"
+        )
 
     def _reason_to_end(self, stage: Stage, rounds: int, state: RunState, frozen: str | None) -> str | None:
         """Why the stage ends with this round, or None. The last one goes on where a round budget is left."""
@@ -148,13 +211,11 @@ class Schedule:
         candidate.unlink()
         return accuracy
 
-    def _collect(
-        self, stage: Stage, rounds: int, state: RunState, weights: Weights
-    ) -> tuple[list[Result], dict[str, NDArray[np.float32]], dict[str, str], list[Result]]:
-        """One round's results, average, rejected updates, and the results of attempts in which too few delivered."""
+    def _collect(self, stage: Stage, rounds: int, state: RunState, weights: Mapping[str, NDArray[Any]]) -> _Attempts:
+        """The attempts at one round, up to the first in which enough deliver."""
         training = self._fleet.training
         version = f"{state.round}-{state.weights_sha256[:16]}"
-        repeated: list[Result] = []
+        attempts = _Attempts()
         for attempt in range(training.attempts):
             tasks = self._tasks(stage, rounds, state, attempt, version)
             done = 0
@@ -164,16 +225,12 @@ class Schedule:
                 done += 1
                 self._observer.client_done(result, done, of)
 
-            results, updates = self._engine.train(tasks, count)
-            accepted, rejected = self._judge(tasks, updates, version, weights)
-            if len(accepted) >= min(training.min_clients, len(tasks)):
-                return results, average(accepted, weights), rejected, repeated
-            repeated += results
-        said = "; ".join(f"{r.client}: {rejected.get(r.client, r.status)}" for r in results)
-        raise ExecutionError(
-            f"{stage.title}, round {state.round_of_step + 1}: fewer than {training.min_clients} clients "
-            f"delivered in {training.attempts} attempts ({said}); the run is saved, continue with --resume"
-        )
+            attempts.set_aside()
+            attempts.results, updates = self._engine.train(tasks, count)
+            attempts.accepted, attempts.rejected = self._judge(tasks, updates, version, weights)
+            if len(attempts.accepted) >= training.min_clients:
+                break
+        return attempts
 
     def _tasks(self, stage: Stage, rounds: int, state: RunState, attempt: int, version: str) -> list[Task]:
         training = self._fleet.training
@@ -206,7 +263,11 @@ class Schedule:
         ]
 
     def _judge(
-        self, tasks: Sequence[Task], updates: Sequence[ReceivedUpdate], version: str, weights: Weights
+        self,
+        tasks: Sequence[Task],
+        updates: Sequence[ReceivedUpdate],
+        version: str,
+        weights: Mapping[str, NDArray[Any]],
     ) -> tuple[list[ReceivedUpdate], dict[str, str]]:
         """Updates for the average, and why the others are not."""
         work = {task.client: task.work for task in tasks}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from server.aggregation import ReceivedUpdate
 from server.engines.engine import Result, Task
 from server.fleet import TrainingSettings
 from server.learning_rate import learning_rate
+from server.methods import create_method
+from server.methods.method import Promises
 from server.run_state import RunFolder
-from tests.support.fake_run import MANIFEST, FakeEngine, initial_weights, run
+from server.summary import Summary, summarise
+from tests.support.fake_run import CLIENTS, MANIFEST, FakeEngine, fleet_of, initial_weights, run
 
 Answer = ReceivedUpdate | Result
 
@@ -27,6 +31,29 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
 
 def _dead(task: Task) -> Result:
     return Result(client=task.client, status="killed at its memory limit", seconds=0.1, oom_kills=1)
+
+
+def _broken(update: ReceivedUpdate) -> ReceivedUpdate:
+    tensors = {name: np.full_like(tensor, np.nan) for name, tensor in update.tensors.items()}
+    return dataclasses.replace(update, tensors=tensors)
+
+
+def _summary(folder: Path) -> Summary:
+    fleet, run_folder = fleet_of(), RunFolder(folder)
+    promises = Promises(budgets={name: 1 for name in CLIENTS}, needs={name: {} for name in CLIENTS})
+    return summarise(
+        fleet=fleet,
+        method="profl",
+        data="digits",
+        accuracy=0.5,
+        stages=create_method(fleet.method).stages(fleet, 3, promises),
+        promises=promises,
+        state=run_folder.load()[0],
+        records=run_folder.records(),
+        failed=run_folder.failures(),
+        whole_network=None,
+        model_file="model.safetensors",
+    )
 
 
 def test_blocks_grow_front_to_back_and_every_tensor_of_the_model_is_trained(tmp_path: Path) -> None:
@@ -92,12 +119,64 @@ def test_a_round_in_which_too_few_deliver_is_repeated_and_its_first_attempt_kept
 
 def test_when_nobody_delivers_the_run_stops_saved_and_can_be_resumed(tmp_path: Path) -> None:
     stopped = FakeEngine(fate=lambda call, task, update: _dead(task) if call >= 3 else update)
-    with pytest.raises(ExecutionError, match=r"in 3 attempts .*a: killed at its memory limit.*--resume"):
+    with pytest.raises(ExecutionError, match=r"of 3 attempts.*a: killed at its memory limit.*after round 2.*--resume"):
         run(tmp_path, stopped)
     assert RunFolder(tmp_path).load()[0].round == 2
     state, _ = run(tmp_path, FakeEngine())
     assert state.finished
-    assert [line["round"] for line in _lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert [(line["round"], line["failed"]) for line in _lines(tmp_path)] == [
+        (1, False), (2, False), (3, True), (3, False), (4, False), (5, False), (6, False),
+    ]  # fmt: skip
+
+
+def test_a_run_that_stopped_and_goes_on_is_the_undisturbed_run_with_a_line_more(tmp_path: Path) -> None:
+    with pytest.raises(ExecutionError):
+        run(tmp_path / "stopped", FakeEngine(fate=lambda call, task, update: _dead(task) if call >= 3 else update))
+    _, weights = run(tmp_path / "stopped", FakeEngine())
+    _, undisturbed = run(tmp_path / "undisturbed", FakeEngine())
+    assert all(np.array_equal(weights[name], tensor) for name, tensor in undisturbed.items())
+    stopped, whole = RunFolder(tmp_path / "stopped"), RunFolder(tmp_path / "undisturbed")
+    assert [record.round for record in stopped.records()] == [record.round for record in whole.records()]
+    assert [record.round for record in stopped.failures()] == [3] and whole.failures() == []
+
+
+def test_why_updates_were_rejected_is_kept_when_their_round_is_repeated(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine(fate=lambda call, task, u: _broken(u) if call == 1 and task.client != "a" else u))
+    first, *others = _lines(tmp_path)
+    assert first["rejected"] == {} and [sorted(reasons) for reasons in first["rejected_before"]] == [["b", "c"]]
+    assert "not finite" in first["rejected_before"][0]["b"]
+    assert all(line["rejected_before"] == [] for line in others)
+    summary = _summary(tmp_path)
+    assert [(client.client, client.failures, client.rounds) for client in summary.clients] == [
+        ("a", 0, 6), ("b", 1, 6), ("c", 1, 6),
+    ]  # fmt: skip
+
+
+def test_the_line_of_a_round_that_failed_says_who_was_rejected_and_the_summary_counts_it(tmp_path: Path) -> None:
+    poisoned = FakeEngine(fate=lambda call, task, u: _broken(u) if call >= 2 and task.client != "a" else u)
+    with pytest.raises(ExecutionError) as raised:
+        run(tmp_path, poisoned)
+    said = str(raised.value)
+    assert (
+        "grow 1, round 2: 1 clients delivered in the last of 3 attempts, training.min_clients is 2 (b: tensor" in said
+    )
+    assert "a: ok" not in said and "\n" not in said
+    line = _lines(tmp_path)[-1]
+    assert line["failed"] and line["round"] == 2 and line["accuracy"] is None
+    assert sorted(line["rejected"]) == ["b", "c"] and len(line["rejected_before"]) == 2
+    assert [result["client"] for result in line["repeated"]] == ["a", "b", "c"] * 2
+    run(tmp_path, FakeEngine())
+    assert [client.failures for client in _summary(tmp_path).clients] == [0, 3, 3]
+
+
+def test_a_stop_names_only_some_of_many_failures(tmp_path: Path) -> None:
+    engine = FakeEngine(fate=lambda call, task, update: _dead(task))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(ExecutionError, match=r"\(a: killed at its memory limit; 2 more in rounds\.jsonl\)"),
+    ):
+        patch.setattr("server.schedule._NAMED_FAILURES", 1)
+        run(tmp_path, engine)
 
 
 def test_too_small_a_fleet_is_told_before_anything_is_trained(tmp_path: Path) -> None:
