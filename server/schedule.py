@@ -185,8 +185,8 @@ class Schedule:
         more = f"; {len(failed) - _NAMED_FAILURES} more in rounds.jsonl" if len(failed) > _NAMED_FAILURES else ""
         return (
             f"{stage.title}, round {state.round_of_step + 1}: {len(attempts.accepted)} clients delivered in the last "
-            f"of {training.attempts} attempts, training.min_clients is {training.min_clients} ({said}{more}); the run is "
-            f"saved after round {state.round}, continue with --resume"
+            f"of {training.attempts} attempts, training.min_clients is {training.min_clients} ({said}{more}); the run "
+            f"is saved after round {state.round}, continue with --resume"
         )
 
     def _reason_to_end(self, stage: Stage, rounds: int, state: RunState, frozen: str | None) -> str | None:
@@ -274,7 +274,7 @@ class Schedule:
         reasons = {u.client: reason_to_reject(u, work[u.client], self._structure, version) for u in updates}
         rejected = {client: reason for client, reason in reasons.items() if reason is not None}
         sound = [update for update in updates if update.client not in rejected]
-        rejected |= outliers(sound, weights)
+        rejected |= outliers(sound, work, self._structure, weights)
         return [update for update in sound if update.client not in rejected], rejected
 
     def _following(self, state: RunState, record: RoundRecord) -> RunState:

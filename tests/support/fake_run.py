@@ -74,6 +74,7 @@ def _update(task: Task) -> ReceivedUpdate:
         for t in program.tensors
         if t.role != "optimizer_state"
     }
+    tensors |= {name: np.abs(tensor) for name, tensor in tensors.items() if name.endswith("running_var")}
     metadata = UpdateMetadata(
         block=task.work.block,
         program=program.name,
