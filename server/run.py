@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.files import atomic_file, write_json
 from edge_runtime.device.lock import exclusive
+from server.data_split import count_examples
 from server.engines.prepared import Prepared
 from server.fleet import Fleet
 from server.methods import create_method
@@ -81,6 +82,7 @@ def _run(
         engine=prepared.engine,
         folder=folder,
         observer=observer,
+        examples=count_examples(prepared.data, [client.name for client in fleet.clients], fleet.data),
     )
     state, weights = schedule.run(state, weights)
     accuracy, _ = prepared.engine.evaluate(method.final(prepared.blocks), folder.weights_path(state.round), full=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +84,11 @@ class Schedule:
         engine: Engine,
         folder: RunFolder,
         observer: Observer,
+        examples: Mapping[str, int],
     ) -> None:
+        """`examples`: how many each client has, as the fleet's data were cut; what updates say is held against it."""
         self._fleet = fleet
+        self._examples = examples
         self._stages = stages
         self._structure = structure
         self._engine = engine
@@ -271,11 +275,23 @@ class Schedule:
     ) -> tuple[list[ReceivedUpdate], dict[str, str]]:
         """Updates for the average, and why the others are not."""
         work = {task.client: task.work for task in tasks}
-        reasons = {u.client: reason_to_reject(u, work[u.client], self._structure, version) for u in updates}
-        rejected = {client: reason for client, reason in reasons.items() if reason is not None}
+        sent = Counter(update.client for update in updates)
+        rejected = {client: "has no task in this round" for client in sent if client not in work}
+        # Which of them is the client's own nobody can say.
+        rejected |= {client: f"sent {count} updates" for client, count in sent.items() if count > 1}
+        for update in [update for update in updates if update.client not in rejected]:
+            reason = reason_to_reject(update, work[update.client], self._structure, version)
+            reason = reason or self._wrong_examples(update)
+            if reason is not None:
+                rejected[update.client] = reason
         sound = [update for update in updates if update.client not in rejected]
         rejected |= outliers(sound, work, self._structure, weights)
         return [update for update in sound if update.client not in rejected], rejected
+
+    def _wrong_examples(self, update: ReceivedUpdate) -> str | None:
+        """The weight of an update in the mean is not the client's to choose."""
+        said, has = update.metadata.examples, self._examples[update.client]
+        return f"says that it has {said} examples; the fleet gave it {has}" if said != has else None
 
     def _following(self, state: RunState, record: RoundRecord) -> RunState:
         if record.froze_because is None:

@@ -33,6 +33,7 @@ from server.work import Work
 
 MANIFEST = read_json(Path(__file__).resolve().parents[1] / "golden" / "manifest.json", Manifest)
 CLIENTS = ("a", "b", "c")
+EXAMPLES = {name: 10 + ord(name) for name in CLIENTS}
 
 
 @dataclasses.dataclass
@@ -78,7 +79,7 @@ def _update(task: Task) -> ReceivedUpdate:
     metadata = UpdateMetadata(
         block=task.work.block,
         program=program.name,
-        examples=10 + ord(task.client),
+        examples=EXAMPLES[task.client],
         steps=task.steps or 1,
         base_version=task.base_version,
         loss_first=2.0,
@@ -138,5 +139,6 @@ def run(
         engine=engine,
         folder=run_folder,
         observer=Observer(),
+        examples=EXAMPLES,
     )
     return schedule.run(*run_folder.load_or_start("settings", initial_weights))

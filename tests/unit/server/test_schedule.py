@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,48 @@ def test_an_update_from_older_weights_is_rejected(tmp_path: Path) -> None:
 
     run(tmp_path, FakeEngine(fate=stale))
     assert all(line["rejected"]["c"].startswith("started from weights 0-older") for line in _lines(tmp_path))
+
+
+class _Sends(FakeEngine):
+    """Whatever the clients answer, these updates are what arrives."""
+
+    def __init__(self, change: Callable[[list[ReceivedUpdate]], list[ReceivedUpdate]]) -> None:
+        super().__init__()
+        self.change = change
+
+    def train(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> tuple[list[Result], list[ReceivedUpdate]]:
+        results, updates = super().train(tasks, done)
+        return results, self.change(updates)
+
+
+def _assert_only_a_and_b_count(folder: Path, engine: FakeEngine) -> None:
+    _, weights = run(folder / "odd", engine)
+    _, without = run(
+        folder / "without", FakeEngine(fate=lambda call, task, update: _dead(task) if task.client == "c" else update)
+    )
+    for name, tensor in without.items():
+        np.testing.assert_array_equal(weights[name], tensor)
+
+
+def test_an_update_of_a_client_without_a_task_is_rejected(tmp_path: Path) -> None:
+    run(tmp_path, _Sends(lambda updates: [*updates, dataclasses.replace(updates[0], client="stranger")]))
+    assert all(line["rejected"] == {"stranger": "has no task in this round"} for line in _lines(tmp_path))
+
+
+def test_a_client_that_answers_twice_does_not_count_at_all(tmp_path: Path) -> None:
+    _assert_only_a_and_b_count(tmp_path, _Sends(lambda updates: [*updates, updates[2]]))
+    assert all(line["rejected"] == {"c": "sent 2 updates"} for line in _lines(tmp_path / "odd"))
+
+
+@pytest.mark.parametrize("examples", [10**12, 10 + ord("c") + 1, 1])
+def test_a_client_cannot_choose_its_weight_in_the_mean(examples: int, tmp_path: Path) -> None:
+    def boast(call: int, task: Task, update: ReceivedUpdate) -> Answer:
+        said = msgspec.structs.replace(update.metadata, examples=examples)
+        return dataclasses.replace(update, metadata=said) if task.client == "c" else update
+
+    _assert_only_a_and_b_count(tmp_path, FakeEngine(fate=boast))
+    reason = f"says that it has {examples} examples; the fleet gave it 109"
+    assert all(line["rejected"] == {"c": reason} for line in _lines(tmp_path / "odd"))
 
 
 def test_clients_of_a_round_are_drawn_anew_and_the_same_for_a_seed(tmp_path: Path) -> None:
