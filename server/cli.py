@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from device_profiles.errors import ProflError, UsageError
 from server.split_command import split
@@ -56,9 +57,23 @@ def plan(bundle: Path, profiles: Path, margin: float, output: Path | None, as_js
 )
 @click.option("-o", "--output", type=_FILE, default=Path("runs/latest"), show_default=True, help="Run folder.")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder, if there is one.")
+@click.option(
+    "--min-clients",
+    type=click.IntRange(1),
+    help="Clients that must deliver for a round to count, instead of the fleet file's training.min_clients; a run may "
+    "be resumed with another number.",
+)
 @click.option("--no-whole-network", is_flag=True, help="Skip measuring who could train the whole network.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_network: bool, as_json: bool) -> None:
+def run(
+    fleet_path: Path,
+    engine: str,
+    output: Path,
+    resume: bool,
+    min_clients: int | None,
+    no_whole_network: bool,
+    as_json: bool,
+) -> None:
     """Train a fleet by the method its file names; state is saved after every round.
 
     The engine `local` profiles, plans and trains with real processes under their limits; `simulation` trains virtual
@@ -70,8 +85,11 @@ def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_netw
     from server.tables import summary_table
 
     progress = TerminalProgress()
+    fleet = read_fleet(fleet_path)
+    if min_clients is not None:
+        fleet = replace(fleet, training=replace(fleet.training, min_clients=min_clients))
     summary = run_fleet(
-        read_fleet(fleet_path),
+        fleet,
         output,
         resume=resume,
         observer=progress,

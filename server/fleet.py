@@ -81,12 +81,15 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         clip_norm: largest norm of all gradients of a step together, 0 for any.
         proximal: FedProx's mu, 0 without that term.
         augment: crops with padding 4 and flips, on the client.
+        max_seconds: engine `local`: a client stops after the step that takes longer in all and sends what it has,
+            which counts by the share of its work that was done; 0 for no end.
         cache_prefix: engine `local`: clients that hold it keep what frozen blocks put out in a file of this type while
             a stage lasts. It pays where a stage visits an example more than once; engine `simulation` decides by
             `simulation.cache_mb`.
         rounds: round budget of the whole run; ProFL may do without one.
         clients_per_round: drawn anew every round among those with work; all of them by default.
         evaluate_every: rounds between two evaluations; the last round of a stage always has one.
+        min_clients: a round counts when as many deliver; else it is repeated, `attempts` times in all.
     """
 
     steps: Positive = 20
@@ -108,6 +111,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     threads: Positive = 1
     parallel: Positive = 2
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 600.0
+    max_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     min_clients: Positive = 1
     attempts: Positive = 3
 
@@ -227,6 +231,8 @@ def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
         fleet = msgspec.convert(values, Fleet, strict=True)
     except msgspec.ValidationError as error:
         raise FormatError(f"--fleet {path}: {error}") from None
+    if {"steps", "epochs"} <= values.get("training", {}).keys():
+        raise FormatError(f"--fleet {path}: training.steps and training.epochs exclude each other; leave one out")
     names = [client.name for client in fleet.clients]
     if len(set(names)) != len(names):
         raise FormatError(f"--fleet {path}: two clients carry the same name")

@@ -25,7 +25,8 @@ from server.engines.engine import Result
 Weights = dict[str, NDArray[Any]]
 FLEET_NAME = "fleet.json"
 """The settings of a run, as they were read."""
-_STATE = "state.json"
+STATE_NAME = "state.json"
+"""What is finished of a run."""
 _ROUNDS = "rounds.jsonl"
 
 
@@ -95,7 +96,7 @@ class RunFolder:
     @property
     def exists(self) -> bool:
         """Whether a state was ever saved here."""
-        return (self.folder / _STATE).is_file()
+        return (self.folder / STATE_NAME).is_file()
 
     def load_or_start(self, settings_sha256: str, initial: Callable[[], Weights]) -> tuple[RunState, Weights]:
         """The last saved state and its weights; where nothing was saved, round 0 with the `initial` weights."""
@@ -120,13 +121,13 @@ class RunFolder:
 
     def load(self) -> tuple[RunState, Weights]:
         """The last saved state and its weights; cuts rounds.jsonl back to it. Raises FormatError naming the file."""
-        state = read_json(self.folder / _STATE, RunState)
+        state = read_json(self.folder / STATE_NAME, RunState)
         path = self.weights_path(state.round)
         if not path.is_file() or sha256_of(path) != state.weights_sha256:
-            raise FormatError(f"{path}: missing or not the file that {_STATE} names")
+            raise FormatError(f"{path}: missing or not the file that {STATE_NAME} names")
         rounds = self.folder / _ROUNDS
         if state.rounds_bytes and (not rounds.is_file() or rounds.stat().st_size < state.rounds_bytes):
-            raise FormatError(f"{rounds}: shorter than {_STATE} says")
+            raise FormatError(f"{rounds}: shorter than {STATE_NAME} says")
         if rounds.is_file():
             with rounds.open("r+b") as lines:
                 lines.truncate(state.rounds_bytes)
@@ -140,13 +141,13 @@ class RunFolder:
             save_file(dict(weights), temporary)
         length = self._append(record)
         saved = msgspec.structs.replace(state, weights_sha256=sha256_of(path), rounds_bytes=length)
-        write_json(self.folder / _STATE, saved)
+        write_json(self.folder / STATE_NAME, saved)
         self._remove_all_but(path)
         return saved
 
     def save_failure(self, state: RunState, record: RoundRecord) -> None:
         """Keep the line of a round that failed; everything else stays as it was after the round before."""
-        write_json(self.folder / _STATE, msgspec.structs.replace(state, rounds_bytes=self._append(record)))
+        write_json(self.folder / STATE_NAME, msgspec.structs.replace(state, rounds_bytes=self._append(record)))
 
     def _append(self, record: RoundRecord | None) -> int:
         """Write a line; the length of the file with it."""

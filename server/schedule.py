@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from device_profiles.errors import ExecutionError
 from device_profiles.files import atomic_file
 from server.aggregation import ReceivedUpdate, average, outliers, reason_to_reject
+from server.checks import check_stages
 from server.engines.engine import Engine, Result, Task
 from server.fleet import Fleet
 from server.freezing import EffectiveMovementFreezing, Scalars, sample_scalars
@@ -98,11 +99,10 @@ class Schedule:
     def run(self, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
         """Train until every stage has ended; the state is saved after every round.
 
-        Raises ExecutionError where the round budget is smaller than the number of stages, or nobody can take part.
+        Raises ExecutionError before the first round where the round budget is smaller than the number of stages, or too
+        few can take part in one of them; and when too few deliver.
         """
-        budget = self._fleet.training.rounds
-        if budget is not None and budget < len(self._stages):
-            raise ExecutionError(f"training.rounds {budget}: the method has {len(self._stages)} stages; give more")
+        check_stages(self._fleet, self._stages)
         while not state.finished:
             state, weights = self._run_stage(self._stages[state.stage], state, weights)
         return state, weights
@@ -110,12 +110,6 @@ class Schedule:
     def _run_stage(self, stage: Stage, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
         rounds = self._rounds(stage, state)
         self._observer.stage_started(stage, rounds)
-        if len(stage.work) < self._fleet.training.min_clients:
-            what = f"block {stage.block}" if stage.block else "the network"
-            raise ExecutionError(
-                f"{what}: {len(stage.work)} clients hold its promise, min_clients is "
-                f"{self._fleet.training.min_clients}; use a finer partition or a smaller batch"
-            )
         settings = self._fleet.freezing if stage.freezing is None else stage.freezing
         movement = EffectiveMovementFreezing(settings, self._history(stage, state, weights))
         while True:

@@ -12,16 +12,18 @@ from safetensors.numpy import load_file
 
 from device_profiles.bundle import Optimizer
 from device_profiles.contract import CACHED_PREFIX_VARIANT, program_name
-from device_profiles.errors import ExecutionError, UsageError
+from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json, write_json
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from edge_runtime.device.bundle import Bundle, open_bundle
+from server.checks import check_rounds
 from server.data_split import choose_source, write_parts
 from server.engines.local import LocalEngine
 from server.engines.prepared import Prepared
 from server.fleet import Fleet
-from server.methods.method import Promises
+from server.methods import create_method
+from server.methods.method import Promises, Stage
 from server.planner import make_plan, promise_of
 from server.structure import Structure
 from server.tables import plan_table
@@ -32,13 +34,12 @@ Note = Callable[[str], None]
 
 def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> Prepared:
     """Everything for real processes, kept below `output`; what is there already is taken from there."""
-    if fleet.method.name != "profl":
-        raise UsageError(f"method.name {fleet.method.name}: the light runtime trains by ProFL; use --engine simulation")
     source, missing = choose_source(fleet.data)
     for line in missing:
         note(f"data: {line}")
     note(f"data: {source}, split {fleet.data.split}")
     bundle = _bundle(fleet, output / "bundle", None)
+    check_rounds(fleet, _all_stages(fleet, bundle))
     clients = [client.name for client in fleet.clients]
     parts = write_parts(source, output / "data", clients, fleet.data)
     profiles = _profiles(fleet, bundle, output, note)
@@ -66,6 +67,14 @@ def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool
         plan=plan,
         whole_network=whole,
     )
+
+
+def _all_stages(fleet: Fleet, bundle: Bundle) -> tuple[Stage, ...]:
+    """The stages that the run has where everybody holds everything: how many there are, before clients are measured."""
+    needs = {program.name: 0 for program in bundle.manifest.programs}
+    names = [client.name for client in fleet.clients]
+    promises = Promises(budgets=dict.fromkeys(names, 0), needs=dict.fromkeys(names, needs))
+    return create_method(fleet.method).stages(fleet, len(bundle.manifest.partition.blocks), promises)
 
 
 def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan) -> Promises:

@@ -182,7 +182,7 @@ def test_a_stop_names_only_some_of_many_failures(tmp_path: Path) -> None:
 
 def test_too_small_a_fleet_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     engine = FakeEngine()
-    with pytest.raises(ExecutionError, match="block 1: 1 clients hold its promise, min_clients is 2"):
+    with pytest.raises(ExecutionError, match=r"grow 1: 1 of 3 clients hold .* block 1, training\.min_clients is 2"):
         run(tmp_path, engine, holders=("a",))
     assert engine.calls == []
 
