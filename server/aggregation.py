@@ -35,12 +35,22 @@ _ENOUGH = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReceivedUpdate:
-    """What one client sent. `rows`: of these tensors, only the rows (first axis) that are true were trained."""
+    """What one client sent.
+
+    `rows`: of these tensors, only the rows (first axis) that are true were trained. `share`: of the work that it was
+    asked for, what was done.
+    """
 
     client: str
     metadata: UpdateMetadata
     tensors: Tensors
     rows: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    share: float = 1.0
+
+    @property
+    def weight(self) -> float:
+        """In the mean: its examples, less where it stopped early."""
+        return self.metadata.examples * self.share
 
 
 def reason_to_reject(update: ReceivedUpdate, work: Work, structure: Structure, base_version: str) -> str | None:
@@ -125,7 +135,8 @@ def _move(names: Sequence[str], update: ReceivedUpdate, base: Mapping[str, NDArr
 
 
 def average(updates: Sequence[ReceivedUpdate], base: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-    """Mean of every value over the clients that trained it, weighted by examples; summed in float64.
+    """Mean of every value over the clients that trained it, weighted by examples (and the share of its work
+    that each did); summed in float64.
 
     A tensor smaller than that of `base` is its first rows and columns (HeteroFL, Diao et al., ICLR 2021). What nobody
     trained stays as it is in `base`. The order of `updates` does not change the result: they are added by client name.
@@ -140,10 +151,10 @@ def average(updates: Sequence[ReceivedUpdate], base: Mapping[str, NDArray[Any]])
 
 
 def _mean_of_whole(name: str, holders: Sequence[ReceivedUpdate]) -> NDArray[np.float32]:
-    examples = sum(update.metadata.examples for update in holders)
+    weights = sum(update.weight for update in holders)
     total = np.zeros(holders[0].tensors[name].shape, np.float64)
     for update in holders:
-        total += update.tensors[name].astype(np.float64) * (update.metadata.examples / examples)
+        total += update.tensors[name].astype(np.float64) * (update.weight / weights)
     return total.astype(np.float32)
 
 
@@ -154,7 +165,7 @@ def _mean_of_parts(name: str, holders: Sequence[ReceivedUpdate], base: NDArray[A
         tensor = update.tensors[name]
         corner = _corner(tensor)
         rows = update.rows.get(name, np.ones(tensor.shape[:1], np.bool_))
-        share = (rows * float(update.metadata.examples)).reshape(-1, *(1,) * (tensor.ndim - 1))
+        share = (rows * update.weight).reshape(-1, *(1,) * (tensor.ndim - 1))
         total[corner] += tensor.astype(np.float64) * share
         weight[corner] += np.broadcast_to(share, tensor.shape)
     trained = weight > 0

@@ -48,6 +48,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     evaluation. `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered, and
     `rejected_before` the updates rejected in each of them. `failed`: too few delivered in the last attempt as well, and
     the run stopped; `round` is then the number that the next round has when the run goes on.
+    `stopped_early`: clients that `training.max_seconds` stopped, each with the share of its work that it had done and
+    its update counts by.
     """
 
     round: int
@@ -68,6 +70,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     repeated: tuple[Result, ...] = ()
     rejected_before: tuple[dict[str, str], ...] = ()
     failed: bool = False
+    stopped_early: dict[str, float] = {}
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,7 @@ class Schedule:
             repeated=tuple(attempts.repeated),
             rejected_before=tuple(attempts.rejected_before),
             failed=failed,
+            stopped_early={u.client: u.share for u in attempts.accepted if u.metadata.stopped_early},
         )
 
     def _too_few(self, stage: Stage, state: RunState, attempts: _Attempts) -> str:
@@ -278,7 +279,14 @@ class Schedule:
             reason = reason or self._wrong_examples(update)
             if reason is not None:
                 rejected[update.client] = reason
-        sound = [update for update in updates if update.client not in rejected]
+        asked = {task.client: task for task in tasks}
+        sound = []
+        for update in [update for update in updates if update.client not in rejected]:
+            share = self._share(asked[update.client], update)
+            if isinstance(share, str):
+                rejected[update.client] = share
+            else:
+                sound.append(replace(update, share=share))
         rejected |= outliers(sound, work, self._structure, weights)
         return [update for update in sound if update.client not in rejected], rejected
 
@@ -286,6 +294,19 @@ class Schedule:
         """The weight of an update in the mean is not the client's to choose."""
         said, has = update.metadata.examples, self._examples[update.client]
         return f"says that it has {said} examples; the fleet gave it {has}" if said != has else None
+
+    def _share(self, task: Task, update: ReceivedUpdate) -> float | str:
+        """Which part of its work the client did, or why what it says of that cannot be."""
+        if not update.metadata.stopped_early:
+            return 1.0
+        batch = self._fleet.model.batch
+        steps = task.steps if task.steps is not None else (task.epochs or 0) * (self._examples[task.client] // batch)
+        done = update.metadata.examples_done
+        if done is None:
+            return "stopped early without saying how many examples it trained on"
+        if not 0 < done <= steps * batch:
+            return f"stopped early and says that it trained on {done} examples of {steps * batch}"
+        return done / (steps * batch)
 
     def _following(self, state: RunState, record: RoundRecord) -> RunState:
         if record.froze_because is None:

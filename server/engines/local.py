@@ -130,6 +130,8 @@ class LocalEngine:
         command += ["--weights", str(task.weights), "--base-version", task.base_version, "-o", str(output)]
         command += ["--epochs", str(task.epochs)] if task.steps is None else ["--steps", str(task.steps)]
         command += ["--lr", str(task.learning_rate), "--seed", str(task.seed)]
+        if self._settings.max_seconds:
+            command += ["--max-seconds", str(self._settings.max_seconds)]
         if task.proximal:
             command += ["--proximal-mu", str(task.proximal)]
         if self._settings.augment != "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,15 @@ STRUCTURE = Structure.of(read_json(GOLDEN, Manifest))
 def test_the_mean_is_weighted_by_examples() -> None:
     merged = average([_update("a", 1, w=np.float32([0, 4])), _update("b", 3, w=np.float32([8, 0]))], BASE)
     np.testing.assert_array_equal(merged["w"], np.float32([6, 1]))
+
+
+def test_half_of_its_work_is_half_of_its_weight_in_whole_tensors_and_in_slices() -> None:
+    half = replace(_update("a", 2, w=np.float32([0, 4])), share=0.5)
+    merged = average([half, _update("b", 3, w=np.float32([8, 0]))], BASE)
+    np.testing.assert_array_equal(merged["w"], np.float32([6, 1]))
+    half = replace(half, tensors={"w": np.float32([0])})
+    merged = average([half, _update("b", 3, w=np.float32([8, 5]))], BASE)
+    np.testing.assert_array_equal(merged["w"], np.float32([6, 5]))
 
 
 def test_every_tensor_is_averaged_over_the_clients_that_trained_it() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from device_profiles.errors import ExecutionError
 from server.aggregation import ReceivedUpdate
@@ -74,8 +75,6 @@ def test_a_frozen_block_does_not_change_any_more(tmp_path: Path) -> None:
     after: dict[int, np.ndarray] = {}
 
     def remember(call: int, task: Task, update: ReceivedUpdate) -> Answer:
-        from safetensors.numpy import load_file
-
         after[task.work.block] = load_file(task.weights)["stage1.0.weight"]
         return update
 
@@ -261,6 +260,43 @@ def test_a_client_cannot_choose_its_weight_in_the_mean(examples: int, tmp_path: 
     _assert_only_a_and_b_count(tmp_path, FakeEngine(fate=boast))
     reason = f"says that it has {examples} examples; the fleet gave it 109"
     assert all(line["rejected"] == {"c": reason} for line in _lines(tmp_path / "odd"))
+
+
+def _stops_early(done: int | None) -> Callable[[int, Task, ReceivedUpdate], Answer]:
+    def stop(call: int, task: Task, update: ReceivedUpdate) -> Answer:
+        said = msgspec.structs.replace(update.metadata, stopped_early=True, examples_done=done)
+        return dataclasses.replace(update, metadata=said) if task.client == "c" else update
+
+    return stop
+
+
+@pytest.mark.parametrize(
+    ("training", "asked"),
+    # Batches of 32: 20 steps; or 2 epochs of the 3 whole batches that 109 examples have.
+    [(TrainingSettings(steps=20), 640), (TrainingSettings(epochs=2), 192)],
+)
+def test_an_update_that_stopped_early_weighs_by_the_share_of_its_work(
+    training: TrainingSettings, asked: int, tmp_path: Path
+) -> None:
+    sent: list[ReceivedUpdate] = []
+    engine = FakeEngine(fate=lambda *given: sent.append(early(*given)) or sent[-1])  # type: ignore[func-returns-value]
+    early = _stops_early(asked // 4)
+    run(tmp_path, engine, rounds=1, training=training)
+    assert all(line["stopped_early"] == {"c": 0.25} and line["rejected"] == {} for line in _lines(tmp_path))
+    names = sorted(sent[0].tensors)
+    weights = [float(update.metadata.examples) for update in sent[:2]] + [sent[2].metadata.examples / 4]
+    after = load_file(tmp_path / "weights" / "000003.safetensors")
+    own = set(names) - {name for update in sent[3:] for name in update.tensors}
+    assert "stage1.0.weight" in own
+    for name in own:
+        expected = sum(u.tensors[name] * np.float64(w) for u, w in zip(sent[:3], weights, strict=True)) / sum(weights)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("done", [None, 0, -32, 641, 10**12])
+def test_what_an_early_stopped_client_cannot_have_done_is_rejected(done: int | None, tmp_path: Path) -> None:
+    _assert_only_a_and_b_count(tmp_path, FakeEngine(fate=_stops_early(done)))
+    assert all(line["rejected"]["c"].startswith("stopped early") for line in _lines(tmp_path / "odd"))
 
 
 def test_clients_of_a_round_are_drawn_anew_and_the_same_for_a_seed(tmp_path: Path) -> None:
