@@ -102,6 +102,7 @@ def fleet_of(
     rounds: int = 2,
     training: TrainingSettings | None = None,
     method: MethodSettings | None = None,
+    freezing: FreezingSettings | None = None,
 ) -> Fleet:
     """The fleet of such a run."""
     return Fleet(
@@ -109,7 +110,7 @@ def fleet_of(
         data=DataSettings(sources=("digits",)),
         clients=tuple(ClientSettings(name=name, limit_mb=64) for name in CLIENTS),
         training=training or TrainingSettings(min_clients=min_clients, attempts=3),
-        freezing=FreezingSettings(max_rounds=rounds),
+        freezing=freezing or FreezingSettings(max_rounds=rounds),
         method=method or MethodSettings(),
     )
 
@@ -123,9 +124,10 @@ def run(
     rounds: int = 2,
     training: TrainingSettings | None = None,
     method: MethodSettings | None = None,
+    freezing: FreezingSettings | None = None,
 ) -> tuple[RunState, Weights]:
     """Start or resume a run in `folder` until it is finished; `holders` hold every block."""
-    fleet = fleet_of(min_clients=min_clients, rounds=rounds, training=training, method=method)
+    fleet = fleet_of(min_clients=min_clients, rounds=rounds, training=training, method=method, freezing=freezing)
     promises = Promises(
         budgets={name: 2 << 20 if name in holders else 1 << 19 for name in CLIENTS},
         needs={name: {program.name: 1 << 20 for program in MANIFEST.programs} for name in CLIENTS},
