@@ -78,25 +78,33 @@ def run(
 
     The engine `local` profiles, plans and trains with real processes under their limits; `simulation` trains virtual
     clients with PyTorch.
+
+    Ctrl-C and SIGTERM end the run and its clients with exit status 130; --resume continues it after its last round.
     """
     from server.fleet import read_fleet
     from server.progress import TerminalProgress
-    from server.run import run_fleet
+    from server.run import run_fleet, saved_as
+    from server.stopping import STOPPED_STATUS, Stopped, stop_signals
     from server.tables import summary_table
 
     progress = TerminalProgress()
     fleet = read_fleet(fleet_path)
     if min_clients is not None:
         fleet = replace(fleet, training=replace(fleet.training, min_clients=min_clients))
-    summary = run_fleet(
-        fleet,
-        output,
-        resume=resume,
-        observer=progress,
-        note=progress.note,
-        engine=engine,
-        compare_whole=not no_whole_network,
-    )
+    try:
+        with stop_signals():
+            summary = run_fleet(
+                fleet,
+                output,
+                resume=resume,
+                observer=progress,
+                note=progress.note,
+                engine=engine,
+                compare_whole=not no_whole_network,
+            )
+    except Stopped as stopped:
+        progress.note(f"profl-server: stopped by {stopped.name}: {saved_as(output)}, continue it with --resume")
+        sys.exit(STOPPED_STATUS)
     click.echo(msgspec.json.encode(summary).decode() if as_json else summary_table(summary))
 
 

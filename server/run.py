@@ -81,6 +81,15 @@ def run_fleet(
         return _run(fleet, output, settings, method, prepared, observer, note)
 
 
+def saved_as(output: Path) -> str:
+    """How far the run in `output` is saved, for whoever stops it."""
+    try:
+        state = read_json(output / STATE_NAME, RunState)
+    except FormatError:
+        return "before its first round"
+    return f"the run is saved after round {state.round}"
+
+
 def _run(
     fleet: Fleet,
     output: Path,

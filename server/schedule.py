@@ -206,8 +206,10 @@ class Schedule:
         candidate = self._folder.folder / "candidate.safetensors"
         with atomic_file(candidate) as temporary:
             save_file(weights, temporary)
-        accuracy, _ = self._engine.evaluate(stage.evaluated, candidate)
-        candidate.unlink()
+        try:
+            accuracy, _ = self._engine.evaluate(stage.evaluated, candidate)
+        finally:
+            candidate.unlink()
         return accuracy
 
     def _collect(self, stage: Stage, rounds: int, state: RunState, weights: Mapping[str, NDArray[Any]]) -> _Attempts:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +23,7 @@ from server.fleet import Fleet
 from server.methods import create_method
 from server.methods.method import Promises, Stage
 from server.planner import make_plan, promise_of
+from server.stopping import run_child
 from server.structure import Structure
 from server.tables import plan_table
 from server.whole_network import WholeNetwork, measure_whole_network
@@ -136,7 +135,7 @@ def _profiles(fleet: Fleet, bundle: Bundle, output: Path, note: Note) -> dict[st
         command = [sys.executable, "-m", "profiler", str(bundle.path), "--limit", f"{client.limit_mb}MB"]
         command += ["--name", client.name, "-o", str(path), "--threads", str(fleet.training.threads)]
         command += ["--steps", "2", "--purpose", "all" if fleet.method.shrinking else "grow", "--json"]
-        finished = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+        finished = run_child(command)
         if finished.returncode != 0:
             lines = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
             raise ExecutionError(f"profile of {client.name}: {lines[-1]}")
