@@ -12,23 +12,13 @@ from server.methods.method import Stage
 
 def check_settings(fleet: Fleet, engine: str) -> None:
     """Raise UsageError for settings that contradict each other, or that `engine` does not know."""
-    training, clients = fleet.training, len(fleet.clients)
-    if training.min_clients > clients:
-        raise UsageError(f"training.min_clients {training.min_clients}: the fleet has {clients} clients; ask for fewer")
-    drawn = training.clients_per_round
-    if drawn is not None and training.min_clients > drawn:
-        raise UsageError(
-            f"training.min_clients {training.min_clients}: training.clients_per_round draws {drawn} each round; "
-            "ask for fewer, or draw more"
-        )
+    said = fleet.contradiction()
+    if said is not None:
+        raise UsageError(said)
+    training = fleet.training
     if training.max_seconds and engine != "local":
         raise UsageError(
             f"training.max_seconds {training.max_seconds:g}: clients of --engine {engine} keep no time; leave it out"
-        )
-    if training.max_seconds >= training.timeout_seconds:
-        raise UsageError(
-            f"training.max_seconds {training.max_seconds:g}: clients are ended after training.timeout_seconds "
-            f"{training.timeout_seconds:g}; give less"
         )
     if engine == "local" and fleet.method.name != "profl":
         raise UsageError(f"method.name {fleet.method.name}: the light runtime trains by ProFL; use --engine simulation")

@@ -213,6 +213,24 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     simulation: SimulationSettings = SimulationSettings()
     margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
 
+    def contradiction(self) -> str | None:
+        """What no round of such a fleet can meet, with the key and the remedy."""
+        training, clients = self.training, len(self.clients)
+        needed, drawn = training.min_clients, training.clients_per_round
+        if needed > clients:
+            return f"training.min_clients {needed}: the fleet has {clients} clients; ask for fewer"
+        if drawn is not None and needed > drawn:
+            return (
+                f"training.min_clients {needed}: training.clients_per_round draws {drawn} each round; ask for fewer, "
+                "or draw more"
+            )
+        if training.max_seconds >= training.timeout_seconds:
+            return (
+                f"training.max_seconds {training.max_seconds:g}: clients are ended after training.timeout_seconds "
+                f"{training.timeout_seconds:g}; give less"
+            )
+        return None
+
 
 def read_fleet(path: Path) -> Fleet:
     """Read a fleet file; raises FormatError, naming the file and the field."""
@@ -246,12 +264,15 @@ def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
         raise FormatError(f"--fleet {path}: training.clip_norm and training.proximal exclude each other; leave one out")
     if fleet.promises.source == "file" and fleet.promises.file is None:
         raise FormatError(f"--fleet {path}: promises.source is 'file': name it with promises.file")
-    if fleet.population is None:
-        return fleet
-    low, high = fleet.population.memory_mb
-    if low > high:
-        raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
-    return msgspec.structs.replace(fleet, clients=_draw(fleet.population))
+    if fleet.population is not None:
+        low, high = fleet.population.memory_mb
+        if low > high:
+            raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
+        fleet = msgspec.structs.replace(fleet, clients=_draw(fleet.population))
+    said = fleet.contradiction()
+    if said is not None:
+        raise FormatError(f"--fleet {path}: {said}")
+    return fleet
 
 
 def _draw(population: PopulationSettings) -> tuple[ClientSettings, ...]:

@@ -46,6 +46,17 @@ def test_settings_that_no_round_can_meet_are_refused(training: dict[str, Any], e
     assert "\n" not in str(raised.value)
 
 
+def test_what_contradicts_itself_in_a_fleet_file_is_refused_by_the_name_of_the_file() -> None:
+    values = {
+        "model": {"name": "cnn"},
+        "data": {"sources": ["digits"]},
+        "population": {"count": 4},
+        "training": {"clients_per_round": 2, "min_clients": 3},
+    }
+    with pytest.raises(FormatError, match=r"--fleet fleet\.toml: training\.min_clients 3: .* draws 2 each round"):
+        fleet_of(values, Path("fleet.toml"))
+
+
 def test_settings_that_just_can_be_met_are_taken() -> None:
     check_settings(_fleet(min_clients=3, clients_per_round=3, max_seconds=599.0), "local")
 
