@@ -63,6 +63,8 @@ def run_fleet(
         leftovers = _leftovers(output, settings, resume=resume)
         check_settings(fleet, engine)
         check_data(fleet)
+        if leftovers:
+            note(f"-o {output}: another fleet file was started here and trained nothing; what it left is removed")
         for path in leftovers:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         output.mkdir(parents=True, exist_ok=True)
@@ -167,9 +169,14 @@ def _leftovers(output: Path, settings: str, *, resume: bool) -> list[Path]:
             raise UsageError(f"-o {output}: was started with another fleet file or engine; choose another folder")
     if same:
         return []
-    if any(entry.name not in _OURS for entry in found):
+    if not all(_is_ours(entry.name) for entry in found):
         raise UsageError(f"-o {output}: holds files that are no run's; choose another folder")
     return found
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a run makes a file or folder of this name, or was killed while it wrote one."""
+    return name in _OURS or any(name.startswith(f".{own}.") for own in _OURS)
 
 
 def _has_rounds(output: Path) -> bool:

@@ -156,7 +156,9 @@ def test_a_folder_in_which_a_start_was_refused_takes_another_fleet(start: Any, t
     run = tmp_path / "run"
     assert (run / "bundle").is_dir() and not (run / "state.json").exists()
     (run / "bundle" / "stale").touch()
+    (run / ".plan.json.abc").touch()  # what a killed start had not finished
     assert start(_digits()).finished
+    assert not (run / ".plan.json.abc").exists()
     assert not (run / "bundle" / "stale").exists(), "a bundle of the refused fleet was kept"
 
 
