@@ -66,7 +66,7 @@ def run_fleet(
         if leftovers:
             note(f"-o {output}: another fleet file was started here and trained nothing; what it left is removed")
         for path in leftovers:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         output.mkdir(parents=True, exist_ok=True)
         with atomic_file(output / _SETTINGS) as temporary:
             temporary.write_text(settings + "\n", encoding="ascii")
