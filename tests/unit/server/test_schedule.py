@@ -314,6 +314,16 @@ def test_clients_of_a_round_are_drawn_anew_and_the_same_for_a_seed(tmp_path: Pat
     assert all(len(clients) == 2 for clients in drawn[0]) and len(set(drawn[0])) == 3
 
 
+def test_another_seed_draws_other_clients_and_other_orders(tmp_path: Path) -> None:
+    drawn, seeds = [], []
+    for seed in (0, 1):
+        engine = FakeEngine()
+        run(tmp_path / str(seed), engine, rounds=6, training=TrainingSettings(clients_per_round=2, seed=seed))
+        drawn.append([tuple(task.client for task in tasks) for tasks in engine.calls])
+        seeds.append({task.seed for tasks in engine.calls for task in tasks})
+    assert drawn[0] != drawn[1] and not seeds[0] & seeds[1]
+
+
 def test_the_last_step_takes_what_is_left_of_the_round_budget(tmp_path: Path) -> None:
     state, _ = run(tmp_path, FakeEngine(), training=TrainingSettings(rounds=9))
     assert [step.rounds for step in state.steps] == [2, 2, 5] and state.round == 9
