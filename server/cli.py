@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from device_profiles.errors import ProflError, UsageError
 from edge_runtime.options import Finite, OutputFile
@@ -18,6 +21,15 @@ _FILE = click.Path(path_type=Path)
 @click.group()
 def cli() -> None:
     """Plan a fleet's work from device profiles and run the rounds."""
+
+
+@contextmanager
+def _naming(option: str) -> Iterator[None]:
+    """Errors of the body begin with the option that named what they are about."""
+    try:
+        yield
+    except ProflError as error:
+        raise type(error)(f"{option}: {error}") from None
 
 
 @cli.command(epilog="Example: profl-server plan --bundle bundles/resnet18 --profiles profiles/ -o plan.json")
@@ -34,17 +46,22 @@ def plan(bundle: Path, profiles: Path, margin: float, output: Path | None, as_js
     from server.planner import make_plan
     from server.tables import plan_table
 
+    if not profiles.exists():
+        raise UsageError(f"--profiles {profiles}: is not there; write profiles with profl-profile")
     files = sorted(profiles.glob("*.json")) if profiles.is_dir() else [profiles]
     if not files:
         raise UsageError(f"--profiles {profiles}: no *.json in this folder; write some with profl-profile")
     known: dict[str, DeviceProfile] = {}
     for path in files:
-        profile = read_json(path, DeviceProfile)
+        with _naming("--profiles"):
+            profile = read_json(path, DeviceProfile)
         if profile.device.name in known:
             raise UsageError(f"--profiles {path}: a second profile of {profile.device.name}; name it with --name")
         known[profile.device.name] = profile
-    opened = open_bundle(bundle)
-    made = make_plan(opened.manifest, opened.digest, known, margin=margin)
+    with _naming("--bundle"):
+        opened = open_bundle(bundle)
+    with _naming("--profiles"):
+        made = make_plan(opened.manifest, opened.digest, known, margin=margin)
     if output is not None:
         write_json(output, made)
     click.echo(msgspec.json.encode(made).decode() if as_json else plan_table(made))
@@ -57,29 +74,54 @@ def plan(bundle: Path, profiles: Path, margin: float, output: Path | None, as_js
 )
 @click.option("-o", "--output", type=_FILE, default=Path("runs/latest"), show_default=True, help="Run folder.")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder, if there is one.")
+@click.option(
+    "--min-clients",
+    type=click.IntRange(1),
+    help="Clients that must deliver for a round to count, instead of the fleet file's training.min_clients; a run may "
+    "be resumed with another number.",
+)
 @click.option("--no-whole-network", is_flag=True, help="Skip measuring who could train the whole network.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-def run(fleet_path: Path, engine: str, output: Path, resume: bool, no_whole_network: bool, as_json: bool) -> None:
+def run(
+    fleet_path: Path,
+    engine: str,
+    output: Path,
+    resume: bool,
+    min_clients: int | None,
+    no_whole_network: bool,
+    as_json: bool,
+) -> None:
     """Train a fleet by the method its file names; state is saved after every round.
 
     The engine `local` profiles, plans and trains with real processes under their limits; `simulation` trains virtual
     clients with PyTorch.
+
+    Ctrl-C and SIGTERM end the run and its clients with exit status 130; --resume continues it after its last round.
     """
     from server.fleet import read_fleet
     from server.progress import TerminalProgress
-    from server.run import run_fleet
+    from server.run import run_fleet, saved_as
+    from server.stopping import STOPPED_STATUS, Stopped, stop_signals
     from server.tables import summary_table
 
     progress = TerminalProgress()
-    summary = run_fleet(
-        read_fleet(fleet_path),
-        output,
-        resume=resume,
-        observer=progress,
-        note=progress.note,
-        engine=engine,
-        compare_whole=not no_whole_network,
-    )
+    fleet = read_fleet(fleet_path)
+    if min_clients is not None:
+        fleet = replace(fleet, training=replace(fleet.training, min_clients=min_clients))
+    try:
+        with stop_signals():
+            summary = run_fleet(
+                fleet,
+                output,
+                resume=resume,
+                observer=progress,
+                note=progress.note,
+                engine=engine,
+                compare_whole=not no_whole_network,
+            )
+    except Stopped as stopped:
+        progress.note(f"profl-server: stopped by {stopped.name}: {saved_as(output)}, continue it with --resume")
+        sys.exit(STOPPED_STATUS)
     click.echo(msgspec.json.encode(summary).decode() if as_json else summary_table(summary))
 
 

@@ -149,6 +149,13 @@ def _capped(part: Indices, settings: DataSettings, generator: np.random.Generato
     return np.sort(part)
 
 
+def count_examples(source: str, clients: Sequence[str], settings: DataSettings) -> dict[str, int]:
+    """How many examples each client has in the cut that `write_parts` writes."""
+    data = open_raw(source, split="train")
+    parts = split_indices(np.asarray(data.labels), clients, settings, data.clients)
+    return {client: len(indices) for client, indices in parts.items()}
+
+
 def write_parts(source: str, folder: Path, clients: list[str], settings: DataSettings) -> dict[str, Path]:
     """Write each client's part as npz below `folder` (kept where it is there already); returns them by client."""
     paths = {client: folder / f"{client}.npz" for client in clients}

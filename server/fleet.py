@@ -82,12 +82,15 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         clip_norm: largest norm of all gradients of a step together, 0 for any.
         proximal: FedProx's mu, 0 without that term.
         augment: crops with padding 4 and flips, on the client.
+        max_seconds: engine `local`: a client stops after the step that takes longer in all and sends what it has,
+            which counts by the share of its work that was done; 0 for no end.
         cache_prefix: engine `local`: clients that hold it keep what frozen blocks put out in a file of this type while
             a stage lasts. It pays where a stage visits an example more than once; engine `simulation` decides by
             `simulation.cache_mb`.
         rounds: round budget of the whole run; ProFL may do without one.
         clients_per_round: drawn anew every round among those with work; all of them by default.
         evaluate_every: rounds between two evaluations; the last round of a stage always has one.
+        min_clients: a round counts when as many deliver; else it is repeated, `attempts` times in all.
     """
 
     steps: Positive = 20
@@ -109,6 +112,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     threads: Positive = 1
     parallel: Positive = 2
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 600.0
+    max_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     min_clients: Positive = 1
     attempts: Positive = 3
 
@@ -217,6 +221,24 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         origin: str = self.__dict__.get("origin_text", "fleet file")
         return origin
 
+    def contradiction(self) -> str | None:
+        """What no round of such a fleet can meet, with the key and the remedy."""
+        training, clients = self.training, len(self.clients)
+        needed, drawn = training.min_clients, training.clients_per_round
+        if needed > clients:
+            return f"training.min_clients {needed}: the fleet has {clients} clients; ask for fewer"
+        if drawn is not None and needed > drawn:
+            return (
+                f"training.min_clients {needed}: training.clients_per_round draws {drawn} each round; ask for fewer, "
+                "or draw more"
+            )
+        if training.max_seconds >= training.timeout_seconds:
+            return (
+                f"training.max_seconds {training.max_seconds:g}: clients are ended after training.timeout_seconds "
+                f"{training.timeout_seconds:g}; give less"
+            )
+        return None
+
 
 def read_fleet(path: Path) -> Fleet:
     """Read a fleet file; raises FormatError, naming the file and the field."""
@@ -241,6 +263,8 @@ def _checked(values: dict[str, Any], path: Path) -> Fleet:
         fleet = msgspec.convert(values, Fleet, strict=True)
     except msgspec.ValidationError as error:
         raise FormatError(f"--fleet {path}: {explained(error, Fleet)}") from None
+    if {"steps", "epochs"} <= values.get("training", {}).keys():
+        raise FormatError(f"--fleet {path}: training.steps and training.epochs exclude each other; leave one out")
     names = [client.name for client in fleet.clients]
     if len(set(names)) != len(names):
         raise FormatError(f"--fleet {path}: two clients carry the same name")
@@ -254,12 +278,15 @@ def _checked(values: dict[str, Any], path: Path) -> Fleet:
         raise FormatError(f"--fleet {path}: training.clip_norm and training.proximal exclude each other; leave one out")
     if fleet.promises.source == "file" and fleet.promises.file is None:
         raise FormatError(f"--fleet {path}: promises.source is 'file': name it with promises.file")
-    if fleet.population is None:
-        return fleet
-    low, high = fleet.population.memory_mb
-    if low > high:
-        raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
-    return msgspec.structs.replace(fleet, clients=_draw(fleet.population))
+    if fleet.population is not None:
+        low, high = fleet.population.memory_mb
+        if low > high:
+            raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
+        fleet = msgspec.structs.replace(fleet, clients=_draw(fleet.population))
+    said = fleet.contradiction()
+    if said is not None:
+        raise FormatError(f"--fleet {path}: {said}")
+    return fleet
 
 
 def _draw(population: PopulationSettings) -> tuple[ClientSettings, ...]:

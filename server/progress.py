@@ -46,6 +46,11 @@ class TerminalProgress(Observer):
             f"{self._where} round {record.round_of_step:>3}  clients {sum(r.status == 'ok' for r in record.clients)}"
             f"/{len(record.clients)}  loss {loss}  accuracy {accuracy}{movement}  {record.seconds:.1f} s"
         )
+        for client, share in record.stopped_early.items():
+            self.note(f"  {client}: stopped early after {share:.0%} of its work")
+        for attempt, reasons in enumerate(record.rejected_before, 1):
+            for client, reason in reasons.items():
+                self.note(f"  {client}: update rejected in attempt {attempt}: {reason}")
         for client, reason in record.rejected.items():
             self.note(f"  {client}: update rejected: {reason}")
         if record.froze_because is not None:

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 from safetensors.numpy import save_file
 
-from device_profiles.errors import ExecutionError, UsageError
-from device_profiles.files import atomic_file, write_json
+from device_profiles.errors import ExecutionError, FormatError, UsageError
+from device_profiles.files import atomic_file, read_json, write_json
 from edge_runtime.device.lock import exclusive
+from server.checks import check_data, check_settings, check_stages
+from server.data_split import count_examples
 from server.engines.prepared import Prepared
 from server.fleet import Fleet
 from server.methods import create_method
 from server.methods.method import Method
-from server.run_state import FLEET_NAME, RunFolder, Weights
+from server.run_state import FLEET_NAME, STATE_NAME, RunFolder, RunState, Weights
 from server.schedule import Observer, Schedule
 from server.structure import Structure
 from server.summary import Summary, summarise
 
 Note = Callable[[str], None]
 ENGINES = ("local", "simulation")
+_SETTINGS = "settings.sha256"
+_OURS = frozenset(
+    {"bundle", "candidate.safetensors", "clients", "data", "fleet.json", "movement", "plan.json", "profiles"}
+    | {
+        "promises.json",
+        "rounds.jsonl",
+        "settings.sha256",
+        "state.json",
+        "weights",
+        "whole_bundle",
+        "whole_network.json",
+    }
+)
+"""What a run's folder holds before the run has ended."""
 
 
 def run_fleet(
@@ -44,11 +61,17 @@ def run_fleet(
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output}: is a file; give the folder of the run")
     with exclusive(output):
-        if output.exists() and any(output.iterdir()) and not resume:
-            raise UsageError(f"-o {output}: exists; continue it with --resume, or choose another folder")
+        settings = _settings(fleet, engine)
+        leftovers = _leftovers(output, settings, resume=resume)
+        check_settings(fleet, engine)
+        check_data(fleet)
+        if leftovers:
+            note(f"-o {output}: another fleet file was started here and trained nothing; what it left is removed")
+        for path in leftovers:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         output.mkdir(parents=True, exist_ok=True)
-        settings = hashlib.sha256(msgspec.json.encode([fleet, engine])).hexdigest()
-        _claim(output, settings)
+        with atomic_file(output / _SETTINGS) as temporary:
+            temporary.write_text(settings + "\n", encoding="ascii")
         write_json(output / FLEET_NAME, fleet)
         method = create_method(fleet.method)
         if engine == "local":
@@ -62,6 +85,15 @@ def run_fleet(
         return _run(fleet, output, settings, method, prepared, observer, note)
 
 
+def saved_as(output: Path) -> str:
+    """How far the run in `output` is saved, for whoever stops it."""
+    try:
+        state = read_json(output / STATE_NAME, RunState)
+    except FormatError:
+        return "before its first round"
+    return f"the run is saved after round {state.round}"
+
+
 def _run(
     fleet: Fleet,
     output: Path,
@@ -73,6 +105,7 @@ def _run(
 ) -> Summary:
     folder = RunFolder(output)
     stages = method.stages(fleet, prepared.blocks, prepared.promises)
+    check_stages(fleet, stages)
     state, weights = folder.load_or_start(settings, prepared.initial_weights)
     if state.round:
         note(f"resumed after round {state.round}")
@@ -83,6 +116,7 @@ def _run(
         engine=prepared.engine,
         folder=folder,
         observer=observer,
+        examples=count_examples(prepared.data, [client.name for client in fleet.clients], fleet.data),
     )
     state, weights = schedule.run(state, weights)
     accuracy, _ = prepared.engine.evaluate(method.final(prepared.blocks), folder.weights_path(state.round), full=True)
@@ -96,6 +130,7 @@ def _run(
         promises=prepared.promises,
         state=state,
         records=folder.records(),
+        failed=folder.failures(),
         whole_network=prepared.whole_network,
         model_file=str(model),
     )
@@ -103,17 +138,57 @@ def _run(
     return summary
 
 
-def _claim(output: Path, settings: str) -> None:
-    """The folder belongs to one fleet file; another one is refused before anything is written."""
-    path = output / "settings.sha256"
-    if path.is_file():
-        if path.read_text(encoding="ascii").strip() != settings:
-            raise UsageError(f"-o {output}: was started with another fleet file or engine; choose another folder")
-        return
-    if any(output.iterdir()):
+def _settings(fleet: Fleet, engine: str) -> str:
+    """A digest of all that must stay the same when a run is resumed.
+
+    How many clients must deliver may change: a run that stopped because too few did goes on with fewer.
+    """
+    values = msgspec.to_builtins(fleet)
+    values["training"]["min_clients"] = 1
+    if not fleet.training.max_seconds:
+        del values["training"]["max_seconds"]  # runs of releases without it are resumed as well
+    return hashlib.sha256(msgspec.json.encode([values, engine])).hexdigest()
+
+
+def _leftovers(output: Path, settings: str, *, resume: bool) -> list[Path]:
+    """What must go from `output` before this run starts there: what another start left that trained nothing.
+
+    Raises UsageError where the folder is not a run's, or is that of a run that has rounds and is not continued.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"-o {output}: is a file; choose another folder")
+    found = sorted(output.iterdir()) if output.exists() else []
+    if not found:
+        return []
+    path = output / _SETTINGS
+    if not path.is_file():
         raise UsageError(f"-o {output}: is not a run's folder; choose another one")
-    with atomic_file(path) as temporary:
-        temporary.write_text(settings + "\n", encoding="ascii")
+    same = path.read_text(encoding="ascii").strip() == settings
+    if _has_rounds(output):
+        if not resume:
+            raise UsageError(f"-o {output}: exists; continue it with --resume, or choose another folder")
+        if not same:
+            raise UsageError(f"-o {output}: was started with another fleet file or engine; choose another folder")
+    if same:
+        return []
+    if not all(_is_ours(entry.name) for entry in found):
+        raise UsageError(f"-o {output}: holds files that are no run's; choose another folder")
+    return found
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a run makes a file or folder of this name, or was killed while it wrote one."""
+    return name in _OURS or any(name.startswith(f".{own}.") for own in _OURS)
+
+
+def _has_rounds(output: Path) -> bool:
+    """Whether anything was trained here; a state that cannot be read is not taken for nothing."""
+    if not RunFolder(output).exists:
+        return False
+    try:
+        return read_json(output / STATE_NAME, RunState).rounds_bytes > 0
+    except FormatError:
+        return True
 
 
 def _write_model(fleet: Fleet, structure: Structure, weights: Weights, path: Path) -> Path:

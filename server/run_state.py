@@ -2,7 +2,8 @@
 
 RUN/state.json           what is finished, naming the weights it belongs to
 RUN/weights/<n>.safetensors   weights after round n of the whole run
-RUN/rounds.jsonl         one object a round; lines the state does not count are cut off at resume
+RUN/rounds.jsonl         one object a round, and one with `failed` for a round that too few delivered in, which is no
+                         round of the run; lines the state does not count are cut off at resume
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from server.engines.engine import Result
 Weights = dict[str, NDArray[Any]]
 FLEET_NAME = "fleet.json"
 """The settings of a run, as they were read."""
-_STATE = "state.json"
+STATE_NAME = "state.json"
+"""What is finished of a run."""
 _ROUNDS = "rounds.jsonl"
 
 
@@ -43,7 +45,11 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `rounds.jsonl`.
 
     `participation` is the share of the fleet that has work in this stage. `accuracy` is None in a round without an
-    evaluation. `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered.
+    evaluation. `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered, and
+    `rejected_before` the updates rejected in each of them. `failed`: too few delivered in the last attempt as well, and
+    the run stopped; `round` is then the number that the next round has when the run goes on.
+    `stopped_early`: clients that `training.max_seconds` stopped, each with the share of its work that it had done and
+    its update counts by.
     """
 
     round: int
@@ -62,6 +68,9 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     froze_because: str | None = None
     repeated: tuple[Result, ...] = ()
+    rejected_before: tuple[dict[str, str], ...] = ()
+    failed: bool = False
+    stopped_early: dict[str, float] = {}
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,7 +99,7 @@ class RunFolder:
     @property
     def exists(self) -> bool:
         """Whether a state was ever saved here."""
-        return (self.folder / _STATE).is_file()
+        return (self.folder / STATE_NAME).is_file()
 
     def load_or_start(self, settings_sha256: str, initial: Callable[[], Weights]) -> tuple[RunState, Weights]:
         """The last saved state and its weights; where nothing was saved, round 0 with the `initial` weights."""
@@ -115,13 +124,13 @@ class RunFolder:
 
     def load(self) -> tuple[RunState, Weights]:
         """The last saved state and its weights; cuts rounds.jsonl back to it. Raises FormatError naming the file."""
-        state = read_json(self.folder / _STATE, RunState)
+        state = read_json(self.folder / STATE_NAME, RunState)
         path = self.weights_path(state.round)
         if not path.is_file() or sha256_of(path) != state.weights_sha256:
-            raise FormatError(f"{path}: missing or not the file that {_STATE} names")
+            raise FormatError(f"{path}: missing or not the file that {STATE_NAME} names")
         rounds = self.folder / _ROUNDS
         if state.rounds_bytes and (not rounds.is_file() or rounds.stat().st_size < state.rounds_bytes):
-            raise FormatError(f"{rounds}: shorter than {_STATE} says")
+            raise FormatError(f"{rounds}: shorter than {STATE_NAME} says")
         if rounds.is_file():
             with rounds.open("r+b") as lines:
                 lines.truncate(state.rounds_bytes)
@@ -133,16 +142,25 @@ class RunFolder:
         path = self.weights_path(state.round)
         with atomic_file(path) as temporary:
             save_file(dict(weights), temporary)
+        length = self._append(record)
+        saved = msgspec.structs.replace(state, weights_sha256=sha256_of(path), rounds_bytes=length)
+        write_json(self.folder / STATE_NAME, saved)
+        self._remove_all_but(path)
+        return saved
+
+    def save_failure(self, state: RunState, record: RoundRecord) -> None:
+        """Keep the line of a round that failed; everything else stays as it was after the round before."""
+        write_json(self.folder / STATE_NAME, msgspec.structs.replace(state, rounds_bytes=self._append(record)))
+
+    def _append(self, record: RoundRecord | None) -> int:
+        """Write a line; the length of the file with it."""
         rounds = self.folder / _ROUNDS
         with rounds.open("ab") as lines:
             if record is not None:
                 lines.write(msgspec.json.encode(record) + b"\n")
             lines.flush()
             os.fsync(lines.fileno())
-        saved = msgspec.structs.replace(state, weights_sha256=sha256_of(path), rounds_bytes=rounds.stat().st_size)
-        write_json(self.folder / _STATE, saved)
-        self._remove_all_but(path)
-        return saved
+        return rounds.stat().st_size
 
     def _remove_all_but(self, weights: Path) -> None:
         """Remove earlier weights, and what a killed run had not finished writing."""
@@ -152,6 +170,13 @@ class RunFolder:
 
     def records(self) -> list[RoundRecord]:
         """Every saved round."""
+        return [record for record in self._lines() if not record.failed]
+
+    def failures(self) -> list[RoundRecord]:
+        """The rounds that too few delivered in, each as often as the run stopped at it."""
+        return [record for record in self._lines() if record.failed]
+
+    def _lines(self) -> list[RoundRecord]:
         path = self.folder / _ROUNDS
         if not path.is_file():
             return []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from device_profiles.errors import ExecutionError
 from device_profiles.files import atomic_file
 from server.aggregation import ReceivedUpdate, average, outliers, reason_to_reject
+from server.checks import check_stages
 from server.engines.engine import Engine, Result, Task
 from server.fleet import Fleet
 from server.freezing import EffectiveMovementFreezing, Scalars, sample_scalars
@@ -22,6 +25,9 @@ from server.learning_rate import learning_rate
 from server.methods.method import Stage
 from server.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights
 from server.structure import Structure
+
+_NAMED_FAILURES = 3
+"""Clients that the message names when the run stops; all of them are in rounds.jsonl."""
 
 
 class Observer:
@@ -37,6 +43,36 @@ class Observer:
         """A round is finished and saved."""
 
 
+@dataclass(kw_only=True, slots=True)
+class _Attempts:
+    """What came of the attempts at one round: the last one's answers, and what was lost in those before.
+
+    Attributes:
+        results: of the last attempt.
+        accepted: its updates for the average.
+        rejected: why others of it are not, by client.
+        repeated: results of the attempts before, in order.
+        rejected_before: what was rejected in each of those.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    accepted: list[ReceivedUpdate] = field(default_factory=list)
+    rejected: dict[str, str] = field(default_factory=dict)
+    repeated: list[Result] = field(default_factory=list)
+    rejected_before: list[dict[str, str]] = field(default_factory=list)
+
+    def set_aside(self) -> None:
+        """Make room for another attempt; nothing of this one is forgotten."""
+        if self.results:
+            self.repeated += self.results
+            self.rejected_before.append(self.rejected)
+
+    def failed(self) -> list[str]:
+        """Those of the last attempt that did not deliver, each with what became of it."""
+        said = {result.client: result.status for result in self.results if result.status != "ok"} | self.rejected
+        return [f"{client}: {reason}" for client, reason in said.items()]
+
+
 class Schedule:
     """Runs the rounds of a run from its saved state to its end."""
 
@@ -49,8 +85,11 @@ class Schedule:
         engine: Engine,
         folder: RunFolder,
         observer: Observer,
+        examples: Mapping[str, int],
     ) -> None:
+        """`examples`: how many each client has, as the fleet's data were cut; what updates say is held against it."""
         self._fleet = fleet
+        self._examples = examples
         self._stages = stages
         self._structure = structure
         self._engine = engine
@@ -60,11 +99,10 @@ class Schedule:
     def run(self, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
         """Train until every stage has ended; the state is saved after every round.
 
-        Raises ExecutionError where the round budget is smaller than the number of stages, or nobody can take part.
+        Raises ExecutionError before the first round where the round budget is smaller than the number of stages, or too
+        few can take part in one of them; and when too few deliver.
         """
-        budget = self._fleet.training.rounds
-        if budget is not None and budget < len(self._stages):
-            raise ExecutionError(f"training.rounds {budget}: the method has {len(self._stages)} stages; give more")
+        check_stages(self._fleet, self._stages)
         while not state.finished:
             state, weights = self._run_stage(self._stages[state.stage], state, weights)
         return state, weights
@@ -72,12 +110,6 @@ class Schedule:
     def _run_stage(self, stage: Stage, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
         rounds = self._rounds(stage, state)
         self._observer.stage_started(stage, rounds)
-        if len(stage.work) < self._fleet.training.min_clients:
-            what = f"block {stage.block}" if stage.block else "the network"
-            raise ExecutionError(
-                f"{what}: {len(stage.work)} clients hold its promise, min_clients is "
-                f"{self._fleet.training.min_clients}; use a finer partition or a smaller batch"
-            )
         settings = self._fleet.freezing if stage.freezing is None else stage.freezing
         movement = EffectiveMovementFreezing(settings, self._history(stage, state, weights))
         while True:
@@ -98,33 +130,63 @@ class Schedule:
         self, stage: Stage, rounds: int, state: RunState, weights: Weights, movement: EffectiveMovementFreezing
     ) -> tuple[RunState, Weights, bool]:
         started = time.monotonic()
-        results, averaged, rejected, repeated = self._collect(stage, rounds, state, weights)
-        weights = {**weights, **averaged}
+        attempts = self._collect(stage, rounds, state, weights)
+        if len(attempts.accepted) < self._fleet.training.min_clients:
+            self._folder.save_failure(state, self._record(stage, state, attempts, started, failed=True))
+            raise ExecutionError(self._too_few(stage, state, attempts))
+        weights = {**weights, **average(attempts.accepted, weights)}
         scalars = self._scalars(stage, weights)
         reason = self._reason_to_end(stage, rounds, state, movement.observe(scalars))
         accuracy = self._evaluate(stage, state, weights) if self._evaluates(state, reason) else None
-        record = RoundRecord(
-            round=state.round + 1,
-            stage=stage.name,
-            block=stage.block,
-            round_of_step=state.round_of_step + 1,
-            participation=len(stage.work) / len(self._fleet.clients),
-            clients=tuple(results),
-            rejected=rejected,
-            loss=_mean_loss([result for result in results if result.client not in rejected]),
+        record = msgspec.structs.replace(
+            self._record(stage, state, attempts, started),
+            loss=_mean_loss([result for result in attempts.results if result.client not in attempts.rejected]),
             accuracy=accuracy,
             effective_movement=movement.movements[-1] if movement.movements else None,
             slope=movement.slope,
-            bytes_down=sum(result.bytes_down for result in (*results, *repeated)),
-            bytes_up=sum(result.bytes_up for result in (*results, *repeated)),
-            seconds=time.monotonic() - started,
             froze_because=reason,
-            repeated=tuple(repeated),
         )
         self._append_history(state, scalars)
         saved = self._folder.save(self._following(state, record), weights, record)
         self._observer.round_done(record)
         return saved, weights, reason is not None
+
+    def _record(
+        self, stage: Stage, state: RunState, attempts: _Attempts, started: float, *, failed: bool = False
+    ) -> RoundRecord:
+        """The line of a round, without what comes of its average."""
+        answers = (*attempts.results, *attempts.repeated)
+        return RoundRecord(
+            round=state.round + 1,
+            stage=stage.name,
+            block=stage.block,
+            round_of_step=state.round_of_step + 1,
+            participation=len(stage.work) / len(self._fleet.clients),
+            clients=tuple(attempts.results),
+            rejected=attempts.rejected,
+            loss=None,
+            accuracy=None,
+            effective_movement=None,
+            slope=None,
+            bytes_down=sum(result.bytes_down for result in answers),
+            bytes_up=sum(result.bytes_up for result in answers),
+            seconds=time.monotonic() - started,
+            repeated=tuple(attempts.repeated),
+            rejected_before=tuple(attempts.rejected_before),
+            failed=failed,
+            stopped_early={u.client: u.share for u in attempts.accepted if u.metadata.stopped_early},
+        )
+
+    def _too_few(self, stage: Stage, state: RunState, attempts: _Attempts) -> str:
+        training = self._fleet.training
+        failed = attempts.failed()
+        said = "; ".join(failed[:_NAMED_FAILURES]) or "nobody answered"
+        more = f"; {len(failed) - _NAMED_FAILURES} more in rounds.jsonl" if len(failed) > _NAMED_FAILURES else ""
+        return (
+            f"{stage.title}, round {state.round_of_step + 1}: {len(attempts.accepted)} clients delivered in the last "
+            f"of {training.attempts} attempts, training.min_clients is {training.min_clients} ({said}{more}); the run "
+            f"is saved after round {state.round}, continue with --resume"
+        )
 
     def _reason_to_end(self, stage: Stage, rounds: int, state: RunState, frozen: str | None) -> str | None:
         """Why the stage ends with this round, or None. The last one goes on where a round budget is left."""
@@ -144,17 +206,17 @@ class Schedule:
         candidate = self._folder.folder / "candidate.safetensors"
         with atomic_file(candidate) as temporary:
             save_file(weights, temporary)
-        accuracy, _ = self._engine.evaluate(stage.evaluated, candidate)
-        candidate.unlink()
+        try:
+            accuracy, _ = self._engine.evaluate(stage.evaluated, candidate)
+        finally:
+            candidate.unlink()
         return accuracy
 
-    def _collect(
-        self, stage: Stage, rounds: int, state: RunState, weights: Weights
-    ) -> tuple[list[Result], dict[str, NDArray[np.float32]], dict[str, str], list[Result]]:
-        """One round's results, average, rejected updates, and the results of attempts in which too few delivered."""
+    def _collect(self, stage: Stage, rounds: int, state: RunState, weights: Mapping[str, NDArray[Any]]) -> _Attempts:
+        """The attempts at one round, up to the first in which enough deliver."""
         training = self._fleet.training
         version = f"{state.round}-{state.weights_sha256[:16]}"
-        repeated: list[Result] = []
+        attempts = _Attempts()
         for attempt in range(training.attempts):
             tasks = self._tasks(stage, rounds, state, attempt, version)
             done = 0
@@ -164,16 +226,12 @@ class Schedule:
                 done += 1
                 self._observer.client_done(result, done, of)
 
-            results, updates = self._engine.train(tasks, count)
-            accepted, rejected = self._judge(tasks, updates, version, weights)
-            if len(accepted) >= min(training.min_clients, len(tasks)):
-                return results, average(accepted, weights), rejected, repeated
-            repeated += results
-        said = "; ".join(f"{r.client}: {rejected.get(r.client, r.status)}" for r in results)
-        raise ExecutionError(
-            f"{stage.title}, round {state.round_of_step + 1}: fewer than {training.min_clients} clients "
-            f"delivered in {training.attempts} attempts ({said}); the run is saved, continue with --resume"
-        )
+            attempts.set_aside()
+            attempts.results, updates = self._engine.train(tasks, count)
+            attempts.accepted, attempts.rejected = self._judge(tasks, updates, version, weights)
+            if len(attempts.accepted) >= training.min_clients:
+                break
+        return attempts
 
     def _tasks(self, stage: Stage, rounds: int, state: RunState, attempt: int, version: str) -> list[Task]:
         training = self._fleet.training
@@ -206,15 +264,51 @@ class Schedule:
         ]
 
     def _judge(
-        self, tasks: Sequence[Task], updates: Sequence[ReceivedUpdate], version: str, weights: Weights
+        self,
+        tasks: Sequence[Task],
+        updates: Sequence[ReceivedUpdate],
+        version: str,
+        weights: Mapping[str, NDArray[Any]],
     ) -> tuple[list[ReceivedUpdate], dict[str, str]]:
         """Updates for the average, and why the others are not."""
         work = {task.client: task.work for task in tasks}
-        reasons = {u.client: reason_to_reject(u, work[u.client], self._structure, version) for u in updates}
-        rejected = {client: reason for client, reason in reasons.items() if reason is not None}
-        sound = [update for update in updates if update.client not in rejected]
-        rejected |= outliers(sound, weights)
+        sent = Counter(update.client for update in updates)
+        rejected = {client: "has no task in this round" for client in sent if client not in work}
+        # Which of them is the client's own nobody can say.
+        rejected |= {client: f"sent {count} updates" for client, count in sent.items() if count > 1}
+        for update in [update for update in updates if update.client not in rejected]:
+            reason = reason_to_reject(update, work[update.client], self._structure, version)
+            reason = reason or self._wrong_examples(update)
+            if reason is not None:
+                rejected[update.client] = reason
+        asked = {task.client: task for task in tasks}
+        sound = []
+        for update in [update for update in updates if update.client not in rejected]:
+            share = self._share(asked[update.client], update)
+            if isinstance(share, str):
+                rejected[update.client] = share
+            else:
+                sound.append(replace(update, share=share))
+        rejected |= outliers(sound, work, self._structure, weights)
         return [update for update in sound if update.client not in rejected], rejected
+
+    def _wrong_examples(self, update: ReceivedUpdate) -> str | None:
+        """The weight of an update in the mean is not the client's to choose."""
+        said, has = update.metadata.examples, self._examples[update.client]
+        return f"says that it has {said} examples; the fleet gave it {has}" if said != has else None
+
+    def _share(self, task: Task, update: ReceivedUpdate) -> float | str:
+        """Which part of its work the client did, or why what it says of that cannot be."""
+        if not update.metadata.stopped_early:
+            return 1.0
+        batch = self._fleet.model.batch
+        steps = task.steps if task.steps is not None else (task.epochs or 0) * (self._examples[task.client] // batch)
+        done = update.metadata.examples_done
+        if done is None:
+            return "stopped early without saying how many examples it trained on"
+        if not 0 < done <= steps * batch:
+            return f"stopped early and says that it trained on {done} examples of {steps * batch}"
+        return done / (steps * batch)
 
     def _following(self, state: RunState, record: RoundRecord) -> RunState:
         if record.froze_because is None:

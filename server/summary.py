@@ -66,10 +66,14 @@ def summarise(
     promises: Promises,
     state: RunState,
     records: Sequence[RoundRecord],
+    failed: Sequence[RoundRecord] = (),
     whole_network: WholeNetwork | None,
     model_file: str,
 ) -> Summary:
-    """The summary of a run; `accuracy` is the finished model's on the whole test set."""
+    """The summary of a run; `accuracy` is the finished model's on the whole test set.
+
+    `failed` are the rounds at which the run stopped because too few delivered: their costs and failures count.
+    """
     working = {client for stage in stages for client in stage.work}
     return Summary(
         model=fleet.model.name,
@@ -78,11 +82,13 @@ def summarise(
         accuracy=accuracy,
         rounds=state.round,
         steps=tuple(_step(step) for step in state.steps),
-        clients=tuple(_client(client.name, client.limit_bytes, records, stages, promises) for client in fleet.clients),
+        clients=tuple(
+            _client(client.name, client.limit_bytes, records, failed, stages, promises) for client in fleet.clients
+        ),
         participation=len(working) / len(fleet.clients),
-        bytes_down=sum(record.bytes_down for record in records),
-        bytes_up=sum(record.bytes_up for record in records),
-        seconds=sum(record.seconds for record in records),
+        bytes_down=sum(record.bytes_down for record in (*records, *failed)),
+        bytes_up=sum(record.bytes_up for record in (*records, *failed)),
+        seconds=sum(record.seconds for record in (*records, *failed)),
         whole_network=whole_network,
         model_file=model_file,
         finished=state.finished,
@@ -101,11 +107,17 @@ def _step(step: StepRecord) -> StepSummary:
 
 
 def _client(
-    name: str, limit_bytes: int, records: Sequence[RoundRecord], stages: Sequence[Stage], promises: Promises
+    name: str,
+    limit_bytes: int,
+    records: Sequence[RoundRecord],
+    failed: Sequence[RoundRecord],
+    stages: Sequence[Stage],
+    promises: Promises,
 ) -> ClientSummary:
     own = [(record, result) for record in records for result in record.clients if result.client == name]
-    repeated = [result for record in records for result in record.repeated if result.client == name]
-    all_results = [*(result for _, result in own), *repeated]
+    everything = (*records, *failed)
+    all_results = [r for record in everything for r in (*record.repeated, *record.clients) if r.client == name]
+    rejections = [reasons for record in everything for reasons in (*record.rejected_before, record.rejected)]
     taken = [record for record, result in own if result.status == "ok" and name not in record.rejected]
     steps = {(record.stage, record.block) for record in taken}
     works = [stage.work[name] for stage in stages if (stage.name, stage.block) in steps and name in stage.work]
@@ -118,5 +130,5 @@ def _client(
         oom_kills=sum(result.oom_kills for result in all_results),
         blocks=tuple(sorted({block for _, block in steps})),
         rounds=len(taken),
-        failures=len(own) - len(taken) + sum(result.status != "ok" for result in repeated),
+        failures=sum(result.status != "ok" for result in all_results) + sum(name in each for each in rejections),
     )

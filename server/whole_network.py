@@ -73,6 +73,10 @@ def _run(command: list[str], limit_bytes: int | None) -> int | None:
             process.wait(_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
+        except BaseException:
+            process.kill()
+            process.outcome()
+            raise
         outcome = process.outcome()
         output.seek(0)
         said = output.read()

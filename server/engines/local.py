@@ -18,10 +18,11 @@ from safetensors import SafetensorError, safe_open
 
 from device_profiles.errors import ExecutionError, FormatError
 from device_profiles.update import UpdateMetadata
-from edge_runtime.device.limits import Outcome, start_limited
+from edge_runtime.device.limits import LimitedProcess, Outcome, start_limited
 from server.aggregation import ReceivedUpdate
 from server.engines.engine import Result, Task
 from server.fleet import TrainingSettings
+from server.stopping import run_child
 from server.work import Work
 
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
@@ -63,6 +64,8 @@ class LocalEngine:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
+        self._running: set[LimitedProcess] = set()
+        self._ending = False
         # Large, and of no use to anybody after this process: goes with the engine, or with the next one's start.
         self._caches = tempfile.TemporaryDirectory(prefix="cache-", dir=folder)
 
@@ -71,10 +74,15 @@ class LocalEngine:
         finished: dict[str, tuple[Result, ReceivedUpdate | None]] = {}
         with ThreadPoolExecutor(max_workers=self._settings.parallel) as pool:
             futures = {pool.submit(self._train_one, task): task for task in tasks}
-            for future in as_completed(futures):
-                result, update = future.result()
-                finished[result.client] = (result, update)
-                done(result)
+            try:
+                for future in as_completed(futures):
+                    result, update = future.result()
+                    finished[result.client] = (result, update)
+                    done(result)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._end_clients()
+                raise
         ordered = [finished[task.client] for task in tasks]
         return [result for result, _ in ordered], [update for _, update in ordered if update is not None]
 
@@ -84,7 +92,7 @@ class LocalEngine:
         command += ["--data", self._test_data, "--weights", str(weights), "--json"]
         if self._test_examples is not None and not full:
             command += ["--limit", str(self._test_examples)]
-        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        finished = run_child(command)
         if finished.returncode != 0:
             raise ExecutionError(f"evaluation of block {work.block}: {_last_line(finished.stderr)}")
         report = json.loads(finished.stdout)
@@ -122,6 +130,12 @@ class LocalEngine:
         )
         return result, update
 
+    def _end_clients(self) -> None:
+        """End the clients that train; one that is being started ends itself."""
+        self._ending = True
+        for process in list(self._running):
+            process.kill()
+
     def _run(self, task: Task, output: Path) -> tuple[Outcome, str, str, bool]:
         command = [sys.executable, "-m", "edge_runtime.device", "train", str(self._bundle)]
         command += ["--block", str(task.work.block), "--data", f"npz:{self._data[task.client]}"]
@@ -130,6 +144,8 @@ class LocalEngine:
         command += ["--weights", str(task.weights), "--base-version", task.base_version, "-o", str(output)]
         command += ["--epochs", str(task.epochs)] if task.steps is None else ["--steps", str(task.steps)]
         command += ["--lr", str(task.learning_rate), "--seed", str(task.seed)]
+        if self._settings.max_seconds:
+            command += ["--max-seconds", str(self._settings.max_seconds)]
         if task.proximal:
             command += ["--proximal-mu", str(task.proximal)]
         if self._settings.augment != "none":
@@ -145,6 +161,9 @@ class LocalEngine:
                 command, limit_bytes=self._limits[task.client], env=environment, stdout=stdout, stderr=stderr
             )
             timed_out = False
+            self._running.add(process)
+            if self._ending:
+                process.kill()
             try:
                 process.wait(self._settings.timeout_seconds)
             except subprocess.TimeoutExpired:
@@ -154,6 +173,8 @@ class LocalEngine:
                 process.kill()
                 process.outcome()
                 raise
+            finally:
+                self._running.discard(process)
             outcome = process.outcome()
         return outcome, out.read_text(errors="replace"), err.read_text(errors="replace"), timed_out
 

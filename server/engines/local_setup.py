@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,18 +10,21 @@ from safetensors.numpy import load_file
 
 from device_profiles.bundle import Optimizer
 from device_profiles.contract import CACHED_PREFIX_VARIANT, program_name
-from device_profiles.errors import ExecutionError, UsageError
+from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json, write_json
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from edge_runtime.device.bundle import Bundle, open_bundle
+from server.checks import check_rounds
 from server.data_split import check_source, choose_source, write_parts
 from server.engines.local import LocalEngine
 from server.engines.prepared import Prepared
 from server.fleet import Fleet
 from server.fleet_words import in_words_of
-from server.methods.method import Promises
+from server.methods import create_method
+from server.methods.method import Promises, Stage
 from server.planner import make_plan, promise_of
+from server.stopping import run_child
 from server.structure import Structure
 from server.tables import plan_table
 from server.whole_network import WholeNetwork, measure_whole_network
@@ -38,14 +39,13 @@ def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool
 
 
 def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> Prepared:
-    if fleet.method.name != "profl":
-        raise UsageError(f"method.name {fleet.method.name}: the light runtime trains by ProFL; use --engine simulation")
     source, missing = choose_source(fleet.data)
     for line in missing:
         note(f"data: {line}")
     note(f"data: {source}, split {fleet.data.split}")
     bundle = _bundle(fleet, output / "bundle", None)
     check_source(source, bundle.manifest.model, augment=fleet.training.augment != "none")
+    check_rounds(fleet, _all_stages(fleet, bundle))
     clients = [client.name for client in fleet.clients]
     parts = write_parts(source, output / "data", clients, fleet.data)
     profiles = _profiles(fleet, bundle, output, note)
@@ -73,6 +73,14 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
         plan=plan,
         whole_network=whole,
     )
+
+
+def _all_stages(fleet: Fleet, bundle: Bundle) -> tuple[Stage, ...]:
+    """The stages that the run has where everybody holds everything: how many there are, before clients are measured."""
+    needs = {program.name: 0 for program in bundle.manifest.programs}
+    names = [client.name for client in fleet.clients]
+    promises = Promises(budgets=dict.fromkeys(names, 0), needs=dict.fromkeys(names, needs))
+    return create_method(fleet.method).stages(fleet, len(bundle.manifest.partition.blocks), promises)
 
 
 def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan) -> Promises:
@@ -134,7 +142,7 @@ def _profiles(fleet: Fleet, bundle: Bundle, output: Path, note: Note) -> dict[st
         command = [sys.executable, "-m", "profiler", str(bundle.path), "--limit", f"{client.limit_mb}MB"]
         command += ["--name", client.name, "-o", str(path), "--threads", str(fleet.training.threads)]
         command += ["--steps", "2", "--purpose", "all" if fleet.method.shrinking else "grow", "--json"]
-        finished = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+        finished = run_child(command)
         if finished.returncode != 0:
             lines = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
             raise ExecutionError(f"profile of {client.name}: {lines[-1]}")

@@ -154,6 +154,29 @@ def test_kept_outputs_of_frozen_blocks_do_not_change_the_model(finished: Path, t
     assert not list(output.rglob("*.features"))  # large, and of no use after the run
 
 
+def test_too_few_rounds_for_the_steps_are_refused_before_a_client_is_profiled(tmp_path: Path) -> None:
+    fleet, output = tmp_path / "fleet.toml", tmp_path / "short"
+    fleet.write_text(FLEET.replace("steps = 4", "steps = 4\nrounds = 2"))
+    refused = subprocess.run(_command(fleet, output), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert refused.returncode == 1
+    assert "training.rounds 2: the method has 3 stages" in refused.stderr and "profiling" not in refused.stderr
+    assert not (output / "profiles").exists() and not (output / "state.json").exists()
+
+
+def test_clients_whose_time_is_over_send_what_they_have_and_count_by_it(tmp_path: Path) -> None:
+    fleet, output = tmp_path / "fleet.toml", tmp_path / "hurried"
+    fleet.write_text(FLEET.replace("steps = 4", "steps = 1000000\nmax_seconds = 1.0\nrounds = 3"))
+    done = subprocess.run(_command(fleet, output), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (output / "rounds.jsonl").read_bytes().splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        assert line["rejected"] == {} and all(client["status"] == "ok" for client in line["clients"])
+        assert line["stopped_early"] == {c["client"]: c["steps"] / 1_000_000 for c in line["clients"]}
+        assert all(client["seconds"] < 60 for client in line["clients"])
+    assert "stopped early after 0% of its work" in done.stderr
+
+
 def test_a_stage_keeps_nothing_of_the_stages_before(tmp_path: Path) -> None:
     first = stage_folder(tmp_path, 0)
     first.mkdir()

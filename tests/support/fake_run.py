@@ -33,6 +33,7 @@ from server.work import Work
 
 MANIFEST = read_json(Path(__file__).resolve().parents[1] / "golden" / "manifest.json", Manifest)
 CLIENTS = ("a", "b", "c")
+EXAMPLES = {name: 10 + ord(name) for name in CLIENTS}
 
 
 @dataclasses.dataclass
@@ -74,10 +75,11 @@ def _update(task: Task) -> ReceivedUpdate:
         for t in program.tensors
         if t.role != "optimizer_state"
     }
+    tensors |= {name: np.abs(tensor) for name, tensor in tensors.items() if name.endswith("running_var")}
     metadata = UpdateMetadata(
         block=task.work.block,
         program=program.name,
-        examples=10 + ord(task.client),
+        examples=EXAMPLES[task.client],
         steps=task.steps or 1,
         base_version=task.base_version,
         loss_first=2.0,
@@ -100,6 +102,7 @@ def fleet_of(
     rounds: int = 2,
     training: TrainingSettings | None = None,
     method: MethodSettings | None = None,
+    freezing: FreezingSettings | None = None,
 ) -> Fleet:
     """The fleet of such a run."""
     return Fleet(
@@ -107,7 +110,7 @@ def fleet_of(
         data=DataSettings(sources=("digits",)),
         clients=tuple(ClientSettings(name=name, limit_mb=64) for name in CLIENTS),
         training=training or TrainingSettings(min_clients=min_clients, attempts=3),
-        freezing=FreezingSettings(max_rounds=rounds),
+        freezing=freezing or FreezingSettings(max_rounds=rounds),
         method=method or MethodSettings(),
     )
 
@@ -121,9 +124,10 @@ def run(
     rounds: int = 2,
     training: TrainingSettings | None = None,
     method: MethodSettings | None = None,
+    freezing: FreezingSettings | None = None,
 ) -> tuple[RunState, Weights]:
     """Start or resume a run in `folder` until it is finished; `holders` hold every block."""
-    fleet = fleet_of(min_clients=min_clients, rounds=rounds, training=training, method=method)
+    fleet = fleet_of(min_clients=min_clients, rounds=rounds, training=training, method=method, freezing=freezing)
     promises = Promises(
         budgets={name: 2 << 20 if name in holders else 1 << 19 for name in CLIENTS},
         needs={name: {program.name: 1 << 20 for program in MANIFEST.programs} for name in CLIENTS},
@@ -137,5 +141,6 @@ def run(
         engine=engine,
         folder=run_folder,
         observer=Observer(),
+        examples=EXAMPLES,
     )
     return schedule.run(*run_folder.load_or_start("settings", initial_weights))

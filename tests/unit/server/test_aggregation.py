@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from device_profiles.bundle import Manifest
 from device_profiles.files import read_json
 from device_profiles.update import UpdateMetadata
 from server.aggregation import ReceivedUpdate, average, outliers, reason_to_reject
-from server.structure import Structure
+from server.structure import Structure, TrainedTensor
 from server.work import Work
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "manifest.json"
@@ -31,6 +33,15 @@ STRUCTURE = Structure.of(read_json(GOLDEN, Manifest))
 def test_the_mean_is_weighted_by_examples() -> None:
     merged = average([_update("a", 1, w=np.float32([0, 4])), _update("b", 3, w=np.float32([8, 0]))], BASE)
     np.testing.assert_array_equal(merged["w"], np.float32([6, 1]))
+
+
+def test_half_of_its_work_is_half_of_its_weight_in_whole_tensors_and_in_slices() -> None:
+    half = replace(_update("a", 2, w=np.float32([0, 4])), share=0.5)
+    merged = average([half, _update("b", 3, w=np.float32([8, 0]))], BASE)
+    np.testing.assert_array_equal(merged["w"], np.float32([6, 1]))
+    half = replace(half, tensors={"w": np.float32([0])})
+    merged = average([half, _update("b", 3, w=np.float32([8, 5]))], BASE)
+    np.testing.assert_array_equal(merged["w"], np.float32([6, 5]))
 
 
 def test_every_tensor_is_averaged_over_the_clients_that_trained_it() -> None:
@@ -58,12 +69,78 @@ def test_rows_that_a_client_did_not_train_do_not_count() -> None:
     np.testing.assert_array_equal(merged["w"], np.float32([[3], [6]]))
 
 
-def test_an_update_that_moved_absurdly_far_is_named() -> None:
-    updates = [_update(name, 1, w=np.float32([1 + i, 1])) for i, name in enumerate("abcd")]
-    assert outliers(updates, BASE) == {}
-    huge = _update("e", 1, w=np.float32([1e6, 1]))
-    assert list(outliers([*updates, huge], BASE)) == ["e"]
-    assert outliers([updates[0], huge], BASE) == {}  # two say nothing about which one is odd
+WIDE, NARROW = Work(purpose="width", ratio=1.0), Work(purpose="width", ratio=0.5)
+MOVING = Structure(
+    model=("w", "bn.running_mean", "bn.running_var"),
+    blocks=(frozenset({"w"}),),
+    trained={
+        work.name: {
+            "w": TrainedTensor(shape=(4,), role="parameter"),
+            "bn.running_mean": TrainedTensor(shape=(2,), role="running_statistic"),
+        }
+        for work in (WIDE, NARROW)
+    },
+)
+START = {"w": np.full(4, 0.1, np.float32), "bn.running_mean": np.zeros(2, np.float32)}
+
+
+def _moved(client: str, by: float, statistic: float = 0.0) -> ReceivedUpdate:
+    tensors = {"w": START["w"] + np.float32(by), "bn.running_mean": START["bn.running_mean"] + np.float32(statistic)}
+    return _update(client, 1, **tensors)
+
+
+def _odd(*updates: ReceivedUpdate, narrow: str = "") -> dict[str, str]:
+    works = {update.client: NARROW if update.client in narrow else WIDE for update in updates}
+    return outliers(updates, works, MOVING, START)
+
+
+def test_an_update_that_moved_eleven_times_as_far_as_the_median_is_named_and_nine_times_is_not() -> None:
+    honest = [_moved("a", 0.01), _moved("b", 0.01), _moved("c", 0.01)]
+    assert _odd(*honest, _moved("d", 0.09)) == {}
+    assert _odd(*honest, _moved("d", 0.11)) == {"d": "moved 11 times as far as the median of its round"}
+
+
+def test_two_updates_say_nothing_about_which_one_is_odd() -> None:
+    assert _odd(_moved("a", 0.001), _moved("b", 1.0)) == {}
+
+
+def test_running_statistics_of_other_data_do_not_make_an_honest_update_odd() -> None:
+    assert _odd(*(_moved(name, 0.01, statistic) for name, statistic in zip("abcd", (1, 1, 1, 5000), strict=True))) == {}
+
+
+def test_updates_are_compared_with_those_of_the_same_work() -> None:
+    wide = [_moved(name, 0.01) for name in "abcde"]
+    narrow = [_moved(name, 0.2) for name in "xyz"]
+    assert _odd(*wide, *narrow, narrow="xyz") == {}
+    assert list(_odd(*wide, *narrow)) == ["x", "y", "z"]
+    # Two of a kind are too few for a median of their own: all updates are.
+    assert list(_odd(*wide, *narrow[:2], narrow="xyz")) == ["x", "y"]
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_a_huge_update_is_rejected_however_few_there_are(others: int) -> None:
+    honest = [_moved(name, 0.01) for name in "abc"[:others]]
+    said = _odd(*honest, _moved("huge", 1e30))
+    assert list(said) == ["huge"] and said["huge"].startswith("parameters moved by 1e+30 each, from values of size 0.1")
+
+
+def test_a_diverged_update_is_rejected_where_a_large_honest_one_is_not() -> None:
+    assert _odd(_moved("a", 19.0)) == {} and list(_odd(_moved("a", 21.0))) == ["a"]
+
+
+def test_a_huge_running_statistic_is_rejected_and_named() -> None:
+    assert "running statistic bn.running_mean moved by 1e+30" in _odd(_moved("a", 0.01, 1e30))["a"]
+
+
+def test_rows_that_were_not_trained_do_not_hide_how_far_the_others_moved() -> None:
+    base = {**START, "w": np.full(4, 0.1, np.float32)}
+    one = ReceivedUpdate(
+        client="a",
+        metadata=_update("a", 1).metadata,
+        tensors={**_moved("a", 0.0).tensors, "w": base["w"] + np.float32([30, 0, 0, 0])},
+        rows={"w": np.array([True, False, False, False])},
+    )
+    assert "moved by 30 each" in outliers([one], {"a": WIDE}, MOVING, base)["a"]
 
 
 def test_the_order_of_arrival_does_not_change_a_bit() -> None:
@@ -93,8 +170,16 @@ def test_what_must_not_enter_the_average_is_rejected_with_its_reason() -> None:
     assert "shape" in _reason(_update("a", 5, **{**good, name: np.zeros(3, np.float32)}))
     assert "type" in _reason(_update("a", 5, **{**good, name: good[name].astype(np.float64)}))
     assert "not finite" in _reason(_update("a", 5, **{**good, name: np.full_like(good[name], np.nan)}))
+    variance = next(key for key in good if key.endswith("running_var"))
+    assert "variance below zero" in _reason(_update("a", 5, **{**good, variance: good[variance] - 1}))
     assert "started from weights v" in _reason(_update("a", 5, **good), "other")
     assert "no examples" in _reason(_update("a", 0, **good))
+
+
+def test_an_update_of_another_program_of_the_same_block_is_rejected() -> None:
+    distilled = Work(purpose="distill", block=1)
+    said = reason_to_reject(_update("a", 5, **_complete()), distilled, STRUCTURE, "v")
+    assert said == "trained grow-block1, asked for distill-block1"
 
 
 def test_an_update_of_another_block_is_rejected() -> None:

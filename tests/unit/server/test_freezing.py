@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from server.fleet import FreezingSettings
 from server.freezing import EffectiveMovementFreezing, effective_movement, fitted_slope, sample_scalars
@@ -62,6 +63,27 @@ def test_a_changing_movement_is_not_frozen_before_the_cap() -> None:
     path = [0.0, 1.0, 1.0, 2.0, 2.0]  # movement 1, 0, 1, 0: its slope is never small
     reasons = [freezing.observe(np.array([value])) for value in path]
     assert reasons == [None, None, None, None, "round cap 4"]
+
+
+def test_patience_starts_again_when_the_slope_rises_in_between() -> None:
+    settings = FreezingSettings(window=1, fit_length=2, threshold=0.1, patience=2, max_rounds=50)
+    freezing = EffectiveMovementFreezing(settings)
+    # Movement 1, 1, 0, 0, 0: its slope is flat once, falls, and is flat twice.
+    reasons = [freezing.observe(np.array([value])) for value in (0.0, 1.0, 2.0, 2.0, 2.0, 2.0)]
+    assert reasons[:5] == [None] * 5
+    assert reasons[5] is not None and reasons[5].startswith("effective movement")
+
+
+def test_a_block_is_not_frozen_before_its_least_number_of_rounds() -> None:
+    freezing = EffectiveMovementFreezing(replace(SETTINGS, min_rounds=7))
+    reasons = [freezing.observe(np.array([float(k)])) for k in range(8)]
+    assert reasons[:7] == [None] * 7
+    assert reasons[7] is not None and reasons[7].startswith("effective movement")
+
+
+def test_another_seed_samples_other_scalars() -> None:
+    tensors = {"a": np.arange(1000, dtype=np.float32)}
+    assert not np.array_equal(sample_scalars(tensors, 10, seed=1), sample_scalars(tensors, 10, seed=2))
 
 
 def test_a_resumed_step_decides_as_an_undisturbed_one() -> None:

@@ -1,0 +1,227 @@
+"""Runs that cannot be are refused before their first round, and leave the folder to others."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from device_profiles.errors import DataError, ExecutionError, FormatError, UsageError
+from server.checks import check_data, check_settings, check_stages
+from server.cli import cli
+from server.engines.prepared import Prepared
+from server.fleet import ClientSettings, DataSettings, Fleet, MethodSettings, TrainingSettings, fleet_of
+from server.methods import create_method
+from server.methods.method import Promises
+from server.run import run_fleet
+from server.schedule import Observer
+from server.structure import Structure
+from tests.support.fake_run import CLIENTS, EXAMPLES, MANIFEST, FakeEngine, initial_weights
+from tests.support.fake_run import fleet_of as fake_fleet
+
+
+def _fleet(batch: int = 32, data: DataSettings | None = None, **training: Any) -> Fleet:
+    fleet = fake_fleet(training=TrainingSettings(**training))
+    model = msgspec.structs.replace(fleet.model, batch=batch)
+    return msgspec.structs.replace(fleet, model=model, data=data or fleet.data)
+
+
+@pytest.mark.parametrize(
+    ("training", "engine", "message"),
+    [
+        ({"min_clients": 4}, "local", r"training\.min_clients 4: the fleet has 3 clients"),
+        ({"min_clients": 3, "clients_per_round": 2}, "local", r"training\.min_clients 3: .*clients_per_round draws 2"),
+        ({"max_seconds": 5.0}, "simulation", r"training\.max_seconds 5: clients of --engine simulation keep no time"),
+        ({"max_seconds": 600.0}, "local", r"training\.max_seconds 600: .*timeout_seconds 600"),
+    ],
+)
+def test_settings_that_no_round_can_meet_are_refused(training: dict[str, Any], engine: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        check_settings(_fleet(**training), engine)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_contradicts_itself_in_a_fleet_file_is_refused_by_the_name_of_the_file() -> None:
+    values = {
+        "model": {"name": "cnn"},
+        "data": {"sources": ["digits"]},
+        "population": {"count": 4},
+        "training": {"clients_per_round": 2, "min_clients": 3},
+    }
+    with pytest.raises(FormatError, match=r"--fleet fleet\.toml: training\.min_clients 3: .* draws 2 each round"):
+        fleet_of(values, Path("fleet.toml"))
+
+
+def test_settings_that_just_can_be_met_are_taken() -> None:
+    check_settings(_fleet(min_clients=3, clients_per_round=3, max_seconds=599.0), "local")
+
+
+def test_a_batch_that_too_few_clients_can_fill_is_refused(tmp_path: Path) -> None:
+    labels = np.arange(60) % 2
+    np.savez(tmp_path / "data.npz", images=np.zeros((60, 8, 8, 3), np.uint8), labels=labels)
+    data = DataSettings(sources=(f"npz:{tmp_path / 'data.npz'}",))
+    check_data(_fleet(20, data, min_clients=3))
+    with pytest.raises(UsageError, match=r"model\.batch 21: 0 of 3 clients have as many examples \(at most 20\)"):
+        check_data(_fleet(21, data))
+
+
+def test_a_stage_behind_others_that_too_few_hold_is_refused_as_the_first_is() -> None:
+    settings = MethodSettings(shrinking=True)
+    fleet = msgspec.structs.replace(_fleet(), method=settings)
+    needs = {f"{purpose}-block{block}": 1 for purpose in ("grow", "distill") for block in (2, 3)} | {"grow-block1": 9}
+    promises = Promises(budgets=dict.fromkeys(CLIENTS, 5), needs=dict.fromkeys(CLIENTS, needs))
+    stages = create_method(settings).stages(fleet, 3, promises)
+    with pytest.raises(
+        ExecutionError, match=r"grow 1: 0 of 3 clients hold the promise of block 1, training\.min_clients"
+    ):
+        check_stages(fleet, stages)
+
+
+def test_steps_and_epochs_together_are_refused() -> None:
+    values = {
+        "model": {"name": "cnn"},
+        "data": {"sources": ["digits"]},
+        "population": {"count": 2},
+        "training": {"steps": 2, "epochs": 1},
+    }
+    with pytest.raises(FormatError, match=r"fleet\.toml: training\.steps and training\.epochs exclude each other"):
+        fleet_of(values, Path("fleet.toml"))
+    del values["training"]["steps"]  # type: ignore[attr-defined]  # a dictionary of the literal above
+    assert fleet_of(values, Path("fleet.toml")).training.epochs == 1
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Start a run in `tmp_path / "run"` whose engine computes instead of training, on real digits."""
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+
+    def prepare(fleet: Fleet, output: Path, note: Any, *, compare_whole: bool) -> Prepared:
+        (output / "bundle").mkdir(exist_ok=True)
+        (output / "bundle" / "manifest.json").write_text(fleet.model.name)
+        small = {client.name for client in fleet.clients if client.limit_mb < 1}
+        return Prepared(
+            engine=FakeEngine(),
+            structure=Structure.of(MANIFEST),
+            promises=Promises(
+                budgets={client.name: 0 if client.name in small else 1 for client in fleet.clients},
+                needs={client.name: {program.name: 1 for program in MANIFEST.programs} for client in fleet.clients},
+            ),
+            blocks=3,
+            initial_weights=initial_weights,
+            data="digits",
+        )
+
+    monkeypatch.setattr("server.engines.local_setup.prepare_local", prepare)
+
+    def go(fleet: Fleet, *, resume: bool = False) -> Any:
+        return run_fleet(fleet, tmp_path / "run", resume=resume, observer=Observer(), note=lambda text: None)
+
+    return go
+
+
+def _digits(**training: Any) -> Fleet:
+    return _fleet(data=DataSettings(sources=("digits",)), **training)
+
+
+@pytest.fixture(autouse=True)
+def _counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the engine's updates say that they have.
+    monkeypatch.setattr("server.run.count_examples", lambda source, clients, settings: EXAMPLES)
+
+
+def test_what_is_refused_by_its_settings_or_data_leaves_no_folder(start: Any, tmp_path: Path) -> None:
+    for fleet in (
+        _digits(min_clients=4),
+        _fleet(data=DataSettings(sources=("npz:/nowhere.npz",))),
+        _digits(batch=1000),
+    ):
+        with pytest.raises((UsageError, DataError)):
+            start(fleet)
+        assert not (tmp_path / "run").exists()
+
+
+def _too_small() -> Fleet:
+    clients = tuple(ClientSettings(name=name, limit_mb=0.5) for name in CLIENTS)
+    return msgspec.structs.replace(_digits(), clients=clients)
+
+
+def test_a_folder_in_which_a_start_was_refused_takes_another_fleet(start: Any, tmp_path: Path) -> None:
+    with pytest.raises(ExecutionError, match="grow 1: 0 of 3 clients"):
+        start(_too_small())
+    run = tmp_path / "run"
+    assert (run / "bundle").is_dir() and not (run / "state.json").exists()
+    (run / "bundle" / "stale").touch()
+    (run / ".plan.json.abc").touch()  # what a killed start had not finished
+    assert start(_digits()).finished
+    assert not (run / ".plan.json.abc").exists()
+    assert not (run / "bundle" / "stale").exists(), "a bundle of the refused fleet was kept"
+
+
+def test_what_a_refused_start_prepared_serves_the_same_fleet_again(start: Any, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ExecutionError, match="grow 1: 0 of 3 clients"):
+            start(_too_small())
+        (tmp_path / "run" / "bundle" / "kept").touch()
+    assert (tmp_path / "run" / "bundle" / "kept").exists()
+
+
+def test_a_refused_start_with_files_of_the_user_beside_it_is_not_removed(start: Any, tmp_path: Path) -> None:
+    with pytest.raises(ExecutionError):
+        start(_too_small())
+    (tmp_path / "run" / "notes.txt").touch()
+    with pytest.raises(UsageError, match="holds files that are no run's"):
+        start(_digits())
+    assert (tmp_path / "run" / "notes.txt").exists() and (tmp_path / "run" / "bundle").exists()
+
+
+def test_a_run_with_rounds_is_never_started_over(start: Any, tmp_path: Path) -> None:
+    start(_digits())
+    with pytest.raises(UsageError, match="exists; continue it with --resume"):
+        start(_digits(steps=3))
+    with pytest.raises(UsageError, match="another fleet file"):
+        start(_digits(steps=3), resume=True)
+    assert start(_digits(), resume=True).finished
+
+
+def test_a_run_may_be_resumed_with_another_number_of_clients_that_must_deliver(start: Any) -> None:
+    start(_digits(min_clients=3))
+    assert start(_digits(min_clients=1), resume=True).finished
+
+
+def test_a_run_of_a_release_without_max_seconds_is_resumed(start: Any, tmp_path: Path) -> None:
+    fleet = _digits()
+    start(fleet)
+    values = msgspec.to_builtins(fleet)
+    del values["training"]["max_seconds"]
+    older = hashlib.sha256(msgspec.json.encode([values, "local"])).hexdigest()
+    assert (tmp_path / "run" / "settings.sha256").read_text().strip() == older
+    with pytest.raises(UsageError, match="another fleet file"):
+        start(_digits(max_seconds=5.0), resume=True)
+
+
+def test_min_clients_of_the_command_line_takes_the_place_of_the_fleet_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(
+        '[model]\nname = "cnn"\n[data]\nsources = ["digits"]\n[population]\ncount = 4\n[training]\nmin_clients = 2\n'
+    )
+    seen = []
+    monkeypatch.setattr("server.run.run_fleet", lambda fleet, output, **options: seen.append(fleet))
+    monkeypatch.setattr("server.tables.summary_table", lambda summary: "")
+    for options in ([], ["--min-clients", "3"]):
+        done = CliRunner().invoke(cli, ["run", "--fleet", str(path), "-o", str(tmp_path / "run"), *options])
+        assert done.exit_code == 0, done.output
+    assert [fleet.training.min_clients for fleet in seen] == [2, 3]
+
+
+def test_a_folder_that_is_no_run_is_left_alone(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="is not a run's folder"):
+        start(_digits())

@@ -1,0 +1,40 @@
+"""`profl-server plan`: what is wrong with its options is said with their names."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from device_profiles.errors import ProflError
+from server.cli import cli
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
+
+
+def _error(*arguments: str) -> str:
+    error = CliRunner().invoke(cli, ["plan", *arguments]).exception
+    assert isinstance(error, ProflError)
+    return str(error)
+
+
+@pytest.fixture
+def profiles(tmp_path: Path) -> Path:
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    shutil.copy(GOLDEN / "profile.json", folder)
+    return folder
+
+
+def test_a_bundle_that_is_none_is_named_with_its_option(profiles: Path, tmp_path: Path) -> None:
+    assert _error("--bundle", str(tmp_path / "none"), "--profiles", str(profiles)).startswith(f"--bundle: {tmp_path}")
+
+
+def test_profiles_that_are_not_there_or_no_profiles_are_named_with_the_option(profiles: Path, tmp_path: Path) -> None:
+    bundle = ("--bundle", str(tmp_path))
+    assert _error(*bundle, "--profiles", str(tmp_path / "none")).startswith(f"--profiles {tmp_path / 'none'}: is not")
+    (profiles / "other.json").write_text("{}")
+    said = _error(*bundle, "--profiles", str(profiles))
+    assert said.startswith(f"--profiles: {profiles / 'other.json'}: is no device profile of this release")
