@@ -154,19 +154,26 @@ def _live_bytes(spans: dict[Value, tuple[Span, ...]], operations: int) -> list[i
 def _place(order: list[Value], spans: dict[Value, tuple[Span, ...]]) -> dict[Value, Placement]:
     """Lowest offset that is free during the whole lifetime (best fit by the order given)."""
     placed: dict[Value, Placement] = {}
+    taken: list[tuple[int, int, Placement]] = []  # first and last operation of each: most pairs are told apart by these
     for value in order:
+        first, last = spans[value][0][0], spans[value][-1][1]
         size = aligned(max(value.bytes, 1))
-        busy = sorted((p.offset, p.offset + p.size) for p in placed.values() if _meet(p.spans, spans[value]))
+        near = [p for begin, end, p in taken if begin <= last and first <= end]
+        busy = sorted((p.offset, p.offset + p.size) for p in near if _meet(p.spans, spans[value]))
         offset = 0
         for begin, stop in busy:
             if begin - offset >= size:
                 break
             offset = max(offset, stop)
         placed[value] = Placement(value=value, offset=offset, size=size, spans=spans[value])
+        taken.append((first, last, placed[value]))
     return placed
 
 
 def _meet(some: tuple[Span, ...], others: tuple[Span, ...]) -> bool:
+    """Whether an operation is in both. Of two single spans that are not apart at their ends this is known."""
+    if len(some) == len(others) == 1:
+        return some[0][0] <= others[0][1] and others[0][0] <= some[0][1]
     return any(first <= end and begin <= last for first, last in some for begin, end in others)
 
 
