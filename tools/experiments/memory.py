@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from device_profiles.errors import ExecutionError
 from device_profiles.files import atomic_file, write_json
 from edge_runtime.export.models import built_in
 from server.fleet import ModelSettings
@@ -95,8 +96,9 @@ def _fewest(model: str, batch: int, options: tuple[str, ...], bundle: Path) -> s
     """The smallest arena that recomputing reaches, from what the exporter says to a budget that nothing can keep."""
     command = [*_EXPORT, "--model", model, "--batch", str(batch), *options, "--recompute", "1MB", "-o", str(bundle)]
     said = subprocess.run(command, check=False, capture_output=True, text=True).stderr
-    found = re.search(r"the arena needs ([0-9.]+) MB", said)
-    assert found is not None, said
+    found = re.search(r"the arena of block \d+ needs ([0-9.]+) MB", said)
+    if found is None:
+        raise ExecutionError(f"{model}: the smallest arena is not in what the export said: {said.strip()}")
     return f"{float(found.group(1)) + 0.1:.1f}MB"
 
 
