@@ -18,6 +18,8 @@ _LABELLED_BARS = 24
 """With more bars than this in a panel, their values would overlap."""
 
 Value = Callable[[RuntimeName, BlockFacts], float | None]
+_HALO = 'paint-order="stroke" stroke="#ffffff" stroke-width="3"'
+"""Numbers stay readable where a floor's line crosses them."""
 
 
 def draw(results: Results, path: Path) -> None:
@@ -81,19 +83,22 @@ def _panel(results: Results, title: str, value: Value, *, floor: Callable[[Block
     for position, block in enumerate(results.blocks):
         centre = _LEFT + group * (position + 0.5)
         start = centre - width * len(results.runtimes) / 2
+        numbers = []
         for place, name in enumerate(results.runtimes):
             amount = bars[name, block.index]
             if amount is not None:
                 parts.append(_bar(start + width * place, y(amount), width, name))
                 if labelled:
                     middle = start + width * (place + 0.5)
-                    parts.append(text(middle, y(amount) - 5, f"{amount:.{digits}f}", size=11, anchor="middle"))
+                    number = text(middle, y(amount) - 5, f"{amount:.{digits}f}", size=11, anchor="middle")
+                    numbers.append(number.replace("<text ", f"<text {_HALO} ", 1))
         if floor is not None:
             at, end = y(floor(block)), start + width * len(results.runtimes)
             parts.append(
                 f'<line class="floor" x1="{start - 5:.1f}" x2="{end + 5:.1f}" y1="{at:.1f}" y2="{at:.1f}" '
                 f'stroke="{INK}" stroke-width="1.5" stroke-dasharray="5 3"/>'
             )
+        parts += numbers
         parts.append(text(centre, _PLOT_TOP + _PLOT + 18, f"block {block.index}", size=12, anchor="middle"))
     return "".join(parts)
 
