@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from msgspec.structs import replace
 
 from device_profiles.errors import ProflError, UsageError
 from edge_runtime.options import Finite, OutputFile
@@ -107,7 +106,7 @@ def run(
     progress = TerminalProgress()
     fleet = read_fleet(fleet_path)
     if min_clients is not None:
-        fleet = replace(fleet, training=replace(fleet.training, min_clients=min_clients))
+        fleet = fleet.with_min_clients(min_clients)
     try:
         with stop_signals():
             summary = run_fleet(

@@ -221,6 +221,12 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         origin: str = self.__dict__.get("origin_text", "fleet file")
         return origin
 
+    def with_min_clients(self, count: int) -> Fleet:
+        """The same fleet, of the same file, whose rounds need `count` clients."""
+        changed = msgspec.structs.replace(self, training=msgspec.structs.replace(self.training, min_clients=count))
+        changed.__dict__.update(self.__dict__)
+        return changed
+
     def contradiction(self) -> str | None:
         """What no round of such a fleet can meet, with the key and the remedy."""
         training, clients = self.training, len(self.clients)

@@ -155,8 +155,6 @@ def _leftovers(output: Path, settings: str, *, resume: bool) -> list[Path]:
 
     Raises UsageError where the folder is not a run's, or is that of a run that has rounds and is not continued.
     """
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"-o {output}: is a file; choose another folder")
     found = sorted(output.iterdir()) if output.exists() else []
     if not found:
         return []

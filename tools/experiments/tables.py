@@ -66,11 +66,8 @@ def _figures(study: Study, own: Sequence[Outcome], folder: Path) -> Iterator[tup
     run = read_run(folder / run_folder(own[0].split, first, seeds[0]))
     whose = f"of {first}, seed {seeds[0]}"
     yield "steps", f"accuracy over rounds {whose}, with its steps", accuracy_over_rounds([run])
-    yield (
-        "steps-device-seconds",
-        f"accuracy over device-seconds {whose}, with its steps",
-        (accuracy_over_device_seconds([run])),
-    )
+    over_seconds = accuracy_over_device_seconds([run])
+    yield "steps-device-seconds", f"accuracy over device-seconds {whose}, with its steps", over_seconds
     yield "movement", f"effective movement {whose}, with the fitted slope", effective_movement(run)
     yield "participation", f"clients with work in every step {whose}", participation(run)
     yield "memory", f"largest promise of every step {whose}", memory(run)

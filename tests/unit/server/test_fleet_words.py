@@ -87,3 +87,10 @@ def test_the_name_of_the_file_is_no_part_of_the_fleet(clients: str, tmp_path: Pa
     assert b"fleet.toml" not in written
     again = msgspec.json.decode(written, type=Fleet)
     assert again == fleet and again.origin == "fleet file"
+
+
+def test_another_number_of_clients_leaves_the_fleet_the_name_of_its_file(tmp_path: Path) -> None:
+    fleet = _read(START + CLIENT, tmp_path)
+    changed = fleet.with_min_clients(3)
+    assert changed.training.min_clients == 3
+    assert changed.origin == fleet.origin == f"--fleet {tmp_path / 'fleet.toml'}"
