@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -134,17 +134,23 @@ def _move(names: Sequence[str], update: ReceivedUpdate, base: Mapping[str, NDArr
     return float(np.sqrt(moves / max(values, 1))), float(np.sqrt(sizes / max(values, 1)))
 
 
-def average(updates: Sequence[ReceivedUpdate], base: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+def average(
+    updates: Sequence[ReceivedUpdate], base: Mapping[str, NDArray[Any]], *, frozen_count: bool = False
+) -> dict[str, NDArray[np.float32]]:
     """Mean of every value over the clients that trained it, weighted by examples (and the share of its work
     that each did); summed in float64.
 
     A tensor smaller than that of `base` is its first rows and columns (HeteroFL, Diao et al., ICLR 2021). What nobody
-    trained stays as it is in `base`. The order of `updates` does not change the result: they are added by client name.
+    trained stays as it is in `base`. With `frozen_count`, a client without a tensor held it frozen, and counts with the
+    value of `base`. The order of `updates` does not change the result: they are added by client name.
     """
     ordered = sorted(updates, key=lambda update: update.client)
     result: dict[str, NDArray[np.float32]] = {}
     for name in sorted({name for update in ordered for name in update.tensors}):
         holders = [update for update in ordered if name in update.tensors]
+        if frozen_count and len(holders) < len(ordered):
+            frozen = [replace(u, tensors={name: base[name]}) for u in ordered if name not in u.tensors]
+            holders = sorted((*holders, *frozen), key=lambda update: update.client)
         whole = all(u.tensors[name].shape == base[name].shape and name not in u.rows for u in holders)
         result[name] = _mean_of_whole(name, holders) if whole else _mean_of_parts(name, holders, base[name])
     return result

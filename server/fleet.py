@@ -126,7 +126,7 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         distill_learning_rate: of distillation; that of the authors' example.
     """
 
-    name: Literal["profl", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl"] = "profl"
+    name: Literal["profl", "elastic", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl"] = "profl"
     shrinking: bool = False
     shrink_rounds: Positive = 5
     distill_rounds: Positive = 2

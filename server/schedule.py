@@ -95,6 +95,8 @@ class Schedule:
         self._engine = engine
         self._folder = folder
         self._observer = observer
+        self._have_frozen: set[tuple[str, str]] = set()
+        """Clients that have the frozen tensors of a task's prefix."""
 
     def run(self, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
         """Train until every stage has ended; the state is saved after every round.
@@ -103,6 +105,7 @@ class Schedule:
         few can take part in one of them; and when too few deliver.
         """
         check_stages(self._fleet, self._stages)
+        self._have_frozen = self._delivered_before()
         while not state.finished:
             state, weights = self._run_stage(self._stages[state.stage], state, weights)
         return state, weights
@@ -134,7 +137,7 @@ class Schedule:
         if len(attempts.accepted) < self._fleet.training.min_clients:
             self._folder.save_failure(state, self._record(stage, state, attempts, started, failed=True))
             raise ExecutionError(self._too_few(stage, state, attempts))
-        weights = {**weights, **average(attempts.accepted, weights)}
+        weights = {**weights, **average(attempts.accepted, weights, frozen_count=stage.frozen_count)}
         scalars = self._scalars(stage, weights)
         reason = self._reason_to_end(stage, rounds, state, movement.observe(scalars))
         accuracy = self._evaluate(stage, state, weights) if self._evaluates(state, reason) else None
@@ -228,6 +231,8 @@ class Schedule:
 
             attempts.set_aside()
             attempts.results, updates = self._engine.train(tasks, count)
+            delivered = {result.client for result in attempts.results if result.status == "ok"}
+            self._have_frozen |= {(task.client, task.prefix) for task in tasks if task.client in delivered}
             attempts.accepted, attempts.rejected = self._judge(tasks, updates, version, weights)
             if len(attempts.accepted) >= training.min_clients:
                 break
@@ -246,6 +251,7 @@ class Schedule:
         rate = learning_rate(training, base, state.round_of_step, rounds)
         # The ramp of DepthFL's published code: full weight after the first half of the rounds.
         ramp = min(1.0, 2.0 * state.round_of_step / rounds)
+        prefixes = {client: _prefix(stage, state.stage, client, state.round) for client in clients}
         return [
             Task(
                 client=client,
@@ -256,12 +262,26 @@ class Schedule:
                 epochs=training.epochs,
                 learning_rate=rate,
                 seed=training.seed * 1_000_003 + number,
-                stage=state.stage,
+                prefix=prefixes[client],
+                has_frozen=(client, prefixes[client]) in self._have_frozen,
                 proximal=training.proximal,
                 consistency=stage.consistency * float(np.exp(-5.0 * (1.0 - ramp) ** 2)),
             )
             for client in clients
         ]
+
+    def _delivered_before(self) -> set[tuple[str, str]]:
+        """Who has had a task of which prefix, from the saved rounds, so that a resumed run sends no more than one that
+        was never interrupted."""
+        numbers: dict[tuple[str, int], int] = {
+            (stage.name, stage.block): number for number, stage in enumerate(self._stages)
+        }
+        delivered = set()
+        for record in self._folder.records():
+            number = numbers[record.stage, record.block]
+            clients = {r.client for r in (*record.repeated, *record.clients) if r.status == "ok"}
+            delivered |= {(c, _prefix(self._stages[number], number, c, record.round - 1)) for c in clients}
+        return delivered
 
     def _judge(
         self,
@@ -359,6 +379,12 @@ class Schedule:
         saved[f"{state.round_of_step + 1:06d}"] = scalars
         with atomic_file(path) as temporary:
             save_file(saved, temporary)
+
+
+def _prefix(stage: Stage, number: int, client: str, finished: int) -> str:
+    """Name of the state of the blocks that are frozen for a client, in the round that follows `finished` ones."""
+    moves = stage.moves_before(stage.work[client])
+    return f"stage{number}-round{finished}" if moves else f"stage{number}"
 
 
 def _mean_loss(results: list[Result]) -> float | None:

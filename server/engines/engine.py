@@ -18,8 +18,8 @@ class Task:
     """One client's work in a round, from `weights` (safetensors, called `base_version`).
 
     Either `steps` or `epochs` over the client's examples. `proximal` is FedProx's mu, 0 without that term;
-    `consistency` the weight of DepthFL's self-distillation. `stage` numbers the stages of a run: between two rounds of
-    one, frozen blocks stay as they are.
+    `consistency` the weight of DepthFL's self-distillation. Between two tasks of the same `prefix`, a name for files,
+    frozen blocks stay as they are; `has_frozen`: the client has had a task of it, and with it the frozen tensors.
     """
 
     client: str
@@ -30,7 +30,8 @@ class Task:
     epochs: int | None
     learning_rate: float
     seed: int
-    stage: int = 0
+    prefix: str = ""
+    has_frozen: bool = False
     proximal: float = 0.0
     consistency: float = 0.0
 

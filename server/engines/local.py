@@ -152,7 +152,7 @@ class LocalEngine:
             command += ["--augment", self._settings.augment]
         if task.work.name in self._cached[task.client]:
             command += ["--cache-prefix", "--cache-prefix-dtype", self._settings.cache_prefix]
-            command += ["--cache-dir", str(stage_folder(Path(self._caches.name) / task.client, task.stage))]
+            command += ["--cache-dir", str(prefix_folder(Path(self._caches.name) / task.client, task.prefix))]
         command += ["--threads", str(self._settings.threads), "--checkpoint-every", "0", "--json"]
         environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
         out, err = (self._folder / f"{task.client}.{name}" for name in ("out", "err"))
@@ -179,10 +179,10 @@ class LocalEngine:
         return outcome, out.read_text(errors="replace"), err.read_text(errors="replace"), timed_out
 
 
-def stage_folder(client: Path, stage: int) -> Path:
-    """A client's folder for one stage; what other stages left is of no use any more, and large."""
-    folder = client / f"stage{stage}"
-    for other in client.glob("stage*"):
+def prefix_folder(client: Path, prefix: str) -> Path:
+    """A client's folder for what frozen blocks put out; what others of them did is of no use any more, and large."""
+    folder = client / prefix
+    for other in client.glob("*"):
         if other != folder:
             shutil.rmtree(other)
     return folder

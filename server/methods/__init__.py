@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from server.fleet import MethodSettings
-from server.methods import depthfl, profl, whole, width
+from server.methods import depthfl, elastic, profl, whole, width
 from server.methods.method import Method
 
 METHODS: dict[str, Callable[[MethodSettings], Method]] = {
     "profl": profl.ProFL,
+    "elastic": elastic.ElasticProFL,
     "fedavg": whole.FedAvg,
     "exclusivefl": whole.ExclusiveFL,
     "allsmall": width.AllSmall,

@@ -27,6 +27,7 @@ class Stage:
         takes_the_rest: the last stage, which goes on to the end of the run's round budget.
         learning_rate: instead of the fleet file's.
         consistency: weight of DepthFL's self-distillation at the end of its ramp.
+        frozen_count: in the average, a tensor counts as unchanged for those who held it frozen while others trained it.
     """
 
     name: StageName
@@ -38,11 +39,16 @@ class Stage:
     takes_the_rest: bool = False
     learning_rate: float | None = None
     consistency: float = 0.0
+    frozen_count: bool = False
 
     @property
     def title(self) -> str:
         """`grow 2`, or `train`."""
         return f"{self.name} {self.block}" if self.block else self.name
+
+    def moves_before(self, work: Work) -> bool:
+        """Whether some client trains blocks that are frozen for those who do `work`."""
+        return work.first_block > min(other.first_block for other in self.work.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,6 +48,7 @@ from server.work import Work  # noqa: E402
 
 WORKS = [
     *[Work(purpose="grow", block=block) for block in (1, 2, 3)],
+    *[Work(purpose="grow", first=first, block=3) for first in (1, 2)],
     *[Work(purpose="distill", block=block) for block in (2, 3)],
     Work(purpose="whole"),
     Work(purpose="narrow", ratio=0.5),
@@ -203,6 +204,24 @@ def test_kept_features_change_nothing(work: Work, tmp_path: Path) -> None:
             np.testing.assert_allclose(not_kept[client][name], tensor, rtol=1e-4, atol=1e-6)
 
 
+def test_all_blocks_trained_together_are_the_whole_network(tmp_path: Path) -> None:
+    setting = Setting(tmp_path)
+    together, whole = setting.train(Work(purpose="grow", first=1, block=3)), setting.train(Work(purpose="whole"))
+    for client, tensors in whole.items():
+        assert set(together[client]) == set(tensors)
+        for name, tensor in tensors.items():
+            np.testing.assert_allclose(together[client][name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_of_blocks_trains_what_its_blocks_hold_behind_those_that_stay_frozen(tmp_path: Path) -> None:
+    setting = Setting(tmp_path)
+    alone = setting.works.of(Work(purpose="grow", block=3))
+    run = setting.works.of(Work(purpose="grow", first=2, block=3))
+    assert set(run.trained) == set(alone.trained) | {n for n in setting.works.pieces.block_names(2) if "num_" not in n}
+    assert run.prefix is setting.works.of(Work(purpose="grow", block=2)).prefix
+    assert alone.read == run.read
+
+
 def test_classes_that_a_client_lacks_stay_out_of_heterofls_head(tmp_path: Path) -> None:
     setting = Setting(tmp_path)
     start = load_file(setting.path)["fc.weight"]
@@ -237,6 +256,7 @@ def test_narrower_and_shallower_work_promises_less() -> None:
         assert table["depth1"] < table["depth2"] < table["whole"] * 1.1
         assert all(table[f"distill-block{block}"] < table["whole"] for block in (2, 3))
         assert max(table[f"grow-block{block}"] for block in (1, 2, 3)) < table["whole"]
+        assert table["grow-block3"] < table["grow-blocks2-3"] < table["grow-blocks1-3"] <= table["whole"] * 1.01
 
 
 ROUNDS = """
@@ -344,7 +364,7 @@ class _StopsAfter(Observer):
             raise _Stop
 
 
-@pytest.mark.parametrize("method", ["fedavg", "heterofl", "depthfl", "allsmall", "exclusivefl", "profl"])
+@pytest.mark.parametrize("method", ["fedavg", "heterofl", "depthfl", "allsmall", "exclusivefl", "profl", "elastic"])
 def test_a_run_that_is_resumed_ends_with_the_same_bits(method: str, tmp_path: Path) -> None:
     path = tmp_path / "fleet.toml"
     path.write_text(SMALL.format(method=method))
@@ -359,6 +379,7 @@ def test_a_run_that_is_resumed_ends_with_the_same_bits(method: str, tmp_path: Pa
     resumed = go(tmp_path / "broken", Observer())
     assert resumed.rounds == whole.rounds == 5 and resumed.accuracy == whole.accuracy
     assert resumed.method == method
+    assert (resumed.bytes_down, resumed.bytes_up) == (whole.bytes_down, whole.bytes_up)
     models = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken")]
     for name, tensor in models[0].items():
         np.testing.assert_array_equal(models[1][name], tensor)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the engine computes with torch")
@@ -16,7 +17,7 @@ from edge_runtime.export.programs import TrainingChoices, build_programs
 from server.engines.simulation.promises import promises_of
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.setup import prepare_simulation
-from server.engines.simulation.trainables import narrower_width
+from server.engines.simulation.trainables import TrainableSet, narrower_width
 from server.fleet import ClientSettings, DataSettings, Fleet, ModelSettings, PromiseSettings, TrainingSettings
 from server.methods import create_method
 from server.work import Work
@@ -66,6 +67,17 @@ def test_a_promise_of_the_runtime_counts_the_weights_that_fedprox_keeps() -> Non
     base = int(9.1 * MB)
     assert with_term == {name: size + base for name, size in exported.items()}
     assert all(with_term[name] > without[name] for name in without)
+
+
+def test_a_promise_counted_for_pytorch_holds_the_weights_that_fedprox_keeps() -> None:
+    fleet = _fleet(training=TrainingSettings(proximal=0.1))
+    with_term = promises_of(fleet, GROWN, source="pytorch")
+    without = promises_of(_fleet(), GROWN, source="pytorch")
+    works = TrainableSet(fleet.model)
+    for work in GROWN:
+        trained = works.of(work).trained.values()
+        parameters = sum(int(np.prod(tensor.shape)) for tensor in trained if tensor.role == "parameter")
+        assert with_term[work.name] - without[work.name] == 4 * parameters > 0
 
 
 @pytest.mark.parametrize("full", [8, 20, 64])

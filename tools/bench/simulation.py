@@ -112,7 +112,7 @@ def _engine(
             epochs=1,
             learning_rate=0.01,
             seed=0,
-            stage=stage,
+            prefix=f"stage{stage}",
         )
         for name in names
     ]

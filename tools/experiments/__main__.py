@@ -15,11 +15,14 @@ import click
 import msgspec
 
 from device_profiles.errors import ProflError
-from device_profiles.files import atomic_file, write_json
+from device_profiles.files import atomic_file, read_json, write_json
 from server.data_split import choose_source
-from tools.experiments.results import Outcome, collect, environment
-from tools.experiments.study import Case, Study, cases, read_study
+from tools.experiments.results import Outcome, StudyResults, collect, is_finished, settings_sha256
+from tools.experiments.study import Case, Study, cases, read_study, run_folder
 from tools.experiments.tables import write_report
+
+PUBLISHED = Path("docs/results")
+"""What `tools.experiments.publish` put there."""
 
 
 @click.command(epilog="Example: python -m tools.experiments reduced --parallel 2")
@@ -27,22 +30,39 @@ from tools.experiments.tables import write_report
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; runs/experiments/STUDY by default.")
 @click.option("--parallel", type=click.IntRange(min=1), default=2, show_default=True, help="Runs at a time.")
 @click.option("--report-only", is_flag=True, help="Tables and figures of what is finished, without new runs.")
-def main(study: str, output: Path | None, parallel: int, report_only: bool) -> None:
+@click.option(
+    "--published",
+    is_flag=True,
+    help="Take what docs/results/STUDY.json has of the same settings, and make the other runs alone (and those drawn).",
+)
+def main(study: str, output: Path | None, parallel: int, report_only: bool, published: bool) -> None:
     """Interrupted at any time, it continues after the last round of every run."""
     try:
         read = read_study(study)
         folder = Path("runs/experiments") / Path(study).stem if output is None else output
         planned = list(cases(read, study))
+        known = read_json(PUBLISHED / f"{Path(study).stem}.json", StudyResults).runs if published else ()
         if not report_only:
-            _make(planned, folder, parallel)
-        _report(read, planned, folder, f"python -m tools.experiments {study}")
+            _make(planned, folder, parallel, _there(read, planned, folder, known))
+        _report(read, planned, folder, f"python -m tools.experiments {study}", known)
     except ProflError as error:
         click.echo(f"experiments: error: {error}", err=True)
         sys.exit(error.exit_status)
 
 
-def _make(planned: Sequence[Case], folder: Path, parallel: int) -> None:
-    waiting = [case for case in planned if not (folder / case.folder / "summary.json").is_file()]
+def _there(study: Study, planned: Sequence[Case], folder: Path, published: Sequence[Outcome]) -> set[str]:
+    """Runs that need not be made: finished ones, and published ones but for those whose rounds are drawn."""
+    known = {outcome.settings_sha256 for outcome in published}
+    drawn = {run_folder(split, next(iter(study.methods)), study.seeds[0]) for split in study.splits}
+    return {
+        case.folder
+        for case in planned
+        if is_finished(case, folder) or (case.folder not in drawn and settings_sha256(case) in known)
+    }
+
+
+def _make(planned: Sequence[Case], folder: Path, parallel: int, there: set[str]) -> None:
+    waiting = [case for case in planned if case.folder not in there]
     click.echo(f"{len(planned) - len(waiting)} of {len(planned)} runs are there", err=True)
     _check_data(waiting)
     failed = 0
@@ -97,9 +117,11 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")
 
 
-def _report(study: Study, planned: Sequence[Case], folder: Path, command: str) -> None:
-    outcomes: list[Outcome] = collect(planned, folder, study.target_accuracy)
-    write_json(folder / "results.json", {"command": command, "environment": environment(), "runs": outcomes})
+def _report(
+    study: Study, planned: Sequence[Case], folder: Path, command: str, published: Sequence[Outcome] = ()
+) -> None:
+    outcomes = collect(planned, folder, study.target_accuracy, published)
+    write_json(folder / "results.json", StudyResults(command=command, runs=tuple(outcomes)))
     write_report(study, outcomes, folder, command)
     click.echo(f"{len(outcomes)} of {len(planned)} runs: {folder / 'results.md'}", err=True)
 

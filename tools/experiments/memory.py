@@ -19,8 +19,8 @@ import msgspec
 from device_profiles.errors import ExecutionError
 from device_profiles.files import atomic_file, write_json
 from edge_runtime.export.models import built_in
+from profiler.device_facts import cpu_model
 from server.fleet import ModelSettings
-from tools.experiments.results import environment
 
 _MB = float(1 << 20)
 _EXPORT = (sys.executable, "-m", "edge_runtime.device", "export")
@@ -118,9 +118,8 @@ def _json(command: list[str]) -> dict[str, int]:
 
 
 def _table(measured: list[ModelMemory], batch: int) -> str:
-    facts = environment()
     lines = [
-        f"Command: `python -m tools.experiments.memory --batch {batch}`. Machine: {facts['processor']}, one thread. "
+        f"Command: `python -m tools.experiments.memory --batch {batch}`. Machine: {cpu_model() or 'unknown processor'}, one thread. "
         "VmHWM of the whole process, Python included, in MB (1 MB = 1,048,576 bytes); width 64, 3x32x32, SGD with "
         "momentum, output modules included.",
         "",

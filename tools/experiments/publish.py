@@ -1,7 +1,7 @@
 """`python -m tools.experiments.publish STUDY...`: put what `python -m tools.experiments` wrote into `docs/results.md`.
 
 A study's part of the page lies between `<!-- study NAME -->` and `<!-- end of NAME -->`; the rest of the page is not
-touched. Its figures are copied to `docs/pictures/results`.
+touched. Its figures are copied to `docs/pictures/results`, and the numbers of every run to `docs/results/NAME.json`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 
 from device_profiles.errors import FormatError, ProflError
-from device_profiles.files import atomic_file
+from device_profiles.files import atomic_file, read_json
+from tools.experiments.results import StudyResults
 
 PAGE = Path("docs/results.md")
 PICTURES = Path("docs/pictures/results")
@@ -53,10 +55,20 @@ def publish(study: str, folder: Path, page: Path, pictures: Path) -> None:
     for name in sorted(named):
         with atomic_file(pictures / f"{study}-{name}") as temporary:
             temporary.write_bytes((folder / name).read_bytes())
+    (page.parent / "results").mkdir(exist_ok=True)
+    with atomic_file(page.parent / "results" / f"{study}.json") as temporary:
+        temporary.write_bytes(_a_line_each(read_json(folder / "results.json", StudyResults)))
     before, _, rest = text.partition(start)
     _, _, after = rest.partition(end)
     with atomic_file(page) as temporary:
         temporary.write_text(f"{before}{start}\n{body}{end}{after}", encoding="utf-8")
+
+
+def _a_line_each(results: StudyResults) -> bytes:
+    """The results as JSON with a line for each run, so that a diff shows what changed."""
+    encode = msgspec.json.encode
+    runs = b",\n".join(encode(run) for run in results.runs)
+    return b'{"command": ' + encode(results.command) + b', "runs": [\n' + runs + b"\n]}\n"
 
 
 def _of_another(name: str, study: str, page: str) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import platform
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     `curve`: round, device-seconds so far, accuracy on the part of the test set that is evaluated in between.
     `promise_bytes`: the largest any client was given. `target`: round and device-seconds at which `curve` reaches the
-    study's target accuracy. `participation`: share of the clients that had work in some stage.
+    study's target accuracy. `participation`: share of the clients that had work in some stage. `settings_sha256`: of
+    the run's fleet file; `machine`: what its device-seconds are of.
     """
 
     split: str
@@ -35,15 +36,46 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     curve: tuple[tuple[int, float, float], ...]
     target: tuple[int, float] | None
     stages: tuple[tuple[str, int, str], ...]
+    settings_sha256: str = ""
+    machine: str = ""
 
 
-def collect(planned: Sequence[Case], folder: Path, target_accuracy: float) -> list[Outcome]:
-    """Every finished run."""
-    return [
-        _outcome(case, folder / case.folder, target_accuracy)
-        for case in planned
-        if (folder / case.folder / "summary.json").is_file()
-    ]
+class StudyResults(msgspec.Struct, frozen=True, kw_only=True):
+    """`results.json` of a study."""
+
+    command: str
+    runs: tuple[Outcome, ...]
+
+
+def collect(
+    planned: Sequence[Case], folder: Path, target_accuracy: float, published: Sequence[Outcome] = ()
+) -> list[Outcome]:
+    """Every finished run; of those that are not below `folder`, what is `published`."""
+    known = {outcome.settings_sha256: outcome for outcome in published}
+    outcomes = []
+    for case in planned:
+        digest = settings_sha256(case)
+        if is_finished(case, folder):
+            outcomes.append(_outcome(case, folder / case.folder, target_accuracy))
+        elif digest in known:
+            # A method may have been given another name since.
+            outcomes.append(msgspec.structs.replace(known[digest], split=case.split, method=case.method))
+    return outcomes
+
+
+def is_finished(case: Case, folder: Path) -> bool:
+    """Whether the run is there to its end, below its study's `folder`."""
+    return (folder / case.folder / "summary.json").is_file()
+
+
+def settings_sha256(case: Case) -> str:
+    """Digest of everything that a run follows from."""
+    return hashlib.sha256(msgspec.json.encode(case.fleet)).hexdigest()
+
+
+def machine() -> str:
+    """`AMD EPYC (family 25, model 17), 2 cores, torch 2.13.0+cpu`."""
+    return f"{cpu_model() or 'unknown processor'}, {os.cpu_count()} cores, torch {metadata.version('torch')}"
 
 
 def _outcome(case: Case, folder: Path, target_accuracy: float) -> Outcome:
@@ -69,14 +101,6 @@ def _outcome(case: Case, folder: Path, target_accuracy: float) -> Outcome:
             (f"{step.stage} {step.block}" if step.block else step.stage, step.rounds, step.froze_because)
             for step in run.summary.steps
         ),
+        settings_sha256=settings_sha256(case),
+        machine=machine(),
     )
-
-
-def environment() -> dict[str, str]:
-    """The machine and the versions that the numbers come from."""
-    return {
-        "processor": cpu_model() or "unknown",
-        "cores": str(os.cpu_count()),
-        "python": platform.python_version(),
-        "torch": metadata.version("torch"),
-    }

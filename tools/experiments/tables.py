@@ -21,7 +21,7 @@ from server.report.figures import (
     svg,
 )
 from server.report.runs import read_run
-from tools.experiments.results import Outcome, environment
+from tools.experiments.results import Outcome
 from tools.experiments.study import Study, run_folder, slug
 
 _MB = float(1 << 20)
@@ -29,7 +29,7 @@ _MB = float(1 << 20)
 
 def write_report(study: Study, outcomes: Sequence[Outcome], folder: Path, command: str) -> None:
     """Write everything below `folder`."""
-    facts = environment()
+    machines = "; ".join(dict.fromkeys(outcome.machine for outcome in outcomes))
     planned = len(study.seeds) * len(study.splits) * len(study.methods)
     finished = "" if len(outcomes) == planned else f"**{len(outcomes)} of {planned} runs are finished.** "
     lines = [
@@ -37,7 +37,7 @@ def write_report(study: Study, outcomes: Sequence[Outcome], folder: Path, comman
         "",
         study.about,
         "",
-        f"Command: `{command}`. Machine: {facts['processor']}, {facts['cores']} cores, torch {facts['torch']}. "
+        f"Command: `{command}`. Machine: {machines}. "
         f"Accuracy on the whole test set after the last round: mean and standard deviation over seeds. "
         f"Device-seconds are processor time of one thread. {finished}",
     ]

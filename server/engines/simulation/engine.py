@@ -77,7 +77,6 @@ class SimulationEngine:
         self._loaded: tuple[str, dict[str, Tensor]] | None = None
         self._features = _FeatureCache(int(fleet.simulation.cache_mb * _MB))
         self._tested: tuple[tuple[str, int], dict[str, Tensor], Tensor] | None = None
-        self._knows: set[tuple[str, int]] = set()
 
     def train(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> tuple[list[Result], list[ReceivedUpdate]]:
         """Train every task's client; results and updates in the order of `tasks`."""
@@ -158,7 +157,7 @@ class SimulationEngine:
         prefix = trainable.prefix
         if prefix is not None and not augmented:
             features = self._features.get(
-                (task.client, task.stage), lambda: self._through(trainable, frozen, examples.inputs)
+                task.client, task.prefix, lambda: self._through(trainable, frozen, examples.inputs)
             )
             if features is not None:
                 return _ClientData(
@@ -199,9 +198,7 @@ class SimulationEngine:
         steps = self._steps(task)
         up = sum(4 * tensor.numel() for tensor in trained.tensors.values())
         down = up
-        if (task.client, task.stage) not in self._knows:
-            # Frozen tensors are sent to a client once in a stage.
-            self._knows.add((task.client, task.stage))
+        if not task.has_frozen:
             weights = self._loaded[1] if self._loaded else {}
             down += sum(4 * weights[name].numel() for name in trainable.read if name not in trainable.trained)
         result = Result(
@@ -305,20 +302,19 @@ class SimulationEngine:
 
 
 class _FeatureCache:
-    """Outputs of frozen blocks by client, of one stage at a time, up to a number of bytes."""
+    """Outputs of frozen blocks by client, up to a number of bytes, and as long as those blocks stay as they are."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._stage = -1
+        self._prefix = ""
         self._kept: dict[str, Tensor] = {}
         self._bytes = 0
 
-    def get(self, key: tuple[str, int], make: Callable[[], Tensor]) -> Tensor | None:
-        """The client's features in this stage; None where they would not fit."""
-        client, stage = key
-        if stage != self._stage:
+    def get(self, client: str, prefix: str, make: Callable[[], Tensor]) -> Tensor | None:
+        """The client's features behind the frozen blocks of a task's `prefix`; None where they would not fit."""
+        if prefix != self._prefix:
             self._kept.clear()
-            self._stage, self._bytes = stage, 0
+            self._prefix, self._bytes = prefix, 0
         if client not in self._kept:
             if self._bytes >= self._limit:
                 return None

@@ -45,7 +45,11 @@ def promises_of(fleet: Fleet, works: Sequence[Work], *, source: str | None = Non
         return {work.name: planner.bytes_of(work) + int(base * _MB) for work in works}
     base = 0.0 if settings.base_mb is None else settings.base_mb
     counted = TrainableSet(model)
-    return {work.name: counted_bytes(counted.of(work), counted.pieces_of(work)) + int(base * _MB) for work in works}
+    proximal = fleet.training.proximal > 0
+    return {
+        work.name: counted_bytes(counted.of(work), counted.pieces_of(work), proximal=proximal) + int(base * _MB)
+        for work in works
+    }
 
 
 def read_promises(path: Path, works: Sequence[Work]) -> dict[str, int]:
@@ -70,9 +74,12 @@ def read_promises(path: Path, works: Sequence[Work]) -> dict[str, int]:
     return {work.name: int(table[work.name]) for work in works}
 
 
-def counted_bytes(trainable: Trainable, pieces: ModelPieces) -> int:
+def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, proximal: bool = False) -> int:
     """Bytes that PyTorch holds at the end of a forward pass: weights, gradients and momentum of what is trained, the
-    frozen weights, and every tensor that autograd saves, each storage once; without its workspaces and libraries."""
+    frozen weights, and every tensor that autograd saves, each storage once; without its workspaces and libraries.
+
+    `proximal`: with the weights that a round started from, which FedProx's term keeps.
+    """
     state = {
         name: torch.zeros(tensor.shape, requires_grad=tensor.role == "parameter")
         for name, tensor in trainable.trained.items()
@@ -102,7 +109,7 @@ def counted_bytes(trainable: Trainable, pieces: ModelPieces) -> int:
     trained = sum(tensor.numel() * 4 for tensor in state.values())
     parameters = sum(tensor.numel() * 4 for tensor in state.values() if tensor.requires_grad)
     frozen_bytes = sum(tensor.numel() * 4 for tensor in frozen.values())
-    return trained + 2 * parameters + frozen_bytes + sum(saved.values())
+    return trained + (3 if proximal else 2) * parameters + frozen_bytes + sum(saved.values())
 
 
 class _RuntimePlans:
@@ -138,17 +145,20 @@ class _RuntimePlans:
         partition, block, purpose = pieces.partition, work.block, "grow"
         if work.purpose == "distill":
             purpose = "distill"
-        elif work.purpose != "grow":
+        elif work.purpose == "grow":
+            partition, block = _merged(partition, work.first_block, work.block), work.first_block
+        else:
             depth = work.block if work.purpose == "depth" else pieces.blocks
-            partition, block = _merged(partition, depth), 1
+            partition, block = _merged(partition, 1, depth), 1
         for program, _, _ in build_programs(pieces.source, partition, blocks=(block,), choices=self._choices):
             if program.purpose == purpose:
                 return program.memory.total_bytes(self._threads)
         raise FormatError(f"promises: the runtime has no program for {work.name}")
 
 
-def _merged(partition: Partition, depth: int) -> Partition:
-    """The partition with its first `depth` blocks as one."""
-    first = Block(index=1, first_unit=0, last_unit=partition.blocks[depth - 1].last_unit)
-    rest = partition.blocks[depth:]
-    return Partition(blocks=(first, *(msgspec.structs.replace(b, index=i) for i, b in enumerate(rest, start=2))))
+def _merged(partition: Partition, first: int, last: int) -> Partition:
+    """The partition with its blocks `first` to `last` (1-based) as one, which is then number `first`."""
+    blocks = partition.blocks
+    run = Block(index=first, first_unit=blocks[first - 1].first_unit, last_unit=blocks[last - 1].last_unit)
+    joined = (*blocks[: first - 1], run, *blocks[last:])
+    return Partition(blocks=tuple(msgspec.structs.replace(block, index=i) for i, block in enumerate(joined, start=1)))

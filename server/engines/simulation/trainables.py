@@ -55,18 +55,19 @@ class Trainable(ABC):
 
 
 class BlockWork(Trainable):
-    """A block and its output module, trained with cross-entropy."""
+    """Blocks `first` to `block` (that one alone by default) and the output module, trained with cross-entropy."""
 
-    def __init__(self, pieces: ModelPieces, block: int) -> None:
-        self.prefix = pieces.run(1, block - 1, training=False) if block > 1 else None
-        self._parts = (pieces.run(block, block, training=True), pieces.behind(block, training=True))
-        self._answer = (pieces.run(block, block, training=False), pieces.behind(block, training=False))
+    def __init__(self, pieces: ModelPieces, block: int, first: int | None = None) -> None:
+        first = block if first is None else first
+        self.prefix = pieces.run(1, first - 1, training=False) if first > 1 else None
+        self._parts = (pieces.run(first, block, training=True), pieces.behind(block, training=True))
+        self._answer = (pieces.run(first, block, training=False), pieces.behind(block, training=False))
         names = [name for part in self._parts for name in part.names]
         self.trained = _trained(pieces, names)
         self.read = frozenset(names) | frozenset(self.prefix.names if self.prefix else ())
 
     def loss(self, state: State, frozen: State, x: Tensor, labels: Tensor, terms: Terms) -> Tensor:
-        """Cross-entropy of the block's logits."""
+        """Cross-entropy of the last block's logits."""
         for part in self._parts:
             x = part(state, x)
         return functional.cross_entropy(x, labels)
@@ -238,7 +239,7 @@ class TrainableSet:
 
     def _make(self, work: Work) -> Trainable:
         if work.purpose == "grow":
-            return BlockWork(self.pieces, work.block)
+            return BlockWork(self.pieces, work.block, work.first)
         if work.purpose == "distill":
             return DistillWork(self.pieces, work.block)
         if work.purpose == "depth":

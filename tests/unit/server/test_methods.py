@@ -14,6 +14,7 @@ from server.work import Work
 BLOCKS = 3
 NEEDS = {
     "grow-block1": 50, "grow-block2": 30, "grow-block3": 20, "distill-block2": 25, "distill-block3": 10,
+    "grow-blocks1-2": 70, "grow-blocks2-3": 60, "grow-blocks1-3": 100,
     "whole": 100, "depth1": 55, "depth2": 80, "depth3": 101,
     **{f"narrow-{part / 16:g}": 6 * part for part in range(1, 17)},
     **{f"width-{ratio:g}": int(100 * ratio) for ratio in (1, 0.5, 0.25, 0.125, 0.0625)},
@@ -66,6 +67,24 @@ def test_profl_without_freezing_gives_every_step_as_many_rounds() -> None:
     stages = _stages(MethodSettings(freezing="equal"))
     assert [stage.rounds for stage in stages] == [10, 10, 10]
     assert all(stage.freezing is None for stage in stages)
+
+
+def test_elastic_profl_gives_each_client_the_longest_run_of_blocks_that_it_holds() -> None:
+    stages = _stages(MethodSettings(name="elastic", shrinking=True))
+    assert [stage.title for stage in stages] == [
+        "shrink 3", "distill 3", "shrink 2", "distill 2", "grow 1", "grow 2", "grow 3",
+    ]  # fmt: skip
+    assert not any(stage.frozen_count for stage in stages[:5])  # nobody trains more than one block there
+    assert [
+        {client: (work.first_block, work.block) for client, work in stage.work.items()} for stage in stages[4:]
+    ] == [
+        {"large": (1, 1), "medium": (1, 1)},
+        {"large": (1, 2), "medium": (2, 2)},
+        {"large": (1, 3), "medium": (2, 3), "small": (3, 3)},
+    ]
+    last = stages[-1]
+    assert last.frozen_count and last.evaluated == Work(purpose="grow", block=3)
+    assert [last.moves_before(last.work[client]) for client in BUDGETS] == [False, True, True]
 
 
 def test_only_clients_that_hold_the_whole_network_take_part_in_exclusivefl() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 pytest.importorskip("matplotlib", reason="figures are drawn with it")
 
 from device_profiles.errors import FormatError, UsageError
-from device_profiles.files import write_json
+from device_profiles.files import read_json, write_json
 from server.run_state import FLEET_NAME
 from tests.support.fake_run import FakeEngine, fleet_of, run
 from tools.experiments import __main__ as experiments
@@ -19,7 +20,7 @@ from tools.experiments.__main__ import main as experiments_command
 from tools.experiments.participation import main as participation_command
 from tools.experiments.participation import share, table_of
 from tools.experiments.publish import publish
-from tools.experiments.results import Outcome
+from tools.experiments.results import Outcome, StudyResults, collect, settings_sha256
 from tools.experiments.study import STUDIES, cases, read_study
 from tools.experiments.tables import write_report
 
@@ -73,6 +74,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     accuracies = {"ProFL": (0.8, 0.82), "AllSmall": (0.5, 0.5)}
     outcomes = [_outcome(method, seed, value) for method, own in accuracies.items() for seed, value in enumerate(own)]
     write_report(read_study("reduced"), outcomes, folder, "command")
+    write_json(folder / "results.json", StudyResults(command="command", runs=tuple(outcomes)))
     return folder
 
 
@@ -118,6 +120,23 @@ def test_publishing_replaces_a_study_and_leaves_the_rest_of_the_page(written: Pa
     }  # fmt: skip
     publish("reduced", written, page, pictures)
     assert page.read_text() == text
+    numbers = tmp_path / "results" / "reduced.json"
+    assert read_json(numbers, StudyResults) == read_json(written / "results.json", StudyResults)
+    assert len(numbers.read_text().splitlines()) == 2 + 4  # a line for each run
+
+
+def test_published_runs_of_the_same_settings_need_not_be_made_again(tmp_path: Path) -> None:
+    study = read_study("reduced")
+    first, second, third = list(cases(study, "reduced"))[:3]
+    published = [
+        msgspec.structs.replace(_outcome("old name", 0, 0.7), settings_sha256=settings_sha256(second)),
+        msgspec.structs.replace(_outcome("another", 0, 0.9), settings_sha256="of other settings"),
+    ]
+    (outcome,) = collect([first, second, third], tmp_path, 0.5, published)
+    assert (outcome.method, outcome.split, outcome.seed, outcome.accuracy) == (second.method, second.split, 0, 0.7)
+    known = [msgspec.structs.replace(published[0], settings_sha256=settings_sha256(case)) for case in (first, second)]
+    there = experiments._there(study, [first, second, third], tmp_path, known)
+    assert there == {second.folder}  # the first one's rounds are drawn
 
 
 @pytest.mark.parametrize(("study", "page", "named"), [
