@@ -12,10 +12,11 @@ PROGRAMS_FOLDER = "programs"
 WEIGHTS_FOLDER = "weights"
 INITIAL_WEIGHTS_NAME = "initial"
 
-Purpose = Literal["grow", "shrink", "distill", "eval", "features"]
+Purpose = Literal["grow", "joint", "shrink", "distill", "eval", "features"]
 """What a program does.
 
 `grow`: one training step of a block with its output module, also while the model is shrunk, whose steps are the same.
+`joint`: the same of a run of blocks that are trained together, with the output module of the last of them.
 `distill`: one step of a block's distillation into its stand-in. `eval`: logits. `features`: what the frozen blocks
 before a block put out, which is what the `cached-prefix` variants of its training steps read. No program has the
 purpose `shrink`.
@@ -85,8 +86,11 @@ def optimizer_state_name(slot: str, parameter: str) -> str:
     return f"{OPTIMIZER_PREFIX}{slot}.{parameter}"
 
 
-def program_name(purpose: Purpose, block: int, variant: Variant = "default") -> str:
-    """Name of the program of a purpose for a block (1-based): `grow-block2`, `grow-block2-cached-prefix`."""
+def program_name(purpose: Purpose, block: int, variant: Variant = "default", *, first_block: int | None = None) -> str:
+    """Name of the program of a purpose for a block (1-based): `grow-block2`, `grow-block2-cached-prefix`; with
+    `first_block` for the run of blocks that ends with it: `joint-blocks1-2`."""
+    if first_block is not None:
+        return f"{purpose}-blocks{first_block}-{block}"
     return f"{purpose}-block{block}" + ("" if variant != CACHED_PREFIX_VARIANT else f"-{variant}")
 
 

@@ -31,7 +31,7 @@ from profiler.processes import Ended, run_measured
 from profiler.program_file import read_program
 from profiler.watch import Watched
 
-_PURPOSES = ("grow", "distill", "eval")
+_PURPOSES = ("grow", "joint", "distill", "eval")
 _TRAINING_STEPS = 2
 """The first step touches every page of the arena; the second shows that nothing is added."""
 _BATCHES = 4
@@ -119,6 +119,7 @@ class ProcessMeter:
                 bundle=self.bundle,
                 block=program.block,
                 purpose="distill" if program.purpose == "distill" else "grow",
+                first_block=program.first_trained if program.purpose == "joint" else None,
                 data=self._data(folder, program),
                 steps=_TRAINING_STEPS,
                 output=folder / "update.safetensors",

@@ -20,8 +20,10 @@ def check_settings(fleet: Fleet, engine: str) -> None:
         raise UsageError(
             f"training.max_seconds {training.max_seconds:g}: clients of --engine {engine} keep no time; leave it out"
         )
-    if engine == "local" and fleet.method.name != "profl":
-        raise UsageError(f"method.name {fleet.method.name}: the light runtime trains by ProFL; use --engine simulation")
+    if engine == "local" and fleet.method.name not in ("profl", "elastic"):
+        raise UsageError(
+            f"method.name {fleet.method.name}: the light runtime trains by profl and elastic; use --engine simulation"
+        )
 
 
 def check_data(fleet: Fleet) -> None:

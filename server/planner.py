@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from device_profiles.bundle import Manifest
 from device_profiles.contract import Purpose, program_name
@@ -15,19 +15,25 @@ DEFAULT_MARGIN = 0.05
 
 
 def make_plan(
-    manifest: Manifest, bundle_sha256: str, profiles: Mapping[str, DeviceProfile], *, margin: float = DEFAULT_MARGIN
+    manifest: Manifest,
+    bundle_sha256: str,
+    profiles: Mapping[str, DeviceProfile],
+    *,
+    margin: float = DEFAULT_MARGIN,
+    joint: bool = False,
 ) -> Plan:
     """Plan every step of a bundle for the clients in `profiles` (by name; their limits are the budgets), and every
     distillation where one of the profiles has them.
 
     A client trains the active block when its promise, the larger of predicted and measured peak plus `margin`, fits
-    its limit. Raises FormatError where a profile is of another bundle or has no limit.
+    its limit; with `joint`, it trains the longest run of blocks that ends with the active one and fits, of those that
+    were profiled. Raises FormatError where a profile is of another bundle or has no limit.
     """
     for client, profile in profiles.items():
         if profile.bundle_sha256 != bundle_sha256:
             raise FormatError(f"profile of {client}: measured another bundle; run profl-profile on this one")
     blocks = [block.index for block in manifest.partition.blocks]
-    steps = [_step("grow", block, profiles, margin) for block in blocks]
+    steps = [_step("grow", block, profiles, margin, joint=joint) for block in blocks]
     distilled = [
         block for block in blocks if any(p.cost(program_name("distill", block)) is not None for p in profiles.values())
     ]
@@ -53,16 +59,25 @@ def with_margin(peak_bytes: int, margin: float) -> int:
     return int(peak_bytes * (1 + margin))
 
 
-def _step(purpose: Purpose, block: int, profiles: Mapping[str, DeviceProfile], margin: float) -> StepPlan:
-    plans = tuple(_assign(purpose, name, profile, block, margin) for name, profile in profiles.items())
+def _step(
+    purpose: Purpose, block: int, profiles: Mapping[str, DeviceProfile], margin: float, *, joint: bool = False
+) -> StepPlan:
+    names = [program_name("joint", block, first_block=first) for first in range(1, block)] if joint else []
+    names.append(program_name(purpose, block))
+    plans = tuple(_first_held(names, name, profile, block, margin) for name, profile in profiles.items())
     return StepPlan(block=block, participation=_share(plans), clients=plans)
 
 
-def _assign(purpose: Purpose, client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:
+def _first_held(names: Sequence[str], client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:
+    """The first of the programs `names` that fits, or why the last one does not."""
+    plans = [_assign(name, client, profile, block, margin) for name in names]
+    return next((plan for plan in plans if plan.fits), plans[-1])
+
+
+def _assign(name: str, client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:
     budget = profile.device.limit_bytes or profile.device.memory_available_bytes
     if budget is None:
         raise FormatError(f"profile of {client}: neither limit_bytes nor memory_available_bytes is known")
-    name = program_name(purpose, block)
     cost = profile.cost(name)
     if cost is None:
         return _idle(client, block, budget, None, f"{name} was not profiled")

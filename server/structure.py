@@ -53,7 +53,7 @@ class Structure:
                     if t.role in ("parameter", "running_statistic")
                 }
                 for program in manifest.programs
-                if program.purpose in ("grow", "distill")
+                if program.purpose in ("grow", "joint", "distill")
             },
         )
 
@@ -68,6 +68,6 @@ class Structure:
         parameters = [name for name, tensor in self.tensors(work).items() if tensor.role == "parameter"]
         if work.purpose == "distill":
             return [name for name in parameters if name.startswith(STAND_IN_PREFIX)]
-        if work.purpose == "grow":
+        if work.purpose in ("grow", "joint"):
             return [name for name in parameters if name in self.blocks[work.block - 1]]
         return parameters

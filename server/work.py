@@ -8,17 +8,17 @@ import msgspec
 
 from device_profiles.contract import CACHED_PREFIX_VARIANT, program_name
 
-Purpose = Literal["grow", "distill", "whole", "narrow", "width", "depth"]
+Purpose = Literal["grow", "joint", "distill", "whole", "narrow", "width", "depth"]
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of the model and what is done with it.
 
     `grow`: block `block` (1-based) with its output module behind it, the blocks before it frozen; shrinking trains the
-    same. With `first`, blocks `first` to `block` are trained together, and those before `first` are frozen. `distill`:
-    the stand-in of block `block`, against that block. `whole`: the whole network. `narrow`: the whole network with
-    `ratio` of its channels; `width`: the same as a slice of a wider one, the first channels of every layer (HeteroFL).
-    `depth`: blocks 1 to `block`, with a classifier behind each (DepthFL).
+    same. `joint`: the same of blocks `first` to `block` together. `distill`: the stand-in of block `block`, against
+    that block. `whole`: the whole network. `narrow`: the whole network with `ratio` of its channels; `width`: the same
+    as a slice of a wider one, the first channels of every layer (HeteroFL). `depth`: blocks 1 to `block`, with a
+    classifier behind each (DepthFL).
     """
 
     purpose: Purpose
@@ -29,10 +29,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def name(self) -> str:
         """Its name in promises, updates and reports; a bundle's program of it, if it has one, carries the same."""
-        if self.first is not None:
-            return f"{self.purpose}-blocks{self.first}-{self.block}"
-        if self.purpose == "grow" or self.purpose == "distill":
-            return program_name(self.purpose, self.block)
+        if self.purpose == "grow" or self.purpose == "joint" or self.purpose == "distill":
+            return program_name(self.purpose, self.block, first_block=self.first)
         if self.purpose == "narrow" or self.purpose == "width":
             return f"{self.purpose}-{self.ratio:g}"
         return self.purpose if self.purpose == "whole" else f"depth{self.block}"
@@ -41,13 +39,13 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def first_block(self) -> int:
         """The first block that it trains; those before are frozen."""
         if self.purpose == "grow" or self.purpose == "distill":
-            return self.block if self.first is None else self.first
-        return 1
+            return self.block
+        return 1 if self.first is None else self.first
 
     @property
     def programs(self) -> frozenset[str]:
         """Names that an update of it may carry: that of the bundle's program, also as it reads kept outputs of frozen
         blocks."""
-        if self.first is None and self.purpose in ("grow", "distill"):
+        if self.purpose == "grow" or self.purpose == "distill":
             return frozenset({self.name, program_name(self.purpose, self.block, CACHED_PREFIX_VARIANT)})
         return frozenset({self.name})

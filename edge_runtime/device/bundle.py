@@ -48,6 +48,20 @@ class Bundle:
         known = ", ".join(map(str, blocks)) or "none"
         raise UsageError(f"{self.path}: no '{purpose}' program for block {block}; give --block one of: {known}")
 
+    def joint_program(self, first_block: int, block: int) -> Program:
+        """The program that trains blocks `first_block` to `block` together; raises UsageError without it."""
+        if first_block >= block:
+            raise UsageError(f"--first-block {first_block}: give a block before --block {block}, or leave it out")
+        if block > len(self.manifest.partition.blocks):
+            return self.program_for("grow", block)  # which says what blocks there are
+        for program in self.manifest.programs:
+            if program.purpose == "joint" and (program.first_block, program.block) == (first_block, block):
+                return program
+        raise UsageError(
+            f"--first-block {first_block}: {self.path} has no program for blocks {first_block} to {block} together; "
+            "export the bundle with --joint"
+        )
+
     def labels_are_targets(self, program: Program) -> bool:
         """Whether the model of `program` is trained towards numbers (the mean squared error) instead of labels."""
         # A distillation has a loss of its own and takes no labels: the data are those of its block's evaluation.

@@ -26,6 +26,8 @@ from edge_runtime.device.prefix_cache import AugmentedCache, cache_job, cache_pr
 class TrainRequest:
     """One `train` command. `steps` wins over `epochs`; without both, one epoch.
 
+    With `first_block`, blocks from that one to `block` are trained together.
+
     What `augment` does follows from `augment_seed` (by default `seed`) and from the epoch, counted from `augment_epoch`
     on. `cached_augmentations`: versions of every example in a cache of the prefix, without which there is none of
     augmented images. `max_seconds` ends the training early, with an update.
@@ -35,6 +37,7 @@ class TrainRequest:
     block: int
     data: str
     purpose: TrainingPurpose = "grow"
+    first_block: int | None = None
     steps: int | None = None
     epochs: float | None = None
     max_seconds: float | None = None
@@ -70,7 +73,9 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     Raises a child of ProflError with one line for everything that is wrong with the files, the data or the options.
     """
     bundle = open_bundle(request.bundle)
-    if request.cache_prefix is None:
+    if request.first_block is not None:
+        program = _joint_program(request, bundle)
+    elif request.cache_prefix is None:
         program = bundle.program_for(request.purpose, request.block)
     else:
         features, program = cache_programs(bundle, request.block, request.purpose)
@@ -130,6 +135,16 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
                 f"{checkpoint}: is at step {progress.steps}, beyond --steps {job['steps']}; give more steps"
             )
     return Prepared(job=job, data=data)
+
+
+def _joint_program(request: TrainRequest, bundle: Bundle) -> Program:
+    """The program of several blocks; raises UsageError for what does not go with it."""
+    assert request.first_block is not None  # asked for those requests alone
+    if request.purpose != "grow":
+        raise UsageError(f"--first-block and --purpose {request.purpose}: one block alone is distilled; leave one out")
+    if request.cache_prefix is not None:
+        raise UsageError("--first-block and --cache-prefix: several blocks have no cache; leave one of the two out")
+    return bundle.joint_program(request.first_block, request.block)
 
 
 def _check_options(request: TrainRequest, program: Program) -> None:

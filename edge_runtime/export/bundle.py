@@ -53,6 +53,7 @@ def export_bundle(
     batch: int = 32,
     micro_batch: int | None = None,
     recompute_bytes: int | None = None,
+    joint: bool = False,
     optimizer: Optimizer | None = None,
     loss: Loss | None = None,
     momentum: float = 0.9,
@@ -78,6 +79,7 @@ def export_bundle(
         head: dotted path of the module where the classifier head begins; recognised by default.
         micro_batch: examples in one execution; divides `batch`, which it is by default.
         recompute_bytes: compute layers again in the backward pass until no arena is larger than this.
+        joint: also the steps that train several blocks together, for every run of them.
         optimizer: of the training programs; by default SGD with `momentum`, `momentum_dtype` and `weight_decay`.
         loss: what training minimises; by default the cross-entropy.
         input_dtype: float32, or int64 for tokens; by default what a built-in model takes, and float32 for others.
@@ -116,6 +118,7 @@ def export_bundle(
         loss=Loss() if loss is None else loss,
         micro_batches=micro_batches,
         recompute_bytes=recompute_bytes,
+        joint=joint,
     )
     with atomic_folder(output) as folder:
         (folder / PROGRAMS_FOLDER).mkdir()

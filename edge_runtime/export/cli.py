@@ -62,6 +62,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     metavar="SIZE",
     help="Compute layers again in the backward pass until no arena is larger: 48MB.",
 )
+@click.option("--joint", is_flag=True, help="Also the steps that train several blocks together, for every run of them.")
 @click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True, help="Optimizer.")
 @click.option(
     "--momentum", type=Finite(0.0, 1.0, max_open=True), default=0.9, show_default=True, help="SGD's momentum."
@@ -110,6 +111,7 @@ def export(
     batch: int,
     micro_batch: int | None,
     recompute: int | None,
+    joint: bool,
     optimizer: OptimizerName,
     momentum: float,
     nesterov: bool,
@@ -150,6 +152,7 @@ def export(
         batch=batch,
         micro_batch=micro_batch,
         recompute_bytes=recompute,
+        joint=joint,
         optimizer=Optimizer(
             name=optimizer,
             momentum=momentum if optimizer == "sgd" else 0.0,
@@ -193,10 +196,11 @@ def _table(manifest: Manifest) -> str:
     width = max(len(program.name) for program in manifest.programs) + 2
     lines = [f"{'program':<{width}}{'units':>7}{'arena MB':>10}{'live MB':>10}{'frozen MB':>11}"]
     for program in manifest.programs:
-        block = manifest.partition.blocks[program.block - 1]
+        blocks = manifest.partition.blocks
+        units = f"{blocks[program.first_trained - 1].first_unit}-{blocks[program.block - 1].last_unit}"
         memory = program.memory
         lines.append(
-            f"{program.name:<{width}}{f'{block.first_unit}-{block.last_unit}':>7}{memory.arena_bytes / 2**20:>10.1f}"
+            f"{program.name:<{width}}{units:>7}{memory.arena_bytes / 2**20:>10.1f}"
             f"{memory.live_bytes / 2**20:>10.1f}{memory.frozen_bytes / 2**20:>11.1f}"
         )
     return "\n".join(lines)

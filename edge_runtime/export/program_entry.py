@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from device_profiles.bundle import Loss, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
 from device_profiles.contract import (
     HYPERPARAMETERS_INPUT,
@@ -32,10 +34,11 @@ def planned_program(
     variant: Variant,
     optimizer: Optimizer | None = None,
     loss: Loss | None = None,
+    first_block: int | None = None,
 ) -> PlannedProgram:
-    """The program's entry, with the graph and the plan that it describes."""
+    """The program's entry, with the graph and the plan that it describes; `first_block` of a `joint` one."""
     program = Program(
-        name=program_name(purpose, block, variant),
+        name=program_name(purpose, block, variant, first_block=first_block),
         purpose=purpose,
         block=block,
         batch=batch,
@@ -51,6 +54,7 @@ def planned_program(
         prefix_instructions=graph.prefix_operations,
         instructions=len(graph.operations),
         memory=_memory(graph, plan),
+        first_block=msgspec.UNSET if first_block is None else first_block,
     )
     return program, graph, plan
 

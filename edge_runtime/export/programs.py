@@ -166,12 +166,14 @@ class TrainingChoices:
         loss: what they minimise.
         micro_batches: executions that make up one step.
         recompute_bytes: compute layers again until the arena is no larger than this; None keeps them all.
+        joint: also the steps that train runs of blocks together.
     """
 
     optimizer: Optimizer
     loss: Loss = field(default_factory=Loss)
     micro_batches: int = 1
     recompute_bytes: int | None = None
+    joint: bool = False
 
 
 def build_programs(
@@ -180,29 +182,39 @@ def build_programs(
     """Every program of the blocks in `blocks` (1-based).
 
     A block has a training step and an evaluation; where there is a prefix in front of it, also the prefix alone, the
-    distillation into its stand-in, and both training steps as they read the prefix's outputs from a cache.
+    distillation into its stand-in, and both training steps as they read the prefix's outputs from a cache. With
+    `choices.joint`, every run of blocks that ends with it has a training step as well.
     """
     for index in blocks:
-        step, prefix_rows = _grow(source, partition, index, choices, cached_prefix=False)
+        step, prefix_rows = _grow(source, partition, index, choices)
         yield step
         yield _evaluation(source, partition, index, choices.loss)
         if partition.blocks[index - 1].first_unit > 0:
             yield _features(source, partition, index, prefix_rows)
             yield _grow(source, partition, index, choices, cached_prefix=True)[0]
             yield from _distill(source, partition, index, choices, prefix_rows)
+        for first in range(1, index) if choices.joint else ():
+            yield _grow(source, partition, index, choices, first=first)[0]
 
 
 def _grow(
-    source: BlockModel, partition: Partition, index: int, choices: TrainingChoices, *, cached_prefix: bool
+    source: BlockModel,
+    partition: Partition,
+    index: int,
+    choices: TrainingChoices,
+    *,
+    first: int | None = None,
+    cached_prefix: bool = False,
 ) -> tuple[PlannedProgram, int]:
-    """The training step, and the examples of its prefix at a time."""
-    block = partition.blocks[index - 1]
+    """The training step of a block, or of blocks `first` to `index`, and the examples of its prefix at a time."""
+    start = partition.blocks[(index if first is None else first) - 1].first_unit
+    end = partition.blocks[index - 1].last_unit + 1
     units = source.cut.units
 
     def build(variant: StepVariant) -> StepGraph:
         return build_train_step(
-            prefix=units[: block.first_unit],
-            active=units[block.first_unit : block.last_unit + 1],
+            prefix=units[:start],
+            active=units[start:end],
             stand_ins=source.stand_ins(partition, index),
             head=source.cut.head,
             shapes=source.cut.shapes,
@@ -220,7 +232,7 @@ def _grow(
         batch=source.batch,
         block=index,
         recompute_bytes=choices.recompute_bytes,
-        checkpoints=frozenset(unit.output for unit in units[block.first_unit : block.last_unit + 1]),
+        checkpoints=frozenset(unit.output for unit in units[start:end]),
     )
     name: Variant = "default"
     if cached_prefix:
@@ -228,7 +240,7 @@ def _grow(
     elif planned.variant.recompute:
         name = "recompute"
     described = planned_program(
-        "grow",
+        "grow" if first is None else "joint",
         index,
         planned.graph,
         planned.plan,
@@ -237,6 +249,7 @@ def _grow(
         variant=name,
         optimizer=choices.optimizer,
         loss=choices.loss,
+        first_block=first,
     )
     return described, planned.variant.prefix_rows
 

@@ -16,16 +16,25 @@ if TYPE_CHECKING:
 
 _PURPOSES: dict[str, tuple[Purpose, ...]] = {
     "grow": ("grow",),
+    "joint": ("joint",),
     "distill": ("distill",),
     "eval": ("eval",),
-    "all": ("grow", "distill", "eval"),
+    "all": ("grow", "joint", "distill", "eval"),
 }
 
 
 @click.command(epilog="Example: profl-profile bundles/resnet18 --limit 128MB -o phone.json")
 @click.argument("bundle", type=FILE, required=False)
 @limit_option
-@click.option("--purpose", type=click.Choice(list(_PURPOSES)), default="grow", show_default=True, help="Programs.")
+@click.option(
+    "--purpose",
+    "purposes",
+    type=click.Choice(list(_PURPOSES)),
+    multiple=True,
+    default=["grow"],
+    show_default=True,
+    help="Programs; may be given several times.",
+)
 @click.option("--repetitions", type=click.IntRange(1), default=1, show_default=True, help="Processes a program.")
 @click.option(
     "-o", "--output", type=OutputFile(), default=Path("profile.json"), show_default=True, help="Profile to write."
@@ -34,7 +43,7 @@ _PURPOSES: dict[str, tuple[Purpose, ...]] = {
 @measuring_options
 def run(
     bundle: Path | None,
-    purpose: str,
+    purposes: tuple[str, ...],
     threads: int | None,
     html: Path | None,
     as_json: bool,
@@ -63,7 +72,8 @@ def run(
         classes=classes,
         blocks=blocks,
     )
-    request = ProfileRequest(bundle=bundle, purposes=_PURPOSES[purpose], threads=thread_count(threads), **options)
+    asked = tuple(dict.fromkeys(purpose for name in purposes for purpose in _PURPOSES[name]))
+    request = ProfileRequest(bundle=bundle, purposes=asked, threads=thread_count(threads), **options)
     subject = model_subject(choice, batch) if choice is not None else None
     profile = profile_bundle(request, subject=subject, progress=lambda line: click.echo(line, err=True))
     write_page(html, [profile])

@@ -139,7 +139,9 @@ class LocalEngine:
     def _run(self, task: Task, output: Path) -> tuple[Outcome, str, str, bool]:
         command = [sys.executable, "-m", "edge_runtime.device", "train", str(self._bundle)]
         command += ["--block", str(task.work.block), "--data", f"npz:{self._data[task.client]}"]
-        if task.work.purpose != "grow":
+        if task.work.purpose == "joint":
+            command += ["--first-block", str(task.work.first_block)]
+        elif task.work.purpose != "grow":
             command += ["--purpose", task.work.purpose]
         command += ["--weights", str(task.weights), "--base-version", task.base_version, "-o", str(output)]
         command += ["--epochs", str(task.epochs)] if task.steps is None else ["--steps", str(task.steps)]

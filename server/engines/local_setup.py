@@ -49,7 +49,8 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     clients = [client.name for client in fleet.clients]
     parts = write_parts(source, output / "data", clients, fleet.data)
     profiles = _profiles(fleet, bundle, output, note)
-    plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin)
+    joint = fleet.method.name == "elastic"
+    plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin, joint=joint)
     write_json(output / "plan.json", plan)
     note(plan_table(plan))
     whole = _whole_network(fleet, output, note) if compare_whole else None
@@ -90,7 +91,7 @@ def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile
         needs[name] = {}
         for program in bundle.manifest.programs:
             cost = profile.cost(program.name)
-            if program.purpose in ("grow", "distill") and cost is not None and cost.fits:
+            if program.purpose in ("grow", "joint", "distill") and cost is not None and cost.fits:
                 needs[name][program.name] = promise_of(cost, fleet.margin)
     return Promises(budgets={client.client: client.budget_bytes for client in plan.clients}, needs=needs)
 
@@ -120,6 +121,7 @@ def _bundle(fleet: Fleet, path: Path, blocks: int | None) -> Bundle:
             blocks=blocks,
             partition=fleet.model.partition if blocks is None else None,
             batch=fleet.model.batch,
+            joint=fleet.method.name == "elastic" and blocks is None,
             optimizer=Optimizer(
                 name="sgd",
                 momentum=fleet.training.momentum,
@@ -141,7 +143,9 @@ def _profiles(fleet: Fleet, bundle: Bundle, output: Path, note: Note) -> dict[st
         note(f"profiling {client.name} under {client.limit_mb:g} MB")
         command = [sys.executable, "-m", "profiler", str(bundle.path), "--limit", f"{client.limit_mb}MB"]
         command += ["--name", client.name, "-o", str(path), "--threads", str(fleet.training.threads)]
-        command += ["--steps", "2", "--purpose", "all" if fleet.method.shrinking else "grow", "--json"]
+        command += ["--steps", "2", "--purpose", "grow", "--json"]
+        command += ["--purpose", "joint"] if fleet.method.name == "elastic" else []
+        command += ["--purpose", "distill"] if fleet.method.shrinking else []
         finished = run_child(command)
         if finished.returncode != 0:
             lines = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]

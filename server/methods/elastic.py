@@ -38,7 +38,7 @@ class ElasticProFL(ProFL):
 
 def _runs(block: int) -> list[Work]:
     """Blocks 1 to `block` together, 2 to `block`, and so on; not `block` alone."""
-    return [Work(purpose="grow", first=first, block=block) for first in range(1, block)]
+    return [Work(purpose="joint", first=first, block=block) for first in range(1, block)]
 
 
 def _elastic(stage: Stage, promises: Promises) -> Stage:

@@ -154,3 +154,19 @@ def test_an_output_that_cannot_be_written_is_refused(cnn_bundle: Path, tmp_path:
     (tmp_path / "file").write_bytes(b"")
     arguments = ["train", cnn_bundle, "--block", 1, "--data", "digits", "--steps", 1]
     assert "cannot be written" in profl_edge(*arguments, "-o", tmp_path / "file" / "update").refusal(2)
+
+
+@pytest.mark.parametrize(
+    ("block", "options", "message"),
+    [
+        (2, ("--first-block", "2"), "--first-block 2: give a block before --block 2, or leave it out"),
+        (9, ("--first-block", "2"), "no 'grow' program for block 9; give --block one of: 1, 2, 3"),
+        (3, ("--first-block", "2"), "for blocks 2 to 3 together; export the bundle with --joint"),
+        (3, ("--first-block", "2", "--purpose", "distill"), "--first-block and --purpose distill: one block alone"),
+        (3, ("--first-block", "2", "--cache-prefix"), "--first-block and --cache-prefix: several blocks have no cache"),
+    ],
+)
+def test_runs_of_blocks_that_cannot_be_trained_are_refused(
+    cnn_bundle: Path, output: Path, block: int, options: tuple[str, ...], message: str
+) -> None:
+    assert message in _refused(cnn_bundle, output, "--data", "digits", *options, block=block)

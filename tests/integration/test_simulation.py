@@ -48,7 +48,7 @@ from server.work import Work  # noqa: E402
 
 WORKS = [
     *[Work(purpose="grow", block=block) for block in (1, 2, 3)],
-    *[Work(purpose="grow", first=first, block=3) for first in (1, 2)],
+    *[Work(purpose="joint", first=first, block=3) for first in (1, 2)],
     *[Work(purpose="distill", block=block) for block in (2, 3)],
     Work(purpose="whole"),
     Work(purpose="narrow", ratio=0.5),
@@ -206,7 +206,7 @@ def test_kept_features_change_nothing(work: Work, tmp_path: Path) -> None:
 
 def test_all_blocks_trained_together_are_the_whole_network(tmp_path: Path) -> None:
     setting = Setting(tmp_path)
-    together, whole = setting.train(Work(purpose="grow", first=1, block=3)), setting.train(Work(purpose="whole"))
+    together, whole = setting.train(Work(purpose="joint", first=1, block=3)), setting.train(Work(purpose="whole"))
     for client, tensors in whole.items():
         assert set(together[client]) == set(tensors)
         for name, tensor in tensors.items():
@@ -216,7 +216,7 @@ def test_all_blocks_trained_together_are_the_whole_network(tmp_path: Path) -> No
 def test_a_run_of_blocks_trains_what_its_blocks_hold_behind_those_that_stay_frozen(tmp_path: Path) -> None:
     setting = Setting(tmp_path)
     alone = setting.works.of(Work(purpose="grow", block=3))
-    run = setting.works.of(Work(purpose="grow", first=2, block=3))
+    run = setting.works.of(Work(purpose="joint", first=2, block=3))
     assert set(run.trained) == set(alone.trained) | {n for n in setting.works.pieces.block_names(2) if "num_" not in n}
     assert run.prefix is setting.works.of(Work(purpose="grow", block=2)).prefix
     assert alone.read == run.read
@@ -256,7 +256,7 @@ def test_narrower_and_shallower_work_promises_less() -> None:
         assert table["depth1"] < table["depth2"] < table["whole"] * 1.1
         assert all(table[f"distill-block{block}"] < table["whole"] for block in (2, 3))
         assert max(table[f"grow-block{block}"] for block in (1, 2, 3)) < table["whole"]
-        assert table["grow-block3"] < table["grow-blocks2-3"] < table["grow-blocks1-3"] <= table["whole"] * 1.01
+        assert table["grow-block3"] < table["joint-blocks2-3"] < table["joint-blocks1-3"] <= table["whole"] * 1.01
 
 
 ROUNDS = """
@@ -319,6 +319,73 @@ def test_seven_rounds_end_with_the_same_weights_on_both_engines(option: str, tmp
     for name, tensor in models["local"].items():
         distance = np.linalg.norm(models["simulation"][name] - tensor)
         assert distance <= 1e-3 * max(np.linalg.norm(tensor), 1e-3), name
+
+
+ELASTIC = """
+margin = 0.0
+
+[model]
+name = "cnn"
+width = 16
+batch = 64
+
+[data]
+sources = ["digits"]
+test_examples = 64
+
+[training]
+steps = 2
+learning_rate = 0.02
+
+[method]
+name = "elastic"
+
+[freezing]
+max_rounds = 1
+window = 1
+fit_length = 2
+
+[promises]
+source = "runtime"
+
+[[clients]]
+name = "large"
+limit_mb = 96
+
+[[clients]]
+name = "medium"
+limit_mb = 20
+
+[[clients]]
+name = "small"
+limit_mb = 16
+"""
+
+
+def test_clients_that_train_runs_of_blocks_end_with_the_same_weights_on_both_engines(tmp_path: Path) -> None:
+    """Growing by `elastic`: one client trains every block, another one the last two, the third the last alone."""
+    (tmp_path / "fleet.toml").write_text(ELASTIC)
+    models = {}
+    for engine in ("local", "simulation"):
+        command = [sys.executable, "-m", "server", "run", "--fleet", str(tmp_path / "fleet.toml"), "--engine", engine]
+        command += ["-o", str(tmp_path / engine), "--no-whole-network", "--json"]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert finished.returncode == 0, finished.stderr
+        rounds = [json.loads(line) for line in (tmp_path / engine / "rounds.jsonl").read_text().splitlines()]
+        assert [[client["client"] for client in line["clients"]] for line in rounds] == [
+            ["large"], ["large", "medium"], ["large", "medium", "small"],
+        ]  # fmt: skip
+        assert all(client["status"] == "ok" for line in rounds for client in line["clients"])
+        models[engine] = load_file(tmp_path / engine / "model.safetensors")
+    plan = json.loads((tmp_path / "local" / "plan.json").read_text())
+    assert [[client["program"] for client in step["clients"]] for step in plan["steps"]] == [
+        ["grow-block1", None, None],
+        ["joint-blocks1-2", "grow-block2", None],
+        ["joint-blocks1-3", "joint-blocks2-3", "grow-block3"],
+    ]
+    for name, tensor in models["local"].items():
+        distance = np.linalg.norm(models["simulation"][name] - tensor)
+        assert distance <= 1e-3 * max(np.linalg.norm(tensor), 1e-2), name  # a bias has hardly left zero
 
 
 SMALL = """

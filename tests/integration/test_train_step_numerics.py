@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="the reference is PyTorch eager")
 from safetensors.torch import load_file  # noqa: E402  # after the skip
 
 from device_profiles.bundle import Manifest, Program  # noqa: E402
-from device_profiles.contract import optimizer_state_name  # noqa: E402
+from device_profiles.contract import Purpose, optimizer_state_name, program_name  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
 from edge_runtime.device import _native  # noqa: E402
 from edge_runtime.export.bundle import export_bundle  # noqa: E402
@@ -25,6 +25,14 @@ CASES = [
     *[("vgg11_bn", 16, 8, b) for b in (1, 2, 3, 4)],
 ]
 
+RUNS = [
+    ("cnn", 8, 8, 1, 2),
+    ("cnn", 8, 8, 2, 3),
+    ("resnet18", 16, 8, 1, 4),
+    ("resnet18", 16, 8, 2, 3),
+    ("vgg11_bn", 16, 8, 3, 4),
+]
+
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -32,7 +40,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     result = {}
     for name, width, batch in sorted({case[:3] for case in CASES}):
         result[name] = root / name
-        export_bundle(name, result[name], width=width, batch=batch)
+        export_bundle(name, result[name], width=width, batch=batch, joint=True)
     return result
 
 
@@ -47,10 +55,21 @@ class Steps:
 
 @pytest.mark.parametrize(("name", "width", "batch", "block"), CASES)
 def test_ten_steps_equal_pytorch_eager(name: str, width: int, batch: int, block: int, bundles: dict[str, Path]) -> None:
-    steps = _ten_steps(bundles[name], name, width, batch, block, doubles=[False])
+    _assert_equal(_ten_steps(bundles[name], name, width, batch, block, doubles=[False]))
+
+
+@pytest.mark.parametrize(("name", "width", "batch", "first", "block"), RUNS)
+def test_steps_of_a_run_of_blocks_equal_pytorch_eager(
+    name: str, width: int, batch: int, first: int, block: int, bundles: dict[str, Path]
+) -> None:
+    # In a whole ResNet some activation comes so near a tie within ten steps that rounding decides over it.
+    _assert_equal(_ten_steps(bundles[name], name, width, batch, block, doubles=[False], first=first), compared=5)
+
+
+def _assert_equal(steps: Steps, *, compared: int = 10) -> None:
     difference = _relative(steps.ours, steps.references[0])
     assert difference[0] < 1e-5
-    assert difference[9] < 1e-3
+    assert max(difference[:compared]) < 1e-3
     for tensor, (distance,) in steps.tensors:
         assert distance < 1e-4, tensor
 
@@ -77,13 +96,17 @@ def test_ten_steps_of_full_size_equal_pytorch_eager(name: str, block: int, tmp_p
         assert _relative(steps.ours, exact)[9] <= eager_off
 
 
-def _ten_steps(folder: Path, name: str, width: int, batch: int, block: int, *, doubles: list[bool]) -> Steps:
+def _ten_steps(
+    folder: Path, name: str, width: int, batch: int, block: int, *, doubles: list[bool], first: int | None = None
+) -> Steps:
     manifest = read_json(folder / "manifest.json", Manifest)
     weights = _trained(load_file(folder / "weights" / "initial.safetensors"))
     references = [
-        BlockReference(name, manifest.partition, block, weights, width=width, double=double) for double in doubles
+        BlockReference(name, manifest.partition, block, weights, width=width, double=double, first=first)
+        for double in doubles
     ]
-    described = manifest.program(f"grow-block{block}")
+    purpose: Purpose = "grow" if first is None else "joint"
+    described = manifest.program(program_name(purpose, block, first_block=first))
     program = _native.Program(str(folder / "programs" / f"{described.name}.pte"), 2, described.prefix_instructions)
     for tensor in described.tensors:
         program.buffer(tensor.name)[...] = 0 if tensor.role == "optimizer_state" else weights[tensor.name].numpy()

@@ -31,7 +31,10 @@ def unit_modules(name: str, module: nn.Module) -> list[nn.Module]:
 
 
 class BlockReference:
-    """Trains block `index` (1-based) of `model` with SGD as PyTorch does; `double` computes in float64."""
+    """Trains block `index` (1-based) of `model` with SGD as PyTorch does; `double` computes in float64.
+
+    With `first`, blocks `first` to `index` are trained together.
+    """
 
     def __init__(
         self,
@@ -44,14 +47,15 @@ class BlockReference:
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         double: bool = False,
+        first: int | None = None,
     ) -> None:
         self.dtype = torch.float64 if double else torch.float32
         self.module = models.create(model, width=width)
         self.module.load_state_dict({k: v for k, v in weights.items() if not k.startswith("output_module.")})
         units = unit_modules(model, self.module)
-        block = partition.blocks[index - 1]
-        self.prefix = nn.Sequential(*units[: block.first_unit]).eval()
-        self.active = nn.Sequential(*units[block.first_unit : block.last_unit + 1]).train()
+        start = partition.blocks[(index if first is None else first) - 1].first_unit
+        self.prefix = nn.Sequential(*units[:start]).eval()
+        self.active = nn.Sequential(*units[start : partition.blocks[index - 1].last_unit + 1]).train()
         self.head = self.module.classifier if model.startswith("vgg") else self.module.fc
         self.stand_ins = {
             f"output_module.block{b.index}.weight": nn.Parameter(

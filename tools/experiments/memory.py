@@ -120,8 +120,8 @@ def _json(command: list[str]) -> dict[str, int]:
 def _table(measured: list[ModelMemory], batch: int) -> str:
     lines = [
         f"Command: `python -m tools.experiments.memory --batch {batch}`. "
-        f"Machine: {cpu_model() or 'unknown processor'}, one thread. VmHWM of the whole process, Python included, in MB (1 MB = 1,048,576 bytes); width 64, 3x32x32, SGD with "
-        "momentum, output modules included.",
+        f"Machine: {cpu_model() or 'unknown processor'}, one thread. VmHWM of the whole process, Python included, in "
+        "MB (1 MB = 1,048,576 bytes); width 64, 3x32x32, SGD with momentum, output modules included.",
         "",
         "| model | whole, PyTorch | | whole, light runtime | steps 1, 2, ... | largest step against whole | "
         "against whole, PyTorch |",

@@ -39,6 +39,11 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @bundle_argument
 @click.option("--block", type=click.IntRange(1), required=True, help="Block to train, counted from 1.")
 @click.option(
+    "--first-block",
+    type=click.IntRange(1),
+    help="Train the blocks from this one to --block together, of a bundle exported with --joint.",
+)
+@click.option(
     "--purpose",
     type=click.Choice(["grow", "distill"]),
     default="grow",

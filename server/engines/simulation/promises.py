@@ -145,7 +145,7 @@ class _RuntimePlans:
         partition, block, purpose = pieces.partition, work.block, "grow"
         if work.purpose == "distill":
             purpose = "distill"
-        elif work.purpose == "grow":
+        elif work.purpose in ("grow", "joint"):
             partition, block = _merged(partition, work.first_block, work.block), work.first_block
         else:
             depth = work.block if work.purpose == "depth" else pieces.blocks

@@ -238,7 +238,7 @@ class TrainableSet:
         return self._made[work.name]
 
     def _make(self, work: Work) -> Trainable:
-        if work.purpose == "grow":
+        if work.purpose in ("grow", "joint"):
             return BlockWork(self.pieces, work.block, work.first)
         if work.purpose == "distill":
             return DistillWork(self.pieces, work.block)

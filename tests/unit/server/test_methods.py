@@ -14,7 +14,7 @@ from server.work import Work
 BLOCKS = 3
 NEEDS = {
     "grow-block1": 50, "grow-block2": 30, "grow-block3": 20, "distill-block2": 25, "distill-block3": 10,
-    "grow-blocks1-2": 70, "grow-blocks2-3": 60, "grow-blocks1-3": 100,
+    "joint-blocks1-2": 70, "joint-blocks2-3": 60, "joint-blocks1-3": 100,
     "whole": 100, "depth1": 55, "depth2": 80, "depth3": 101,
     **{f"narrow-{part / 16:g}": 6 * part for part in range(1, 17)},
     **{f"width-{ratio:g}": int(100 * ratio) for ratio in (1, 0.5, 0.25, 0.125, 0.0625)},

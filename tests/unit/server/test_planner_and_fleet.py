@@ -92,6 +92,30 @@ def test_distillations_are_planned_for_every_client_where_they_were_profiled(
     assert make_plan(manifest, profile.bundle_sha256, {"grown": profile}).distillations == ()
 
 
+def test_with_runs_of_blocks_a_client_trains_the_longest_that_fits(manifest: Manifest, profile: DeviceProfile) -> None:
+    limit = profile.device.limit_bytes
+    assert limit is not None
+    grown = next(cost for cost in profile.costs if cost.program == "grow-block3")
+    peaks = {1: limit, 2: 20 << 20}
+    runs = tuple(
+        msgspec.structs.replace(
+            grown,
+            program=program_name("joint", 3, first_block=first),
+            purpose="joint",
+            predicted_peak_bytes=peak,
+            measured_peak_bytes=peak,
+        )
+        for first, peak in peaks.items()
+    )
+    profiles = {"runs": msgspec.structs.replace(profile, costs=(*profile.costs, *runs)), "blocks": profile}
+    plan = make_plan(manifest, profile.bundle_sha256, profiles, margin=0.05, joint=True)
+    with_runs, without = plan.steps[2].clients
+    assert with_runs.program == "joint-blocks2-3" and with_runs.predicted_peak_bytes == int((20 << 20) * 1.05)
+    assert without.program == "grow-block3"
+    alone = make_plan(manifest, profile.bundle_sha256, profiles, margin=0.05)
+    assert [step.clients[0].program for step in alone.steps] == ["grow-block1", "grow-block2", "grow-block3"]
+
+
 def test_the_table_has_distillations_below_the_blocks_that_they_are_of(
     manifest: Manifest, profile: DeviceProfile
 ) -> None:
