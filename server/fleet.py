@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -264,7 +265,21 @@ def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
     return fleet
 
 
+def _not_finite(value: Any, key: str = "") -> str | None:
+    """The first key below which there is an infinity, or a value that is no number at all."""
+    if isinstance(value, dict):
+        below = ((f"{key}.{name}" if key else name, inner) for name, inner in value.items())
+    elif isinstance(value, list | tuple):
+        below = ((key, inner) for inner in value)
+    else:
+        return key if isinstance(value, float) and not math.isfinite(value) else None
+    return next((found for name, inner in below if (found := _not_finite(inner, name)) is not None), None)
+
+
 def _checked(values: dict[str, Any], path: Path) -> Fleet:
+    key = _not_finite(values)
+    if key is not None:
+        raise FormatError(f"--fleet {path}: {key}: must be a finite number")
     try:
         fleet = msgspec.convert(values, Fleet, strict=True)
     except msgspec.ValidationError as error:

@@ -29,6 +29,9 @@ def _read(text: str, folder: Path) -> Fleet:
         ("[trainig]\nsteps = 3\n", r"trainig: is not known here; did you mean training\?"),
         ("[population]\ncount = 3\nqqq = 1\n", "population.qqq: is not known here; there are: count, memory_mb, seed"),
         ("[[clients]]\nname = 'b'\nlimit = 3\n", r"clients.limit: is not known here; did you mean limit_mb\?"),
+        ("[training]\nlearning_rate = inf\n", "training.learning_rate: must be a finite number"),
+        ("[training]\nmilestones = [0.5, nan]\n", "training.milestones: must be a finite number"),
+        ("[[clients]]\nname = 'b'\nlimit_mb = inf\n", "clients.limit_mb: must be a finite number"),
         ("[training]\nrounds = 'many'\n", "training.rounds: Expected `int"),
     ],
 )
