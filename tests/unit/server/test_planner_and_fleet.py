@@ -112,6 +112,8 @@ def test_with_runs_of_blocks_a_client_trains_the_longest_that_fits(manifest: Man
     with_runs, without = plan.steps[2].clients
     assert with_runs.program == "joint-blocks2-3" and with_runs.predicted_peak_bytes == int((20 << 20) * 1.05)
     assert without.program == "grow-block3"
+    table = plan_table(plan)
+    assert "2-3 21.0" in table and table.endswith("1-2: blocks 1 to 2 are trained together")
     alone = make_plan(manifest, profile.bundle_sha256, profiles, margin=0.05)
     assert [step.clients[0].program for step in alone.steps] == ["grow-block1", "grow-block2", "grow-block3"]
 
