@@ -89,7 +89,8 @@ def effective_movement(run: Run) -> Figure:
     upper.set_ylim(0, 1.05)
     lower.set_ylabel("|slope| a round")
     lower.set_xlabel("round")
-    upper.legend(frameon=False, fontsize=8, ncols=4, loc="lower left")
+    if upper.lines:
+        upper.legend(frameon=False, fontsize=8, ncols=4, loc="lower left")
     return figure
 
 
@@ -121,7 +122,7 @@ def memory(run: Run) -> Figure:
     if with_measured:
         bars = axes.bar(places + width, measured, width, color=COLOURS[1], label="measured (VmHWM)")
         axes.bar_label(bars, fmt="%.0f", padding=2)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # above what the labels need
     axes.set_xticks(places + (width / 2 if with_measured else 0), titles)
     axes.margins(y=0.15)
     return figure

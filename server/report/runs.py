@@ -15,12 +15,22 @@ from server.summary import Summary
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """Rounds, and the summary where the run is finished."""
+    """Rounds, the summary where the run is finished, and the rounds at which it stopped because too few delivered."""
 
     name: str
     fleet: Fleet
     rounds: tuple[RoundRecord, ...]
     summary: Summary | None
+    given_up: tuple[RoundRecord, ...] = ()
+
+    def stops(self) -> str | None:
+        """Where the run stopped because too few delivered, in a sentence; None where it never did."""
+        if not self.given_up:
+            return None
+        places = [f"{r.stage} {r.block}" if r.block else r.stage for r in self.given_up]
+        rounds = [f"{place}, round {r.round_of_step}" for place, r in zip(places, self.given_up, strict=True)]
+        named = "; ".join(dict.fromkeys(rounds))
+        return f"{self.name}: stopped {len(rounds)} times because too few clients delivered ({named})"
 
     def stages(self) -> list[tuple[str, int, int]]:
         """Title, first and last round of every stage."""
@@ -57,4 +67,4 @@ def read_run(folder: Path) -> Run:
     if not rounds:
         raise FormatError(f"{folder}: has no finished round yet")
     fleet = read_json(folder / FLEET_NAME, Fleet)
-    return Run(name=folder.name, fleet=fleet, rounds=rounds, summary=summary)
+    return Run(name=folder.name, fleet=fleet, rounds=rounds, summary=summary, given_up=tuple(state.failures()))

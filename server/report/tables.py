@@ -14,9 +14,10 @@ _MB = float(1 << 20)
 
 
 def report_table(runs: Sequence[Run]) -> str:
-    """The summary of one finished run; a line a run otherwise."""
+    """The summary of one finished run; a line a run otherwise. Below it where runs stopped for want of clients."""
+    stops = [said for run in runs if (said := run.stops()) is not None]
     if len(runs) == 1 and runs[0].summary is not None:
-        return summary_table(runs[0].summary)
+        return "\n".join([summary_table(runs[0].summary), *stops])
     lines = [f"{'run':<24}{'method':<14}{'rounds':>7}{'accuracy':>10}{'participation':>15}{'MB moved':>10}"]
     for run in runs:
         known = as_object([run])["runs"][0]
@@ -26,7 +27,7 @@ def report_table(runs: Sequence[Run]) -> str:
             f"{run.name:<24}{run.fleet.method.name:<14}{len(run.rounds):>7}{accuracy:>10}{share:>15}"
             f"{known['bytes_moved'] / _MB:>10.1f}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *stops])
 
 
 def as_object(runs: Sequence[Run]) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def _run_object(run: Run) -> dict[str, Any]:
         "rounds": len(run.rounds),
         "accuracy": last if run.summary is None else run.summary.accuracy,
         "device_seconds": seconds[run.rounds[-1].round],
-        "bytes_moved": sum(record.bytes_down + record.bytes_up for record in run.rounds),
+        "bytes_moved": sum(record.bytes_down + record.bytes_up for record in (*run.rounds, *run.given_up)),
         "curve": list(zip(rounds, accuracies, strict=True)),
         "summary": None if run.summary is None else msgspec.to_builtins(run.summary),
     }

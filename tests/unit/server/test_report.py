@@ -13,12 +13,15 @@ from click.testing import CliRunner
 
 pytest.importorskip("matplotlib", reason="figures are drawn with it")
 
-from device_profiles.errors import FormatError
+from device_profiles.errors import ExecutionError, FormatError
 from device_profiles.files import write_json
+from server.aggregation import ReceivedUpdate
 from server.cli import cli
+from server.engines.engine import Result, Task
 from server.report.figures import accuracy_over_device_seconds, accuracy_over_rounds
 from server.report.page import report_page
 from server.report.runs import read_run
+from server.report.tables import report_table
 from server.run_state import FLEET_NAME
 from tests.support.fake_run import FakeEngine, fleet_of, run
 
@@ -47,6 +50,22 @@ def test_the_page_has_every_figure_as_sound_svg(folder: Path) -> None:
         ElementTree.fromstring("<svg" + picture.split("</svg>")[0] + "</svg>")
     for words in ("not finished, 27 rounds", "effective movement", "threshold", "grow 3", "clients with work"):
         assert words in page
+
+
+def test_rounds_that_were_given_up_are_told_with_their_places(tmp_path: Path) -> None:
+    def dies(call: int, task: Task, update: ReceivedUpdate) -> ReceivedUpdate | Result:
+        return Result(client=task.client, status="died", seconds=0.1) if task.work.block == 2 else update
+
+    for _ in range(2):
+        with pytest.raises(ExecutionError, match="grow 2, round 1"):
+            run(tmp_path, FakeEngine(fate=dies), rounds=2)
+    write_json(tmp_path / FLEET_NAME, fleet_of(rounds=2))
+    stopped = f"{tmp_path.name}: stopped 2 times because too few clients delivered (grow 2, round 1)"
+    assert report_table([read_run(tmp_path)]).splitlines()[-1] == stopped
+    run(tmp_path, FakeEngine(), rounds=2)
+    read = read_run(tmp_path)
+    assert [record.round for record in read.rounds] == [1, 2, 3, 4, 5, 6]
+    assert stopped in report_page([read])
 
 
 def test_steps_are_marked_where_they_begin_in_rounds_and_in_device_seconds(folder: Path) -> None:
