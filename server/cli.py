@@ -35,9 +35,12 @@ def _naming(option: str) -> Iterator[None]:
 @click.option("--bundle", type=_FILE, required=True, help="Bundle that was profiled.")
 @click.option("--profiles", type=_FILE, required=True, help="Folder of device profiles (*.json).")
 @click.option("--margin", type=Finite(0, 1), default=0.05, show_default=True, help="Safety margin.")
+@click.option(
+    "--joint", is_flag=True, help="Give each device the longest run of blocks that it holds (method elastic)."
+)
 @click.option("-o", "--output", type=OutputFile(), help="Plan to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def plan(bundle: Path, profiles: Path, margin: float, output: Path | None, as_json: bool) -> None:
+def plan(bundle: Path, profiles: Path, margin: float, joint: bool, output: Path | None, as_json: bool) -> None:
     """Assign the blocks of a bundle to the devices that hold them."""
     from device_profiles.files import read_json, write_json
     from device_profiles.profile import DeviceProfile
@@ -59,8 +62,12 @@ def plan(bundle: Path, profiles: Path, margin: float, output: Path | None, as_js
         known[profile.device.name] = profile
     with _naming("--bundle"):
         opened = open_bundle(bundle)
+        if joint and not any(program.purpose == "joint" for program in opened.manifest.programs):
+            raise UsageError(f"{bundle}: has no programs for --joint; export it with --joint")
+    if joint and not any(cost.purpose == "joint" for profile in known.values() for cost in profile.costs):
+        raise UsageError("--joint: no profile has measured a run of blocks; profl-profile --purpose joint does")
     with _naming("--profiles"):
-        made = make_plan(opened.manifest, opened.digest, known, margin=margin)
+        made = make_plan(opened.manifest, opened.digest, known, margin=margin, joint=joint)
     if output is not None:
         write_json(output, made)
     click.echo(msgspec.json.encode(made).decode() if as_json else plan_table(made))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -38,3 +39,28 @@ def test_profiles_that_are_not_there_or_no_profiles_are_named_with_the_option(pr
     (profiles / "other.json").write_text("{}")
     said = _error(*bundle, "--profiles", str(profiles))
     assert said.startswith(f"--profiles: {profiles / 'other.json'}: is no device profile of this release")
+
+
+def test_runs_of_blocks_need_a_bundle_and_profiles_of_them(profiles: Path, tmp_path: Path) -> None:
+    """Bundles without their files: a plan reads the manifest alone."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    document = json.loads((GOLDEN / "manifest.json").read_text())
+    document["files"] = [file | {"size_bytes": 0} for file in document["files"]]
+
+    def write() -> None:
+        for file in document["files"]:
+            (bundle / file["path"]).parent.mkdir(exist_ok=True)
+            (bundle / file["path"]).touch()
+        (bundle / "manifest.json").write_text(json.dumps(document))
+
+    options = ("--bundle", str(bundle), "--profiles", str(profiles), "--joint")
+    write()
+    assert _error(*options) == f"--bundle: {bundle}: has no programs for --joint; export it with --joint"
+    grown = next(program for program in document["programs"] if program["name"] == "grow-block2")
+    document["programs"].append(grown | {"name": "joint-blocks1-2", "purpose": "joint", "first_block": 1})
+    document["files"].append({"path": "programs/joint-blocks1-2.pte", "size_bytes": 0, "sha256": "0" * 64})
+    write()
+    assert _error(*options).startswith(
+        "--joint: no profile has measured a run of blocks; profl-profile --purpose joint"
+    )
