@@ -77,6 +77,7 @@ def _program(program: Program, threads: int, profile: DeviceProfile | None) -> d
         "program": program.name,
         "purpose": program.purpose,
         "block": program.block,
+        "first_block": program.first_trained,
         "variant": program.variant,
         "batch": program.batch,
         "memory": msgspec.structs.asdict(memory),
