@@ -24,7 +24,8 @@ from profiler.torch_spec import TorchDevice
 class ProfileRequest:
     """What to measure. Without `limit_bytes` the limit that this process already lives under is recorded.
 
-    `bundle` may be None where `runtime` is `torch` and the subject is a model.
+    `bundle` may be None where `runtime` is `torch` and the subject is a model. `cached_prefix`: also the training
+    programs that read the frozen blocks' outputs from a cache.
     """
 
     bundle: Path | None
@@ -40,6 +41,7 @@ class ProfileRequest:
     timeout_seconds: float | None = None
     runtime: Runtime = "native"
     device: TorchDevice = "cpu"
+    cached_prefix: bool = True
 
 
 def profile_bundle(
@@ -63,7 +65,7 @@ def subject_of(request: ProfileRequest) -> Subject:
     if request.bundle is None:
         raise UsageError("give a BUNDLE, or --model with --runtime torch")
     subject = bundle_subject(request.bundle)
-    return subject.for_pytorch() if request.runtime == "torch" else subject
+    return subject.without_caches() if request.runtime == "torch" or not request.cached_prefix else subject
 
 
 def meter_of(request: ProfileRequest, subject: Subject) -> Meter:

@@ -34,8 +34,8 @@ class Subject:
             )
         return chosen
 
-    def for_pytorch(self) -> Subject:
-        """Without the programs that PyTorch does not have: those which read a cache of the prefix."""
+    def without_caches(self) -> Subject:
+        """Without the programs that read a cache of the prefix, which PyTorch does not have."""
         return replace(self, programs=tuple(p for p in self.programs if p.variant != CACHED_PREFIX_VARIANT))
 
     def with_batch(self, batch: int) -> Subject:

@@ -35,6 +35,14 @@ _PURPOSES: dict[str, tuple[Purpose, ...]] = {
     show_default=True,
     help="Programs; may be given several times.",
 )
+@click.option(
+    "--no-cached-prefix",
+    "cached_prefix",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Leave out programs that read the outputs of frozen blocks from a cache.",
+)
 @click.option("--repetitions", type=click.IntRange(1), default=1, show_default=True, help="Processes a program.")
 @click.option(
     "-o", "--output", type=OutputFile(), default=Path("profile.json"), show_default=True, help="Profile to write."

@@ -144,6 +144,7 @@ def _profiles(fleet: Fleet, bundle: Bundle, output: Path, note: Note) -> dict[st
         command = [sys.executable, "-m", "profiler", str(bundle.path), "--limit", f"{client.limit_mb}MB"]
         command += ["--name", client.name, "-o", str(path), "--threads", str(fleet.training.threads)]
         command += ["--steps", "2", "--purpose", "grow", "--json"]
+        command += ["--no-cached-prefix"] if fleet.training.cache_prefix == "none" else []
         command += ["--purpose", "joint"] if fleet.method.name == "elastic" else []
         command += ["--purpose", "distill"] if fleet.method.shrinking else []
         finished = run_child(command)

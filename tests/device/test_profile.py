@@ -38,6 +38,13 @@ def test_every_program_is_promised_and_measured(cnn_bundle: Path, tmp_path: Path
         assert (cost["step_seconds_median"] is not None) == (cost["purpose"] != "eval")
 
 
+def test_purposes_add_up_and_programs_over_a_cache_can_be_left_out(cnn_bundle: Path, tmp_path: Path) -> None:
+    options = ("--purpose", "grow", "--purpose", "distill", "--no-cached-prefix", "--block", 2, "--steps", 1)
+    status, profile, errors = _profile(cnn_bundle, *options, "-o", tmp_path / "profile.json")
+    assert status == 0, errors
+    assert [cost["program"] for cost in profile["costs"]] == ["grow-block2", "distill-block2"]
+
+
 def test_a_limit_that_kills_is_a_result(cnn_bundle: Path, tmp_path: Path) -> None:
     # Less than a bare Python process holds: no program can live in it.
     output = tmp_path / "profile.json"
