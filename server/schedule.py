@@ -231,8 +231,7 @@ class Schedule:
 
             attempts.set_aside()
             attempts.results, updates = self._engine.train(tasks, count)
-            delivered = {result.client for result in attempts.results if result.status == "ok"}
-            self._have_frozen |= {(task.client, task.prefix) for task in tasks if task.client in delivered}
+            self._have_frozen |= _delivered(attempts.results, {task.client: task.prefix for task in tasks})
             attempts.accepted, attempts.rejected = self._judge(tasks, updates, version, weights)
             if len(attempts.accepted) >= training.min_clients:
                 break
@@ -251,7 +250,7 @@ class Schedule:
         rate = learning_rate(training, base, state.round_of_step, rounds)
         # The ramp of DepthFL's published code: full weight after the first half of the rounds.
         ramp = min(1.0, 2.0 * state.round_of_step / rounds)
-        prefixes = {client: _prefix(stage, state.stage, client, state.round) for client in clients}
+        prefixes = {client: _prefix(stage, state.stage, client) for client in clients}
         return [
             Task(
                 client=client,
@@ -279,8 +278,9 @@ class Schedule:
         delivered = set()
         for record in self._folder.records():
             number = numbers[record.stage, record.block]
-            clients = {r.client for r in (*record.repeated, *record.clients) if r.status == "ok"}
-            delivered |= {(c, _prefix(self._stages[number], number, c, record.round - 1)) for c in clients}
+            stage = self._stages[number]
+            prefixes = {client: _prefix(stage, number, client) for client in stage.work}
+            delivered |= _delivered((*record.repeated, *record.clients), prefixes)
         return delivered
 
     def _judge(
@@ -381,10 +381,15 @@ class Schedule:
             save_file(saved, temporary)
 
 
-def _prefix(stage: Stage, number: int, client: str, finished: int) -> str:
-    """Name of the state of the blocks that are frozen for a client, in the round that follows `finished` ones."""
-    moves = stage.moves_before(stage.work[client])
-    return f"stage{number}-round{finished}" if moves else f"stage{number}"
+def _prefix(stage: Stage, number: int, client: str) -> str | None:
+    """Name of the state of the blocks that are frozen for a client in a stage; None where others train them."""
+    return None if stage.moves_before(stage.work[client]) else f"stage{number}"
+
+
+def _delivered(results: Sequence[Result], prefixes: Mapping[str, str | None]) -> set[tuple[str, str]]:
+    """Clients that had a task and did it, each with its prefix, where it has a lasting one."""
+    done = {result.client for result in results if result.status == "ok"}
+    return {(client, prefix) for client, prefix in prefixes.items() if client in done and prefix is not None}
 
 
 def _mean_loss(results: list[Result]) -> float | None:

@@ -19,7 +19,8 @@ class Task:
 
     Either `steps` or `epochs` over the client's examples. `proximal` is FedProx's mu, 0 without that term;
     `consistency` the weight of DepthFL's self-distillation. Between two tasks of the same `prefix`, a name for files,
-    frozen blocks stay as they are; `has_frozen`: the client has had a task of it, and with it the frozen tensors.
+    frozen blocks stay as they are; it is None where they change with every round. `has_frozen`: the client has had a
+    task of this prefix, and with it the frozen tensors.
     """
 
     client: str
@@ -30,7 +31,7 @@ class Task:
     epochs: int | None
     learning_rate: float
     seed: int
-    prefix: str = ""
+    prefix: str | None = None
     has_frozen: bool = False
     proximal: float = 0.0
     consistency: float = 0.0

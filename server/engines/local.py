@@ -152,7 +152,7 @@ class LocalEngine:
             command += ["--proximal-mu", str(task.proximal)]
         if self._settings.augment != "none":
             command += ["--augment", self._settings.augment]
-        if task.work.name in self._cached[task.client]:
+        if task.prefix is not None and task.work.name in self._cached[task.client]:
             command += ["--cache-prefix", "--cache-prefix-dtype", self._settings.cache_prefix]
             command += ["--cache-dir", str(prefix_folder(Path(self._caches.name) / task.client, task.prefix))]
         command += ["--threads", str(self._settings.threads), "--checkpoint-every", "0", "--json"]

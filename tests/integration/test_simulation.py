@@ -195,10 +195,17 @@ def test_clipped_gradients_are_those_of_pytorch_for_single_and_stacked_clients(t
                 assert np.linalg.norm(trained[client][name] - expected) <= 1e-4 * np.linalg.norm(expected) + 1e-6, name
 
 
-@pytest.mark.parametrize("work", [Work(purpose="grow", block=3), Work(purpose="distill", block=2)])
-def test_kept_features_change_nothing(work: Work, tmp_path: Path) -> None:
-    kept = Setting(tmp_path, cache_mb=100).train(work)
-    not_kept = Setting(tmp_path, cache_mb=0).train(work)
+@pytest.mark.parametrize("prefix", ["stage2", None])
+@pytest.mark.parametrize(
+    "work",
+    [Work(purpose="grow", block=3), Work(purpose="joint", first=2, block=3), Work(purpose="distill", block=2)],
+    ids=lambda work: work.name,
+)
+def test_kept_features_change_nothing(work: Work, prefix: str | None, tmp_path: Path) -> None:
+    setting = Setting(tmp_path, cache_mb=100)
+    kept = setting.train(work, prefix=prefix)
+    assert bool(setting.engine._features._kept) == (prefix is not None)
+    not_kept = Setting(tmp_path, cache_mb=0).train(work, prefix="stage2")
     for client, tensors in kept.items():
         for name, tensor in tensors.items():
             np.testing.assert_allclose(not_kept[client][name], tensor, rtol=1e-4, atol=1e-6)

@@ -156,9 +156,7 @@ class SimulationEngine:
         augmented = self._fleet.training.augment != "none"
         prefix = trainable.prefix
         if prefix is not None and not augmented:
-            features = self._features.get(
-                task.client, task.prefix, lambda: self._through(trainable, frozen, examples.inputs)
-            )
+            features = self._kept_features(task, trainable, frozen, steps)
             if features is not None:
                 return _ClientData(
                     steps=steps, inputs=features, labels=examples.labels, indices=indices, prepare=_as_it_is
@@ -178,6 +176,20 @@ class SimulationEngine:
         return _ClientData(
             steps=steps, inputs=examples.inputs, labels=examples.labels, indices=indices, prepare=prepare
         )
+
+    def _kept_features(self, task: Task, trainable: Trainable, frozen: dict[str, Tensor], steps: int) -> Tensor | None:
+        """What the frozen blocks make of the client's examples; None where it is not worth keeping, or has no room.
+
+        Where these blocks change with every round, that is for this task alone, if it sees every example.
+        """
+        examples = self._clients[task.client]
+        if task.prefix is not None:
+            return self._features.get(
+                task.client, task.prefix, lambda: self._through(trainable, frozen, examples.inputs)
+            )
+        if steps * self._fleet.model.batch < len(examples):
+            return None
+        return self._through(trainable, frozen, examples.inputs)
 
     def _through(self, trainable: Trainable, frozen: dict[str, Tensor], inputs: Tensor) -> Tensor:
         """What the frozen blocks make of all `inputs`, in batches."""
