@@ -16,7 +16,7 @@ from server.report.runs import Run
 matplotlib.rcParams.update(
     {"svg.fonttype": "none", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 )
-COLOURS = ("#1f5fa8", "#d1802a", "#2e8b57", "#a23b72", "#6b6b6b", "#c0392b", "#7a68c0", "#3aa0a0", "#b8860b")
+COLOURS = ("#1f5fa8", "#d1802a", "#2e8b57", "#a23b72", "#6b6b6b", "#c0392b", "#7a68c0", "#3aa0a0", "#111111")
 _WIDTH = 9.0
 _MB = float(1 << 20)
 _LABEL_ROOM = 0.017
