@@ -119,7 +119,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the fleet trains: ProFL, or one of the methods that it is compared with (engine `simulation`).
+    """How the fleet trains: ProFL, elastic ProFL, or one of the methods that they are compared with (`simulation`).
 
     Attributes:
         shrinking: ProFL's first stage, with `shrink_rounds` and `distill_rounds` for every block.

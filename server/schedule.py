@@ -272,15 +272,14 @@ class Schedule:
     def _delivered_before(self) -> set[tuple[str, str]]:
         """Who has had a task of which prefix, from the saved rounds, so that a resumed run sends no more than one that
         was never interrupted."""
-        numbers: dict[tuple[str, int], int] = {
-            (stage.name, stage.block): number for number, stage in enumerate(self._stages)
+        prefixes: dict[tuple[str, int], dict[str, str | None]] = {
+            (stage.name, stage.block): {client: _prefix(stage, number, client) for client in stage.work}
+            for number, stage in enumerate(self._stages)
         }
         delivered = set()
         for record in self._folder.records():
-            number = numbers[record.stage, record.block]
-            stage = self._stages[number]
-            prefixes = {client: _prefix(stage, number, client) for client in stage.work}
-            delivered |= _delivered((*record.repeated, *record.clients), prefixes)
+            answers = (*record.repeated, *record.clients)
+            delivered |= _delivered(answers, prefixes[record.stage, record.block])
         return delivered
 
     def _judge(

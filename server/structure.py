@@ -60,7 +60,9 @@ class Structure:
     def tensors(self, work: Work) -> Mapping[str, TrainedTensor]:
         """What comes back from a client that did `work`; raises UsageError where the engine cannot do it."""
         if work.name not in self.trained:
-            raise UsageError(f"--engine: this one has no '{work.name}'; methods other than ProFL need simulation")
+            raise UsageError(
+                f"--engine: this one has no '{work.name}'; methods other than profl and elastic need simulation"
+            )
         return self.trained[work.name]
 
     def moving(self, work: Work) -> list[str]:

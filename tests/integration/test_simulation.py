@@ -306,17 +306,23 @@ limit_mb = 90
 """
 
 
+def _run(folder: Path, engine: str) -> dict[str, Any]:
+    """The summary of a run of `fleet.toml` in `folder`, below which it lies by the engine's name."""
+    command = [sys.executable, "-m", "server", "run", "--fleet", str(folder / "fleet.toml"), "--engine", engine]
+    command += ["-o", str(folder / engine), "--no-whole-network", "--json"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    summary: dict[str, Any] = json.loads(finished.stdout)
+    return summary
+
+
 @pytest.mark.parametrize("option", ["proximal = 0.1", "clip_norm = 0.5"])
 def test_seven_rounds_end_with_the_same_weights_on_both_engines(option: str, tmp_path: Path) -> None:
     """Shrinking, distilling and growing, a round each, from one file: processes of the light runtime beside PyTorch."""
     (tmp_path / "fleet.toml").write_text(ROUNDS.format(option=option))
     models = {}
     for engine in ("local", "simulation"):
-        command = [sys.executable, "-m", "server", "run", "--fleet", str(tmp_path / "fleet.toml"), "--engine", engine]
-        command += ["-o", str(tmp_path / engine), "--no-whole-network", "--json"]
-        finished = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert finished.returncode == 0, finished.stderr
-        summary = json.loads(finished.stdout)
+        summary = _run(tmp_path, engine)
         assert [(step["stage"], step["block"], step["rounds"]) for step in summary["steps"]] == [
             ("shrink", 3, 1), ("distill", 3, 1), ("shrink", 2, 1), ("distill", 2, 1),
             ("grow", 1, 1), ("grow", 2, 1), ("grow", 3, 1),
@@ -377,10 +383,7 @@ def test_clients_that_train_runs_of_blocks_end_with_the_same_weights_on_both_eng
     (tmp_path / "fleet.toml").write_text(ELASTIC)
     models = {}
     for engine in ("local", "simulation"):
-        command = [sys.executable, "-m", "server", "run", "--fleet", str(tmp_path / "fleet.toml"), "--engine", engine]
-        command += ["-o", str(tmp_path / engine), "--no-whole-network", "--json"]
-        finished = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert finished.returncode == 0, finished.stderr
+        _run(tmp_path, engine)
         rounds = [json.loads(line) for line in (tmp_path / engine / "rounds.jsonl").read_text().splitlines()]
         assert [[client["client"] for client in line["clients"]] for line in rounds] == [
             *[["large"]] * 2, *[["large", "medium"]] * 2, *[["large", "medium", "small"]] * 2,

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from device_profiles.errors import ProflError
+from device_profiles.errors import ProflError, UsageError
 from device_profiles.files import atomic_file, read_json, write_json
 from server.data_split import choose_source
 from tools.experiments.results import Outcome, StudyResults, collect, is_finished, settings_sha256
@@ -41,13 +41,20 @@ def main(study: str, output: Path | None, parallel: int, report_only: bool, publ
         read = read_study(study)
         folder = Path("runs/experiments") / Path(study).stem if output is None else output
         planned = list(cases(read, study))
-        known = read_json(PUBLISHED / f"{Path(study).stem}.json", StudyResults).runs if published else ()
+        known = _published(study) if published else ()
         if not report_only:
             _make(planned, folder, parallel, _there(read, planned, folder, known))
         _report(read, planned, folder, f"python -m tools.experiments {study}", known)
     except ProflError as error:
         click.echo(f"experiments: error: {error}", err=True)
         sys.exit(error.exit_status)
+
+
+def _published(study: str) -> Sequence[Outcome]:
+    path = PUBLISHED / f"{Path(study).stem}.json"
+    if not path.is_file():
+        raise UsageError(f"--published: {path} is not there; leave it out, and every run is made")
+    return read_json(path, StudyResults).runs
 
 
 def _there(study: Study, planned: Sequence[Case], folder: Path, published: Sequence[Outcome]) -> set[str]:

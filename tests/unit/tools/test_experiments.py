@@ -43,6 +43,14 @@ def test_every_study_of_the_repository_can_be_planned(name: str) -> None:
     assert [case.seed for case in planned] == sorted(case.seed for case in planned)
 
 
+def test_published_runs_that_are_not_there_are_said_so() -> None:
+    answer = CliRunner().invoke(experiments_command, ["odd-study.toml", "--published"])
+    assert answer.exit_code == 2 and "study odd-study.toml: not known" in answer.output
+    answer = CliRunner().invoke(experiments_command, ["full", "--published", "--report-only"])
+    assert answer.exit_code == 2
+    assert "--published: docs/results/full.json is not there; leave it out" in answer.output
+
+
 def test_an_unknown_study_is_named_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"study odd: not known \(there are: .*reduced"):
         read_study("odd")
