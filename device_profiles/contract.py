@@ -94,5 +94,9 @@ def program_name(purpose: Purpose, block: int, variant: Variant = "default", *, 
     return f"{purpose}-block{block}" + ("" if variant != CACHED_PREFIX_VARIANT else f"-{variant}")
 
 
+PREPARING_BYTES = 32 << 20
+"""Resident memory of a command while it reads bundle, data and options and has not become the training process yet: a
+promise is never below it. A test holds it against real commands."""
+
 WORKSPACE_BYTES_PER_THREAD = 1 << 20
 """Tile buffers of the native kernels, per thread; a test holds it against the native module."""

@@ -26,7 +26,7 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
     program = job["program"]
     assert job["data"] is not None  # the command asks for it
     source = Examples(native, job["data"])
-    engine = Engine(native, program, threads=job["threads"])
+    engine = Engine(native, program, job)
     if engine.data is None:
         raise FormatError(f"{program['path']}: takes no images")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from device_profiles.profile import Device, DeviceProfile, Gpu, Measurement
-from profiler.control_groups import cpu_quota, inherited_limit
+from edge_runtime.device.control_groups import cpu_quota, inherited_limit
 from profiler.device_facts import describe_device
 from profiler.gpus import find_gpus, process_bytes
 
