@@ -10,8 +10,8 @@ from pathlib import Path
 
 from device_profiles.contract import LimitKind
 from device_profiles.profile import Device
-from profiler.battery import battery_percent, charging
 from edge_runtime.device.control_groups import cpu_quota, read_text
+from profiler.battery import battery_percent, charging
 from profiler.gpus import find_gpus
 
 

@@ -1,7 +1,8 @@
 """The control groups that this process lives in, as seen below a root (`/`; another one in tests).
 
 Version 1 has a hierarchy for each controller, version 2 one for all; a machine may have both at once (hybrid), with the
-memory controller in either. `/proc/self/cgroup` names the groups and `/proc/self/mountinfo` says where they are mounted.
+memory controller in either. `/proc/self/cgroup` names the groups, and `/proc/self/mountinfo` says where they are
+mounted.
 """
 
 from __future__ import annotations

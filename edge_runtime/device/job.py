@@ -93,7 +93,8 @@ class Job(TypedDict):
     """What `work` does not use keeps the values of `new_job`.
 
     `hyperparameters` are those of each execution of the first step; with `betas` two of them are AdamW's bias
-    corrections, which differ from step to step. `limit_name` is how an error calls the limit. `vocabulary` is how many different tokens a model of tokens takes.
+    corrections, which differ from step to step. `limit_name` is how an error calls the limit. `vocabulary` is how many
+    different tokens a model of tokens takes.
     After `max_seconds` the training ends with the step in progress.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 
+from device_profiles.contract import VARIATION_BYTES
 from device_profiles.errors import ExecutionError, FormatError, OutOfMemoryError, PromiseError
 from edge_runtime.device.worker.text import MEGABYTE, megabytes_up, one_line
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 _FORMATS: dict[str, tuple[Any, int]] = {"float32": ("f", 4), "int64": ("q", 8), "bfloat16": ("H", 2)}
 _SIGN = 1 << 63
-VARIATION_BYTES = 256 << 10
-"""In every promise: what the base differs by between two starts, and the supervisor beside the process."""
 _ALIGNMENT_BYTES = 64
 _OUT_OF_MEMORY = ("no memory", "allocate memory", "out of memory", "memoryallocationfailed")
 
