@@ -170,7 +170,7 @@ class ProcessMeter:
         job = new_job("eval", program_job(bundle, program, threads=self.threads), threads=self.threads, json=True)
         job["classes"] = bundle.manifest.model.classes
         with self._folder() as folder:
-            source = open_examples(self._data(folder, program), "test", bundle, program)
+            source = open_examples(self._data(folder, program), "train", bundle, program)
             job["data"] = data_job(source)
             job["examples"] = len(source)
             ended = self._run(job, watch=True)

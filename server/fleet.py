@@ -51,7 +51,7 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         shards_per_client: of the split by shards.
         min_examples: what every client has at least.
         examples_per_client: more than these are left out.
-        test_examples: of the test split, for evaluations between rounds.
+        test_examples: of the test split, drawn in proportion to its classes, for evaluations between rounds.
     """
 
     sources: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]

@@ -95,7 +95,8 @@ class Job(TypedDict):
     `hyperparameters` are those of each execution of the first step; with `betas` two of them are AdamW's bias
     corrections, which differ from step to step. `limit_name` is how an error calls the limit. `vocabulary` is how many
     different tokens a model of tokens takes.
-    After `max_seconds` the training ends with the step in progress.
+    An evaluation is on `examples` of the data: those whose int64 positions are `drawn`, or the first. After
+    `max_seconds` the training ends with the step in progress.
     """
 
     work: Literal["train", "bench", "eval", "base"]
@@ -111,6 +112,7 @@ class Job(TypedDict):
     data: DataJob | None
     cache: CacheJob | None
     examples: int
+    drawn: bytes | None
     classes: int
     steps: int
     max_seconds: float | None
@@ -149,6 +151,7 @@ def new_job(work: Literal["train", "bench", "eval", "base"], program: ProgramJob
         data=None,
         cache=None,
         examples=0,
+        drawn=None,
         classes=0,
         steps=0,
         max_seconds=None,

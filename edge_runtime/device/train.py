@@ -217,10 +217,8 @@ def check_labels(data: DataSource, classes: int) -> None:
     for label in (min(data.labels), max(data.labels)):
         where = f"{data.labels_origin}: label {label} (example {data.labels.index(label)})"
         if not 0 <= label < classes:
-            raise DataError(
-                f"{where} is outside 0..{classes - 1}; "
-                f"export the model with --classes {max(data.classes, 1)} or correct the labels"
-            )
+            more = f"export the model with --classes {data.classes} or " if label >= classes else ""
+            raise DataError(f"{where} is outside 0..{classes - 1}; {more}correct the labels, which count from 0")
 
 
 def remove_leftovers(output: Path) -> None:

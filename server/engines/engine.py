@@ -67,5 +67,5 @@ class Engine(Protocol):
     def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
         """Accuracy and loss on the test set of what `work` trains; raises ExecutionError.
 
-        Without `full` the first `test_examples` of the fleet file, which follow the rounds cheaply.
+        Without `full` a draw of `test_examples` of the fleet file, which follows the rounds cheaply.
         """

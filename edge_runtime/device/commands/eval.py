@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,13 +17,23 @@ from edge_runtime.device.commands.options import (
     weights_option,
 )
 
+if TYPE_CHECKING:
+    from edge_runtime.device.data.source import Split
+
 
 @click.command("eval", epilog="Example: profl-edge eval BUNDLE --data mnist-5k --weights update.safetensors")
 @bundle_argument
 @click.option("--block", type=click.IntRange(1), help="Evaluate the model up to this block [default: the last].")
 @data_option
 @weights_option
-@click.option("--limit", type=click.IntRange(1), help="Use only the first examples of the test split.")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "train"]),
+    default="test",
+    show_default=True,
+    help="Which examples of the data.",
+)
+@click.option("--limit", type=click.IntRange(1), help="Use a draw of N examples that keeps the classes in proportion.")
 @threads_option
 @json_option
 def eval_command(
@@ -30,14 +41,16 @@ def eval_command(
     block: int | None,
     data: str,
     weights: Path | None,
+    split: Split,
     limit: int | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Accuracy and loss of the model up to a block, on the test split of the data."""
+    """Accuracy and loss of the model up to a block, on the test split of the data (--split train: the rest)."""
     one_blas_thread()
     from edge_runtime.device import launch
     from edge_runtime.device.bundle import open_bundle
+    from edge_runtime.device.data.source import sample
     from edge_runtime.device.job import new_job, program_job
     from edge_runtime.device.train import check_examples, data_job, open_examples
 
@@ -45,12 +58,14 @@ def eval_command(
     opened = open_bundle(bundle)
     manifest = opened.manifest
     program = opened.program_for("eval", block if block is not None else len(manifest.partition.blocks))
-    source = open_examples(data, "test", opened, program)
+    source = open_examples(data, split, opened, program)
     check_examples(source, manifest.model)
     count = thread_count(threads)
     described = program_job(opened, program, threads=count, weights=weights)
     job = new_job("eval", described, threads=count, json=as_json)
     job["classes"] = manifest.model.classes
     job["data"] = data_job(source)
-    job["examples"] = min(len(source), limit) if limit is not None else len(source)
+    job["examples"] = len(source)
+    if limit is not None and limit < len(source):
+        job["examples"], job["drawn"] = limit, sample(source.labels, limit, rows=source.targets).tobytes()
     launch.become(job)

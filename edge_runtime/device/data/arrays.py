@@ -1,8 +1,8 @@
 """`npz:FILE` with `inputs` (or `images`), [n, ...] of the model's own shape, and `labels`: taken as they are.
 
 Inputs are float32, or int64 for a model of tokens. Labels are whole numbers [n]; for the mean squared error they are
-numbers [n] or [n, outputs]. With `test_inputs` and `test_labels` beside them, these are the test split; without, both
-splits are the whole file. An array `client` (`test_client`) of whole numbers [n] says whose example each one is.
+numbers [n] or [n, outputs]. `test_inputs` and `test_labels` beside them are the test split; without them the file
+has none. An array `client` (`test_client`) of whole numbers [n] says whose example each one is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 import zipfile
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,21 +20,23 @@ from device_profiles.contract import ITEM_BYTES, DType
 from device_profiles.errors import DataError
 from device_profiles.files import atomic_file
 from edge_runtime.device.data.npz import (
-    UNREADABLE,
     check_clients,
     locate,
+    prefix_of,
     read_clients,
     read_labels,
     read_numbers,
+    readable,
     type_name,
 )
-from edge_runtime.device.data.source import Clients, Part, Shape, Split, open_file
+from edge_runtime.device.data.source import Clients, Part, Shape, Split, open_file, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _CHECKED_AT_ONCE = 1 << 16
+_FOREIGN = ">" if sys.byteorder == "little" else "<"
 _TYPES: dict[DType, str] = {"float32": "f4", "int64": "i8"}
 
 
@@ -116,44 +118,52 @@ def open_arrays(
     `wanted` is what the model takes as an example; without it, any inputs of a type that some model takes.
     """
     source = open_file(path)
-    try:
-        with zipfile.ZipFile(source) as archive:
-            names = set(archive.namelist())
-            name = "inputs" if "inputs.npy" in names else "images"
-            prefix = "test_" if split == "test" and f"test_{name}.npy" in names else ""
-            file, start, shape, dtype = locate(archive, source, f"{prefix}{name}", path)
-            if name == "images" and dtype[1] != "f":
-                source.close()
-                return None
-            input_dtype = _check_inputs(shape, dtype, wanted, f"{path}: {prefix}{name}")
-            labels = _labels(archive, f"{prefix}labels", path, targets)
-            clients = read_clients(archive, prefix, path)
-    except UNREADABLE as error:
-        raise DataError(f"{path}: not a readable npz file: {error}") from None
-    found = len(labels) // (targets or 1)
-    if found != shape[0]:
-        raise DataError(f"{path}: {found} labels for {shape[0]} inputs")
-    if not found:
+    with readable(path), zipfile.ZipFile(source) as archive:
+        name = "inputs" if "inputs.npy" in archive.namelist() else "images"
+        prefix = prefix_of(archive, name, split, path)
+        file, start, shape, dtype = locate(archive, source, f"{prefix}{name}", path)
+        if name == "images" and dtype[1] != "f":
+            source.close()
+            return None
+        input_dtype = _check_inputs(shape, dtype, wanted, f"{path}: {prefix}{name}")
+        labels = _labels(archive, f"{prefix}labels", path, targets, shape[0])
+        clients = read_clients(archive, prefix, path)
+    if not shape[0]:
         raise DataError(f"{path}: holds no example")
-    check_clients(clients, found, path)
+    check_clients(clients, shape[0], path)
+    if dtype[0] == _FOREIGN:
+        file, start = unpacked(_swapped(file, start, math.prod(shape), ITEM_BYTES[input_dtype])), 0
     return ArraySource(file, start, shape, input_dtype, labels, targets or 0, f"{path}: {prefix}{name}", clients)
+
+
+def _swapped(file: IO[bytes], start: int, count: int, item_bytes: int) -> Iterator[bytes]:
+    """Numbers of the other byte order in this machine's."""
+    end = start + count * item_bytes
+    for at in range(start, end, _CHECKED_AT_ONCE):
+        piece = array("I" if item_bytes == 4 else "Q", os.pread(file.fileno(), min(_CHECKED_AT_ONCE, end - at), at))
+        piece.byteswap()
+        yield piece.tobytes()
 
 
 def _check_inputs(shape: Shape, dtype: str, wanted: tuple[Shape, DType] | None, origin: str) -> DType:
     """The type of an array by its name here; raises DataError where it is not what the model takes."""
-    foreign = dtype[0] == (">" if sys.byteorder == "little" else "<")
     for name, code in _TYPES.items():
-        if dtype[1:] == code and not foreign and wanted in (None, (shape[1:], name)):
+        if dtype[1:] == code and wanted in (None, (shape[1:], name)):
             return name
     takes = "float32 or int64" if wanted is None else f"{wanted[1]} of {'x'.join(map(str, wanted[0]))} for an example"
-    raise DataError(f"{origin} is {type_name(dtype)} {list(shape)}, the model takes {takes}")
+    remedy = ""
+    if wanted is not None and wanted[0] == shape[1:]:
+        remedy = f"; save it as .astype('{wanted[1]}')"
+    elif wanted is not None and wanted[0] == (shape[-1], *shape[1:-1]):
+        remedy = "; its channels are last: save numpy.moveaxis(inputs, -1, 1)"
+    raise DataError(f"{origin} is {type_name(dtype)} {list(shape)}, the model takes {takes}{remedy}")
 
 
-def _labels(archive: zipfile.ZipFile, name: str, path: Path, targets: int | None) -> array[Any]:
+def _labels(archive: zipfile.ZipFile, name: str, path: Path, targets: int | None, examples: int) -> array[Any]:
     """Whole numbers [n], or for `targets` of them float32 numbers [n, targets] one after the other."""
     if targets is None:
-        return read_labels(archive, name, path)
-    shape, dtype, values = read_numbers(archive, name, path)
+        return read_labels(archive, name, path, examples)
+    shape, dtype, values = read_numbers(archive, name, path, examples)
     if not shape or math.prod(shape[1:]) != targets:
         raise DataError(
             f"{path}: {name} is {type_name(dtype)} {list(shape)}; the mean squared error of this model needs numbers "

@@ -120,16 +120,23 @@ def _open_pickle(path: Path, form: _Format) -> RecordFile:
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: not a file of {form.title}'s Python version: {error}") from None
     offsets = range(0, len(pixels), _PIXEL_BYTES)
-    return RecordFile(
-        unpacked([pixels.tobytes()]), offsets, labels, shape=_SHAPE, origin=str(path), labels_origin=str(path)
-    )
+    return RecordFile(unpacked([pixels]), offsets, labels, shape=_SHAPE, origin=str(path), labels_origin=str(path))
 
 
-def _understood(content: dict[bytes, object], form: _Format) -> tuple[array[int], Labels]:
-    data, labels = content[b"data"], content[form.labels_key]
+def _understood(content: object, form: _Format) -> tuple[bytes, Labels]:
+    if not isinstance(content, dict):
+        raise TypeError("it holds no dictionary")
+    # Python 2 wrote the keys as bytes, Python 3 writes them as text.
+    named = {key.encode() if isinstance(key, str) else key: value for key, value in content.items()}
+    for key in (b"data", form.labels_key):
+        if key not in named:
+            raise KeyError(f"it has no {key.decode()}")
+    data, labels = named[b"data"], named[form.labels_key]
+    if isinstance(labels, PickledArray):
+        labels = labels.numbers("i8", "i4", "u1").tolist()
     if not isinstance(data, PickledArray) or not isinstance(labels, list):
         raise TypeError("'data' is no array, or the labels are no list")
-    pixels = data.numbers("u1")
+    pixels = data.octets()
     if data.shape != (len(labels), _PIXEL_BYTES) or data.fortran or not labels:
         raise ValueError(f"'data' is {list(data.shape)} for {len(labels)} labels")
     numbers = array("q", labels)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from device_profiles.errors import DataError
+from edge_runtime.device.data.gzipped import inflated
 from edge_runtime.device.data.source import RecordFile, Split, open_file, unpacked
 
 if TYPE_CHECKING:
     from edge_runtime.device.data.source import Labels
 
 _UNSIGNED_BYTE = 8
-_CHUNK_BYTES = 1 << 18
 _PREFIX = {"train": "train", "test": "t10k"}
 
 
@@ -31,7 +30,7 @@ def open_idx(folder: Path, split: Split, *, package: str | None = None) -> Recor
         raise DataError(f"{folder}: no such folder{remedy}")
     images_path = _find(folder, f"{_PREFIX[split]}-images", "3")
     labels_path = _find(folder, f"{_PREFIX[split]}-labels", "1")
-    images = _open(images_path)
+    images = _open(images_path, 3)
     count, height, width = _extents(images, 3, images_path)
     labels = _read_labels(labels_path)
     if len(labels) != count:
@@ -56,32 +55,36 @@ def _find(folder: Path, stem: str, dimensions: str) -> Path:
     raise DataError(f"{folder}: {stem}-idx{dimensions}-ubyte is missing (plain or .gz)")
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path, dimensions: int) -> IO[bytes]:
     source = open_file(path)
     if path.suffix != ".gz":
         return source
     with source:
-        return unpacked(_inflate(source, path))
+        return unpacked(_as_described(inflated(source, path), dimensions, path))
 
 
-def _inflate(source: IO[bytes], path: Path) -> Iterator[bytes]:
-    # zlib alone: the gzip module would bring more of the standard library into a small process.
-    stream = zlib.decompressobj(wbits=31)
-    try:
-        while piece := source.read(_CHUNK_BYTES):
-            yield stream.decompress(piece)
-        yield stream.flush()
-    except zlib.error as error:
-        raise DataError(f"{path}: damaged: {error}") from None
-    if not stream.eof:
-        raise DataError(f"{path}: damaged: ends early")
+def _as_described(pieces: Iterator[bytes], dimensions: int, path: Path) -> Iterator[bytes]:
+    """`pieces`, up to what the file's own header describes: a small file may unpack to any size."""
+    header, held, expected = b"", 0, None
+    for piece in pieces:
+        if expected is None:
+            header += piece
+            if len(header) < 4 + 4 * dimensions:
+                continue
+            piece = header
+            extents = _described(header, dimensions, path)
+            expected = 4 + 4 * dimensions + math.prod(extents)
+        held += len(piece)
+        if held > expected:
+            raise DataError(f"{path}: unpacks to more than the {expected} bytes that its header describes")
+        yield piece
+    if expected is None:
+        yield header
 
 
 def _extents(source: IO[bytes], dimensions: int, path: Path) -> tuple[int, ...]:
     header = os.pread(source.fileno(), 4 + 4 * dimensions, 0)
-    if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
-        raise DataError(f"{path}: not an IDX file of bytes with {dimensions} dimensions")
-    extents = tuple(int.from_bytes(header[4 + 4 * d : 8 + 4 * d], "big") for d in range(dimensions))
+    extents = _described(header, dimensions, path)
     expected = len(header) + math.prod(extents)
     actual = os.fstat(source.fileno()).st_size
     if actual != expected:
@@ -91,7 +94,13 @@ def _extents(source: IO[bytes], dimensions: int, path: Path) -> tuple[int, ...]:
     return extents
 
 
+def _described(header: bytes, dimensions: int, path: Path) -> tuple[int, ...]:
+    if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
+        raise DataError(f"{path}: not an IDX file of bytes with {dimensions} dimensions")
+    return tuple(int.from_bytes(header[4 + 4 * d : 8 + 4 * d], "big") for d in range(dimensions))
+
+
 def _read_labels(path: Path) -> Labels:
-    with _open(path) as source:
+    with _open(path, 1) as source:
         (count,) = _extents(source, 1, path)
         return array("q", list(os.pread(source.fileno(), count, 8)))

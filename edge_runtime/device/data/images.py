@@ -1,28 +1,27 @@
 """`images:DIR`: one folder per class, in alphabetical order; decoded once when training starts.
 
-Class folders hold the images, or one folder per client with the client's images of that class.
-`DIR/train` and `DIR/test` are the splits where both exist; otherwise every fifth image is held out. PGM and PPM files
-are read here, everything else by Pillow, which is asked for when it is needed.
+Class folders hold the images, or one folder per client with the client's images of that class. `DIR/train` and
+`DIR/test` (or `val`, `valid`, `validation`) are the splits where both exist; otherwise every fifth image is held out.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-import re
 from array import array
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from device_profiles.errors import DataError
+from edge_runtime.device.data.image_files import ENDINGS, decode, is_no_data
 from edge_runtime.device.data.source import Clients, Part, Shape, Split, held_out, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_ENDINGS = {".pgm", ".ppm", ".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-_NETPBM = re.compile(rb"(P[56])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
+_TRAIN = ("train", "training")
+_TEST = ("test", "testing", "val", "valid", "validation")
+"""Names of a split's folder, in any case. Of several test parts the one named first here is taken."""
 
 
 class ImageFolder:
@@ -37,7 +36,7 @@ class ImageFolder:
         self.labels_origin = self.origin = str(folder)
         self._decoded: IO[bytes] | None = None
         self.classes = classes
-        self.shape: Shape = _decode(files[0])[0]
+        self.shape: Shape = decode(files[0])[0]
 
     def parts(self) -> list[Part]:
         """Decode every image into an unnamed temporary file, once: training reads each of them in every epoch."""
@@ -45,10 +44,9 @@ class ImageFolder:
         return [(self._decoded.fileno(), 0, math.prod(self.shape), len(self._files))]
 
     def _pixels(self, index: int) -> bytes:
-        shape, pixels = _decode(self._files[index])
+        shape, pixels = decode(self._files[index], expected=(self.shape, self._files[0]))
         if shape != self.shape:
-            first = self._files[0].name
-            raise DataError(f"{self._files[index]}: {list(shape)}, but {first} is {list(self.shape)}")
+            raise DataError(f"{self._files[index]}: {list(shape)}, but {self._files[0].name} is {list(self.shape)}")
         return pixels
 
     def read(self, index: int, out: NDArray[np.uint8]) -> None:
@@ -57,31 +55,97 @@ class ImageFolder:
 
 
 def open_images(folder: Path, split: Split) -> ImageFolder:
-    """Open a folder of class folders; the class is the position of its folder's name."""
-    own_split = (folder / "train").is_dir() and (folder / "test").is_dir()
-    root = folder / split if own_split else folder
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """Open a folder of class folders; the class is the position of its folder's name among those of the train split."""
+    splits = _splits(folder)
+    root = splits.get(split, folder)
+    classes = _classes(splits.get("train", folder))
+    if splits:
+        _check_same_classes(classes, splits)
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = _images_of(root / name)
+        found = _images_of(root / name) if (root / name).is_dir() else []
+        if not found and (split == "train" or not splits):
+            raise DataError(f"{root / name}: holds no image; remove the folder, or put the images of this class there")
         files += found
         labels += [label] * len(found)
-    if not own_split:
-        chosen = held_out(len(files), split)
-        files, labels = [files[i] for i in chosen], [labels[i] for i in chosen]
     if not files:
         raise DataError(f"{root}: no image; images:DIR needs one folder per class with .png, .jpg, .ppm or .pgm files")
-    parts = [folder / "train", folder / "test"] if own_split else [folder]
-    return ImageFolder(files, labels, len(classes), root, _clients(files, root, parts))
+    clients = _clients(files, root, list(splits.values()) or [folder])
+    if not splits:
+        chosen = held_out(len(files), split)
+        files, labels = [files[i] for i in chosen], [labels[i] for i in chosen]
+        clients = clients and clients._replace(ids=array("q", [clients.ids[i] for i in chosen]))
+        if not files:
+            raise DataError(f"{folder}: too few images to hold every fifth out; add DIR/train and DIR/test, or images")
+    return ImageFolder(files, labels, len(classes), root, clients)
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    """Folders in `folder` by their names; raises DataError for a file beside them that may be data."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in found:
+        if not path.is_dir() and not is_no_data(path):
+            raise DataError(f"{path}: lies beside the class folders; move it into the folder of its class")
+    return {path.name: path for path in found if path.is_dir()}
+
+
+def _splits(folder: Path) -> dict[Split, Path]:
+    """The folders of both splits, or nothing where the folder holds classes; raises DataError for a mixture."""
+    names = _folders(folder)
+    train = [path for name, path in names.items() if name.lower() in _TRAIN]
+    test = sorted((p for n, p in names.items() if n.lower() in _TEST), key=lambda path: _TEST.index(path.name.lower()))
+    if not train and not test:
+        return {}
+    others = [name for name, path in names.items() if path not in train and path not in test]
+    if others:
+        split = (train + test)[0].name
+        raise DataError(
+            f"{folder}: '{split}' is the folder of a split, '{others[0]}' beside it is not; keep classes in "
+            f"DIR/train and DIR/test alone, or rename '{split}' where it is a class"
+        )
+    if len(train) > 1:
+        raise DataError(f"{folder}: holds both {train[0].name} and {train[1].name}; keep one of the two")
+    if not train or not test:
+        there, missing = (train or test)[0], "test" if train else "train"
+        raise DataError(f"{folder}: holds {there.name} and no {missing}; add DIR/{missing}, or name {there} itself")
+    return {"train": train[0], "test": test[0]}
+
+
+def _classes(folder: Path) -> list[str]:
+    return sorted(_folders(folder))
+
+
+def _check_same_classes(classes: list[str], splits: dict[Split, Path]) -> None:
+    unknown = [name for name in _classes(splits["test"]) if name not in classes]
+    if unknown:
+        raise DataError(
+            f"{splits['test'] / unknown[0]}: is no class of {splits['train']}; a class has the same name in both"
+        )
 
 
 def _images_of(folder: Path) -> list[Path]:
-    """Images in the class folder itself, then those of each client's folder in it, in alphabetical order."""
-    places = [folder, *sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))]
-    return [path for place in places for path in sorted(place.iterdir()) if path.suffix.lower() in _ENDINGS]
+    """Images in the class folder itself, then those of each client's folder in it, in alphabetical order.
+
+    Raises DataError, with its name, for what is neither an image nor known not to be data.
+    """
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    found = []
+    for place in [folder, *(path for path in entries if path.is_dir())]:
+        for path in sorted(place.iterdir()):
+            if path.suffix.lower() in ENDINGS and path.is_file():
+                found.append(path)
+            elif path.is_dir() and place != folder:
+                raise DataError(
+                    f"{path}: a folder within a client's folder; images lie in DIR/class or DIR/class/client"
+                )
+            elif not path.is_dir() and not is_no_data(path):
+                raise DataError(
+                    f"{path}: no image that is read here ({', '.join(sorted(ENDINGS))}); convert it, or remove it"
+                )
+    return found
 
 
 def _clients(files: list[Path], root: Path, parts: list[Path]) -> Clients | None:
@@ -96,40 +160,3 @@ def _clients(files: list[Path], root: Path, parts: list[Path]) -> Clients | None
     names = tuple(sorted({path.name for path in below}))
     position = {name: index for index, name in enumerate(names)}
     return Clients(array("q", [position[path.parent.name] for path in files]), names)
-
-
-def _decode(path: Path) -> tuple[Shape, bytes]:
-    """The image's shape, [channels, height, width], and its pixels in this order."""
-    if path.suffix.lower() in (".pgm", ".ppm"):
-        return _decode_netpbm(path)
-    try:
-        pillow = importlib.import_module("PIL.Image")
-    except ImportError:
-        raise DataError(f"{path}: reading this format needs Pillow; pip install pillow") from None
-    try:
-        with pillow.open(path) as image:
-            converted = image if image.mode == "L" else image.convert("RGB")
-            return _planes(converted.tobytes(), len(converted.getbands()), converted.height, converted.width)
-    except (OSError, ValueError) as error:  # Pillow's UnidentifiedImageError is an OSError
-        raise DataError(f"{path}: not a readable image: {error}") from None
-
-
-def _decode_netpbm(path: Path) -> tuple[Shape, bytes]:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
-    header = _NETPBM.match(raw)
-    if header is None or int(header[4]) != 255:
-        raise DataError(f"{path}: not a binary PGM or PPM file of bytes")
-    channels = 1 if header[1] == b"P5" else 3
-    width, height = int(header[2]), int(header[3])
-    body = raw[header.end() :]
-    if len(body) != channels * width * height:
-        raise DataError(f"{path}: {len(body)} bytes of pixels, its header describes {channels * width * height}")
-    return _planes(body, channels, height, width)
-
-
-def _planes(pixels: bytes, channels: int, height: int, width: int) -> tuple[Shape, bytes]:
-    """From [height, width, channels] to a plane for each channel."""
-    return (channels, height, width), b"".join(pixels[channel::channels] for channel in range(channels))

@@ -1,7 +1,7 @@
 """`npz:FILE`: arrays `images` (uint8, [n, H, W] or [n, C, H, W]) and `labels` ([n]).
 
-With `test_images` and `test_labels` beside them, these are the test split; without, both splits are the whole file,
-because such a file is one client's part and was cut before. An array `client` (`test_client`) of whole numbers [n] says
+`test_images` and `test_labels` beside them are the test split; without them the file has none, because it is one
+client's part and was cut before. An array `client` (`test_client`) of whole numbers [n] says
 whose example each one is.
 """
 
@@ -13,9 +13,9 @@ import os
 import struct
 import sys
 import zipfile
-import zlib
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -30,12 +30,11 @@ if TYPE_CHECKING:
     from edge_runtime.device.data.source import Labels
 
 _NPY_MAGIC = b"\x93NUMPY"
-_INTEGERS = {"i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q"}
+_INTEGERS = {"b1": "B", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q"}
 _FLOATS = {"f4": "f", "f8": "d"}
-UNREADABLE = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError),
-    *(ValueError, SyntaxError, TypeError, KeyError),  # a header that is not numpy's
-)
+_LONGEST_HEADER = 1 << 16
+"""Of an array: numpy's own are some hundred bytes."""
+_COLOURS = (1, 3)
 _CHUNK_BYTES = 1 << 18
 _LOCAL_HEADER_BYTES = 30
 
@@ -53,17 +52,11 @@ def write_npz(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) 
 def open_npz(path: Path, split: Split) -> RecordFile:
     """Open one split of an npz file; a compressed `images` array is spooled to a temporary file first."""
     source = open_file(path)
-    try:
-        with zipfile.ZipFile(source) as archive:
-            names = set(archive.namelist())
-            prefix = "test_" if split == "test" and "test_images.npy" in names else ""
-            images, start, shape = _locate_images(archive, source, f"{prefix}images", path)
-            labels = read_labels(archive, f"{prefix}labels", path)
-            clients = read_clients(archive, prefix, path)
-    except UNREADABLE as error:
-        raise DataError(f"{path}: not a readable npz file: {error}") from None
-    if len(labels) != shape[0]:
-        raise DataError(f"{path}: {len(labels)} labels for {shape[0]} images")
+    with readable(path), zipfile.ZipFile(source) as archive:
+        prefix = prefix_of(archive, "images", split, path)
+        images, start, shape = _locate_images(archive, source, f"{prefix}images", path)
+        labels = read_labels(archive, f"{prefix}labels", path, shape[0])
+        clients = read_clients(archive, prefix, path)
     check_clients(clients, len(labels), path)
     image_shape = shape[1:] if len(shape) == 4 else (1, *shape[1:])
     size = math.prod(image_shape)
@@ -78,10 +71,40 @@ def open_npz(path: Path, split: Split) -> RecordFile:
     )
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged archive makes of its reader into a DataError of one line that names `path`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib, lzma, bz2, struct and ast all have errors of their own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: not a readable npz file: {reason}") from None
+
+
+def prefix_of(archive: zipfile.ZipFile, name: str, split: Split, path: Path) -> str:
+    """What stands before the names of the split's arrays; raises DataError where there is no test split."""
+    if split == "train":
+        return ""
+    if f"test_{name}.npy" not in archive.namelist():
+        raise DataError(
+            f"{path}: has no test split; add the arrays test_{name} and test_labels, or ask for the training examples"
+            " (profl-edge eval --split train)"
+        )
+    return "test_"
+
+
 def _locate_images(
     archive: zipfile.ZipFile, source: IO[bytes], name: str, path: Path
 ) -> tuple[IO[bytes], int, tuple[int, ...]]:
     file, start, shape, dtype = locate(archive, source, name, path)
+    if len(shape) == 4 and shape[3] == 1 != shape[1]:
+        shape = (shape[0], 1, *shape[1:3])  # a single channel is first and last at once
+    if len(shape) == 4 and shape[3] in _COLOURS and shape[1] not in _COLOURS:
+        raise DataError(
+            f"{path}: {name} is {list(shape)}, channels last; save {name}.transpose(0, 3, 1, 2), which is [n, C, H, W]"
+        )
     if dtype[1:] != "u1" or len(shape) not in (3, 4) or 0 in shape[1:]:
         raise DataError(
             f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected uint8 [n, H, W] or [n, C, H, W], C order"
@@ -100,8 +123,9 @@ def locate(
     with archive.open(info) as member:
         shape, fortran, dtype = _read_npy_header(member)
         header_bytes = member.tell()
-        if fortran or dtype[1:2] not in ("i", "u", "f"):
-            raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected numbers in C order")
+        if dtype[1:2] not in ("i", "u", "f"):
+            raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected numbers")
+        _check_order(fortran, shape, name, path)
         expected = header_bytes + math.prod(shape) * int(dtype[2:])
         if info.file_size != expected:
             raise DataError(f"{path}: {name} holds {info.file_size} bytes, its header describes {expected}")
@@ -119,6 +143,8 @@ def locate(
 def type_name(dtype: str) -> str:
     """`<f4` as people write it: float32."""
     kinds = {"f": "float", "i": "int", "u": "uint"}
+    if dtype[1:] == "b1":
+        return "bool"
     return f"{kinds[dtype[1]]}{8 * int(dtype[2:])}" if dtype[1] in kinds and dtype[2:].isdigit() else dtype
 
 
@@ -127,8 +153,10 @@ def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, str]:
     start = member.read(len(_NPY_MAGIC) + 2)
     if not start.startswith(_NPY_MAGIC) or len(start) < len(_NPY_MAGIC) + 2:
         raise ValueError("no array of numpy")
-    length = member.read(2 if start[-2] == 1 else 4)
-    header = ast.literal_eval(member.read(int.from_bytes(length, "little")).decode("latin-1").strip())
+    length = int.from_bytes(member.read(2 if start[-2] == 1 else 4), "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError("the header of an array is too long")
+    header = ast.literal_eval(member.read(length).decode("latin-1").strip())
     shape, fortran, dtype = (header[field] for field in ("shape", "fortran_order", "descr"))
     if (
         not isinstance(dtype, str)
@@ -139,12 +167,23 @@ def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, str]:
     return tuple(shape), bool(fortran), dtype
 
 
-def read_labels(archive: zipfile.ZipFile, name: str, path: Path) -> Labels:
-    """Whole numbers [n]; raises DataError where the array is missing or something else."""
-    shape, dtype, values = read_numbers(archive, name, path)
+def read_labels(archive: zipfile.ZipFile, name: str, path: Path, examples: int | None = None) -> Labels:
+    """Whole numbers [n], of as many `examples` where their number is known; raises DataError where the array is missing
+    or something else."""
+    shape, dtype, values = read_numbers(archive, name, path, examples)
     if dtype[1:] not in _INTEGERS or len(shape) != 1:
-        raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected whole numbers [n]")
-    return array("q", values)
+        remedy = f"{name}.argmax(1) of one-hot rows" if len(shape) == 2 else f"{name}.astype('int64')"
+        raise DataError(
+            f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected whole numbers [n]: save {remedy}"
+        )
+    try:
+        return array("q", values)
+    except OverflowError:
+        largest = max(values)
+        raise DataError(
+            f"{path}: {name}: label {largest} (example {values.index(largest)}) is no class; a negative number that was"
+            " saved as an unsigned one looks like this"
+        ) from None
 
 
 def read_clients(archive: zipfile.ZipFile, prefix: str, path: Path) -> Clients | None:
@@ -165,20 +204,34 @@ def check_clients(clients: Clients | None, examples: int, path: Path) -> None:
         raise DataError(f"{path}: {len(clients.ids)} clients for {examples} examples")
 
 
-def read_numbers(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], str, array[Any]]:
-    """Shape, numpy's type and the numbers themselves, in C order, of a small array; raises DataError or ValueError."""
-    with archive.open(member_of(archive, name, path)) as member:
+def read_numbers(
+    archive: zipfile.ZipFile, name: str, path: Path, rows: int | None = None
+) -> tuple[tuple[int, ...], str, array[Any]]:
+    """Shape, numpy's type and the numbers themselves, in C order, of a small array, with as many `rows` where their
+    number is known: nothing is read of one with others. Raises DataError or ValueError."""
+    info = member_of(archive, name, path)
+    with archive.open(info) as member:
         shape, fortran, dtype = _read_npy_header(member)
-        raw = member.read()
-    code = (_INTEGERS | _FLOATS).get(dtype[1:])
-    if code is None or (fortran and len(shape) > 1):
-        raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected numbers in C order")
-    values = array(code, raw)
+        code = (_INTEGERS | _FLOATS).get(dtype[1:])
+        if code is None:
+            raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected numbers")
+        _check_order(fortran, shape, name, path)
+        if rows is not None and shape[:1] != (rows,):
+            raise DataError(f"{path}: {shape[0] if shape else 1} labels for {rows} examples")
+        expected = member.tell() + math.prod(shape) * array(code).itemsize
+        if info.file_size != expected:
+            raise DataError(f"{path}: {name} holds {info.file_size} bytes, its header describes {expected}")
+        values = array(code, member.read())
     if len(values) != math.prod(shape):
         raise DataError(f"{path}: {name} holds {len(values)} numbers, its header describes {math.prod(shape)}")
     if dtype[0] == (">" if sys.byteorder == "little" else "<"):
         values.byteswap()
     return shape, dtype, values
+
+
+def _check_order(fortran: bool, shape: tuple[int, ...], name: str, path: Path) -> None:
+    if fortran and len(shape) > 1:
+        raise DataError(f"{path}: {name} is in Fortran's order; save numpy.ascontiguousarray({name})")
 
 
 def member_of(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:

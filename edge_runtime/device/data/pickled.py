@@ -1,7 +1,7 @@
 """Arrays of numpy in pickles, read without numpy and without running anything that a pickle names.
 
 Published data sets come as pickles. Loading one with `pickle` alone calls whatever functions the file asks for; here it
-may name the four that make up an array, and these are stand-ins.
+may name the few that make up an array, and these are stand-ins.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from device_profiles.errors import DataError
 
 _CODES = {"f4": "f", "f8": "d", "i8": "q", "i4": "i", "u1": "B"}
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 _DAMAGED = (
     *(pickle.UnpicklingError, EOFError, MemoryError),
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError),  # not what the opcodes work on
@@ -56,6 +57,14 @@ class PickledArray:
             values.byteswap()
         return values
 
+    def octets(self) -> bytes:
+        """The elements of an array of bytes, without a copy; raises ValueError for another type or length."""
+        if self._dtype.code != "u1" or not isinstance(self._raw, bytes | bytearray):
+            raise ValueError(f"an array of {self._dtype.code or 'objects'} where u1 is expected")
+        if len(self._raw) != math.prod(self.shape):
+            raise ValueError(f"an array of {len(self._raw)} bytes for the shape {list(self.shape)}")
+        return self._raw
+
 
 class _Type:
     """numpy's dtype: the code without the byte order, and the byte order."""
@@ -73,11 +82,30 @@ def _text_as_bytes(text: str, encoding: str) -> bytes:
     return codecs.encode(text, encoding) if encoding == "latin1" else b""
 
 
+def _from_buffer(raw: object, dtype: object, shape: object, order: object) -> PickledArray:
+    """How numpy writes an array with pickle's protocol 5."""
+    if not isinstance(dtype, _Type) or not isinstance(raw, bytes | bytearray) or not isinstance(shape, tuple):
+        raise pickle.UnpicklingError("a part of an array is not what it should be")
+    made = PickledArray()
+    made.__setstate__((1, shape, dtype, order == "F", raw))
+    return made
+
+
+def _scalar(dtype: object, raw: object) -> int:
+    """A whole number of numpy's, as in lists of labels."""
+    if not isinstance(dtype, _Type) or dtype.code[:1] not in ("i", "u") or not isinstance(raw, bytes):
+        raise pickle.UnpicklingError("a number is no whole number")
+    order = {"<": "little", ">": "big"}.get(dtype.order, sys.byteorder)
+    return int.from_bytes(raw, "big" if order == "big" else "little", signed=dtype.code.startswith("i"))
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): PickledArray,
     ("numpy", "dtype"): _Type,
     ("_codecs", "encode"): _text_as_bytes,
     **{(module, "_reconstruct"): PickledArray for module in _NUMPY},
+    **{(module, "scalar"): _scalar for module in _NUMPY},
+    **{(module, "_frombuffer"): _from_buffer for module in _NUMERIC},
 }
 
 
@@ -97,4 +125,5 @@ def load_pickle(source: IO[bytes], path: Path) -> Any:
     try:
         return _Unpickler(source, encoding="bytes").load()
     except _DAMAGED as error:
-        raise DataError(f"{path}: not a readable pickle of arrays: {error}") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: not a readable pickle of arrays: {reason}") from None

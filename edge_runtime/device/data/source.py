@@ -10,6 +10,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -199,6 +200,32 @@ def held_out(count: int, split: Split) -> list[int]:
     """Indices of `split` of a data set without a test part of its own."""
     last = HELD_OUT_EVERY - 1
     return [index for index in range(count) if (index % HELD_OUT_EVERY == last) == (split == "test")]
+
+
+def sample(labels: Sequence[float], count: int, *, rows: int = 0) -> array[int]:
+    """Positions of at most `count` examples, ascending: a draw that keeps the classes in proportion.
+
+    Data sets are often sorted by class, so that the first of them would be of one class. The draw is always the same.
+    With `rows`, `labels` are that many numbers for an example, and the draw knows no classes.
+    """
+    examples = len(labels) // rows if rows else len(labels)
+    members: dict[float, list[int]] = {}
+    for position in range(examples):
+        members.setdefault(0 if rows else labels[position], []).append(position)
+    count = min(count, examples)
+    shares = {label: count * len(positions) / examples for label, positions in members.items()}
+    taken = {label: int(share) for label, share in shares.items()}
+    # What rounding down leaves over goes to the largest remainders.
+    for label in sorted(members, key=lambda label: (taken[label] - shares[label], label))[
+        : count - sum(taken.values())
+    ]:
+        taken[label] += 1
+    return array("q", sorted(p for label, positions in members.items() for p in _drawn(positions)[: taken[label]]))
+
+
+def _drawn(positions: list[int]) -> list[int]:
+    """In an order that has nothing to do with where they lie."""
+    return sorted(positions, key=lambda position: blake2b(position.to_bytes(8, "little"), digest_size=8).digest())
 
 
 def unpacked(pieces: Iterable[bytes]) -> IO[bytes]:

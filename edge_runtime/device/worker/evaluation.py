@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
-    """Evaluate on the first `examples` of the data.
+    """Evaluate on `examples` of the data.
 
     The loss is the mean cross-entropy in nats, or against targets the mean squared error, which has no accuracy.
     """
@@ -39,11 +39,12 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
     engine.promise(rehearse)
     engine.load_tensors()
     examples, targets = job["examples"], job["data"]["targets"]
+    chosen = range(examples) if job["drawn"] is None else memoryview(job["drawn"]).cast("q")
     right, loss = 0, 0.0
     line = ProgressLine(examples)
     for start in range(0, examples, program["batch"]):
-        indices = list(range(start, min(start + program["batch"], examples)))
         # The last batch is filled by what lies there; its results are not read.
+        indices = list(chosen[start : start + program["batch"]])
         source.fetch(indices, engine.data, epoch=0)
         engine.execute()
         logits = engine.output()

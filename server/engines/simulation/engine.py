@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from device_profiles.errors import DataError, ExecutionError, UsageError
 from device_profiles.update import UpdateMetadata
+from edge_runtime.device.data.source import sample
 from server.aggregation import ReceivedUpdate
 from server.engines.engine import Result, Task
 from server.engines.simulation.examples import Examples, batch_indices, crop_and_flip, model_inputs
@@ -70,6 +71,7 @@ class SimulationEngine:
         self._work = work
         self._clients = clients
         self._test = test
+        self._drawn_tests: Examples | None = None
         self._promises = promises
         self._device = device
         stack = fleet.simulation.stack
@@ -255,7 +257,7 @@ class SimulationEngine:
         limit = self._fleet.data.test_examples
         test = self._test
         if limit is not None and not full:
-            test = Examples(test.inputs[:limit], test.labels[:limit])
+            test = self._few_tests(limit)
         if isinstance(trainable, WholeWork) and trainable.calibrated:
             state = self._calibrate(trainable, state)
         with torch.no_grad():
@@ -269,6 +271,13 @@ class SimulationEngine:
         if not np.isfinite(loss):
             raise ExecutionError(f"evaluation of {work.name}: the loss is {loss}; try a smaller learning_rate")
         return accuracy, loss
+
+    def _few_tests(self, limit: int) -> Examples:
+        """The same draw of test examples as `profl-edge eval --limit` makes."""
+        if self._drawn_tests is None:
+            drawn = torch.tensor(sample(self._test.labels.tolist(), limit).tolist(), device=self._test.labels.device)
+            self._drawn_tests = Examples(self._test.inputs[drawn], self._test.labels[drawn])
+        return self._drawn_tests
 
     def _test_features(self, work: Work, trainable: Trainable, state: dict[str, Tensor], test: Examples) -> Tensor:
         """What the frozen blocks make of the test examples; kept while they stay as they are."""

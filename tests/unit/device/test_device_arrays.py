@@ -45,11 +45,14 @@ def test_packed_arrays_and_test_arrays_are_found(tmp_path: Path, save: object, n
     [
         ({"inputs": _inputs(4, 8), "labels": np.zeros(4, int)}, r"inputs is float32 \[4, 8\], the model takes .* of 7"),
         ({"inputs": _inputs(4, 7).astype(float), "labels": np.zeros(4, int)}, "inputs is float64"),
-        ({"inputs": _inputs(4, 7), "labels": np.zeros(3, int)}, "3 labels for 4 inputs"),
+        ({"inputs": _inputs(4, 7), "labels": np.zeros(3, int)}, "3 labels for 4 examples"),
         ({"inputs": _inputs(4, 7), "labels": np.zeros(4)}, "labels is float64"),
         ({"inputs": _inputs(4, 7)}, "array 'labels' is missing"),
         ({"inputs": _inputs(0, 7), "labels": np.zeros(0, int)}, "holds no example"),
-        ({"inputs": np.asfortranarray(_inputs(4, 7)), "labels": np.zeros(4, int)}, "expected numbers in C order"),
+        (
+            {"inputs": np.asfortranarray(_inputs(4, 7)), "labels": np.zeros(4, int)},
+            "in Fortran's order; save numpy.ascontiguousarray",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
