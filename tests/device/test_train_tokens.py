@@ -87,7 +87,19 @@ def test_dropout_follows_from_the_seed_and_not_from_the_threads(
 def test_a_trained_text_model_is_evaluated_without_dropout(text_bundle: Path, tokens: Path, tmp_path: Path) -> None:
     output = tmp_path / "update.safetensors"
     profl_edge(*_arguments(text_bundle, tokens, output, "--steps", 200)).report()
-    evaluate = ["eval", text_bundle, "--block", 2, "--data", f"npz:{tokens}", "--weights", output, "--json"]
+    evaluate = [
+        "eval",
+        text_bundle,
+        "--block",
+        2,
+        "--data",
+        f"npz:{tokens}",
+        "--split",
+        "train",
+        "--weights",
+        output,
+        "--json",
+    ]
     first, second = (profl_edge(*evaluate).report() for _ in range(2))
     assert first["accuracy"] > 0.9
     assert first["loss"] == second["loss"]
@@ -133,7 +145,7 @@ def test_targets_are_learned_with_the_mean_squared_error(tmp_path: Path) -> None
     report = profl_edge("train", bundle, *arguments, "-o", tmp_path / "update").report()
     assert report["loss_last"] < 0.6 * report["loss_first"]
     evaluated = profl_edge(
-        "eval", bundle, "--block", 1, *arguments[2:4], "--weights", tmp_path / "update", "--json"
+        "eval", bundle, "--block", 1, *arguments[2:4], "--split", "train", "--weights", tmp_path / "update", "--json"
     ).report()
     assert evaluated["accuracy"] is None
     assert evaluated["loss"] < 0.6 * report["loss_first"]
