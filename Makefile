@@ -6,7 +6,11 @@ STAMP := $(VENV)/.installed
 NATIVE := $(shell find edge_runtime/csrc -type f) CMakeLists.txt
 CPP := $(shell find edge_runtime/csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: help demo test lint format wheel wheel-aarch64 data
+SANITIZED := build/sanitize
+# Those of kernels, but the ones that only start others, and the random ones, which have lines of their own.
+SANITIZED_TESTS := $(filter-out %_instruction_sets.py %_random.py,$(wildcard tests/device/test_kernels*.py))
+
+.PHONY: help demo test sanitize lint format wheel wheel-aarch64 data
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -15,8 +19,22 @@ help: ## list the targets
 demo: $(STAMP) data ## train one network on six devices none of which could train it alone
 	$(BIN)/profl-server run --fleet examples/fleets/demo.toml --engine local -o runs/demo --resume
 
-test: $(STAMP) lint ## every check that CI runs
+test: $(STAMP) lint ## every test and check; CI runs this and sanitize
 	$(BIN)/python -m pytest -m "not study"
+
+# PyTorch, the reference, runs on one thread: its others would only wait for it. -qq leaves the last word to `make test`.
+# On two cores this takes less than five minutes; docs/security.md says how to fuzz for longer.
+sanitize: export OMP_NUM_THREADS := 1
+sanitize: $(STAMP) ## kernels under the address and undefined-behaviour sanitizers: their tests and a short fuzz
+	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DPython_EXECUTABLE=$(abspath $(BIN))/python -DPROFL_SANITIZE=ON
+	$(BIN)/cmake --build $(SANITIZED)
+	$(BIN)/cmake --install $(SANITIZED) --prefix $(SANITIZED)/tree
+	$(BIN)/python -m tools.fuzz.sanitized -m pytest -qq -p no:cacheprovider $(SANITIZED_TESTS)
+	$(BIN)/python -m tools.fuzz.sanitized -m tools.fuzz.geometries --exact --count 16
+	PROFL_INSTRUCTION_SET=avx2 $(BIN)/python -m tools.fuzz.sanitized -m tools.fuzz.geometries --exact --count 4
+	PROFL_INSTRUCTION_SET=baseline $(BIN)/python -m tools.fuzz.sanitized -m tools.fuzz.geometries --exact --count 4
+# The fuzzer of programs (PROFL_FUZZ) has its line here.
 
 lint: $(STAMP) ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .

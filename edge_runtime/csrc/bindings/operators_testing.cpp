@@ -5,6 +5,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <deque>
 #include <memory>
 #include <vector>
@@ -40,6 +41,7 @@ void from_array(nb::handle argument, Operand& to) {
   ScalarType type = ScalarType::Float;
   if (array.dtype() == nb::dtype<int64_t>()) type = ScalarType::Long;
   if (array.dtype() == nb::dtype<uint16_t>()) type = ScalarType::BFloat16;
+  if (array.dtype() == nb::dtype<bool>()) type = ScalarType::Bool;
   to.tensor = std::make_unique<TensorImpl>(type, static_cast<ssize_t>(to.sizes.size()), to.sizes.data(), array.data(),
                                            to.order.data());
   to.value = EValue(executorch::aten::Tensor(to.tensor.get()));
@@ -52,6 +54,13 @@ void from_list(nb::handle argument, Operand& to) {
   to.list = std::make_unique<executorch::runtime::BoxedEvalueList<int64_t>>(to.pointers.data(), to.unboxed.data(),
                                                                             static_cast<int>(to.items.size()));
   to.value = EValue(to.list.get());
+}
+
+// Every buffer of one thread; of more threads those that find a task in time.
+void fill_workspace(float value) {
+  profl::parallel_for(profl::thread_count(), [value](int64_t, float* workspace) {
+    std::fill_n(workspace, profl::kWorkspaceBytesPerThread / sizeof(float), value);
+  });
 }
 
 int call(const std::string& name, nb::list arguments) {
@@ -89,4 +98,6 @@ NB_MODULE(_operators, module) {
   module.def("call", &call, nb::arg("name"), nb::arg("arguments"),
              "Call a kernel such as `profl::relu.out`; returns ExecuTorch's error number, 0 when it succeeded.");
   module.def("set_threads", &profl::set_thread_count, nb::arg("threads"));
+  module.def("fill_workspace", &fill_workspace, nb::arg("value"),
+             "Fill the kernels' workspace, so that what they read and did not write shows.");
 }

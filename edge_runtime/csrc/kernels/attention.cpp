@@ -80,6 +80,13 @@ struct Problem {
   int64_t visible(int64_t i) const { return causal ? std::min(keys, i + 1) : keys; }
 };
 
+// Fails the context for values whose rows the workspace does not hold; the exporter never writes such a program.
+bool supported(Context& context, const Problem& p) {
+  if (p.value_width <= kMaxWidth) return true;
+  context.fail(Error::NotSupported);
+  return false;
+}
+
 Gemm product(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
              int64_t ldc) {
   Gemm g{};
@@ -267,9 +274,10 @@ void head_gradients(const Problem& p, const Gradients& g, int64_t n, int64_t h, 
 
 }  // namespace
 
-void attention(Context&, Stack stack) {
+void attention(Context& context, Stack stack) {
   const Arguments a(stack);
   const Problem p(a, 5, 3, 4);
+  if (!supported(context, p)) return;
   const int64_t tiles = (p.queries + kQueries - 1) / kQueries;
   parallel_for(p.batch * p.heads * tiles, [&](int64_t task, float* workspace) {
     const int64_t head = task / tiles;
@@ -278,9 +286,10 @@ void attention(Context&, Stack stack) {
   });
 }
 
-void attention_backward(Context&, Stack stack) {
+void attention_backward(Context& context, Stack stack) {
   const Arguments a(stack);
   const Problem p(a, 8, 4, 5);
+  if (!supported(context, p)) return;
   const Gradients g{a.read(0), a.read(1),   a.read(2),   a.read(3),  a.read(6),
                     a.read(7), a.write(18), a.write(19), a.write(20)};
   parallel_for(p.batch * p.heads, [&](int64_t head, float* workspace) {

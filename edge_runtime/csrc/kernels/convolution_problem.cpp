@@ -40,6 +40,9 @@ void Problem::flatten() {
   source.flatten();
   out_w *= out_h;
   out_h = 1;
+  // As many sums as outputs: none is left out between two of them, whatever the stride. It may be more than 1 where
+  // there is one output in its direction, and would lie across the row now.
+  step_h = step_w = 1;
 }
 
 void Problem::next_group() {

@@ -26,7 +26,8 @@ struct Problem {
   const float* residual = nullptr;
   Activation activation = Activation::none;
 
-  // Where neighbours do not meet (1x1 kernels, no padding, stride 1), planes become single rows, whose runs are longer.
+  // Where neighbours do not meet (1x1 kernels, no padding) and every output has a sum, planes become single rows, whose
+  // runs are longer.
   void flatten();
   // Makes this the problem of the group behind: its input channels, weights and output channels follow this one's.
   void next_group();

@@ -36,8 +36,12 @@ struct Planes {
   }
 };
 
-// Where the strips of a problem lie. Row i of the grid reads input rows from i * step + top on; a strip is `rows`
-// neighbouring rows of the grid of every phase.
+bool any_taps(const Problem* phases, int64_t count) {
+  return std::any_of(phases, phases + count, [](const Problem& p) { return p.source.taps() > 0; });
+}
+
+// Where the strips of a problem lie, at least one phase of which has a tap. Row i of the grid reads input rows from i *
+// step + top on; a strip is `rows` neighbouring rows of the grid of every phase.
 class Strips {
  public:
   Strips(const Problem* phases, int64_t count, int64_t lanes) : source_(phases->source), lanes_(lanes) {
@@ -180,7 +184,7 @@ bool solve_depthwise_vectors(const Problem* phases, int64_t count, int64_t group
   const int64_t lanes = tiles.lanes, kernel = p.group_stride, plane = p.out_h * p.out_w;
   const bool every_output = count == std::min(p.step_h, p.out_h) * std::min(p.step_w, p.out_w);
   if (count > kMaxPhases || !every_output || p.channels != 1 || p.rows != 1 || p.residual != nullptr ||
-      kernel > kMaxVectorTaps || 2 * groups < lanes) {
+      kernel > kMaxVectorTaps || 2 * groups < lanes || !any_taps(phases, count)) {
     return false;
   }
   const Strips strips(phases, count, lanes);

@@ -119,9 +119,13 @@ void group_norm(Context&, Stack stack) {
   });
 }
 
-void group_norm_backward(Context&, Stack stack) {
+void group_norm_backward(Context& context, Stack stack) {
   const Arguments a(stack);
   const Groups g(a.tensor(1), a.integer(4));
+  if (g.per_group > static_cast<int64_t>(kWorkspaceBytesPerThread / (2 * sizeof(double)))) {
+    context.fail(Error::NotSupported);
+    return;
+  }
   const float *gradient = a.read(0), *x = a.read(1), *weight = a.read(2), *bias = a.read(3);
   const double eps = a.number(5);
   const Activation kind = static_cast<Activation>(a.integer(6));
@@ -129,7 +133,7 @@ void group_norm_backward(Context&, Stack stack) {
   const int64_t inner = g.c.inner;
   // A task is a group of every example, so that it owns its channels' sums.
   parallel_for(g.groups, [&](int64_t group, float* workspace) {
-    // Sums over the batch for each channel of the group, gradient and product, as far as the buffer reaches.
+    // Sums over the batch for each channel of the group, gradient and product.
     double* sums = reinterpret_cast<double*>(workspace);
     for (int64_t own = 0; own < 2 * g.per_group; ++own) sums[own] = 0;
     for (int64_t n = 0; n < g.c.batch; ++n) {

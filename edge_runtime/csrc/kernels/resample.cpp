@@ -24,15 +24,21 @@ struct Direction {
   int64_t in, out;
   float step;
 
+  // The position of the input that begins at or before `from`; whatever the step is, even no number, it is one of them.
+  int64_t inside(float from) const {
+    const float last = static_cast<float>(in - 1);
+    return from > 0.0f ? std::min(static_cast<int64_t>(std::min(from, last)), in - 1) : 0;
+  }
+
   Position at(int64_t i) const {
     const float place = static_cast<float>(i);
     if (mode == Resampling::nearest || mode == Resampling::nearest_exact) {
       const float from = (mode == Resampling::nearest ? place : place + 0.5f) * step;
-      const int32_t index = static_cast<int32_t>(std::min<int64_t>(static_cast<int64_t>(from), in - 1));
+      const int32_t index = static_cast<int32_t>(inside(from));
       return {index, index, 0.0f};
     }
     const float from = mode == Resampling::linear_corners ? place * step : std::max(0.0f, (place + 0.5f) * step - 0.5f);
-    const int64_t first = std::min(static_cast<int64_t>(from), in - 1);
+    const int64_t first = inside(from);
     const float weight = std::min(std::max(from - static_cast<float>(first), 0.0f), 1.0f);
     return {static_cast<int32_t>(first), static_cast<int32_t>(std::min(first + 1, in - 1)), weight};
   }
@@ -48,6 +54,13 @@ struct Resampled {
         vertical{static_cast<Resampling>(a.integer(at)), height(in), height(out), a.number(at + 1)},
         horizontal{static_cast<Resampling>(a.integer(at)), width(in), width(out), a.number(at + 2)} {}
 
+  // Fails the context for an output whose positions the workspace does not hold; the exporter never writes one.
+  bool supported(Context& context) const {
+    if (horizontal.out <= static_cast<int64_t>(kWorkspaceBytesPerThread / sizeof(Position))) return true;
+    context.fail(Error::NotSupported);
+    return false;
+  }
+
   // body(plane, positions of the columns) for every plane; the workspace holds the positions.
   template <typename Body>
   void for_each_plane(const Body& body) const {
@@ -61,9 +74,10 @@ struct Resampled {
 
 }  // namespace
 
-void resample2d(Context&, Stack stack) {
+void resample2d(Context& context, Stack stack) {
   const Arguments a(stack);
   const Resampled r(a, a.tensor(0), a.tensor(4), 1);
+  if (!r.supported(context)) return;
   const int64_t in_w = r.horizontal.in, out_w = r.horizontal.out;
   r.for_each_plane([&](int64_t plane, const Position* columns) {
     const float* x = a.read(0) + plane * r.vertical.in * in_w;
@@ -85,9 +99,10 @@ void resample2d(Context&, Stack stack) {
   });
 }
 
-void resample2d_backward(Context&, Stack stack) {
+void resample2d_backward(Context& context, Stack stack) {
   const Arguments a(stack);
   const Resampled r(a, a.tensor(4), a.tensor(0), 1);
+  if (!r.supported(context)) return;
   const int64_t in_w = r.horizontal.in, out_w = r.horizontal.out;
   r.for_each_plane([&](int64_t plane, const Position* columns) {
     const float* gradient = a.read(0) + plane * r.vertical.out * out_w;

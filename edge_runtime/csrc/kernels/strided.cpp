@@ -3,18 +3,18 @@
 #include <algorithm>
 
 #include "kernels/kernels.h"
+#include "kernels/walk.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
 namespace {
 
-constexpr int kMaxDims = 8;
 constexpr int64_t kElements = 1 << 15;  // of one task, at least one run along the innermost dimension
 
 // The view of a tensor as nested loops: sizes, strides within the viewed tensor and within the dense copy.
 struct Loops {
   int dims = 0;
-  int64_t sizes[kMaxDims], viewed[kMaxDims], dense[kMaxDims];
+  int64_t sizes[kMaxRank], viewed[kMaxRank], dense[kMaxRank];
 
   void add(int64_t size, int64_t viewed_stride, int64_t dense_stride) {
     if (size == 1) return;
@@ -101,9 +101,10 @@ PROFL_CLONES void add_run(const float* row, int64_t stride, int64_t count, doubl
 
 }  // namespace
 
-void strided_copy(Context&, Stack stack) {
+void strided_copy(Context& context, Stack stack) {
   const Arguments a(stack);
   const Tensor& copy = a.tensor(3);
+  if (!walkable(context, copy)) return;
   const float* from = a.read(0) + a.integer(2);
   Loops loops;
   int64_t dense = copy.numel();
@@ -119,9 +120,10 @@ void strided_copy(Context&, Stack stack) {
   });
 }
 
-void strided_copy_backward(Context&, Stack stack) {
+void strided_copy_backward(Context& context, Stack stack) {
   const Arguments a(stack);
   const Tensor& gradient = a.tensor(0);
+  if (!walkable(context, gradient)) return;
   const float* from = gradient.const_data_ptr<float>();
   float* to = a.write(3) + a.integer(2);
   Loops distinct = loops_of(gradient, a, 1, false);

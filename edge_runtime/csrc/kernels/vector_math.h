@@ -10,7 +10,7 @@
 
 namespace profl {
 
-PROFL_INLINE float float_of_bits(int32_t bits) {
+PROFL_INLINE float float_of_bits(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof(value));
   return value;
@@ -20,6 +20,11 @@ PROFL_INLINE int32_t bits_of_float(float value) {
   int32_t bits;
   std::memcpy(&bits, &value, sizeof(bits));
   return bits;
+}
+
+// 2^exponent for exponents of normal numbers, any float for others: unsigned, because a NaN's are far out of range.
+PROFL_INLINE float power_of_two(int32_t exponent) {
+  return float_of_bits((static_cast<uint32_t>(exponent) + 127u) << 23);
 }
 
 // e^x to about one unit in the last place (Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]) for every x: minus infinity,
@@ -41,7 +46,7 @@ PROFL_INLINE float exponential_to_zero(float x) {
   // 2^n in two factors: for the largest x, n is 128.
   const int32_t exponent = bits_of_float(shifted) - bits_of_float(kRound);
   const int32_t half = exponent >> 1;
-  const float value = p * float_of_bits((half + 127) << 23) * float_of_bits((exponent - half + 127) << 23);
+  const float value = p * power_of_two(half) * power_of_two(exponent - half);
   const float high = x > kLargest ? std::numeric_limits<float>::infinity() : value;
   return x < kSmallest ? 0.0f : high;
 }

@@ -13,6 +13,25 @@ namespace {
 
 constexpr int kPauses = 2000;  // some 20 to 80 microseconds
 constexpr size_t kStackBytes = size_t{256} << 10;
+// Around every buffer, of no memory: a kernel that leaves its buffer ends there instead of in another's. A multiple of
+// every machine's pages.
+constexpr size_t kGuardBytes = size_t{64} << 10;
+
+float* new_buffer() {
+  constexpr size_t kAll = kWorkspaceBytesPerThread + 2 * kGuardBytes;
+  void* memory = mmap(nullptr, kAll, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  char* buffer = static_cast<char*>(memory) + kGuardBytes;
+  if (mprotect(buffer, kWorkspaceBytesPerThread, PROT_READ | PROT_WRITE) != 0) {
+    munmap(memory, kAll);
+    throw std::bad_alloc();
+  }
+  return reinterpret_cast<float*>(buffer);
+}
+
+void delete_buffer(float* buffer) {
+  munmap(reinterpret_cast<char*>(buffer) - kGuardBytes, kWorkspaceBytesPerThread + 2 * kGuardBytes);
+}
 
 class Pool {
  public:
@@ -20,15 +39,10 @@ class Pool {
 
   void resize(int workers) {
     stop();
-    for (float* buffer : buffers_) munmap(buffer, kWorkspaceBytesPerThread);
+    for (float* buffer : buffers_) delete_buffer(buffer);
     buffers_.clear();
     if (workers == 0) return;
-    for (int i = 0; i < workers; ++i) {
-      void* memory =
-          mmap(nullptr, kWorkspaceBytesPerThread, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      if (memory == MAP_FAILED) throw std::bad_alloc();
-      buffers_.push_back(static_cast<float*>(memory));
-    }
+    for (int i = 0; i < workers; ++i) buffers_.push_back(new_buffer());
     start(workers - 1);
   }
 

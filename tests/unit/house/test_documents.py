@@ -101,11 +101,11 @@ def test_console_scripts_are_callables_and_packages_are_the_ones_there_are() -> 
     assert set(PYPROJECT["tool"]["scikit-build"]["wheel"]["packages"]) == packages - {"tests"}
 
 
-def test_ci_runs_the_tests_command_of_the_readme() -> None:
+def test_ci_runs_the_tests_command_of_the_readme_and_the_sanitizers() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     commands = [line for line in script.read_text().splitlines() if line.startswith("make")]
-    assert commands == ["make test"]
+    assert commands == ["make test", "make sanitize"]
     readme = (ROOT / "README.md").read_text()
     first_screen = readme.splitlines()[:20]
     assert any(line.strip().startswith("make demo") for line in first_screen)
@@ -114,7 +114,7 @@ def test_ci_runs_the_tests_command_of_the_readme() -> None:
 
 def test_make_help_names_every_target() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in ("demo", "test", "lint", "format", "wheel", "help"):
+    for target in ("demo", "test", "sanitize", "lint", "format", "wheel", "help"):
         assert f"make {target} " in done.stdout
 
 
