@@ -37,6 +37,9 @@ ITEM_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "int64": 8}
 TrainingPurpose = Literal["grow", "distill"]
 """Purposes whose programs train something."""
 OptimizerName = Literal["sgd", "adamw"]
+DEFAULT_LEARNING_RATES: dict[OptimizerName, float] = {"sgd": 0.01, "adamw": 0.001}
+"""Where none is asked for. Every built-in model's blocks learn at these from their initial weights; what was measured
+stands in docs/training.md."""
 LossName = Literal["cross-entropy", "mse"]
 Variant = Literal["default", "recompute", "cached-prefix"]
 DEFAULT_VARIANT: Variant = "default"

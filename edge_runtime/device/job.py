@@ -128,6 +128,7 @@ class Job(TypedDict):
     done: int
     loss_first: float | None
     loss_last: float | None
+    loss_smoothed: float | None
     state: dict[str, Source]
 
 
@@ -166,6 +167,7 @@ def new_job(work: Literal["train", "bench", "eval", "base"], program: ProgramJob
         done=0,
         loss_first=None,
         loss_last=None,
+        loss_smoothed=None,
         state={},
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from device_profiles.bundle import Program
-from device_profiles.contract import Augmentation, TrainingPurpose
+from device_profiles.contract import DEFAULT_LEARNING_RATES, Augmentation, TrainingPurpose
 from device_profiles.errors import DataError, UsageError
 from device_profiles.model import Model
 from edge_runtime.device.bundle import Bundle, open_bundle
@@ -45,7 +45,7 @@ class TrainRequest:
     steps: int | None = None
     epochs: float | None = None
     max_seconds: float | None = None
-    learning_rate: float = 0.05
+    learning_rate: float | None = None
     proximal_mu: float | None = None
     augment: Augmentation | None = None
     augment_seed: int | None = None
@@ -122,13 +122,22 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     job["augment_seed"], job["augment_epoch"] = _augment_seed(request), request.augment_epoch or 0
     job["steps"] = _step_count(request, per_epoch)
     job["max_seconds"] = request.max_seconds
-    set_optimizer(job, program, request.learning_rate, request.proximal_mu or 0.0)
+    learning_rate = _learning_rate(request, program)
+    set_optimizer(job, program, learning_rate, request.proximal_mu or 0.0)
     job["seed"] = request.seed
     version = weights.version()
     job["base_version"] = version if request.base_version is None else request.base_version
     job["initial_blocks"] = weights.initial_blocks(programs)
     job["checkpoint_every"] = request.checkpoint_every
-    settings = _settings(request, bundle, program.name, data, weights=version, base_version=job["base_version"])
+    settings = _settings(
+        request,
+        bundle,
+        program.name,
+        data,
+        weights=version,
+        base_version=job["base_version"],
+        learning_rate=learning_rate,
+    )
     job["settings"] = msgspec.json.encode(settings).decode()
     if request.output is None:
         if request.resume:
@@ -140,6 +149,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     if request.resume and checkpoint.exists():
         progress, job["state"] = load_checkpoint(checkpoint, program, settings)
         job["done"], job["loss_first"], job["loss_last"] = progress.steps, progress.loss_first, progress.loss_last
+        job["loss_smoothed"] = progress.loss_smoothed
         if progress.steps > job["steps"]:
             raise UsageError(
                 f"{checkpoint}: is at step {progress.steps}, beyond --steps {job['steps']}; give more steps"
@@ -242,6 +252,13 @@ def remove_leftovers(output: Path) -> None:
                 Path(entry.path).unlink(missing_ok=True)
 
 
+def _learning_rate(request: TrainRequest, program: Program) -> float:
+    """The one that was asked for, or the usual one of the program's optimizer."""
+    if request.learning_rate is not None or program.optimizer is None:
+        return request.learning_rate or 0.0
+    return DEFAULT_LEARNING_RATES[program.optimizer.name]
+
+
 def _step_count(request: TrainRequest, per_epoch: int) -> int:
     if request.steps is not None:
         return request.steps
@@ -249,7 +266,14 @@ def _step_count(request: TrainRequest, per_epoch: int) -> int:
 
 
 def _settings(
-    request: TrainRequest, bundle: Bundle, program: str, data: DataSource, *, weights: str, base_version: str
+    request: TrainRequest,
+    bundle: Bundle,
+    program: str,
+    data: DataSource,
+    *,
+    weights: str,
+    base_version: str,
+    learning_rate: float,
 ) -> Settings:
     return Settings(
         bundle=bundle.digest,
@@ -257,7 +281,7 @@ def _settings(
         data=request.data,
         examples=len(data),
         labels_crc32=zlib.crc32(data.labels.tobytes()),
-        learning_rate=request.learning_rate,
+        learning_rate=learning_rate,
         seed=request.seed,
         weights=weights if request.weights else None,
         base_version=base_version,

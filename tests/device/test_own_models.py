@@ -50,8 +50,8 @@ def test_inputs_that_are_no_images_are_trained_block_by_block(
         report = done.report()
         assert report["loss_last"] < 0.5 * report["loss_first"], block
     scored = profl_edge(
-        "eval", bundle, "--block", len(inspected["blocks"]), "--data", f"npz:{data}", "--weights", weights, "--json",
-        guarded=True,
+        "eval", bundle, "--block", len(inspected["blocks"]), "--data", f"npz:{data}", "--weights", weights,
+        "--initial-prefix", "--json", guarded=True,
     ).report()  # fmt: skip
     assert scored["accuracy"] > 0.8
     refused = profl_edge("train", bundle, "--block", "1", "--data", "digits", "-o", weights)

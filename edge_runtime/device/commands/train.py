@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from device_profiles.contract import DEFAULT_LEARNING_RATES
 from device_profiles.errors import ExecutionError, OutOfMemoryError, UsageError
 from edge_runtime.device.commands.options import (
     FILE,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from edge_runtime.device.job import CacheDType, Job
     from edge_runtime.device.train import TrainRequest
 
+_DEFAULT_RATES = ", ".join(f"{rate:g} for {name}" for name, rate in DEFAULT_LEARNING_RATES.items())
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 
 
@@ -62,7 +64,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
     type=Finite(0.0, min_open=True),
     help="Stop after the step that takes longer than this in all, and write the update of what was done.",
 )
-@click.option("--lr", "learning_rate", type=Finite(0.0), default=0.05, show_default=True)
+@click.option("--lr", "learning_rate", type=Finite(0.0), help=f"Learning rate [default: {_DEFAULT_RATES}].")
 @click.option(
     "--proximal-mu",
     type=Finite(0.0),
@@ -82,7 +84,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @click.option("--seed", "--batch-seed", "seed", type=int, default=0, show_default=True, help="Seed of the order.")
 @weights_option
 @initial_prefix_option
-@click.option("-o", "--output", type=OutputFile(), help="Update to write (safetensors).")
+@click.option("-o", "--output", type=OutputFile(), help="Update to write (safetensors) [default: nothing is kept].")
 @click.option(
     "--base-version", help="Name of the weights that training starts from, for the update [default: their digest]."
 )

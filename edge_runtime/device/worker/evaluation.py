@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from device_profiles.errors import FormatError
+from device_profiles.errors import ExecutionError, FormatError
 from edge_runtime.device.worker.batches import Examples
 from edge_runtime.device.worker.engine import Engine
 from edge_runtime.device.worker.progress import ProgressLine
@@ -54,6 +54,11 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
             else:
                 hit, row_loss = score(outputs, source.label(index))
                 right, loss = right + hit, loss + row_loss
+        if loss - loss != 0:
+            raise ExecutionError(
+                f"{program['name']}: the loss of the examples up to {indices[-1]} is {loss}; the weights or the data "
+                "hold NaN or too large values"
+            )
         done = start + len(indices)
         line.update(done, f"loss {loss / done:.4f}" if targets else f"accuracy {right / done:.4f}")
     line.close()
@@ -61,7 +66,7 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
         "block": program["block"],
         "program": program["name"],
         "accuracy": None if targets else right / examples,
-        "loss": loss / examples if loss - loss == 0 else None,
+        "loss": loss / examples,
         "examples": examples,
         "predicted_peak_bytes": engine.predicted_bytes,
         "measured_peak_bytes": native.peak_resident_bytes(),

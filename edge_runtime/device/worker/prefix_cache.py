@@ -116,7 +116,7 @@ class PrefixCache:
         assert data is not None  # a program for features takes images
         size = len(data)
         done = first = self._done()
-        line = ProgressLine(self._rows)
+        line = ProgressLine(self._rows, done=first)
         while done < self._rows and not native.noted_signal():
             version, first_example = divmod(done, self._examples)
             indices = list(range(first_example, min(first_example + size, self._examples)))

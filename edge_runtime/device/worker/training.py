@@ -11,7 +11,7 @@ from edge_runtime.device.worker.bias_correction import of_step
 from edge_runtime.device.worker.engine import Engine
 from edge_runtime.device.worker.files import write_tensors
 from edge_runtime.device.worker.progress import ProgressLine
-from edge_runtime.device.worker.report import StepTimes, step_report, step_table
+from edge_runtime.device.worker.report import StepTimes, smoothed, step_report, step_table
 from edge_runtime.device.worker.text import json_text
 
 TYPE_CHECKING = False
@@ -48,6 +48,7 @@ class _Training:
         self._steps_done = job["done"]
         self._loss_first = job["loss_first"]
         self._loss_last = job["loss_last"]
+        self._loss_smoothed = job["loss_smoothed"]
         self._stopped_early = False
         native.note_stop_signals()
         self._cache = self._open_cache()
@@ -111,6 +112,7 @@ class _Training:
             examples=len(self._examples),
             loss_first=self._loss_first,
             loss_last=self._loss_last,
+            loss_smoothed=self._loss_smoothed,
             interrupted=interrupted,
             stopped_early=self._stopped_early,
             initial_blocks=job["initial_blocks"],
@@ -126,14 +128,15 @@ class _Training:
 
     def _loop(self, times: StepTimes) -> None:
         steps = self._job["steps"]
-        line = ProgressLine(steps)
+        line = ProgressLine(steps, done=self._steps_done, allowed_seconds=self._seconds_left())
         try:
             while self._steps_done < steps and not self._native.noted_signal():
                 loss = self._step(self._steps_done, times)
                 self._steps_done += 1
                 self._loss_first = loss if self._loss_first is None else self._loss_first
                 self._loss_last = loss
-                line.update(self._steps_done, f"loss {loss:.4f}")
+                self._loss_smoothed = smoothed(self._loss_smoothed, loss, self._steps_done)
+                line.update(self._steps_done, f"loss {self._loss_smoothed:.4f}")
                 if self._steps_done < steps and self._is_late():
                     self._stopped_early = True
                     break
@@ -146,10 +149,15 @@ class _Training:
     def _examples_done(self) -> int:
         return self._steps_done * int(self._job["program"]["batch"])
 
+    def _seconds_left(self) -> float | None:
+        """Of the time that the training was given, if it was given one."""
+        allowed = self._job["max_seconds"]
+        return None if allowed is None else allowed - (time.monotonic() - self._started)
+
     def _is_late(self) -> bool:
         """Whether the time that the training was given is over. At least one step is always made."""
-        allowed = self._job["max_seconds"]
-        return allowed is not None and time.monotonic() - self._started >= allowed
+        left = self._seconds_left()
+        return left is not None and left <= 0
 
     def _step(self, step: int, times: StepTimes) -> float:
         indices = self._batches.indices(step)
@@ -191,7 +199,14 @@ class _Training:
         self._native.release_unused_pages()  # writing needs other code than a step, which would come on top of it
         state = self._engine.state_tensors()
         self._check_finite(state)
-        progress = json_text({"steps": self._steps_done, "loss_first": self._loss_first, "loss_last": self._loss_last})
+        progress = json_text(
+            {
+                "steps": self._steps_done,
+                "loss_first": self._loss_first,
+                "loss_last": self._loss_last,
+                "loss_smoothed": self._loss_smoothed,
+            }
+        )
         metadata = f'{{"settings":{self._job["settings"]},"progress":{progress}}}'
         write_tensors(path, state, {"profl_checkpoint": metadata})
 
