@@ -22,6 +22,8 @@ _OTHER_FLOATS = {
     "BF16": "bfloat16",
     "F8_E4M3": "float8",
     "F8_E5M2": "float8",
+    "float8_e4m3fn": "float8",
+    "float8_e5m2": "float8",
     "float64": "float64",
     "float16": "float16",
     "bfloat16": "bfloat16",

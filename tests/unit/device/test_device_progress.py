@@ -22,6 +22,9 @@ class _Clock:
         return self.now
 
 
+_Terminal = Callable[[], Callable[[], str]]
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     made = _Clock()
@@ -30,15 +33,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """Standard error is a terminal; returns what it was sent."""
-    ours, theirs = pty.openpty()
-    stream = os.fdopen(theirs, "w")
-    monkeypatch.setattr(sys, "stderr", stream)
-    return lambda: os.read(ours, 10_000).decode()
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Callable[[], str]]:
+    """Makes standard error a terminal, from within the test; returns what reads it."""
+
+    def opened() -> Callable[[], str]:
+        ours, theirs = pty.openpty()
+        monkeypatch.setattr(sys, "stderr", os.fdopen(theirs, "w"))
+        return lambda: os.read(ours, 10_000).decode()
+
+    return opened
 
 
-def test_the_line_says_step_of_steps_and_the_time_that_is_left(clock: _Clock, terminal: Callable[[], str]) -> None:
+def test_the_line_says_step_of_steps_and_the_time_that_is_left(clock: _Clock, terminal: _Terminal) -> None:
+    read = terminal()
     line = ProgressLine(400)
     clock.now += 1
     line.update(10, "loss 2.3000")
@@ -46,23 +53,25 @@ def test_the_line_says_step_of_steps_and_the_time_that_is_left(clock: _Clock, te
     line.update(100, "loss 1.2345")
     clock.now += 0.1
     line.update(101, "loss 1.2000")
-    assert terminal() == "\r[#####...............] 100/400, loss 1.2345, 30 s left\x1b[K"
+    assert read() == "\r[#####...............] 100/400, loss 1.2345, 30 s left\x1b[K"
     line.close()
-    assert terminal() == "\r\x1b[K"
+    assert read() == "\r\x1b[K"
 
 
-def test_steps_of_a_run_before_do_not_count_as_quick(clock: _Clock, terminal: Callable[[], str]) -> None:
+def test_steps_of_a_run_before_do_not_count_as_quick(clock: _Clock, terminal: _Terminal) -> None:
+    read = terminal()
     line = ProgressLine(400, done=300)
     clock.now += 10
     line.update(320, "loss 1.0000")
-    assert "320/400, loss 1.0000, 40 s left" in terminal()
+    assert "320/400, loss 1.0000, 40 s left" in read()
 
 
-def test_an_end_by_the_clock_comes_before_the_last_step(clock: _Clock, terminal: Callable[[], str]) -> None:
+def test_an_end_by_the_clock_comes_before_the_last_step(clock: _Clock, terminal: _Terminal) -> None:
+    read = terminal()
     line = ProgressLine(1000, allowed_seconds=25)
     clock.now += 10
     line.update(10, "loss 1.0000")
-    assert "15 s left" in terminal()
+    assert "15 s left" in read()
 
 
 def test_nothing_is_drawn_where_nobody_looks(clock: _Clock, capsys: pytest.CaptureFixture[str]) -> None:
