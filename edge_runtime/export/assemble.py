@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from device_profiles.bundle import Manifest
-from device_profiles.contract import CONSTANT_PREFIX, STAND_IN_PREFIX
-from device_profiles.errors import FormatError, UsageError
-from device_profiles.model import Model, Partition
-from device_profiles.weights_file import HEAD_BYTES, check_is_no_other, check_tensors
-
-_OF_BUNDLES = (STAND_IN_PREFIX, CONSTANT_PREFIX)
+from device_profiles.errors import FormatError
 
 
 def assemble_state(manifest: Manifest, tensors: Mapping[str, torch.Tensor | np.ndarray]) -> dict[str, torch.Tensor]:
@@ -35,59 +30,26 @@ def assemble_state(manifest: Manifest, tensors: Mapping[str, torch.Tensor | np.n
     return state
 
 
-def read_weights(paths: Sequence[Path], expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of safetensors files, each laid over those before it, that replace those of `expected` by name.
+def read_weights(path: Path, expected: Mapping[str, torch.Tensor], *, complete: bool) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file that replace those of `expected` by name; others in the file are left alone.
 
-    Output modules and constants of a bundle are left alone where `expected` has none.
-    Raises FormatError, naming the file, the tensor and the remedy, for a file that holds anything but tensors of
-    `expected`.
+    Raises FormatError, naming the file and the tensor, for another shape, and where one is missing if `complete`.
     """
-    wanted = {name: _described(tensor) for name, tensor in expected.items()}
-    weights: dict[str, torch.Tensor] = {}
-    for path in paths:
-        found = _load(path)
-        if not any(name.startswith(_OF_BUNDLES) for name in expected):
-            found = {name: tensor for name, tensor in found.items() if not name.startswith(_OF_BUNDLES)}
-        check_tensors(path, {name: _described(tensor) for name, tensor in found.items()}, wanted)
-        weights |= found
-    return weights
-
-
-def check_complete(paths: Sequence[Path], weights: Mapping[str, torch.Tensor], names: Iterable[str]) -> None:
-    """Raise FormatError for a tensor of the model that no file holds."""
-    for name in names:
-        if name not in weights:
-            raise FormatError(
-                f"{paths[-1]}: tensor '{name}' is missing; give a whole model, such as a run's model.safetensors, or "
-                "the updates of all blocks in order (--weights FIRST --weights SECOND)"
-            )
-
-
-def check_frozen_blocks(
-    weights: Mapping[str, torch.Tensor], model: Model, partition: Partition, last: int, *, initial_allowed: bool
-) -> None:
-    """Raise UsageError for blocks before `last` (1-based), which its program freezes, that no file holds."""
-    missing = []
-    for block in partition.blocks[: last - 1]:
-        names = [name for unit in model.units[block.first_unit : block.last_unit + 1] for name in unit.tensors]
-        if not any(name in weights for name in names):
-            missing.append(str(block.index))
-    if missing and not initial_allowed:
-        raise UsageError(
-            f"--weights: no file holds block{'s' * (len(missing) > 1)} {', '.join(missing)}, frozen in the program of "
-            f"block {last}; give the updates of earlier steps before these, in order (--weights FIRST --weights "
-            "SECOND), or give --initial-prefix to keep the initial values"
-        )
-
-
-def _load(path: Path) -> dict[str, torch.Tensor]:
     try:
-        with path.open("rb") as file:
-            check_is_no_other(path, file.read(HEAD_BYTES))
-        return load_file(path)
+        found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise FormatError(f"{path}: {error}") from None
-
-
-def _described(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:
-    return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+    weights = {}
+    for name, tensor in expected.items():
+        if name not in found:
+            if complete:
+                raise FormatError(
+                    f"{path}: tensor '{name}' is missing; give a whole model, such as a run's model.safetensors"
+                )
+            continue
+        if found[name].shape != tensor.shape:
+            raise FormatError(f"{path}: tensor '{name}' is {list(found[name].shape)}, the model's {list(tensor.shape)}")
+        weights[name] = found[name].to(tensor.dtype)
+    if not weights:
+        raise FormatError(f"{path}: holds no tensor of the model")
+    return weights

@@ -92,17 +92,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     show_default=True,
     help="A bundle for this runtime, programs for ExecuTorch's TrainingModule, or the whole model for inference.",
 )
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="Trained tensors (safetensors), for other targets; several are laid over each other in order.",
-)
-@click.option(
-    "--initial-prefix",
-    is_flag=True,
-    help="For ExecuTorch, blocks that are in no file of --weights keep their initial values.",
-)
+@click.option("--weights", type=click.Path(path_type=Path), help="Trained tensors (safetensors), for other targets.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder; a file for onnx.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -136,8 +126,7 @@ def export(
     input_dtype: DType | None,
     seed: int,
     target: str,
-    weights: tuple[Path, ...],
-    initial_prefix: bool,
+    weights: Path | None,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -149,7 +138,7 @@ def export(
     if target != "native":
         export_target(context, input_shape=input_shape, classes=classes)
         return
-    if weights or initial_prefix:
+    if weights is not None:
         raise UsageError("--weights: a bundle holds initial weights; give these to `profl-edge train --weights`")
     from edge_runtime.export.bundle import export_bundle
 

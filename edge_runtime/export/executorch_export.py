@@ -7,7 +7,7 @@ It uses neither the kernels nor the memory plan of this runtime, and runs wherev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from device_profiles.contract import DType, program_name
 from device_profiles.errors import UsageError
 from device_profiles.files import atomic_folder, check_place, named, write_json
-from edge_runtime.export.assemble import check_frozen_blocks, read_weights
+from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined_with_loss
 from edge_runtime.export.bundle import choose_partition, chosen_blocks, create_model, initial_weights, warn_of_frozen
 from edge_runtime.export.capture import example_input, quiet, reason_of
@@ -77,13 +77,10 @@ def export_executorch(
     classes: int = 10,
     head: str | None = None,
     seed: int = 0,
-    weights: Sequence[Path] = (),
-    initial_prefix: bool = False,
+    weights: Path | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> TrainingPrograms:
-    """Write one training program a block into the folder `output`; `weights` are laid over the initial ones in order.
-
-    Blocks that a program freezes must be in one of these files unless `initial_prefix`.
+    """Write one training program a block into the folder `output`; `weights` replace initial ones by name.
 
     Raises UsageError, naming the option, and FormatError for a file of weights that does not fit.
     """
@@ -100,10 +97,8 @@ def export_executorch(
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     chosen = chosen_blocks(cut_into, block)
     tensors = initial_weights(module, source, cut_into)
-    if weights:
-        trained = read_weights(weights, tensors)
-        check_frozen_blocks(trained, source.model, cut_into, max(chosen), initial_allowed=initial_prefix)
-        tensors |= trained
+    if weights is not None:
+        tensors |= read_weights(weights, tensors, complete=False)
     images, labels = example_input(batch, input_shape, dtype), torch.zeros(batch, dtype=torch.int64)
     described = []
     with atomic_folder(output) as folder:

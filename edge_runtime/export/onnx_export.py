@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from device_profiles.contract import IMAGES_INPUT, DType
 from device_profiles.errors import UsageError
 from device_profiles.files import atomic_file, check_place, named
-from edge_runtime.export.assemble import check_complete, read_weights
+from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.bundle import create_model
 from edge_runtime.export.capture import example_input, quiet, reason_of
 from edge_runtime.export.models import default_dtype
@@ -30,10 +29,9 @@ def export_onnx(
     input_dtype: DType | None = None,
     classes: int = 10,
     seed: int = 0,
-    weights: Sequence[Path] = (),
+    weights: Path | None = None,
 ) -> None:
-    """Export a whole model, in inference mode, as one ONNX file; `weights` are safetensors files that
-    together hold all its tensors, each laid over those before it.
+    """Export a whole model, in inference mode, as one ONNX file; `weights` is a safetensors file of all its tensors.
 
     Raises UsageError, naming the option, and FormatError for a file of weights that does not fit.
     """
@@ -42,11 +40,8 @@ def export_onnx(
     check_place(output)
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
-    if weights:
-        state = module.state_dict()
-        trained = read_weights(weights, state)
-        check_complete(weights, trained, state)
-        module.load_state_dict(trained)
+    if weights is not None:
+        module.load_state_dict(read_weights(weights, module.state_dict(), complete=True))
     write_onnx(module, output, input_shape=input_shape, input_dtype=input_dtype or default_dtype(model))
 
 

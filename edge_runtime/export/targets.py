@@ -12,7 +12,7 @@ import msgspec
 from device_profiles.errors import UsageError
 
 _MODEL = frozenset({"model", "width", "input_text", "input_dtype", "classes", "seed", "weights"})
-_CUT = frozenset({"head", "blocks", "partition", "block", "everything", "batch", "initial_prefix"})
+_CUT = frozenset({"head", "blocks", "partition", "block", "everything", "batch"})
 _TAKEN = {"executorch": _MODEL | _CUT, "onnx": _MODEL}
 """Parameters of the command that a target uses; others may not be given with it."""
 _COMMON = frozenset({"target", "output", "as_json"})
@@ -38,7 +38,7 @@ def export_target(context: click.Context, *, input_shape: tuple[int, ...], class
         return
     from edge_runtime.export.executorch_export import export_executorch
 
-    cut = {name: values[name] for name in ("head", "blocks", "partition", "block", "batch", "initial_prefix")}
+    cut = {name: values[name] for name in ("head", "blocks", "partition", "block", "batch")}
     written = export_executorch(
         **shared, **cut, input_shape=input_shape, progress=lambda line: click.echo(line, err=True)
     )
