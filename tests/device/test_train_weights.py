@@ -1,4 +1,4 @@
-"""`--weights` of `train` and `eval`: laid in order, whole, and named by what they hold; and what a run says of itself."""
+"""`--weights` of `train` and `eval`: laid in order, and whole; and what a run says of itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from device_profiles.update import UpdateMetadata
 from edge_runtime.device.bundle import open_bundle
 from edge_runtime.device.laid_weights import LaidWeights
-from tests.support.device_commands import profl_edge
+from tests.support.device_commands import profl_edge, start, wait_for
 
 _ROOT = Path(__file__).parents[2]
 _DATA = ("--data", "digits", "--json")
@@ -152,16 +152,10 @@ def test_a_terminal_sees_how_far_a_training_is_and_others_do_not(cnn_bundle: Pat
 def test_the_smoothed_loss_goes_on_where_a_run_is_resumed(cnn_bundle: Path, tmp_path: Path) -> None:
     arguments = ("train", cnn_bundle, "--block", 1, *_DATA, "--lr", 0.02, "-o")
     whole = profl_edge(*arguments, tmp_path / "whole", "--steps", 50).report()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edge_runtime.device", *map(str, arguments), str(tmp_path / "broken")]
-        + ["--steps", "1000000", "--checkpoint-every", "40"],
-        cwd=_ROOT,
-        stdout=subprocess.DEVNULL,
-    )
-    while not (tmp_path / "broken.checkpoint").exists():
-        assert process.poll() is None
+    process = start(*arguments, tmp_path / "broken", "--steps", 1000000, "--checkpoint-every", 40)
+    wait_for(tmp_path / "broken.checkpoint", process)
     process.kill()
-    process.wait()
+    process.communicate()
     with safe_open(tmp_path / "broken.checkpoint", "numpy") as opened:
         steps = int(re.findall(r'"steps":(\d+)', opened.metadata()["profl_checkpoint"])[0])
     end = max(50, steps)
