@@ -60,7 +60,7 @@ def test_layers_are_the_same_as_one_file_of_them(cnn_bundle: Path, grown: list[P
     assert whole == profl_edge(*evaluate, *_options([tmp_path / "merged.safetensors", tmp_path / "u3"])).report() | {
         name: whole[name] for name in ("measured_peak_bytes", "predicted_peak_bytes", "base_bytes")
     }
-    assert whole["accuracy"] > 0.3
+    assert whole["accuracy"] > 0.2  # chance is 0.10
 
 
 def test_an_update_says_by_default_what_it_started_from(cnn_bundle: Path, grown: list[Path]) -> None:
