@@ -13,8 +13,9 @@ from torch import Tensor
 
 from device_profiles.files import read_json
 from edge_runtime.export.block_module import block_graphs, joined_with_loss
-from edge_runtime.export.bundle import choose_partition, create_model, initial_weights
+from edge_runtime.export.bundle import choose_partition, initial_weights
 from edge_runtime.export.executorch_export import TrainingPrograms, export_executorch
+from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.programs import BlockModel
 from edge_runtime.export.units import partition_of
 from tests.support.reference import BlockReference

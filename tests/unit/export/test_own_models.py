@@ -12,9 +12,10 @@ from device_profiles.bundle import Manifest  # noqa: E402
 from device_profiles.errors import UsageError  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
 from edge_runtime.device.cli import main as profl_edge  # noqa: E402
-from edge_runtime.export.bundle import create_model, export_bundle  # noqa: E402
+from edge_runtime.export.bundle import export_bundle  # noqa: E402
 from edge_runtime.export.cli import parse_shape  # noqa: E402
 from edge_runtime.export.describe import description, lines  # noqa: E402
+from edge_runtime.export.models.factory import create_model  # noqa: E402
 from edge_runtime.export.programs import BlockModel  # noqa: E402
 
 ODD = "tests.support.odd_models"

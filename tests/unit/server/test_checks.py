@@ -112,6 +112,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 needs={client.name: {program.name: 1 for program in MANIFEST.programs} for client in fleet.clients},
             ),
             blocks=3,
+            model=MANIFEST.model,
             initial_weights=initial_weights,
             data="digits",
         )

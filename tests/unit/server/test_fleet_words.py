@@ -52,7 +52,7 @@ def test_a_wrong_name_is_refused_with_the_names_there_are(text: str, expected: s
         ("partition: covers 5 units, the model has 3", "model.partition: covers 5 units, the model has 3"),
         (
             "no head is recognised; name the module where it begins with --head MODULE",
-            "no head is recognised; a fleet file cannot name another one",
+            "no head is recognised; name the module where it begins as model.head",
         ),
         (
             "--data digits: images are 2x8x8, the model takes 3x8x8; export the model with --input 2x8x8",
