@@ -1,8 +1,8 @@
-"""The finished model: an ordinary PyTorch `state_dict`, and weights read back from a file."""
+"""Weights of a model, read from a file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -10,28 +10,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from device_profiles.errors import FormatError
+from edge_runtime.export.foreign_weights import check_names, refuse_pickle
 
 
-def read_weights(path: Path, expected: Mapping[str, torch.Tensor], *, complete: bool) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file that replace those of `expected` by name; others in the file are left alone.
+def read_weights(
+    path: Path, expected: Mapping[str, torch.Tensor], *, needed: Collection[str] | None = None
+) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file that replace those of `expected` by name, of the same types.
 
-    Raises FormatError, naming the file and the tensor, for another shape, and where one is missing if `complete`.
+    Raises FormatError, naming the file and the tensors, for another shape, for names that are not the model's, and
+    where one of `needed` is missing: all that are expected, by default.
     """
+    refuse_pickle(path)
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path}: {error}") from None
+        raise FormatError(f"{path}: is not safetensors: {error}") from None
+    check_names(path, found, expected, needed=expected if needed is None else needed)
     weights = {}
     for name, tensor in expected.items():
         if name not in found:
-            if complete:
-                raise FormatError(
-                    f"{path}: tensor '{name}' is missing; give a whole model, such as a run's model.safetensors"
-                )
             continue
         if found[name].shape != tensor.shape:
             raise FormatError(f"{path}: tensor '{name}' is {list(found[name].shape)}, the model's {list(tensor.shape)}")
         weights[name] = found[name].to(tensor.dtype)
-    if not weights:
-        raise FormatError(f"{path}: holds no tensor of the model")
     return weights

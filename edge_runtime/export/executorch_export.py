@@ -81,7 +81,7 @@ def export_executorch(
     weights: Path | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> TrainingPrograms:
-    """Write one training program a block into the folder `output`; `weights` replace initial ones by name.
+    """Write one training program a block into the folder `output`; `weights` replace initial ones.
 
     Raises UsageError, naming the option, and FormatError for a file of weights that does not fit.
     """
@@ -99,7 +99,7 @@ def export_executorch(
     chosen = chosen_blocks(cut_into, block)
     tensors = initial_weights(module, source, cut_into)
     if weights is not None:
-        tensors |= read_weights(weights, tensors, complete=False)
+        tensors |= read_weights(weights, tensors, needed=module.state_dict())
     images, labels = example_input(batch, input_shape, dtype), torch.zeros(batch, dtype=torch.int64)
     described = []
     with atomic_folder(output) as folder:

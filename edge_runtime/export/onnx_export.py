@@ -41,7 +41,7 @@ def export_onnx(
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
     if weights is not None:
-        module.load_state_dict(read_weights(weights, module.state_dict(), complete=True))
+        module.load_state_dict(read_weights(weights, module.state_dict()))
     write_onnx(module, output, input_shape=input_shape, input_dtype=input_dtype or default_dtype(model))
 
 
