@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from server.merge import Merge
 
 _FILE = click.Path(path_type=Path)
-_MERGE_EXAMPLE = "Example: profl-server merge bundle u1.safetensors u2.safetensors --weights round3.safetensors -o round4.safetensors"
 
 
-@click.command(epilog=_MERGE_EXAMPLE)
+@click.command(epilog="Example: profl-server merge bundle u1.safetensors u2.safetensors -o round1.safetensors")
 @click.argument("bundle", type=_FILE)
 @click.argument("updates", type=_FILE, nargs=-1, required=True)
 @click.option(

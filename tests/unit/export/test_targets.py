@@ -106,6 +106,43 @@ def test_weights_of_another_width_are_refused_by_name(trained: Path, tmp_path: P
         )
 
 
+def _mended(error: FormatError, folder: Path) -> dict[str, torch.Tensor]:
+    """What the line of Python in an error makes of the file."""
+    before = set(folder.iterdir())
+    exec(str(error).partition('python -c "')[2].removesuffix('"'), {})
+    (made,) = set(folder.iterdir()) - before
+    return load_file(made)
+
+
+@pytest.mark.parametrize("kind", ["prefix", "no prefix", "pickle"])
+def test_weights_that_match_with_a_line_of_python_are_refused_with_it(kind: str, trained: Path, tmp_path: Path) -> None:
+    state, path, model = load_file(trained), tmp_path / "saved.safetensors", MODEL
+    if kind == "prefix":
+        save_file({f"model.{name}": tensor for name, tensor in state.items()}, path)
+        expected = (
+            r"'model\.[a-z0-9.]+_?[a-z]*', .* and \d+ more: not in the model, which has 'conv1\.weight'; rename them: "
+        )
+    elif kind == "pickle":
+        torch.save({"state_dict": state, "epoch": 3}, path := tmp_path / "saved.pt")
+        expected = "is a PyTorch checkpoint, not safetensors; convert it: "
+    else:
+        state = create_model("tests.support.models:wrapped", width=None, classes=10, input_shape=(3, 8, 8)).state_dict()
+        save_file({name.removeprefix("inner."): tensor for name, tensor in state.items()}, path)
+        model, expected = ["--model", "tests.support.models:wrapped", "--input", "3x8x8"], "rename them: "
+    with pytest.raises(FormatError, match=expected) as error:
+        _export(*model, "--target", "onnx", "--weights", path, "-o", tmp_path / "m.onnx")
+    assert "\n" not in str(error.value) and not (tmp_path / "m.onnx").exists()
+    mended = _mended(error.value, tmp_path)
+    assert set(mended) == set(state)
+    assert all(torch.equal(mended[name], tensor) for name, tensor in state.items())
+
+
+def test_a_tensor_that_the_model_does_not_have_is_not_left_out_in_silence(trained: Path, tmp_path: Path) -> None:
+    save_file({**load_file(trained), "auxiliary.weight": torch.zeros(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(FormatError, match=r"w\.safetensors: 'auxiliary\.weight': not in the model"):
+        _export(*MODEL, "--target", "onnx", "--weights", tmp_path / "w.safetensors", "-o", tmp_path / "m.onnx")
+
+
 @pytest.mark.parametrize("content", [None, b"not safetensors"])
 def test_a_file_that_holds_no_tensors_is_one_line(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
