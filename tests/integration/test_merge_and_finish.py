@@ -174,7 +174,7 @@ def test_runs_of_blocks_merge_as_a_round_of_elastic(folder: Path, train: Train, 
 def test_updates_of_blocks_that_share_tensors_are_refused_with_the_way_to_do_it(
     folder: Path, train: Train, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="trained grow-block1 and .* grow-block2, both with tensor"):
+    with pytest.raises(UsageError, match=r"trained grow-block1 and .* grow-block2, both with tensor"):
         _merge(folder, train("a", 1), train("b", 2), "-o", tmp_path / "w.safetensors")
     assert list(tmp_path.iterdir()) == []
 
