@@ -23,11 +23,11 @@ from safetensors.torch import load_file as load_torch  # noqa: E402
 from device_profiles.errors import ExecutionError, FormatError, ProflError, UsageError  # noqa: E402
 from device_profiles.update import UpdateMetadata  # noqa: E402
 from edge_runtime.device.bundle import open_bundle  # noqa: E402
-from edge_runtime.device.cli import main as profl_edge  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
 from edge_runtime.export.bundle import export_bundle  # noqa: E402
 from server.cli import cli  # noqa: E402
 from server.weight_layers import lay_weights  # noqa: E402
+from tests.support.device_commands import profl_edge  # noqa: E402
 
 SHAPE = (3, 8, 8)
 Train = Callable[..., Path]
@@ -61,7 +61,7 @@ def train(folder: Path) -> Train:
             command += [] if "--base-version" in options else ["--base-version", version]
             for path in weights:
                 command += ["--weights", str(path)]
-            assert profl_edge(command) == 0
+            assert profl_edge(*command).status == 0
         return output
 
     return go
@@ -115,7 +115,7 @@ def test_the_table_names_what_was_averaged(folder: Path, train: Train, tmp_path:
 
 
 def test_from_updates_to_a_finished_model_that_pytorch_loads_and_computes_the_same_with(
-    folder: Path, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, train: Train, tmp_path: Path
 ) -> None:
     base: tuple[Path, ...] = ()
     for block in (1, 2, 3):
@@ -135,12 +135,10 @@ def test_from_updates_to_a_finished_model_that_pytorch_loads_and_computes_the_sa
             "name": "cnn", "classes": 10, "input_shape": [3, 8, 8], "input_dtype": "float32",
             "pixels": "(pixel / 255 - 0.5) / 0.5",
         }  # fmt: skip
-    capsys.readouterr()
     data = folder / "b.npz"
-    assert profl_edge(
-        ["eval", str(folder / "bundle"), "--data", f"npz:{data}", "--weights", str(model_file), "--json"]
-    ) == 0  # fmt: skip
-    evaluated = json.loads(capsys.readouterr().out)
+    evaluated = profl_edge(
+        "eval", folder / "bundle", "--data", f"npz:{data}", "--weights", model_file, "--json"
+    ).report()
     arrays = np.load(data)
     pixels = (torch.from_numpy(arrays["test_images"]).float() / 255 - 0.5) / 0.5
     with torch.no_grad():

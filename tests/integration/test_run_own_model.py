@@ -59,32 +59,8 @@ def features(inner=6):
     return nn.Sequential(nn.Linear(5, inner), nn.ReLU(), nn.Linear(inner, inner), nn.ReLU(), nn.Linear(inner, 3))
 
 
-def with_arguments(classes, width=4):
-    return TwoNames()
-
-
 def broken():
     raise ValueError("no weights\\nof the backbone")
-
-
-def no_model():
-    return 3
-
-
-def wrong_classes():
-    return nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4))
-
-
-def tuple_of_outputs():
-    class Pair(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = features()
-
-        def forward(self, x):
-            return self.inner(x), x
-
-    return Pair()
 """
 MODEL_OF = {
     "images": 'name = "own_networks:images"\ninput_shape = [3, 8, 8]\n',
@@ -230,29 +206,18 @@ def test_a_method_of_narrower_copies_says_that_an_own_model_has_none(method: str
     assert not (ran.folder / "bundle").exists() and not (ran.folder / "rounds.jsonl").exists()
 
 
-@pytest.mark.parametrize(
-    ("factory", "expected"),
-    [
-        ("own_networks:with_arguments", "the factory needs arguments (classes); name a function without any"),
-        ("own_networks:broken", "the factory raised ValueError: no weights of the backbone"),
-        ("own_networks:no_model", "the factory returned int, not a torch.nn.Module"),
-        ("own_networks:MODULE.x", "has no 'MODULE.x'"),
-        ("own_networks:__name__", "'__name__' is a str; name a function that makes a model"),
-        ("own_networks:", "write package.module:factory"),
-        ("not_there.at_all:make", "there is no module 'not_there' in "),
-        ("own_networks:wrong_classes", "the model returns 4 for an example, not 3 logits"),
-        ("own_networks:tuple_of_outputs", "model"),
-    ],
-)
 @pytest.mark.parametrize("engine", ["local", "simulation"])
-def test_a_factory_that_makes_no_model_is_one_line(engine: str, factory: str, expected: str, tmp_path: Path) -> None:
+def test_a_factory_that_makes_no_model_is_one_line(engine: str, tmp_path: Path) -> None:
     if engine == "local":
         pytest.importorskip("executorch", reason="the bundle is written with it")
-    ran = _run(tmp_path, "features", "--engine", engine, model=f'name = "{factory}"\ninput_shape = [5]\n')
+    factory = 'name = "own_networks:broken"\ninput_shape = [5]\n'
+    ran = _run(tmp_path, "features", "--engine", engine, model=factory)
     lines = [line for line in ran.err.splitlines() if not line.startswith("data: ")]
     assert ran.status == 2 and len(lines) == 1, ran.err
-    assert lines[0].startswith("profl-server: error: --fleet ") and expected in lines[0]
-    assert "Traceback" not in ran.err
+    assert lines[0].startswith("profl-server: error: --fleet ")
+    assert lines[0].endswith(
+        "model.name own_networks:broken: the factory raised ValueError: no weights of the backbone"
+    )
 
 
 def test_a_network_that_pytorch_cannot_train_at_once_costs_the_comparison_and_not_the_run(tmp_path: Path) -> None:
