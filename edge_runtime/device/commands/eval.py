@@ -9,7 +9,9 @@ import click
 from edge_runtime.device.commands.options import (
     bundle_argument,
     data_option,
+    initial_prefix_option,
     json_option,
+    note,
     one_blas_thread,
     thread_count,
     threads_option,
@@ -17,11 +19,14 @@ from edge_runtime.device.commands.options import (
 )
 
 
-@click.command("eval", epilog="Example: profl-edge eval BUNDLE --data mnist-5k --weights update.safetensors")
+@click.command(
+    "eval", epilog="Example: profl-edge eval BUNDLE --data mnist-5k --weights u1.safetensors --weights u2.safetensors"
+)
 @bundle_argument
 @click.option("--block", type=click.IntRange(1), help="Evaluate the model up to this block [default: the last].")
 @data_option
 @weights_option
+@initial_prefix_option
 @click.option("--limit", type=click.IntRange(1), help="Use only the first examples of the test split.")
 @threads_option
 @json_option
@@ -29,7 +34,8 @@ def eval_command(
     bundle: Path,
     block: int | None,
     data: str,
-    weights: Path | None,
+    weights: tuple[Path, ...],
+    initial_prefix: bool,
     limit: int | None,
     threads: int | None,
     as_json: bool,
@@ -39,6 +45,7 @@ def eval_command(
     from edge_runtime.device import launch
     from edge_runtime.device.bundle import open_bundle
     from edge_runtime.device.job import new_job, program_job
+    from edge_runtime.device.laid_weights import LaidWeights
     from edge_runtime.device.train import check_examples, data_job, open_examples
 
     opened = open_bundle(bundle)
@@ -47,9 +54,13 @@ def eval_command(
     source = open_examples(data, "test", opened, program)
     check_examples(source, manifest.model)
     count = thread_count(threads)
-    described = program_job(opened, program, threads=count, weights=weights)
+    laid = LaidWeights(opened, weights)
+    laid.check_whole([program], initial_allowed=initial_prefix)
+    described = program_job(opened, program, threads=count, weights=laid)
     job = new_job("eval", described, threads=count, json=as_json)
     job["classes"] = manifest.model.classes
     job["data"] = data_job(source)
     job["examples"] = min(len(source), limit) if limit is not None else len(source)
+    if not weights and not initial_prefix and not as_json:
+        note("without --weights this evaluates the bundle's initial weights")
     launch.become(job)

@@ -15,8 +15,10 @@ from edge_runtime.device.commands.options import (
     FILE,
     bundle_argument,
     data_option,
+    initial_prefix_option,
     json_option,
     megabytes,
+    note,
     one_blas_thread,
     parse_size,
     thread_count,
@@ -79,8 +81,11 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 )
 @click.option("--seed", "--batch-seed", "seed", type=int, default=0, show_default=True, help="Seed of the order.")
 @weights_option
+@initial_prefix_option
 @click.option("-o", "--output", type=OutputFile(), help="Update to write (safetensors).")
-@click.option("--base-version", default="", help="Name of the weights that training starts from, for the update.")
+@click.option(
+    "--base-version", help="Name of the weights that training starts from, for the update [default: their digest]."
+)
 @click.option(
     "--memory-limit", "limit_bytes", type=parse_size, metavar="SIZE", help="Hard limit of the process: 128MB."
 )
@@ -141,6 +146,8 @@ def _train(request: TrainRequest, lock: tuple[Path, int] | None, as_json: bool) 
         remove_leftovers(request.output)
     prepared = prepare_training(request, json=as_json)
     job = prepared.job
+    if not as_json:
+        _notes(request, job)
     if request.limit_bytes is not None and current_limit() == "none":
         return _supervise(job, request.limit_bytes)
     if os.environ.get(_PARENT_VARIABLE) == str(os.getppid()):
@@ -148,6 +155,16 @@ def _train(request: TrainRequest, lock: tuple[Path, int] | None, as_json: bool) 
     if lock is not None:
         job["lock"] = str(lock[0]), lock[1]
     launch.become(job)
+
+
+def _notes(request: TrainRequest, job: Job) -> None:
+    """What is allowed and seldom meant."""
+    blocks = job["initial_blocks"]
+    if blocks and not request.initial_prefix:
+        which = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {', '.join(map(str, blocks))}"
+        note(f"without --weights {which}, frozen in this training, keep{'s' * (len(blocks) == 1)} the initial values")
+    if request.output is None:
+        note("without -o nothing of this training is kept")
 
 
 def _supervise(job: Job, limit_bytes: int) -> int:

@@ -117,6 +117,8 @@ def step_table(report: dict[str, Any]) -> str:
     lines.append(f"measured peak  {megabytes(report['measured_peak_bytes'])} (limit: {report['limit_kind']})")
     if report["cache_bytes"] is not None:
         lines.append(f"prefix cache   {megabytes(report['cache_bytes'])} on disk")
+    if report["initial_blocks"]:
+        lines.append(f"initial values blocks {', '.join(map(str, report['initial_blocks']))}, frozen")
     if report["output"] is not None:
         lines.append(f"update         {report['output']}")
     return "\n".join(lines)

@@ -113,6 +113,7 @@ class _Training:
             loss_last=self._loss_last,
             interrupted=interrupted,
             stopped_early=self._stopped_early,
+            initial_blocks=job["initial_blocks"],
             examples_done=self._examples_done,
             resumed_from=job["done"],
             output=None if interrupted else job["output"],
