@@ -7,7 +7,7 @@ import numpy as np
 
 from device_profiles.bundle import Manifest
 from device_profiles.errors import UsageError
-from server.weight_layers import LaidWeights
+from server.weight_layers import WholeWeights
 
 _HEAD = "the head"
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -22,7 +22,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     initial: tuple[str, ...]
 
 
-def initial_parts(manifest: Manifest, laid: LaidWeights) -> tuple[str, ...]:
+def initial_parts(manifest: Manifest, laid: WholeWeights) -> tuple[str, ...]:
     """Parts of the model that have nothing but initial values: `block 2`, `the head`."""
     units = manifest.model.units
     parts = {
@@ -35,7 +35,7 @@ def initial_parts(manifest: Manifest, laid: LaidWeights) -> tuple[str, ...]:
     return tuple(part for part, names in parts.items() if _untrained(names, laid))
 
 
-def _untrained(names: list[str], laid: LaidWeights) -> bool:
+def _untrained(names: list[str], laid: WholeWeights) -> bool:
     """Whether every parameter among `names` is as it was; a part without any is as it should be."""
     parameters = [name for name in names if name in laid.initial and not name.endswith(_STATISTICS)]
     return bool(parameters) and all(np.array_equal(laid.tensors[name], laid.initial[name]) for name in parameters)

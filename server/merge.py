@@ -24,7 +24,7 @@ from server.engines.local import read_update
 from server.judging import Asked, judge
 from server.run_state import Weights
 from server.structure import Structure
-from server.weight_layers import LaidWeights
+from server.weight_layers import WholeWeights
 from server.work import Work
 
 _TRAINED = ("grow", "joint", "distill")
@@ -58,7 +58,7 @@ class _Received:
 
 
 def merge_updates(
-    bundle: Bundle, paths: Sequence[Path], base: LaidWeights, *, base_version: str, steps: int | None
+    bundle: Bundle, paths: Sequence[Path], base: WholeWeights, *, base_version: str, steps: int | None
 ) -> tuple[Merge, Weights]:
     """Judge and average updates that started from `base`; the whole weights, with what nobody trained as in `base`.
 
