@@ -33,7 +33,7 @@ def finished_tensors(model: Model, weights: Mapping[str, NDArray[Any]]) -> dict[
         value = weights[source]
         if value.shape != spec.shape:
             raise FormatError(f"finished model: tensor '{source}' is {list(value.shape)}, expected {list(spec.shape)}")
-        tensors[spec.name] = np.ascontiguousarray(value, np.int64 if spec.dtype == "int64" else np.float32)
+        tensors[spec.name] = np.asarray(value, np.int64 if spec.dtype == "int64" else np.float32, order="C")
     return tensors
 
 

@@ -39,6 +39,8 @@ def in_words_of(fleet: Fleet) -> Iterator[None]:
         yield
     except (UsageError, FormatError, DataError) as error:
         text = translated(str(error))
+        if text.startswith("the model "):
+            text = f"model.name {fleet.model.name}: {text}"
         if not re.match(rf"(?:{'|'.join(_SECTIONS)})[. :]", text) and text == str(error):
             raise
         raise type(error)(f"{fleet.origin}: {text}") from None

@@ -196,7 +196,7 @@ def _changed(update: Path, output: Path, *, tensors: dict[str, Any] | None = Non
 
 
 def _spoilt(kind: str, sound: Path, output: Path) -> Path:
-    name = "classifier.bias"
+    name = "fc.bias"
     if kind == "another base":
         return _changed(sound, output, base_version="0123456789abcdef")
     if kind == "no base":
@@ -223,8 +223,8 @@ def _spoilt(kind: str, sound: Path, output: Path) -> Path:
     [
         ("another base", "started from weights 0123456789abcdef, not "),
         ("no base", "does not say which weights it started from"),
-        ("not finite", "tensor classifier.bias is not finite"),
-        ("another shape", "tensor classifier.bias has shape"),
+        ("not finite", "tensor fc.bias is not finite"),
+        ("another shape", "tensor fc.bias has shape"),
         ("too far", "moved by"),
         ("another program", "trained eval-block1, which is no training program of the bundle"),
         ("stopped early", "stopped early, and how many steps it was asked for is not known"),
