@@ -101,8 +101,10 @@ def test_another_number_of_clients_leaves_the_fleet_the_name_of_its_file(tmp_pat
 
 def test_what_is_wrong_with_the_model_names_it_and_the_file(tmp_path: Path) -> None:
     fleet = _read(START + CLIENT, tmp_path)
-    with pytest.raises(
-        UsageError, match=r"--fleet .*fleet\.toml: model\.name cnn: the model takes 1 tensors and returns 2"
+    with (
+        pytest.raises(
+            UsageError, match=r"--fleet .*fleet\.toml: model\.name cnn: the model takes 1 tensors and returns 2"
+        ),
+        in_words_of(fleet),
     ):
-        with in_words_of(fleet):
-            raise UsageError("the model takes 1 tensors and returns 2; wrap it")
+        raise UsageError("the model takes 1 tensors and returns 2; wrap it")
