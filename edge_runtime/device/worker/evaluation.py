@@ -41,8 +41,7 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
     line = ProgressLine(examples)
     for start in range(0, examples, program["batch"]):
         indices = list(range(start, min(start + program["batch"], examples)))
-        # The last batch is filled by what lies there; its results are not read.
-        source.fetch(indices, engine.data, epoch=0)
+        source.fetch_filled(indices, engine.data, epoch=0)
         engine.execute()
         logits = engine.output()
         classes = job["classes"]

@@ -120,7 +120,7 @@ class PrefixCache:
         while done < self._rows and not native.noted_signal():
             version, first_example = divmod(done, self._examples)
             indices = list(range(first_example, min(first_example + size, self._examples)))
-            examples.fetch(indices, data, epoch=version)
+            examples.fetch_filled(indices, data, epoch=version)
             engine.execute()
             offset = _HEADER_BYTES + done * self._layout.row_bytes
             failed = self._layout.write(self._file, offset, engine.output(), len(indices))
