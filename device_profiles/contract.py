@@ -40,6 +40,8 @@ OptimizerName = Literal["sgd", "adamw"]
 DEFAULT_LEARNING_RATES: dict[OptimizerName, float] = {"sgd": 0.01, "adamw": 0.001}
 """Where none is asked for. Every built-in model's blocks learn at these from their initial weights; what was measured
 stands in docs/training.md."""
+DEFAULT_DISTILLATION_RATES: dict[OptimizerName, float] = {"sgd": 1e-4, "adamw": 0.001}
+"""The same of a distillation, whose squared error grows with the square of a trained teacher's logits."""
 LossName = Literal["cross-entropy", "mse"]
 Variant = Literal["default", "recompute", "cached-prefix"]
 DEFAULT_VARIANT: Variant = "default"

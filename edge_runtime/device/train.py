@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from device_profiles.bundle import Program
-from device_profiles.contract import DEFAULT_LEARNING_RATES, Augmentation, TrainingPurpose
+from device_profiles.contract import DEFAULT_DISTILLATION_RATES, DEFAULT_LEARNING_RATES, Augmentation, TrainingPurpose
 from device_profiles.errors import DataError, UsageError
 from device_profiles.model import Model
 from edge_runtime.device.bundle import Bundle, open_bundle
@@ -256,7 +256,8 @@ def _learning_rate(request: TrainRequest, program: Program) -> float:
     """The one that was asked for, or the usual one of the program's optimizer."""
     if request.learning_rate is not None or program.optimizer is None:
         return request.learning_rate or 0.0
-    return DEFAULT_LEARNING_RATES[program.optimizer.name]
+    rates = DEFAULT_DISTILLATION_RATES if program.purpose == "distill" else DEFAULT_LEARNING_RATES
+    return rates[program.optimizer.name]
 
 
 def _step_count(request: TrainRequest, per_epoch: int) -> int:

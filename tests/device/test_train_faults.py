@@ -139,7 +139,7 @@ def test_a_checkpoint_that_is_no_number_does_not_replace_a_good_one(cnn_bundle: 
 def _train_with_file_size(bundle: Path, data: Path, output: Path, blocks: int) -> Done:
     """No file of the process may grow beyond `blocks` of 1024 bytes: a write fails as on a full disk."""
     arguments = [sys.executable, "-m", "edge_runtime.device", "train", str(bundle), "--block", "3"]
-    arguments += ["--data", f"npz:{data}", "--steps", "2", "--lr", "0.01", "--initial-prefix", "-o", str(output)]
+    arguments += ["--data", f"npz:{data}", "--steps", "2", "--lr", "0.01", "-o", str(output)]
     done = subprocess.run(
         ["/bin/bash", "-c", 'ulimit -f "$0" && exec "$@"', str(blocks), *arguments],
         cwd=_ROOT,

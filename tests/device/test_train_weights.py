@@ -103,14 +103,15 @@ def test_what_is_in_no_file_is_refused_unless_it_is_asked_for(
 def test_a_training_behind_blocks_that_nobody_trained_says_so(cnn_bundle: Path, tmp_path: Path) -> None:
     arguments = ("train", cnn_bundle, "--block", 3, "--data", "digits", "--steps", 1)
     done = profl_edge(*arguments)
-    assert done.errors.splitlines() == [
-        "note: without --weights blocks 1, 2, frozen in this training, keep the initial values",
-        "note: without -o nothing of this training is kept",
-    ]
-    assert "initial values blocks 1, 2, frozen" in done.output
-    assert profl_edge(*arguments, "--initial-prefix", "-o", tmp_path / "update").errors == ""
-    machine = profl_edge(*arguments, "--json")
-    assert machine.errors == "" and machine.report()["initial_blocks"] == [1, 2] and machine.report()["output"] is None
+    assert done.errors == ""  # which an error has for itself, where it is not a terminal
+    assert "initial values blocks 1, 2\n" in done.output
+    assert "update         none: without -o nothing of this training is kept" in done.output
+    kept = profl_edge(*arguments, "-o", tmp_path / "update").output
+    assert f"update         {tmp_path / 'update'}" in kept and "nothing" not in kept
+    machine = profl_edge(*arguments, "--json").report()
+    assert machine["initial_blocks"] == [1, 2] and machine["output"] is None
+    evaluated = profl_edge("eval", cnn_bundle, "--block", 2, "--data", "digits")
+    assert "initial values blocks 1, 2" in evaluated.output
 
 
 def test_an_evaluation_of_weights_that_are_no_numbers_is_no_result(cnn_bundle: Path, tmp_path: Path) -> None:
@@ -121,14 +122,31 @@ def test_an_evaluation_of_weights_that_are_no_numbers_is_no_result(cnn_bundle: P
     assert "eval-block3: the loss of the examples up to 7 is nan" in line
 
 
-@pytest.mark.parametrize(("bundle", "rate"), [("cnn_bundle", 0.01), ("summing_bundle", 0.001)])
+@pytest.mark.parametrize(
+    ("bundle", "purpose", "rate"),
+    [("cnn_bundle", "grow", 0.01), ("summing_bundle", "grow", 0.001), ("cnn_bundle", "distill", 1e-4)],
+)
 def test_the_learning_rate_is_by_default_that_of_the_optimizer(
-    bundle: str, rate: float, request: pytest.FixtureRequest, tmp_path: Path
+    bundle: str, purpose: str, rate: float, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    arguments = ("train", request.getfixturevalue(bundle), "--block", 2, *_DATA, "--steps", 3, "-o")
+    arguments = ("train", request.getfixturevalue(bundle), "--block", 2, "--purpose", purpose, *_DATA)
+    arguments += ("--steps", 3, "-o")
     profl_edge(*arguments, tmp_path / "default").report()
     profl_edge(*arguments, tmp_path / "given", "--lr", rate).report()
     assert (tmp_path / "default").read_bytes() == (tmp_path / "given").read_bytes()
+
+
+def test_a_loss_that_is_finite_and_absurd_ends_the_training_as_one_that_is_no_number(
+    cnn_bundle: Path, grown: list[Path], tmp_path: Path
+) -> None:
+    bundle = load_file(cnn_bundle / "weights" / "initial.safetensors")
+    loud = {name: 30 * value if name.startswith("fc.") else value for name, value in bundle.items()}
+    save_file(loud, tmp_path / "loud.safetensors")
+    arguments = ("train", cnn_bundle, "--block", 2, "--purpose", "distill", *_DATA, "--steps", 400)
+    arguments += ("--weights", tmp_path / "loud.safetensors", "-o", tmp_path / "update")
+    line = profl_edge(*arguments, "--lr", 0.003).refusal(1)
+    assert re.search(r"step \d+ of distill-block2: the loss is \d\.?\d*e\+\d+; try a smaller --lr", line)
+    assert not (tmp_path / "update").exists()
 
 
 def test_a_terminal_sees_how_far_a_training_is_and_others_do_not(cnn_bundle: Path) -> None:
@@ -145,6 +163,7 @@ def test_a_terminal_sees_how_far_a_training_is_and_others_do_not(cnn_bundle: Pat
         pass
     output, _ = process.communicate()
     assert process.returncode == 0 and output.count("\n") == 1
+    assert shown.startswith(b"note: without -o nothing of this training is kept\r\n")
     assert re.search(rb"\r\[\.+\] \d+/1000000, loss \d\.\d{4}, \d s left\x1b\[K", shown)
     assert shown.endswith(b"\r\x1b[K")
 

@@ -61,6 +61,7 @@ def eval_command(
     job["classes"] = manifest.model.classes
     job["data"] = data_job(source)
     job["examples"] = min(len(source), limit) if limit is not None else len(source)
-    if not weights and not initial_prefix and not as_json:
+    job["initial_blocks"] = laid.initial_blocks([program])
+    if not weights and not initial_prefix:
         note("without --weights this evaluates the bundle's initial weights")
     launch.become(job)

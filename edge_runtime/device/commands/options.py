@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def megabytes(count: int) -> str:
 
 
 def note(text: str) -> None:
-    """Say something to whoever reads the terminal that is not a result."""
-    click.echo(f"note: {text}", err=True)
+    """Say to a terminal, before the work begins, what the report will say as well; errors stay one line elsewhere."""
+    if sys.stderr.isatty():
+        click.echo(f"note: {text}", err=True)
 
 
 def print_json(value: Any) -> None:

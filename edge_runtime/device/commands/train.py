@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from device_profiles.contract import DEFAULT_LEARNING_RATES
+from device_profiles.contract import DEFAULT_DISTILLATION_RATES, DEFAULT_LEARNING_RATES
 from device_profiles.errors import ExecutionError, OutOfMemoryError, UsageError
 from edge_runtime.device.commands.options import (
     FILE,
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from edge_runtime.device.job import CacheDType, Job
     from edge_runtime.device.train import TrainRequest
 
-_DEFAULT_RATES = ", ".join(f"{rate:g} for {name}" for name, rate in DEFAULT_LEARNING_RATES.items())
+_DEFAULT_RATES = ", ".join(
+    f"{rate:g} for {name}" + (f" ({distilled:g} to distil)" if distilled != rate else "")
+    for (name, rate), distilled in zip(DEFAULT_LEARNING_RATES.items(), DEFAULT_DISTILLATION_RATES.values(), strict=True)
+)
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 
 
@@ -148,8 +151,7 @@ def _train(request: TrainRequest, lock: tuple[Path, int] | None, as_json: bool) 
         remove_leftovers(request.output)
     prepared = prepare_training(request, json=as_json)
     job = prepared.job
-    if not as_json:
-        _notes(request, job)
+    _notes(request, job)
     if request.limit_bytes is not None and current_limit() == "none":
         return _supervise(job, request.limit_bytes)
     if os.environ.get(_PARENT_VARIABLE) == str(os.getppid()):

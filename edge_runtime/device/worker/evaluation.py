@@ -8,6 +8,7 @@ from device_profiles.errors import ExecutionError, FormatError
 from edge_runtime.device.worker.batches import Examples
 from edge_runtime.device.worker.engine import Engine
 from edge_runtime.device.worker.progress import ProgressLine
+from edge_runtime.device.worker.report import initial_line
 from edge_runtime.device.worker.text import megabytes
 
 TYPE_CHECKING = False
@@ -67,6 +68,7 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
         "accuracy": None if targets else right / examples,
         "loss": loss / examples,
         "examples": examples,
+        "initial_blocks": job["initial_blocks"],
         "predicted_peak_bytes": engine.predicted_bytes,
         "measured_peak_bytes": native.peak_resident_bytes(),
         "arena_bytes": engine.arena_bytes,
@@ -78,6 +80,7 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
         *([] if targets else [f"accuracy       {report['accuracy']:.4f}"]),
         f"loss           {loss / examples:.4f}",
         f"measured peak  {megabytes(report['measured_peak_bytes'])}",
+        *initial_line(report["initial_blocks"]),
     ]
     return report, "\n".join(table), 0
 

@@ -127,11 +127,17 @@ def step_table(report: dict[str, Any]) -> str:
     lines.append(f"measured peak  {megabytes(report['measured_peak_bytes'])} (limit: {report['limit_kind']})")
     if report["cache_bytes"] is not None:
         lines.append(f"prefix cache   {megabytes(report['cache_bytes'])} on disk")
-    if report["initial_blocks"]:
-        lines.append(f"initial values blocks {', '.join(map(str, report['initial_blocks']))}, frozen")
+    lines += initial_line(report["initial_blocks"])
     if report["output"] is not None:
         lines.append(f"update         {report['output']}")
+    elif not report["interrupted"]:
+        lines.append("update         none: without -o nothing of this training is kept")
     return "\n".join(lines)
+
+
+def initial_line(blocks: list[int]) -> list[str]:
+    """What frozen or evaluated blocks nobody trained, if there are some."""
+    return [f"initial values block{'s' * (len(blocks) > 1)} {', '.join(map(str, blocks))}"] if blocks else []
 
 
 def _median(values: list[float]) -> float | None:

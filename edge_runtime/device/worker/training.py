@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edge_runtime.device.worker.prefix_cache import PrefixCache
 
 _SIGINT = 2
+_ABSURD_FACTOR = 1e4
 
 
 def train(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
@@ -173,13 +174,17 @@ class _Training:
             loss += self._engine.output()[()]
             total, prefix = total + seconds[0], prefix + seconds[1]
         times.add(total, prefix)
-        if loss - loss != 0:
-            what = f"the loss is {loss}"
+        if loss - loss != 0 or self._is_absurd(loss):
+            what = f"the loss is {loss:g}"
             if step > 0:
                 raise self._diverged(step + 1, what)
             # No update has been made that --lr could be too large for.
             raise self._diverged(1, what, "the data or the weights hold NaN or too large values; correct them")
         return loss
+
+    def _is_absurd(self, loss: float) -> bool:
+        """Whether the loss is so far above the first that no later step will make something of these weights."""
+        return self._loss_first is not None and loss > _ABSURD_FACTOR * max(1.0, self._loss_first)
 
     def _diverged(self, step: int, what: str, remedy: str = "try a smaller --lr") -> ExecutionError:
         kept = self._job["checkpoint"] is not None and os.path.exists(self._job["checkpoint"])
