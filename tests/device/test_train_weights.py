@@ -124,7 +124,7 @@ def test_an_evaluation_of_weights_that_are_no_numbers_is_no_result(cnn_bundle: P
 
 @pytest.mark.parametrize(
     ("bundle", "purpose", "rate"),
-    [("cnn_bundle", "grow", 0.01), ("summing_bundle", "grow", 0.001), ("cnn_bundle", "distill", 1e-4)],
+    [("cnn_bundle", "grow", 0.01), ("summing_bundle", "grow", 3e-4), ("cnn_bundle", "distill", 1e-4)],
 )
 def test_the_learning_rate_is_by_default_that_of_the_optimizer(
     bundle: str, purpose: str, rate: float, request: pytest.FixtureRequest, tmp_path: Path
@@ -137,16 +137,12 @@ def test_the_learning_rate_is_by_default_that_of_the_optimizer(
 
 
 def test_a_loss_that_is_finite_and_absurd_ends_the_training_as_one_that_is_no_number(
-    cnn_bundle: Path, grown: list[Path], tmp_path: Path
+    cnn_bundle: Path, tmp_path: Path
 ) -> None:
-    bundle = load_file(cnn_bundle / "weights" / "initial.safetensors")
-    loud = {name: 30 * value if name.startswith("fc.") else value for name, value in bundle.items()}
-    save_file(loud, tmp_path / "loud.safetensors")
-    arguments = ("train", cnn_bundle, "--block", 2, "--purpose", "distill", *_DATA, "--steps", 400)
-    arguments += ("--weights", tmp_path / "loud.safetensors", "-o", tmp_path / "update")
-    line = profl_edge(*arguments, "--lr", 0.003).refusal(1)
-    assert re.search(r"step \d+ of distill-block2: the loss is \d\.?\d*e\+\d+; try a smaller --lr", line)
-    assert not (tmp_path / "update").exists()
+    arguments = ("train", cnn_bundle, "--block", 1, *_DATA, "--steps", 2, "--lr", 1e4, "-o", tmp_path / "update")
+    line = profl_edge(*arguments).refusal(1)
+    assert re.search(r"step 2 of grow-block1: the loss is \d\.?\d*e\+\d+; try a smaller --lr", line)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_terminal_sees_how_far_a_training_is_and_others_do_not(cnn_bundle: Path) -> None:
