@@ -37,6 +37,10 @@ ITEM_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "int64": 8}
 TrainingPurpose = Literal["grow", "distill"]
 """Purposes whose programs train something."""
 OptimizerName = Literal["sgd", "adamw"]
+DEFAULT_LEARNING_RATES: dict[OptimizerName, float] = {"sgd": 0.01, "adamw": 3e-4}
+"""Where none is asked for. What was measured to choose them stands in docs/training.md."""
+DEFAULT_DISTILLATION_RATES: dict[OptimizerName, float] = {"sgd": 1e-4, "adamw": 3e-4}
+"""The same of a distillation, whose squared error grows with the square of a trained teacher's logits."""
 LossName = Literal["cross-entropy", "mse"]
 Variant = Literal["default", "recompute", "cached-prefix"]
 DEFAULT_VARIANT: Variant = "default"

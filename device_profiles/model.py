@@ -8,12 +8,17 @@ from device_profiles.contract import ITEM_BYTES, DType
 from device_profiles.errors import FormatError
 
 
-class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One named tensor of the model's PyTorch `state_dict` (or of an output module)."""
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One named tensor of the model's PyTorch `state_dict` (or of an output module).
+
+    `same_as` is set where it is the same tensor as another one, under a second name: of a module that is registered
+    twice, or of shared weights. Programs know the other name alone.
+    """
 
     name: str
     dtype: DType
     shape: tuple[int, ...]
+    same_as: str | None = None
 
     @property
     def bytes(self) -> int:

@@ -10,15 +10,20 @@ import sys
 import msgspec
 from torch import nn
 
-from device_profiles.errors import ProflError
+from device_profiles.errors import ProflError, UsageError
 from edge_runtime.export import models
 from edge_runtime.export.programs import BlockModel
 from edge_runtime.export.units import even_partition, partition_of
 from profiler.torch_meter import ModelChoice, ModelPlan
 
+_IMAGES_ONLY = "--runtime torch measures models of images only"
+
 
 def plan_model(choice: ModelChoice) -> ModelPlan:
     """Cut the model as `profl-edge export` would; raises UsageError where it cannot be cut."""
+    usual = models.BUILT_IN.get(choice.model)
+    if usual is not None and len(usual.input_shape) != len(choice.input_shape):
+        raise UsageError(f"--model {choice.model}: {_IMAGES_ONLY}")
     module = _create(choice)
     source = BlockModel.of(module, name=choice.model, batch=2, input_shape=choice.input_shape, classes=choice.classes)
     count = len(source.cut.units)
@@ -43,8 +48,9 @@ def main() -> int:
     """Print the plan, or one line about what is wrong."""
     try:
         plan = plan_model(msgspec.json.decode(sys.argv[1], type=ModelChoice))
-    except (ProflError, ImportError, AttributeError) as error:
-        print(f"--model: {' '.join(str(error).split())}", file=sys.stderr)
+    except ProflError as error:
+        said = " ".join(str(error).split()).replace("a model of tokens needs --input-dtype int64", _IMAGES_ONLY)
+        print(said if said.startswith("--") else f"--model: {said}", file=sys.stderr)
         return 2
     sys.stdout.buffer.write(msgspec.json.encode(plan))
     return 0

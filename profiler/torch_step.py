@@ -7,7 +7,6 @@ the profiler that imports torch, and nothing but torch.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import statistics
@@ -175,14 +174,10 @@ def bytes_of(tensors: list[Tensor]) -> int:
 
 def create_module(spec: StepSpec | ModelChoice) -> nn.Module:
     """The built-in model or the user's, with the tensors that the spec names."""
-    if ":" in spec.model:
-        name, _, factory = spec.model.partition(":")
-        made = getattr(importlib.import_module(name), factory)()
-        assert isinstance(made, nn.Module)
-        return made
-    from edge_runtime.export import models
+    from edge_runtime.export.models.factory import create_model, is_own
 
-    return models.create(spec.model, width=spec.width, classes=spec.classes, input_channels=spec.input_shape[0])
+    width = None if is_own(spec.model) else spec.width
+    return create_model(spec.model, width=width, classes=spec.classes, input_shape=spec.input_shape)
 
 
 def main() -> int:

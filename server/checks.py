@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from device_profiles.errors import ExecutionError, UsageError
+from edge_runtime.export.models.factory import is_own
 from server.data_split import choose_source, count_examples
 from server.fleet import Fleet
 from server.methods.method import Stage
@@ -20,9 +21,28 @@ def check_settings(fleet: Fleet, engine: str) -> None:
         raise UsageError(
             f"training.max_seconds {training.max_seconds:g}: clients of --engine {engine} keep no time; leave it out"
         )
+    _check_own_model(fleet)
     if engine == "local" and fleet.method.name not in ("profl", "elastic"):
         raise UsageError(
             f"method.name {fleet.method.name}: the light runtime trains by profl and elastic; use --engine simulation"
+        )
+
+
+_OF_ONE_WIDTH = ("profl", "elastic", "fedavg", "exclusivefl", "depthfl")
+"""Methods that take the model as it is."""
+
+
+def _check_own_model(fleet: Fleet) -> None:
+    """What a model whose width nobody but its factory knows cannot do."""
+    if not is_own(fleet.model.name):
+        return
+    for key, width in (("model.width", fleet.model.width), ("promises.width", fleet.promises.width)):
+        if width is not None:
+            raise UsageError(f"{key} {width}: only built-in models have a width; leave it out for {fleet.model.name}")
+    if fleet.method.name not in _OF_ONE_WIDTH:
+        raise UsageError(
+            f"method.name {fleet.method.name}: trains narrower copies of the model, which only built-in models have, "
+            f"not {fleet.model.name}; use one of {', '.join(_OF_ONE_WIDTH)}"
         )
 
 

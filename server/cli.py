@@ -12,6 +12,7 @@ import msgspec
 
 from device_profiles.errors import ProflError, UsageError
 from edge_runtime.options import Finite, OutputFile
+from server.model_commands import finish, merge
 from server.split_command import split
 
 _FILE = click.Path(path_type=Path)
@@ -155,7 +156,8 @@ def report(runs: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
     click.echo(msgspec.json.encode(as_object(read)).decode() if as_json else report_table(read))
 
 
-cli.add_command(split)
+for _command in (split, merge, finish):
+    cli.add_command(_command)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
+from device_profiles.contract import DEFAULT_LEARNING_RATES
 from device_profiles.errors import FormatError
 from server.fleet_words import explained
 
@@ -30,7 +31,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is exported; `partition` as on the command line, the model's default blocks without it."""
+    """What is exported; as on the command line, which says what is meant where an option is left out."""
 
     name: str
     width: Positive | None = None
@@ -39,6 +40,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     batch: Annotated[int, msgspec.Meta(ge=2)] = 32
     partition: str | None = None
     seed: int = 0
+    input_dtype: Literal["float32", "int64"] | None = None
+    head: str | None = None
 
 
 class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,7 +99,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     steps: Positive = 20
     epochs: Positive | None = None
-    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 0.05
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = DEFAULT_LEARNING_RATES["sgd"]
     schedule: Literal["constant", "cosine", "step"] = "constant"
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
     warmup_rounds: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -222,6 +225,12 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         origin: str = self.__dict__.get("origin_text", "fleet file")
         return origin
 
+    @property
+    def folder(self) -> Path | None:
+        """Where it was read from, None where it was not. No part of its value."""
+        folder: Path | None = self.__dict__.get("folder_read")
+        return folder
+
     def with_min_clients(self, count: int) -> Fleet:
         """The same fleet, of the same file, whose rounds need `count` clients."""
         changed = msgspec.structs.replace(self, training=msgspec.structs.replace(self.training, min_clients=count))
@@ -262,6 +271,7 @@ def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
     """The fleet that the parsed file says, checked; `path` is named in what is wrong, now and later."""
     fleet = _checked(values, path)
     fleet.__dict__["origin_text"] = f"--fleet {path}"
+    fleet.__dict__["folder_read"] = path.parent
     return fleet
 
 

@@ -20,6 +20,8 @@ _KEYS = {
     "width": "model.width",
     "classes": "model.classes",
     "batch": "model.batch",
+    "head": "model.head",
+    "input-dtype": "model.input_dtype",
     "partition": "model.partition",
     "data": "data.sources",
     "augment": "training.augment",
@@ -37,6 +39,8 @@ def in_words_of(fleet: Fleet) -> Iterator[None]:
         yield
     except (UsageError, FormatError, DataError) as error:
         text = translated(str(error))
+        if text.startswith("the model "):
+            text = f"model.name {fleet.model.name}: {text}"
         if not re.match(rf"(?:{'|'.join(_SECTIONS)})[. :]", text) and text == str(error):
             raise
         raise type(error)(f"{fleet.origin}: {text}") from None
@@ -45,7 +49,7 @@ def in_words_of(fleet: Fleet) -> Iterator[None]:
 def translated(text: str) -> str:
     """`text` with options of `profl-edge export` and `train` as keys of the fleet file."""
     text = re.sub(r"^partition(?=:)", "model.partition", text)
-    text = text.replace("name the module where it begins with --head MODULE", "a fleet file cannot name another one")
+    text = text.replace("with --head MODULE", "as model.head")
     text = re.sub(r"export the model with (?=--)", "set ", text)
     text = re.sub(r"write --input as ([a-z ]+), (\d+(?:x\d+)*)", _shape_to_write, text)
     text = re.sub(r"--input (\d+(?:x\d+)*)", lambda found: f"model.input_shape = {_extents(found[1])}", text)

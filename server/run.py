@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from safetensors.numpy import save_file
 
-from device_profiles.errors import ExecutionError, FormatError, UsageError
+from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import atomic_file, read_json, write_json
 from edge_runtime.device.lock import exclusive
+from edge_runtime.export.models.factory import find_models_in
 from server.checks import check_data, check_settings, check_stages
 from server.data_split import count_examples
 from server.engines.prepared import Prepared
+from server.finished_model import write_finished
 from server.fleet import Fleet
 from server.methods import create_method
 from server.methods.method import Method
-from server.run_state import FLEET_NAME, STATE_NAME, RunFolder, RunState, Weights
+from server.run_state import FLEET_NAME, STATE_NAME, RunFolder, RunState
 from server.schedule import Observer, Schedule
-from server.structure import Structure
 from server.summary import Summary, summarise
 
 Note = Callable[[str], None]
@@ -61,6 +60,8 @@ def run_fleet(
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output}: is a file; give the folder of the run")
     with exclusive(output):
+        if fleet.folder is not None:
+            find_models_in(fleet.folder)
         settings = _settings(fleet, engine)
         leftovers = _leftovers(output, settings, resume=resume)
         check_settings(fleet, engine)
@@ -120,7 +121,8 @@ def _run(
     )
     state, weights = schedule.run(state, weights)
     accuracy, _ = prepared.engine.evaluate(method.final(prepared.blocks), folder.weights_path(state.round), full=True)
-    model = _write_model(fleet, prepared.structure, weights, output / "model.safetensors")
+    model = output / "model.safetensors"
+    write_finished(prepared.model, weights, model)
     summary = summarise(
         fleet=fleet,
         method=method.name,
@@ -145,8 +147,12 @@ def _settings(fleet: Fleet, engine: str) -> str:
     """
     values = msgspec.to_builtins(fleet)
     values["training"]["min_clients"] = 1
+    # Runs of releases without these are resumed as well.
     if not fleet.training.max_seconds:
-        del values["training"]["max_seconds"]  # runs of releases without it are resumed as well
+        del values["training"]["max_seconds"]
+    for key in ("input_dtype", "head"):
+        if values["model"][key] is None:
+            del values["model"][key]
     return hashlib.sha256(msgspec.json.encode([values, engine])).hexdigest()
 
 
@@ -187,15 +193,3 @@ def _has_rounds(output: Path) -> bool:
         return read_json(output / STATE_NAME, RunState).rounds_bytes > 0
     except FormatError:
         return True
-
-
-def _write_model(fleet: Fleet, structure: Structure, weights: Weights, path: Path) -> Path:
-    """The assembled model by PyTorch's names, without the output modules of the growing steps."""
-    missing = [name for name in structure.model if name not in weights]
-    if missing:
-        raise ExecutionError(f"assembled model: tensor {missing[0]} is missing")
-    tensors = {name: weights[name] for name in structure.model}
-    metadata = {"model": json.dumps({"name": fleet.model.name, "classes": fleet.model.classes})}
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
-    return path

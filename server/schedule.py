@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from safetensors.numpy import load_file, save_file
 
 from device_profiles.errors import ExecutionError
 from device_profiles.files import atomic_file
-from server.aggregation import ReceivedUpdate, average, outliers, reason_to_reject
+from server.aggregation import ReceivedUpdate, average
 from server.checks import check_stages
 from server.engines.engine import Engine, Result, Task
 from server.fleet import Fleet
 from server.freezing import EffectiveMovementFreezing, Scalars, sample_scalars
+from server.judging import Asked, judge
 from server.learning_rate import learning_rate
 from server.methods.method import Stage
 from server.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights
@@ -232,7 +232,8 @@ class Schedule:
             attempts.set_aside()
             attempts.results, updates = self._engine.train(tasks, count)
             self._have_frozen |= _delivered(attempts.results, {task.client: task.prefix for task in tasks})
-            attempts.accepted, attempts.rejected = self._judge(tasks, updates, version, weights)
+            asked = {task.client: self._asked(task) for task in tasks}
+            attempts.accepted, attempts.rejected = judge(updates, asked, self._structure, version, weights)
             if len(attempts.accepted) >= training.min_clients:
                 break
         return attempts
@@ -282,52 +283,10 @@ class Schedule:
             delivered |= _delivered(answers, prefixes[record.stage, record.block])
         return delivered
 
-    def _judge(
-        self,
-        tasks: Sequence[Task],
-        updates: Sequence[ReceivedUpdate],
-        version: str,
-        weights: Mapping[str, NDArray[Any]],
-    ) -> tuple[list[ReceivedUpdate], dict[str, str]]:
-        """Updates for the average, and why the others are not."""
-        work = {task.client: task.work for task in tasks}
-        sent = Counter(update.client for update in updates)
-        rejected = {client: "has no task in this round" for client in sent if client not in work}
-        # Which of them is the client's own nobody can say.
-        rejected |= {client: f"sent {count} updates" for client, count in sent.items() if count > 1}
-        for update in [update for update in updates if update.client not in rejected]:
-            reason = reason_to_reject(update, work[update.client], self._structure, version)
-            reason = reason or self._wrong_examples(update)
-            if reason is not None:
-                rejected[update.client] = reason
-        asked = {task.client: task for task in tasks}
-        sound = []
-        for update in [update for update in updates if update.client not in rejected]:
-            share = self._share(asked[update.client], update)
-            if isinstance(share, str):
-                rejected[update.client] = share
-            else:
-                sound.append(replace(update, share=share))
-        rejected |= outliers(sound, work, self._structure, weights)
-        return [update for update in sound if update.client not in rejected], rejected
-
-    def _wrong_examples(self, update: ReceivedUpdate) -> str | None:
-        """The weight of an update in the mean is not the client's to choose."""
-        said, has = update.metadata.examples, self._examples[update.client]
-        return f"says that it has {said} examples; the fleet gave it {has}" if said != has else None
-
-    def _share(self, task: Task, update: ReceivedUpdate) -> float | str:
-        """Which part of its work the client did, or why what it says of that cannot be."""
-        if not update.metadata.stopped_early:
-            return 1.0
-        batch = self._fleet.model.batch
-        steps = task.steps if task.steps is not None else (task.epochs or 0) * (self._examples[task.client] // batch)
-        done = update.metadata.examples_done
-        if done is None:
-            return "stopped early without saying how many examples it trained on"
-        if not 0 < done <= steps * batch:
-            return f"stopped early and says that it trained on {done} examples of {steps * batch}"
-        return done / (steps * batch)
+    def _asked(self, task: Task) -> Asked:
+        batch, examples = self._fleet.model.batch, self._examples[task.client]
+        steps = task.steps if task.steps is not None else (task.epochs or 0) * (examples // batch)
+        return Asked(work=task.work, batch=batch, examples=examples, steps=steps)
 
     def _following(self, state: RunState, record: RoundRecord) -> RunState:
         if record.froze_because is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from device_profiles.plan import ClientPlan, Plan, StepPlan
 from server.summary import Summary
+from server.whole_network import WholeNetwork
 
 _MB = float(1 << 20)
 
@@ -64,14 +65,27 @@ def summary_table(summary: Summary) -> str:
     lines += ["", f"accuracy on the test set of {summary.data}: {summary.accuracy:.4f}"]
     whole = summary.whole_network
     if whole is not None:
-        count = len(summary.clients)
-        lines.append(
-            f"devices that could train the whole network at once (measured): {whole.pytorch_devices} of {count} with "
-            f"PyTorch (needs {whole.pytorch_peak_bytes / _MB:.0f} MB), {whole.native_devices} of {count} with this "
-            f"runtime (needs {whole.native_peak_bytes / _MB:.0f} MB)"
-        )
-    lines.append(f"model: {summary.model_file}")
+        lines += [*_measured(whole, len(summary.clients)), *unmeasured(whole)]
+    lines.append(f"finished model: {summary.model_file} (docs/models.md says how PyTorch loads it)")
     return "\n".join(lines)
+
+
+def _measured(whole: WholeNetwork, clients: int) -> list[str]:
+    said = [
+        f"{devices} of {clients} with {runtime} (needs {peak / _MB:.0f} MB)"
+        for runtime, devices, peak in (
+            ("PyTorch", whole.pytorch_devices, whole.pytorch_peak_bytes),
+            ("this runtime", whole.native_devices, whole.native_peak_bytes),
+        )
+        if devices is not None and peak is not None
+    ]
+    return [f"devices that could train the whole network at once (measured): {', '.join(said)}"] if said else []
+
+
+def unmeasured(whole: WholeNetwork) -> list[str]:
+    """A line for each runtime that could not train the whole network on this machine at all, with its reason."""
+    failures = (("PyTorch", whole.pytorch_failure), ("this runtime", whole.native_failure))
+    return [f"the whole network could not be trained at once with {name}: {why}" for name, why in failures if why]
 
 
 def _devices(summary: Summary) -> list[str]:

@@ -1,4 +1,7 @@
-"""How many devices could train the whole network at once: measured under their limits, with both runtimes."""
+"""How many devices could train the whole network at once: measured under their limits, with both runtimes.
+
+It is a comparison: what cannot be measured is said, and the run goes on without it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from device_profiles.errors import ExecutionError
+from device_profiles.errors import ExecutionError, ProflError
 from edge_runtime.device.limits import start_limited
 from server.fleet import ModelSettings
 
@@ -21,57 +24,72 @@ _TIMEOUT_SECONDS = 90.0
 
 
 class WholeNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Devices that trained one step of the whole network, by runtime, and its peak without a limit."""
+    """Devices that trained one step of the whole network, by runtime, and its peak without a limit.
 
-    native_devices: int
-    native_peak_bytes: int
-    pytorch_devices: int
-    pytorch_peak_bytes: int
+    Both are None where it could not be trained without a limit either; `native_failure` and `pytorch_failure` say why.
+    """
+
+    native_devices: int | None
+    native_peak_bytes: int | None
+    pytorch_devices: int | None
+    pytorch_peak_bytes: int | None
+    native_failure: str | None = None
+    pytorch_failure: str | None = None
 
 
 def measure_whole_network(
-    model: ModelSettings, whole_bundle: Path, limits: Mapping[str, int], *, threads: int
+    model: ModelSettings,
+    whole_bundle: Callable[[], Path],
+    limits: Mapping[str, int],
+    *,
+    threads: int,
+    folder: Path | None = None,
 ) -> WholeNetwork:
     """Train one step of the whole network without a limit, then under the devices' limits from the largest down.
 
-    A device whose limit is below one that failed is counted as failed without another run. `whole_bundle` holds the
-    network as one block. Raises ExecutionError where it cannot be trained without a limit either.
+    A device whose limit is below one that failed is counted as failed without another run. `whole_bundle` makes the
+    bundle with the network as one block, and may raise a ProflError; own models are looked for in `folder` as well.
     """
-    native = [sys.executable, "-m", "edge_runtime.device", "bench", str(whole_bundle), "--block", "1"]
-    native += ["--steps", "1", "--warmup", "0", "--threads", str(threads), "--json"]
-    pytorch = [sys.executable, "-m", "server.pytorch_step", msgspec.json.encode(model).decode(), str(threads)]
-    counts = {}
-    for name, command in (("native", native), ("pytorch", pytorch)):
-        peak = _run(command, None)
-        if peak is None:
-            raise ExecutionError(f"the whole network could not be trained with {name} on this machine at all")
-        counts[name] = (_fitting(command, limits), peak)
-    return WholeNetwork(
-        native_devices=counts["native"][0],
-        native_peak_bytes=counts["native"][1],
-        pytorch_devices=counts["pytorch"][0],
-        pytorch_peak_bytes=counts["pytorch"][1],
-    )
+
+    def native() -> list[str]:
+        command = [sys.executable, "-m", "edge_runtime.device", "bench", str(whole_bundle()), "--block", "1"]
+        return [*command, "--steps", "1", "--warmup", "0", "--threads", str(threads), "--json"]
+
+    def pytorch() -> list[str]:
+        command = [sys.executable, "-m", "server.pytorch_step", msgspec.json.encode(model).decode(), str(threads)]
+        return command if folder is None else [*command, str(folder.absolute())]
+
+    measured: dict[str, int | str | None] = {}
+    for name, make in (("native", native), ("pytorch", pytorch)):
+        try:
+            command = make()
+            measured[f"{name}_peak_bytes"] = _peak(command, None)
+            measured[f"{name}_devices"] = _fitting(command, limits)
+        except ProflError as error:
+            measured |= {f"{name}_peak_bytes": None, f"{name}_devices": None, f"{name}_failure": str(error)}
+    return msgspec.convert(measured, WholeNetwork)
 
 
 def _fitting(command: list[str], limits: Mapping[str, int]) -> int:
     fitting = 0
     for limit in sorted(limits.values(), reverse=True):
-        if _run(command, limit) is None:
+        try:
+            _peak(command, limit)
+        except ExecutionError:
             break
         fitting += 1
     return fitting
 
 
-def _run(command: list[str], limit_bytes: int | None) -> int | None:
-    """Peak of the process in bytes, None when it did not live to the end of its step."""
-    with tempfile.TemporaryFile() as output:
-        process = start_limited(
-            command, limit_bytes=limit_bytes, env=dict(os.environ), stdout=output, stderr=subprocess.DEVNULL
-        )
+def _peak(command: list[str], limit_bytes: int | None) -> int:
+    """Peak of the process in bytes; raises ExecutionError with its last words where its step does not end."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = start_limited(command, limit_bytes=limit_bytes, env=dict(os.environ), stdout=output, stderr=errors)
+        timed_out = False
         try:
             process.wait(_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
+            timed_out = True
             process.kill()
         except BaseException:
             process.kill()
@@ -79,5 +97,15 @@ def _run(command: list[str], limit_bytes: int | None) -> int | None:
             raise
         outcome = process.outcome()
         output.seek(0)
-        said = output.read()
-    return int(json.loads(said)["measured_peak_bytes"]) if outcome.returncode == 0 else None
+        errors.seek(0)
+        said, complaint = output.read(), errors.read().decode(errors="replace").strip().splitlines()
+    if timed_out:
+        raise ExecutionError(f"one step took longer than {_TIMEOUT_SECONDS:.0f} s")
+    if outcome.returncode < 0:
+        raise ExecutionError(f"its process died by signal {-outcome.returncode}")
+    if outcome.returncode > 0:
+        raise ExecutionError(complaint[-1] if complaint else f"its process ended with status {outcome.returncode}")
+    try:
+        return int(json.loads(said)["measured_peak_bytes"])
+    except (ValueError, KeyError, TypeError):
+        raise ExecutionError("its process did not say how much memory it used") from None

@@ -38,11 +38,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How far the run was: `steps` done, loss of the first and of the last of them."""
+    """How far the run was: `steps` done, loss of the first and of the last of them, and that of the latest together."""
 
     steps: int
     loss_first: float
     loss_last: float
+    loss_smoothed: float | None = None
 
 
 class _Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, TypedDict
 
 from device_profiles.bundle import Program
 from device_profiles.contract import TRAINED_ROLES, DType, LimitKind
-from device_profiles.errors import ExecutionError, FormatError
+from device_profiles.errors import ExecutionError
 from edge_runtime.device.bundle import Bundle
+from edge_runtime.device.laid_weights import LaidWeights
 from edge_runtime.device.optimizer import hyperparameters
-from edge_runtime.device.tensors import TensorFile
 
 _BENCH_LEARNING_RATE = 0.01
 Source = tuple[str, int, int]
@@ -94,9 +92,9 @@ class Job(TypedDict):
 
     `hyperparameters` are those of each execution of the first step; with `betas` two of them are AdamW's bias
     corrections, which differ from step to step. `limit_name` is how an error calls the limit. `vocabulary` is how many
-    different tokens a model of tokens takes.
-    An evaluation is on `examples` of the data: those whose int64 positions are `drawn`, or the first. After
-    `max_seconds` the training ends with the step in progress.
+    different tokens a model of tokens takes. An evaluation is on `examples` of the data: those whose int64 positions
+    are `drawn`, or the first. After `max_seconds` the training ends with the step in progress. `initial_blocks` are
+    frozen ones that keep the bundle's initial values.
     """
 
     work: Literal["train", "bench", "eval", "base"]
@@ -126,12 +124,14 @@ class Job(TypedDict):
     output: str | None
     lock: tuple[str, int] | None
     base_version: str
+    initial_blocks: list[int]
     checkpoint: str | None
     checkpoint_every: int
     settings: str
     done: int
     loss_first: float | None
     loss_last: float | None
+    loss_smoothed: float | None
     state: dict[str, Source]
 
 
@@ -165,30 +165,31 @@ def new_job(work: Literal["train", "bench", "eval", "base"], program: ProgramJob
         output=None,
         lock=None,
         base_version="",
+        initial_blocks=[],
         checkpoint=None,
         checkpoint_every=0,
         settings="",
         done=0,
         loss_first=None,
         loss_last=None,
+        loss_smoothed=None,
         state={},
     )
 
 
-def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Path | None = None) -> ProgramJob:
-    """Describe a program, with every tensor found in `weights` or, where it is not there, in the bundle's.
+def program_job(bundle: Bundle, program: Program, *, threads: int, weights: LaidWeights | None = None) -> ProgramJob:
+    """Describe a program, with every tensor as `weights` have it, by default the bundle's initial ones.
 
     Raises FormatError or DigestError where a file is not what the manifest says.
     """
-    sources = [TensorFile(path) for path in ([weights] if weights is not None else [])]
-    sources.append(TensorFile(bundle.weights_path()))
+    weights = LaidWeights(bundle) if weights is None else weights
     inputs: list[ProgramInput] = [
         (
             i.name,
             i.role,
             i.dtype,
             i.shape,
-            _source(sources, i.name, i.dtype, i.shape) if i.role == "frozen" else None,
+            weights.place(i.name, i.dtype, i.shape) if i.role == "frozen" else None,
             list(i.read_before),
             i.arena_offset or 0,
         )
@@ -202,7 +203,7 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Path
             t.role,
             t.dtype,
             t.shape,
-            _source(sources, t.name, t.dtype, t.shape) if t.role in TRAINED_ROLES else None,
+            weights.place(t.name, t.dtype, t.shape) if t.role in TRAINED_ROLES else None,
         )
         for t in program.tensors
     ]
@@ -248,14 +249,6 @@ def bench_job(bundle: Bundle, program: Program, *, steps: int, warmup_steps: int
     job["steps"], job["warmup_steps"] = steps, warmup_steps
     set_optimizer(job, program, _BENCH_LEARNING_RATE)
     return job
-
-
-def _source(sources: Sequence[TensorFile], name: str, dtype: str, shape: tuple[int, ...]) -> Source:
-    for source in sources:
-        if name in source:
-            source.check(name, dtype, shape)
-            return source.place(name)
-    raise FormatError(f"{sources[-1].path}: tensor '{name}' is missing")
 
 
 def _native_path() -> str:

@@ -17,6 +17,7 @@ from device_profiles.files import sha256_of
 from edge_runtime.device.bundle import Bundle
 from edge_runtime.device.data import DataSource
 from edge_runtime.device.job import CacheDType, CacheJob, Source, program_job
+from edge_runtime.device.laid_weights import LaidWeights
 
 _PIECE_BYTES = 1 << 20
 _SLOT_DIGITS = 12
@@ -57,7 +58,7 @@ def cache_job(
     dtype: CacheDType,
     folder: Path,
     threads: int,
-    weights: Path | None,
+    weights: LaidWeights,
     native: str,
     augmented: AugmentedCache | None = None,
 ) -> CacheJob:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from device_profiles.errors import FormatError
+from device_profiles.weights_file import HEAD_BYTES, check_is_no_other, check_type
 
 _LENGTH_BYTES = 8
 _HEADER_LIMIT_BYTES = 100_000_000
@@ -80,6 +81,7 @@ def _read_header(file: int, path: Path) -> tuple[dict[str, _Entry], dict[str, st
     size = os.fstat(file).st_size
     prefix = os.pread(file, _LENGTH_BYTES, 0)
     length = int.from_bytes(prefix, "little")
+    check_is_no_other(path, os.pread(file, HEAD_BYTES, 0))
     if len(prefix) < _LENGTH_BYTES or length > min(_HEADER_LIMIT_BYTES, size - _LENGTH_BYTES):
         raise FormatError(f"{path}: not a safetensors file: its header does not fit in {size} bytes")
     try:
@@ -96,6 +98,7 @@ def _check_entries(entries: dict[str, _Entry], data_bytes: int, path: Path) -> N
     expected = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         if entry.dtype not in _DTYPES:
+            check_type(path, name, entry.dtype)
             raise FormatError(f"{path}: tensor '{name}' has type {entry.dtype}; only F32, BF16 and I64 are known here")
         count = 1
         for extent in entry.shape:

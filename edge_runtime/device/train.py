@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from device_profiles.bundle import Program
-from device_profiles.contract import Augmentation, TrainingPurpose
+from device_profiles.contract import DEFAULT_DISTILLATION_RATES, DEFAULT_LEARNING_RATES, Augmentation, TrainingPurpose
 from device_profiles.errors import DataError, UsageError
 from device_profiles.model import Model
 from edge_runtime.device.bundle import Bundle, open_bundle
@@ -19,6 +19,7 @@ from edge_runtime.device.checkpoint import Settings, checkpoint_path, load_check
 from edge_runtime.device.data import DataSource, Split, open_data
 from edge_runtime.device.data.source import extents
 from edge_runtime.device.job import CacheDType, DataJob, Job, new_job, program_job, set_optimizer
+from edge_runtime.device.laid_weights import LaidWeights
 from edge_runtime.device.prefix_cache import AugmentedCache, cache_job, cache_programs, default_folder
 
 
@@ -31,6 +32,9 @@ class TrainRequest:
     What `augment` does follows from `augment_seed` (by default `seed`) and from the epoch, counted from `augment_epoch`
     on. `cached_augmentations`: versions of every example in a cache of the prefix, without which there is none of
     augmented images. `max_seconds` ends the training early, with an update.
+
+    `weights` are laid over the bundle's initial ones in order, and `initial_prefix` says that frozen blocks may be the
+    initial ones all the same. By default `base_version` is the version of the weights that result.
     """
 
     bundle: Path
@@ -41,16 +45,17 @@ class TrainRequest:
     steps: int | None = None
     epochs: float | None = None
     max_seconds: float | None = None
-    learning_rate: float = 0.05
+    learning_rate: float | None = None
     proximal_mu: float | None = None
     augment: Augmentation | None = None
     augment_seed: int | None = None
     augment_epoch: int | None = None
     cached_augmentations: int | None = None
     seed: int = 0
-    weights: Path | None = None
+    weights: tuple[Path, ...] = ()
+    initial_prefix: bool = False
     output: Path | None = None
-    base_version: str = ""
+    base_version: str | None = None
     limit_bytes: int | None = None
     threads: int = 1
     checkpoint_every: int = 100
@@ -94,7 +99,10 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
             f"--data {request.data}: {len(data)} examples do not fill one batch of {program.batch}; "
             "give more data, or export with a smaller --batch"
         )
-    described = program_job(bundle, program, threads=request.threads, weights=request.weights)
+    weights = LaidWeights(bundle, request.weights)
+    programs = [program] if request.cache_prefix is None else [features, program]
+    weights.check_whole(programs, initial_allowed=request.initial_prefix)
+    described = program_job(bundle, program, threads=request.threads, weights=weights)
     job = new_job("train", described, threads=request.threads, json=json)
     if request.cache_prefix is not None:
         job["cache"] = cache_job(
@@ -105,7 +113,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
             dtype=request.cache_prefix,
             folder=request.cache_folder or default_folder(),
             threads=request.threads,
-            weights=request.weights,
+            weights=weights,
             native=job["native"],
             augmented=_augmented_cache(request),
         )
@@ -114,11 +122,22 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     job["augment_seed"], job["augment_epoch"] = _augment_seed(request), request.augment_epoch or 0
     job["steps"] = _step_count(request, per_epoch)
     job["max_seconds"] = request.max_seconds
-    set_optimizer(job, program, request.learning_rate, request.proximal_mu or 0.0)
+    learning_rate = _learning_rate(request, program)
+    set_optimizer(job, program, learning_rate, request.proximal_mu or 0.0)
     job["seed"] = request.seed
-    job["base_version"] = request.base_version
+    version = weights.version()
+    job["base_version"] = version if request.base_version is None else request.base_version
+    job["initial_blocks"] = weights.initial_blocks(programs)
     job["checkpoint_every"] = request.checkpoint_every
-    settings = _settings(request, bundle, program.name, data)
+    settings = _settings(
+        request,
+        bundle,
+        program.name,
+        data,
+        weights=version,
+        base_version=job["base_version"],
+        learning_rate=learning_rate,
+    )
     job["settings"] = msgspec.json.encode(settings).decode()
     if request.output is None:
         if request.resume:
@@ -130,6 +149,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     if request.resume and checkpoint.exists():
         progress, job["state"] = load_checkpoint(checkpoint, program, settings)
         job["done"], job["loss_first"], job["loss_last"] = progress.steps, progress.loss_first, progress.loss_last
+        job["loss_smoothed"] = progress.loss_smoothed
         if progress.steps > job["steps"]:
             raise UsageError(
                 f"{checkpoint}: is at step {progress.steps}, beyond --steps {job['steps']}; give more steps"
@@ -230,25 +250,40 @@ def remove_leftovers(output: Path) -> None:
                 Path(entry.path).unlink(missing_ok=True)
 
 
+def _learning_rate(request: TrainRequest, program: Program) -> float:
+    """The one that was asked for, or the usual one of the program's optimizer."""
+    if request.learning_rate is not None or program.optimizer is None:
+        return request.learning_rate or 0.0
+    rates = DEFAULT_DISTILLATION_RATES if program.purpose == "distill" else DEFAULT_LEARNING_RATES
+    return rates[program.optimizer.name]
+
+
 def _step_count(request: TrainRequest, per_epoch: int) -> int:
     if request.steps is not None:
         return request.steps
     return max(1, round((request.epochs if request.epochs is not None else 1) * per_epoch))
 
 
-def _settings(request: TrainRequest, bundle: Bundle, program: str, data: DataSource) -> Settings:
-    from device_profiles.files import sha256_of
-
+def _settings(
+    request: TrainRequest,
+    bundle: Bundle,
+    program: str,
+    data: DataSource,
+    *,
+    weights: str,
+    base_version: str,
+    learning_rate: float,
+) -> Settings:
     return Settings(
         bundle=bundle.digest,
         program=program,
         data=request.data,
         examples=len(data),
         labels_crc32=zlib.crc32(data.labels.tobytes()),
-        learning_rate=request.learning_rate,
+        learning_rate=learning_rate,
         seed=request.seed,
-        weights=sha256_of(request.weights) if request.weights is not None else None,
-        base_version=request.base_version,
+        weights=weights if request.weights else None,
+        base_version=base_version,
         threads=request.threads,
         cache_prefix=request.cache_prefix,
         proximal_mu=request.proximal_mu or 0.0,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +24,7 @@ from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.files import atomic_folder, check_place, named, sha256_of, write_json
 from device_profiles.model import Partition
 from edge_runtime.export import models
+from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
 from edge_runtime.export.stand_ins import initial_bound
 from edge_runtime.export.tied import check_tied
@@ -34,12 +33,6 @@ from edge_runtime.export.units import even_partition, parse_partition, partition
 Progress = Callable[[str], None]
 _NAMED = 3
 """Tensors that a warning names before it counts the others."""
-_INPUTS = {
-    3: ("images", "channels x height x width"),
-    2: ("channels over time", "channels x time"),
-    1: ("texts", "the number of tokens"),
-}
-"""What a built-in model takes, and how its shape is written, by the number of its dimensions."""
 
 
 def export_bundle(
@@ -238,29 +231,6 @@ def warn_of_frozen(module: nn.Module, progress: Progress) -> None:
             f"warning: {len(names)} parameters with requires_grad=False are trained all the same: "
             f"{', '.join(names[:_NAMED])}{more}; what must stay as it is goes into blocks that are not trained"
         )
-
-
-def create_model(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
-    """A built-in model by its name, or what the user's `package.module:factory` makes; raises UsageError."""
-    if ":" not in model:
-        usual = models.built_in(model).input_shape
-        if len(input_shape) != len(usual):
-            takes, form = _INPUTS[len(usual)]
-            raise UsageError(f"--model {model}: takes {takes}; write --input as {form}, {'x'.join(map(str, usual))}")
-        return models.create(model, width=width, classes=classes, input_channels=input_shape[0])
-    if width is not None:
-        raise UsageError("--width: only for built-in models")
-    module_name, _, factory = model.partition(":")
-    # Found as a script beside the caller would be, also where the command is an installed program.
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        made = getattr(importlib.import_module(module_name), factory)()
-    except Exception as error:  # the user's code may raise anything
-        raise UsageError(f"--model {model}: {type(error).__name__}: {error}") from None
-    if not isinstance(made, nn.Module):
-        raise UsageError(f"--model {model}: the factory returned {type(made).__name__}, not a torch.nn.Module")
-    return made
 
 
 def _check_output(output: Path) -> None:

@@ -248,9 +248,9 @@ def models(
     if model is None:
         _list_built_in(as_json)
         return
-    from edge_runtime.export.bundle import create_model
     from edge_runtime.export.describe import description, lines
     from edge_runtime.export.models import default_dtype
+    from edge_runtime.export.models.factory import create_model
     from edge_runtime.export.programs import BlockModel
 
     shape, classes = _asked_or_usual(model, input_text, classes)

@@ -27,9 +27,10 @@ from device_profiles.errors import UsageError
 from device_profiles.files import atomic_folder, check_place, named, write_json
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined_with_loss
-from edge_runtime.export.bundle import choose_partition, chosen_blocks, create_model, initial_weights, warn_of_frozen
+from edge_runtime.export.bundle import choose_partition, chosen_blocks, initial_weights, warn_of_frozen
 from edge_runtime.export.capture import example_input, quiet, reason_of
 from edge_runtime.export.models import default_dtype
+from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.programs import BlockModel
 
 PROGRAMS_NAME = "programs.json"
@@ -80,7 +81,7 @@ def export_executorch(
     weights: Path | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> TrainingPrograms:
-    """Write one training program a block into the folder `output`; `weights` replace initial ones by name.
+    """Write one training program a block into the folder `output`; `weights` replace initial ones.
 
     Raises UsageError, naming the option, and FormatError for a file of weights that does not fit.
     """
@@ -98,7 +99,7 @@ def export_executorch(
     chosen = chosen_blocks(cut_into, block)
     tensors = initial_weights(module, source, cut_into)
     if weights is not None:
-        tensors |= read_weights(weights, tensors, complete=False)
+        tensors |= read_weights(weights, tensors, needed=module.state_dict())
     images, labels = example_input(batch, input_shape, dtype), torch.zeros(batch, dtype=torch.int64)
     described = []
     with atomic_folder(output) as folder:

@@ -11,9 +11,9 @@ from device_profiles.contract import IMAGES_INPUT, DType
 from device_profiles.errors import UsageError
 from device_profiles.files import atomic_file, check_place, named
 from edge_runtime.export.assemble import read_weights
-from edge_runtime.export.bundle import create_model
 from edge_runtime.export.capture import example_input, quiet, reason_of
 from edge_runtime.export.models import default_dtype
+from edge_runtime.export.models.factory import create_model
 
 TOKENS_INPUT = "tokens"
 _EXAMPLES = 2
@@ -41,7 +41,7 @@ def export_onnx(
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
     if weights is not None:
-        module.load_state_dict(read_weights(weights, module.state_dict(), complete=True))
+        module.load_state_dict(read_weights(weights, module.state_dict()))
     write_onnx(module, output, input_shape=input_shape, input_dtype=input_dtype or default_dtype(model))
 
 

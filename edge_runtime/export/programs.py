@@ -19,6 +19,7 @@ from edge_runtime.export.kept_sums import keep_sums
 from edge_runtime.export.memory_plan import plan_arena
 from edge_runtime.export.program_entry import PlannedProgram, planned_program
 from edge_runtime.export.stand_ins import MissingBlock, StandIn, kinds_of, stand_in
+from edge_runtime.export.tied import second_names
 from edge_runtime.export.train_step import (
     StepVariant,
     build_distillation,
@@ -73,13 +74,16 @@ class BlockModel:
             ) from None
         model = keep_sums(fold_views(fuse(captured)))
         units = cut(model, classes=classes, head=head)
+        state = module.state_dict()
+        other_names = second_names(state, used=[name for unit in (*units.units, units.head) for name in unit.tensors])
         specs = tuple(
             TensorSpec(
                 name=key,
                 dtype="int64" if value.dtype.is_floating_point is False else "float32",
                 shape=tuple(value.shape),
+                same_as=other_names.get(key),
             )
-            for key, value in module.state_dict().items()
+            for key, value in state.items()
         )
         return cls(
             name=name,

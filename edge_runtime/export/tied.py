@@ -6,7 +6,10 @@ or that one trains while the other is frozen, cannot be right in both. Within on
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from device_profiles.contract import CONSTANT_PREFIX
 from device_profiles.errors import UsageError
@@ -21,6 +24,22 @@ class _Use:
 
     block: int
     module: str
+
+
+def second_names(state: Mapping[str, Tensor], *, used: Iterable[str]) -> dict[str, str]:
+    """Names of a `state_dict` that stand for a tensor which has another name too, each with that name: the one that
+    layers use, or the first where none does."""
+    used = set(used)
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name, tensor in state.items():
+        if tensor.numel() > 0:
+            place = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+            groups.setdefault(place, []).append(name)
+    found = {}
+    for names in groups.values():
+        main = next((name for name in names if name in used), names[0])
+        found |= {name: main for name in names if name not in used and name != main}
+    return found
 
 
 def check_tied(cut: CutModel, partition: Partition) -> None:

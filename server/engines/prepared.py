@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from device_profiles.model import Model
 from device_profiles.plan import Plan
 from server.engines.engine import Engine
 from server.methods.method import Promises
@@ -19,6 +20,7 @@ class Prepared:
 
     Attributes:
         blocks: of the partition.
+        model: what is trained.
         initial_weights: of round 0.
         data: the data set that was found.
         plan: from measured profiles, where there are some.
@@ -29,6 +31,7 @@ class Prepared:
     structure: Structure
     promises: Promises
     blocks: int
+    model: Model
     initial_weights: Callable[[], Weights]
     data: str
     plan: Plan | None = None

@@ -51,7 +51,7 @@ def test_inputs_that_are_no_images_are_trained_block_by_block(
         assert report["loss_last"] < 0.5 * report["loss_first"], block
     scored = profl_edge(
         "eval", bundle, "--block", len(inspected["blocks"]), "--data", f"npz:{data}", "--split", "train",
-        "--weights", weights, "--json", guarded=True,
+        "--weights", weights, "--initial-prefix", "--json", guarded=True,
     ).report()  # fmt: skip
     assert scored["accuracy"] > 0.8
     refused = profl_edge("train", bundle, "--block", "1", "--data", "digits", "-o", weights)

@@ -79,10 +79,10 @@ def test_the_learning_rate_and_the_users_weights_matter(cnn_bundle: Path, tmp_pa
     first = tmp_path / "first.safetensors"
     _train(cnn_bundle, 3, "--steps", 300, "--lr", 0.02, "-o", first)
     fresh = _train(cnn_bundle, 3, "--steps", 1)
-    continued = _train(cnn_bundle, 3, "--steps", 1, "--weights", first)
+    continued = _train(cnn_bundle, 3, "--steps", 1, "--weights", first, "--initial-prefix")
     assert continued["loss_first"] < 0.8 * fresh["loss_first"]  # type: ignore[operator]
     still = tmp_path / "still.safetensors"
-    _train(cnn_bundle, 3, "--steps", 3, "--lr", 0, "--weights", first, "-o", still)
+    _train(cnn_bundle, 3, "--steps", 3, "--lr", 0, "--weights", first, "--initial-prefix", "-o", still)
     np.testing.assert_array_equal(load_file(still)["fc.weight"], load_file(first)["fc.weight"])
 
 

@@ -105,8 +105,8 @@ def _diverging(bundle: Path, folder: Path) -> list[object]:
 
 def test_a_first_loss_that_is_no_number_is_not_laid_to_the_learning_rate(cnn_bundle: Path, tmp_path: Path) -> None:
     weights = load_file(cnn_bundle / "weights" / "initial.safetensors")
-    name = next(name for name in weights if name.startswith("fc") and name.endswith("weight"))
-    save_file({name: np.full_like(weights[name], np.nan)}, tmp_path / "nan.safetensors")
+    head = {name: np.full_like(value, np.nan) for name, value in weights.items() if name.startswith("fc.")}
+    save_file(head, tmp_path / "nan.safetensors")
     arguments = ["train", cnn_bundle, "--block", 1, "--data", "digits", "--weights", tmp_path / "nan.safetensors"]
     line = profl_edge(*arguments, "--json").refusal(1)
     assert "step 1 of grow-block1: the loss is nan; the data or the weights hold NaN or too large values" in line

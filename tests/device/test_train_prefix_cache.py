@@ -84,13 +84,14 @@ def test_other_weights_before_the_block_fill_it_anew(cnn_bundle: Path, tmp_path:
     tensors = load_file(cnn_bundle / "weights" / "initial.safetensors")
     behind = {name: 2 * tensor for name, tensor in tensors.items() if name.startswith("fc.")}
     save_file(behind, tmp_path / "behind.safetensors")
-    assert _cached(cnn_bundle, cache, "--weights", tmp_path / "behind.safetensors")["cache_filled_examples"] == 0
+    partly = ("--initial-prefix", "--weights")
+    assert _cached(cnn_bundle, cache, *partly, tmp_path / "behind.safetensors")["cache_filled_examples"] == 0
     before = {
         name: np.array(2 * tensor, tensor.dtype) for name, tensor in tensors.items() if name.startswith("stage1.")
     }
     assert before
     save_file(before, tmp_path / "before.safetensors")
-    report = _cached(cnn_bundle, cache, "--weights", tmp_path / "before.safetensors")
+    report = _cached(cnn_bundle, cache, *partly, tmp_path / "before.safetensors")
     assert report["cache_filled_examples"] == _EXAMPLES
     _file(cache)  # in the place of the old one
 

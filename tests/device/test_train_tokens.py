@@ -87,25 +87,30 @@ def test_dropout_follows_from_the_seed_and_not_from_the_threads(
 def test_a_trained_text_model_is_evaluated_without_dropout(text_bundle: Path, tokens: Path, tmp_path: Path) -> None:
     output = tmp_path / "update.safetensors"
     profl_edge(*_arguments(text_bundle, tokens, output, "--steps", 200)).report()
-    evaluate = [
-        "eval",
-        text_bundle,
-        "--block",
-        2,
-        "--data",
-        f"npz:{tokens}",
-        "--split",
-        "train",
-        "--weights",
-        output,
-        "--json",
-    ]
+    evaluate = ["eval", text_bundle, "--block", 2, "--data", f"npz:{tokens}", "--split", "train"]
+    evaluate += ["--weights", output, "--initial-prefix", "--json"]
     first, second = (profl_edge(*evaluate).report() for _ in range(2))
     assert first["accuracy"] > 0.9
     assert first["loss"] == second["loss"]
 
 
 @pytest.mark.parametrize("wrong", [-1, 60])
+@pytest.mark.parametrize("examples", [9, 61])
+def test_a_last_batch_that_is_not_full_is_evaluated(
+    examples: int, text_bundle: Path, tokens: Path, tmp_path: Path
+) -> None:
+    """What lies in its other rows is no token: the table would be read outside."""
+    whole = np.load(tokens)
+    write_arrays(tmp_path / "part.npz", whole["inputs"][:examples], whole["labels"][:examples])
+    command = ["eval", text_bundle, "--block", 2, "--json", "--data"]
+    report = profl_edge(*command, f"npz:{tmp_path / 'part.npz'}").report()
+    # The same ones eight times, in full batches.
+    write_arrays(tmp_path / "full.npz", *(np.tile(whole[name][:examples].T, 8).T for name in ("inputs", "labels")))
+    full = profl_edge(*command, f"npz:{tmp_path / 'full.npz'}").report()
+    assert (report["examples"], full["examples"]) == (examples, 8 * examples)
+    assert report["loss"] == pytest.approx(full["loss"], rel=1e-5)
+
+
 def test_a_token_outside_the_vocabulary_is_refused_before_training(
     text_bundle: Path, tmp_path: Path, wrong: int
 ) -> None:

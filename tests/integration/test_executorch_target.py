@@ -11,10 +11,12 @@ training = pytest.importorskip("executorch.extension.training", reason="the stoc
 
 from torch import Tensor
 
+from device_profiles.errors import FormatError
 from device_profiles.files import read_json
 from edge_runtime.export.block_module import block_graphs, joined_with_loss
-from edge_runtime.export.bundle import choose_partition, create_model, initial_weights
+from edge_runtime.export.bundle import choose_partition, initial_weights
 from edge_runtime.export.executorch_export import TrainingPrograms, export_executorch
+from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.programs import BlockModel
 from edge_runtime.export.units import partition_of
 from tests.support.reference import BlockReference
@@ -120,13 +122,30 @@ def test_trained_weights_take_the_place_of_initial_ones(folder: Path, tmp_path: 
     from safetensors.torch import save_file
 
     torch.manual_seed(9)
-    weights = {"stage3.0.weight": torch.randn(16, 8, 3, 3)}
-    save_file(weights, tmp_path / "update.safetensors")
+    trained = torch.randn(16, 8, 3, 3)
+    weights = {
+        **create_model("cnn", width=WIDTH, classes=10, input_shape=SHAPE).state_dict(),
+        "stage3.0.weight": trained,
+    }
+    save_file(weights, tmp_path / "model.safetensors")
     output = tmp_path / "programs"
     export_executorch(
-        "cnn", output, width=WIDTH, batch=BATCH, input_shape=SHAPE, block=3, weights=tmp_path / "update.safetensors"
+        "cnn", output, width=WIDTH, batch=BATCH, input_shape=SHAPE, block=3, weights=tmp_path / "model.safetensors"
     )
     assert sorted(path.name for path in output.iterdir()) == ["grow-block3.pte", "programs.json"]
     module = training._load_for_executorch_for_training(str(output / "grow-block3.pte"))
     module.forward_backward("forward", _batches()[0])
-    torch.testing.assert_close(module.named_parameters()["stage3.0.weight"], weights["stage3.0.weight"])
+    torch.testing.assert_close(module.named_parameters()["stage3.0.weight"], trained)
+
+
+def test_weights_of_some_blocks_are_refused_for_the_whole_model(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"stage3.0.weight": torch.randn(16, 8, 3, 3)}, tmp_path / "update.safetensors")
+    with pytest.raises(
+        FormatError, match=r"update\.safetensors: tensor 'stage1\.0\.weight', .* is missing; give a whole"
+    ):
+        export_executorch(
+            "cnn", tmp_path / "programs", width=WIDTH, input_shape=SHAPE, weights=tmp_path / "update.safetensors"
+        )
+    assert not (tmp_path / "programs").exists()

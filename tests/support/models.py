@@ -358,3 +358,22 @@ class WithNormHead(nn.Module):
 def norm_head() -> nn.Module:
     """[N, 3, 16, 16] -> [N, 10]; `--head head`."""
     return WithNormHead()
+
+
+class Wrapped(nn.Module):
+    """A network in an attribute, as training frameworks keep it: every name begins with `inner.`."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the network answers."""
+        return self.inner(x)
+
+
+def wrapped() -> nn.Module:
+    """[N, 3, 8, 8] -> [N, 10]."""
+    return Wrapped(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    )

@@ -20,7 +20,7 @@ from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json
 from edge_runtime.device import _native
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined
-from edge_runtime.export.bundle import create_model
+from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.programs import BlockModel
 from edge_runtime.export.train_step import StepVariant, build_train_step
 from tools.bench.operations import floating_point_operations

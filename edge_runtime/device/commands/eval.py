@@ -10,7 +10,9 @@ import click
 from edge_runtime.device.commands.options import (
     bundle_argument,
     data_option,
+    initial_prefix_option,
     json_option,
+    note,
     one_blas_thread,
     thread_count,
     threads_option,
@@ -21,11 +23,14 @@ if TYPE_CHECKING:
     from edge_runtime.device.data.source import Split
 
 
-@click.command("eval", epilog="Example: profl-edge eval BUNDLE --data mnist-5k --weights update.safetensors")
+@click.command(
+    "eval", epilog="Example: profl-edge eval BUNDLE --data mnist-5k --weights u1.safetensors --weights u2.safetensors"
+)
 @bundle_argument
 @click.option("--block", type=click.IntRange(1), help="Evaluate the model up to this block [default: the last].")
 @data_option
 @weights_option
+@initial_prefix_option
 @click.option(
     "--split",
     type=click.Choice(["test", "train"]),
@@ -40,7 +45,8 @@ def eval_command(
     bundle: Path,
     block: int | None,
     data: str,
-    weights: Path | None,
+    weights: tuple[Path, ...],
+    initial_prefix: bool,
     split: Split,
     limit: int | None,
     threads: int | None,
@@ -52,6 +58,7 @@ def eval_command(
     from edge_runtime.device.bundle import open_bundle
     from edge_runtime.device.data.source import sample
     from edge_runtime.device.job import new_job, program_job
+    from edge_runtime.device.laid_weights import LaidWeights
     from edge_runtime.device.train import check_examples, data_job, open_examples
 
     launch.check_room()
@@ -61,11 +68,16 @@ def eval_command(
     source = open_examples(data, split, opened, program)
     check_examples(source, manifest.model)
     count = thread_count(threads)
-    described = program_job(opened, program, threads=count, weights=weights)
+    laid = LaidWeights(opened, weights)
+    laid.check_whole([program], initial_allowed=initial_prefix)
+    described = program_job(opened, program, threads=count, weights=laid)
     job = new_job("eval", described, threads=count, json=as_json)
     job["classes"] = manifest.model.classes
     job["data"] = data_job(source)
     job["examples"] = len(source)
     if limit is not None and limit < len(source):
         job["examples"], job["drawn"] = limit, sample(source.labels, limit, rows=source.targets).tobytes()
+    job["initial_blocks"] = laid.initial_blocks([program])
+    if not weights and not initial_prefix:
+        note("without --weights this evaluates the bundle's initial weights")
     launch.become(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,15 @@ FILE = click.Path(path_type=Path)
 bundle_argument = click.argument("bundle", type=FILE)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object.")
 data_option = click.option("--data", required=True, help=f"One of {KNOWN}.")
-weights_option = click.option("--weights", type=FILE, help="Safetensors file whose tensors replace the bundle's.")
+weights_option = click.option(
+    "--weights",
+    type=FILE,
+    multiple=True,
+    help="Safetensors file that is laid over the bundle's initial weights; several are laid over each other in order.",
+)
+initial_prefix_option = click.option(
+    "--initial-prefix", is_flag=True, help="Blocks that are in no file of --weights keep the bundle's initial values."
+)
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 256), default=None, help="Threads of the kernels [default: the physical cores]."
 )
@@ -47,6 +56,12 @@ def one_blas_thread() -> None:
 def megabytes(count: int) -> str:
     """Bytes as megabytes of 1,048,576."""
     return f"{count / (1 << 20):.1f} MB"
+
+
+def note(text: str) -> None:
+    """Say to a terminal, before the work begins, what the report will say as well; errors stay one line elsewhere."""
+    if sys.stderr.isatty():
+        click.echo(f"note: {text}", err=True)
 
 
 def print_json(value: Any) -> None:

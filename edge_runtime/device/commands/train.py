@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from device_profiles.contract import DEFAULT_DISTILLATION_RATES, DEFAULT_LEARNING_RATES
 from device_profiles.errors import UsageError
 from edge_runtime.device.commands.options import (
     FILE,
     bundle_argument,
     data_option,
+    initial_prefix_option,
     json_option,
+    note,
     one_blas_thread,
     parse_size,
     thread_count,
@@ -25,9 +28,13 @@ from edge_runtime.device.limit_mark import current_limit
 from edge_runtime.options import Finite, OutputFile
 
 if TYPE_CHECKING:
-    from edge_runtime.device.job import CacheDType
+    from edge_runtime.device.job import CacheDType, Job
     from edge_runtime.device.train import TrainRequest
 
+_DEFAULT_RATES = ", ".join(
+    f"{rate:g} for {name}" + (f" ({distilled:g} to distil)" if distilled != rate else "")
+    for (name, rate), distilled in zip(DEFAULT_LEARNING_RATES.items(), DEFAULT_DISTILLATION_RATES.values(), strict=True)
+)
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 
 
@@ -58,7 +65,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
     type=Finite(0.0, min_open=True),
     help="Stop after the step that takes longer than this in all, and write the update of what was done.",
 )
-@click.option("--lr", "learning_rate", type=Finite(0.0), default=0.05, show_default=True)
+@click.option("--lr", "learning_rate", type=Finite(0.0), help=f"Learning rate [default: {_DEFAULT_RATES}].")
 @click.option(
     "--proximal-mu",
     type=Finite(0.0),
@@ -77,8 +84,11 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 )
 @click.option("--seed", "--batch-seed", "seed", type=int, default=0, show_default=True, help="Seed of the order.")
 @weights_option
-@click.option("-o", "--output", type=OutputFile(), help="Update to write (safetensors).")
-@click.option("--base-version", default="", help="Name of the weights that training starts from, for the update.")
+@initial_prefix_option
+@click.option("-o", "--output", type=OutputFile(), help="Update to write (safetensors) [default: nothing is kept].")
+@click.option(
+    "--base-version", help="Name of the weights that training starts from, for the update [default: their digest]."
+)
 @click.option(
     "--memory-limit", "limit_bytes", type=parse_size, metavar="SIZE", help="Hard limit of the process: 128MB."
 )
@@ -141,8 +151,19 @@ def _train(request: TrainRequest, lock: tuple[Path, int] | None, as_json: bool) 
         remove_leftovers(request.output)
     prepared = prepare_training(request, json=as_json)  # keeps the files of its data open until the exec
     job = prepared.job
+    _notes(request, job)
     parent = os.getppid() if os.environ.get(_PARENT_VARIABLE) == str(os.getppid()) else None
     if lock is not None:
         job["lock"] = str(lock[0]), lock[1]
     # A process that was started under its limit needs no second one.
     launch.become(job, limit_bytes=request.limit_bytes if current_limit() == "none" else None, parent=parent)
+
+
+def _notes(request: TrainRequest, job: Job) -> None:
+    """What is allowed and seldom meant."""
+    blocks = job["initial_blocks"]
+    if blocks and not request.initial_prefix:
+        which = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {', '.join(map(str, blocks))}"
+        note(f"without --weights {which}, frozen in this training, keep{'s' * (len(blocks) == 1)} the initial values")
+    if request.output is None:
+        note("without -o nothing of this training is kept")

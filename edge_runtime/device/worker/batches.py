@@ -107,6 +107,13 @@ class Examples:
         if failed >= 0:
             raise DataError(f"{self._origin}: ends inside {self._kind} {failed}")
 
+    def fetch_filled(self, indices: list[int], batch: memoryview[Any], *, epoch: int) -> None:
+        """The same for a batch that may have more rows: the last example again in each of them.
+
+        What lies there otherwise may be no token, which no program takes.
+        """
+        self.fetch([*indices, *indices[-1:] * (len(batch) - len(indices))], batch, epoch=epoch)
+
     def label(self, index: int) -> int:
         """Label of an example."""
         return int(self._labels[index])

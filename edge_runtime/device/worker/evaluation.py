@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from device_profiles.errors import FormatError
+from device_profiles.errors import ExecutionError, FormatError
 from edge_runtime.device.worker.batches import Examples
 from edge_runtime.device.worker.engine import Engine
 from edge_runtime.device.worker.progress import ProgressLine
+from edge_runtime.device.worker.report import initial_line
 from edge_runtime.device.worker.text import json_text, megabytes
 
 TYPE_CHECKING = False
@@ -43,9 +44,8 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
     right, loss = 0, 0.0
     line = ProgressLine(examples)
     for start in range(0, examples, program["batch"]):
-        # The last batch is filled by what lies there; its results are not read.
         indices = list(chosen[start : start + program["batch"]])
-        source.fetch(indices, engine.data, epoch=0)
+        source.fetch_filled(indices, engine.data, epoch=0)
         engine.execute()
         logits = engine.output()
         classes = job["classes"]
@@ -57,6 +57,11 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
             else:
                 hit, row_loss = score(outputs, source.label(index))
                 right, loss = right + hit, loss + row_loss
+        if loss - loss != 0:
+            raise ExecutionError(
+                f"{program['name']}: the loss of the examples up to {indices[-1]} is {loss}; the weights or the data "
+                "hold NaN or too large values"
+            )
         done = start + len(indices)
         line.update(done, f"loss {loss / done:.4f}" if targets else f"accuracy {right / done:.4f}")
     line.close()
@@ -64,8 +69,9 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
         "block": program["block"],
         "program": program["name"],
         "accuracy": None if targets else right / examples,
-        "loss": loss / examples if loss - loss == 0 else None,
+        "loss": loss / examples,
         "examples": examples,
+        "initial_blocks": job["initial_blocks"],
         "predicted_peak_bytes": engine.predicted_bytes,
         "measured_peak_bytes": native.peak_resident_bytes(),
         "arena_bytes": engine.arena_bytes,
@@ -77,6 +83,7 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
         *([] if targets else [f"accuracy       {report['accuracy']:.4f}"]),
         f"loss           {loss / examples:.4f}",
         f"measured peak  {megabytes(report['measured_peak_bytes'])}",
+        *initial_line(report["initial_blocks"]),
     ]
     return report, "\n".join(table), 0
 

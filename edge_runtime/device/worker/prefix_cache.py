@@ -116,11 +116,11 @@ class PrefixCache:
         assert data is not None  # a program for features takes images
         size = len(data)
         done = first = self._done()
-        line = ProgressLine(self._rows)
+        line = ProgressLine(self._rows, done=first)
         while done < self._rows and not native.noted_signal():
             version, first_example = divmod(done, self._examples)
             indices = list(range(first_example, min(first_example + size, self._examples)))
-            examples.fetch(indices, data, epoch=version)
+            examples.fetch_filled(indices, data, epoch=version)
             engine.execute()
             offset = _HEADER_BYTES + done * self._layout.row_bytes
             failed = self._layout.write(self._file, offset, engine.output(), len(indices))

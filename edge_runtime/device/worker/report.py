@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge_runtime.device.worker.engine import Engine
 
 _KEPT_STEPS = 4096
+_SMOOTHED_STEPS = 20
 
 
 class StepTimes:
@@ -61,6 +62,11 @@ class StepTimes:
         return _median(self._prefix)
 
 
+def smoothed(before: float | None, loss: float, count: int) -> float:
+    """The mean of `count` losses, of which `loss` is the last; of many, the latest 20 or so weigh in it."""
+    return loss if before is None else before + (loss - before) * max(1 / count, 1 / _SMOOTHED_STEPS)
+
+
 def step_report(
     native: Any,
     job: Job,
@@ -71,6 +77,7 @@ def step_report(
     examples: int,
     loss_first: float | None,
     loss_last: float | None,
+    loss_smoothed: float | None = None,
     **more: object,
 ) -> dict[str, object]:
     """What `train` and `bench` print with `--json`. Seconds are of this process; None where it made no step."""
@@ -84,6 +91,7 @@ def step_report(
         "examples": examples,
         "loss_first": loss_first,
         "loss_last": loss_last,
+        "loss_smoothed": loss_smoothed,
         "step_seconds_median": times.median(),
         "step_seconds_minimum": times.minimum,
         "step_seconds_maximum": times.maximum,
@@ -109,7 +117,9 @@ def step_table(report: dict[str, Any]) -> str:
     state = "interrupted" if report["interrupted"] else "stopped early" if report["stopped_early"] else "done"
     lines = [f"block {report['block']} ({report['program']}): {report['steps']} steps, {state}"]
     if report["loss_last"] is not None:
-        lines.append(f"loss           {report['loss_first']:.4f} -> {report['loss_last']:.4f}")
+        lines.append(f"loss           {report['loss_first']:.4f} -> {report['loss_last']:.4f} (first and last batch)")
+    if report["loss_smoothed"] is not None:
+        lines.append(f"smoothed loss  {report['loss_smoothed']:.4f} (latest batches)")
     if report["step_seconds_median"] is not None:
         prefix = report["prefix_seconds"] or 0
         lines.append(f"step           {report['step_seconds_median']:.4f} s (prefix {prefix:.4f} s)")
@@ -117,9 +127,17 @@ def step_table(report: dict[str, Any]) -> str:
     lines.append(f"measured peak  {megabytes(report['measured_peak_bytes'])} (limit: {report['limit_kind']})")
     if report["cache_bytes"] is not None:
         lines.append(f"prefix cache   {megabytes(report['cache_bytes'])} on disk")
+    lines += initial_line(report["initial_blocks"])
     if report["output"] is not None:
         lines.append(f"update         {report['output']}")
+    elif not report["interrupted"]:
+        lines.append("update         none: without -o nothing of this training is kept")
     return "\n".join(lines)
+
+
+def initial_line(blocks: list[int]) -> list[str]:
+    """What frozen or evaluated blocks nobody trained, if there are some."""
+    return [f"initial values block{'s' * (len(blocks) > 1)} {', '.join(map(str, blocks))}"] if blocks else []
 
 
 def _median(values: list[float]) -> float | None:

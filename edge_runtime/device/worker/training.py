@@ -11,7 +11,7 @@ from edge_runtime.device.worker.bias_correction import of_step
 from edge_runtime.device.worker.engine import Engine
 from edge_runtime.device.worker.files import write_tensors
 from edge_runtime.device.worker.progress import ProgressLine
-from edge_runtime.device.worker.report import StepTimes, step_report, step_table
+from edge_runtime.device.worker.report import StepTimes, smoothed, step_report, step_table
 from edge_runtime.device.worker.text import json_text
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edge_runtime.device.worker.prefix_cache import PrefixCache
 
 _SIGINT = 2
+_ABSURD_FACTOR = 1e4
 
 
 def train(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
@@ -48,6 +49,7 @@ class _Training:
         self._steps_done = job["done"]
         self._loss_first = job["loss_first"]
         self._loss_last = job["loss_last"]
+        self._loss_smoothed = job["loss_smoothed"]
         self._stopped_early = False
         native.note_stop_signals()
         self._cache = self._open_cache()
@@ -111,8 +113,10 @@ class _Training:
             examples=len(self._examples),
             loss_first=self._loss_first,
             loss_last=self._loss_last,
+            loss_smoothed=self._loss_smoothed,
             interrupted=interrupted,
             stopped_early=self._stopped_early,
+            initial_blocks=job["initial_blocks"],
             examples_done=self._examples_done,
             resumed_from=job["done"],
             output=None if interrupted else job["output"],
@@ -125,14 +129,15 @@ class _Training:
 
     def _loop(self, times: StepTimes) -> None:
         steps = self._job["steps"]
-        line = ProgressLine(steps)
+        line = ProgressLine(steps, done=self._steps_done, allowed_seconds=self._seconds_left())
         try:
             while self._steps_done < steps and not self._native.noted_signal():
                 loss = self._step(self._steps_done, times)
                 self._steps_done += 1
                 self._loss_first = loss if self._loss_first is None else self._loss_first
                 self._loss_last = loss
-                line.update(self._steps_done, f"loss {loss:.4f}")
+                self._loss_smoothed = smoothed(self._loss_smoothed, loss, self._steps_done)
+                line.update(self._steps_done, f"loss {self._loss_smoothed:.4f}")
                 if self._steps_done < steps and self._is_late():
                     self._stopped_early = True
                     break
@@ -145,10 +150,15 @@ class _Training:
     def _examples_done(self) -> int:
         return self._steps_done * int(self._job["program"]["batch"])
 
+    def _seconds_left(self) -> float | None:
+        """Of the time that the training was given, if it was given one."""
+        allowed = self._job["max_seconds"]
+        return None if allowed is None else allowed - (time.monotonic() - self._started)
+
     def _is_late(self) -> bool:
         """Whether the time that the training was given is over. At least one step is always made."""
-        allowed = self._job["max_seconds"]
-        return allowed is not None and time.monotonic() - self._started >= allowed
+        left = self._seconds_left()
+        return left is not None and left <= 0
 
     def _step(self, step: int, times: StepTimes) -> float:
         indices = self._batches.indices(step)
@@ -164,13 +174,17 @@ class _Training:
             loss += self._engine.output()[()]
             total, prefix = total + seconds[0], prefix + seconds[1]
         times.add(total, prefix)
-        if loss - loss != 0:
-            what = f"the loss is {loss}"
+        if loss - loss != 0 or self._is_absurd(loss):
+            what = f"the loss is {loss:g}"
             if step > 0:
                 raise self._diverged(step + 1, what)
             # No update has been made that --lr could be too large for.
             raise self._diverged(1, what, "the data or the weights hold NaN or too large values; correct them")
         return loss
+
+    def _is_absurd(self, loss: float) -> bool:
+        """Whether the loss is so far above the first that no later step will make something of these weights."""
+        return self._loss_first is not None and loss > _ABSURD_FACTOR * max(1.0, self._loss_first)
 
     def _diverged(self, step: int, what: str, remedy: str = "try a smaller --lr") -> ExecutionError:
         kept = self._job["checkpoint"] is not None and os.path.exists(self._job["checkpoint"])
@@ -190,7 +204,14 @@ class _Training:
         self._native.release_unused_pages()  # writing needs other code than a step, which would come on top of it
         state = self._engine.state_tensors()
         self._check_finite(state)
-        progress = json_text({"steps": self._steps_done, "loss_first": self._loss_first, "loss_last": self._loss_last})
+        progress = json_text(
+            {
+                "steps": self._steps_done,
+                "loss_first": self._loss_first,
+                "loss_last": self._loss_last,
+                "loss_smoothed": self._loss_smoothed,
+            }
+        )
         metadata = f'{{"settings":{self._job["settings"]},"progress":{progress}}}'
         write_tensors(path, state, {"profl_checkpoint": metadata})
 

@@ -10,8 +10,9 @@ from torch import Tensor, fx
 
 from device_profiles.model import Partition
 from edge_runtime.export.block_module import CapturedModule, append_stand_in
-from edge_runtime.export.bundle import choose_partition, create_model, initial_weights
+from edge_runtime.export.bundle import choose_partition, initial_weights
 from edge_runtime.export.models import default_dtype
+from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.programs import BlockModel
 from server.fleet import ModelSettings
 
@@ -53,7 +54,8 @@ class ModelPieces:
             batch=self.batch,
             input_shape=settings.input_shape,
             classes=settings.classes,
-            input_dtype=default_dtype(settings.name),
+            head=settings.head,
+            input_dtype=settings.input_dtype or default_dtype(settings.name),
         )
         self.partition: Partition = choose_partition(
             self.source, settings.name, blocks=None, partition=settings.partition

@@ -76,6 +76,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
         ),
         promises=promises,
         blocks=blocks,
+        model=trainables.pieces.source.model,
         initial_weights=initial,
         data=source,
     )

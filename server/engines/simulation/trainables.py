@@ -198,7 +198,8 @@ class DepthWork(Trainable):
 
 def _trained(pieces: ModelPieces, names: list[str]) -> dict[str, TrainedTensor]:
     shapes = pieces.source.tensor_shapes(pieces.partition)
-    parameters = {name for name, _ in pieces.module.named_parameters()}
+    # A module that is registered twice has two names, and the graph may read either.
+    parameters = {name for name, _ in pieces.module.named_parameters(remove_duplicate=False)}
     return {
         name: TrainedTensor(shape=shapes[name], role=_role(name, parameters))
         for name in dict.fromkeys(names)

@@ -9,14 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the exporter needs torch")
 
-from safetensors.torch import load_file  # noqa: E402
 
 from device_profiles.bundle import Manifest  # noqa: E402
 from device_profiles.errors import UsageError  # noqa: E402
 from device_profiles.files import read_json, sha256_of  # noqa: E402
 from edge_runtime.device.cli import main as profl_edge  # noqa: E402
-from edge_runtime.export import models  # noqa: E402
-from edge_runtime.export.assemble import assemble_state  # noqa: E402
 from edge_runtime.export.bundle import export_bundle  # noqa: E402
 
 
@@ -101,9 +98,3 @@ def test_a_wrong_option_is_named_and_nothing_is_written(
     with pytest.raises(UsageError, match=named):
         export_bundle(output=tmp_path / "bundle", **arguments)  # type: ignore[arg-type]  # parametrised
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_assembled_model_loads_strictly(folder: Path) -> None:
-    manifest = read_json(folder / "manifest.json", Manifest)
-    state = assemble_state(manifest, load_file(folder / "weights" / "initial.safetensors"))
-    models.create("cnn", width=4).load_state_dict(state, strict=True)

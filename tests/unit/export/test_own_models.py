@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from device_profiles.bundle import Manifest  # noqa: E402
 from device_profiles.errors import UsageError  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
 from edge_runtime.device.cli import main as profl_edge  # noqa: E402
-from edge_runtime.export.bundle import create_model, export_bundle  # noqa: E402
+from edge_runtime.export.bundle import export_bundle  # noqa: E402
 from edge_runtime.export.cli import parse_shape  # noqa: E402
 from edge_runtime.export.describe import description, lines  # noqa: E402
+from edge_runtime.export.models.factory import create_model, find_models_in  # noqa: E402
 from edge_runtime.export.programs import BlockModel  # noqa: E402
 
 ODD = "tests.support.odd_models"
@@ -119,3 +121,72 @@ def test_what_cannot_be_exported_is_one_line_that_names_the_option(
         export_bundle(output=tmp_path / "bundle", **options)  # type: ignore[arg-type]  # parametrised
     assert named in str(raised.value) and "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+FACTORIES = """
+import sys
+from torch import nn
+NUMBER = 3
+def with_arguments(classes, width=4): ...
+def broken(): raise ValueError("no weights\\nof the backbone")
+def ends(): sys.exit(4)
+def no_model(): return 3
+class Net(nn.Sequential):
+    def __init__(self, layers=1):
+        super().__init__(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    @staticmethod
+    def made(): return Net()
+"""
+
+
+@pytest.fixture
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module `factories` in the working directory, and one beside it that cannot be imported."""
+    (tmp_path / "factories.py").write_text(FACTORIES)
+    (tmp_path / "unfinished.py").write_text("import not_installed_here\n")
+    (tmp_path / "wrong.py").write_text("def make(:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    for name in ("factories", "unfinished", "wrong"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("factories:with_arguments", "the factory needs arguments (classes); name a function without any"),
+        ("factories:broken", "the factory raised ValueError: no weights of the backbone"),
+        ("factories:ends", "the factory raised SystemExit: 4"),
+        ("factories:no_model", "the factory returned int, not a torch.nn.Module"),
+        ("factories:absent", "factories.py has no 'absent'"),
+        ("factories:Net.absent", "factories.py has no 'Net.absent'"),
+        ("factories:NUMBER", "'NUMBER' is a int; name a function that makes a model"),
+        ("factories:", "write package.module:factory"),
+        (":made", "write package.module:factory"),
+        ("not_there.at_all:make", "there is no module 'not_there' in "),
+        ("factories.below:make", "there is no module 'factories.below' in "),
+        ("unfinished:make", "importing unfinished raised ModuleNotFoundError: No module named 'not_installed_here'"),
+        ("wrong:make", "importing wrong raised SyntaxError: "),
+    ],
+)
+def test_a_factory_that_makes_no_model_is_one_line(model: str, expected: str, factories: None) -> None:
+    with pytest.raises(UsageError) as error:
+        create_model(model, width=None, classes=3, input_shape=(5,))
+    assert str(error.value).startswith(f"--model {model}: ") and expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("model", ["factories:Net", "factories:Net.made"])
+def test_anything_that_makes_a_module_without_arguments_is_a_factory(model: str, factories: None) -> None:
+    assert len(create_model(model, width=None, classes=3, input_shape=(5,)).state_dict()) == 4
+
+
+def test_a_module_is_also_found_in_a_folder_that_was_named(
+    factories: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="there is no module 'factories'"):
+        create_model("factories:Net", width=None, classes=3, input_shape=(5,))
+    find_models_in(tmp_path)
+    assert create_model("factories:Net", width=None, classes=3, input_shape=(5,)) is not None

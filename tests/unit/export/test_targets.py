@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from device_profiles.errors import FormatError, UsageError
 from edge_runtime.export import models
-from edge_runtime.export.bundle import create_model
 from edge_runtime.export.cli import export
+from edge_runtime.export.models.factory import create_model
 
 MODEL = ["--model", "resnet18", "--width", "4"]
 
@@ -100,10 +101,49 @@ def test_half_a_model_is_not_exported_for_inference(trained: Path, tmp_path: Pat
 
 
 def test_weights_of_another_width_are_refused_by_name(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"is \[4, 3, 3, 3\], the model's \[8, 3, 3, 3\]"):
+    with pytest.raises(FormatError, match=r"is float32 \[4, 3, 3, 3\], expected float32 \[8, 3, 3, 3\]"):
         _export(
             "--model", "resnet18", "--width", 8, "--target", "onnx", "--weights", trained, "-o", tmp_path / "m.onnx"
         )
+
+
+def _mended(error: FormatError, folder: Path) -> dict[str, torch.Tensor]:
+    """What the line of Python in an error makes of the file."""
+    before = set(folder.iterdir())
+    (line,) = shlex.split(str(error).partition("python -c ")[2])
+    exec(line, {})
+    (made,) = set(folder.iterdir()) - before
+    return load_file(made)
+
+
+@pytest.mark.parametrize("kind", ["prefix", "no prefix", "pickle"])
+def test_weights_that_match_with_a_line_of_python_are_refused_with_it(kind: str, trained: Path, tmp_path: Path) -> None:
+    state, path, model = load_file(trained), tmp_path / "saved.safetensors", MODEL
+    if kind == "prefix":
+        save_file({f"model.{name}": tensor for name, tensor in state.items()}, path)
+        expected = "its names begin with 'model.', the model's do not; remove it with: "
+    elif kind == "pickle":
+        torch.save({"state_dict": state, "epoch": 3}, path := tmp_path / "saved.pt")
+        expected = "is a file of torch.save .* not safetensors; convert it with: "
+    else:
+        state = create_model("tests.support.models:wrapped", width=None, classes=10, input_shape=(3, 8, 8)).state_dict()
+        save_file({name.removeprefix("inner."): tensor for name, tensor in state.items()}, path)
+        model, expected = (
+            ["--model", "tests.support.models:wrapped", "--input", "3x8x8"],
+            "its names lack the 'inner.' that the model's begin with; add it with: ",
+        )
+    with pytest.raises(FormatError, match=expected) as error:
+        _export(*model, "--target", "onnx", "--weights", path, "-o", tmp_path / "m.onnx")
+    assert "\n" not in str(error.value) and not (tmp_path / "m.onnx").exists()
+    mended = _mended(error.value, tmp_path)
+    assert set(mended) == set(state)
+    assert all(torch.equal(mended[name], tensor) for name, tensor in state.items())
+
+
+def test_a_tensor_that_the_model_does_not_have_is_not_left_out_in_silence(trained: Path, tmp_path: Path) -> None:
+    save_file({**load_file(trained), "auxiliary.weight": torch.zeros(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(FormatError, match=r"w\.safetensors: tensor 'auxiliary\.weight' is not the model's"):
+        _export(*MODEL, "--target", "onnx", "--weights", tmp_path / "w.safetensors", "-o", tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("content", [None, b"not safetensors"])

@@ -112,6 +112,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 needs={client.name: {program.name: 1 for program in MANIFEST.programs} for client in fleet.clients},
             ),
             blocks=3,
+            model=MANIFEST.model,
             initial_weights=initial_weights,
             data="digits",
         )
@@ -193,11 +194,11 @@ def test_a_run_may_be_resumed_with_another_number_of_clients_that_must_deliver(s
     assert start(_digits(min_clients=1), resume=True).finished
 
 
-def test_a_run_of_a_release_without_max_seconds_is_resumed(start: Any, tmp_path: Path) -> None:
+def test_a_run_of_a_release_without_newer_settings_is_resumed(start: Any, tmp_path: Path) -> None:
     fleet = _digits()
     start(fleet)
     values = msgspec.to_builtins(fleet)
-    del values["training"]["max_seconds"]
+    del values["training"]["max_seconds"], values["model"]["input_dtype"], values["model"]["head"]
     older = hashlib.sha256(msgspec.json.encode([values, "local"])).hexdigest()
     assert (tmp_path / "run" / "settings.sha256").read_text().strip() == older
     with pytest.raises(UsageError, match="another fleet file"):

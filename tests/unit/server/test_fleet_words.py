@@ -52,7 +52,7 @@ def test_a_wrong_name_is_refused_with_the_names_there_are(text: str, expected: s
         ("partition: covers 5 units, the model has 3", "model.partition: covers 5 units, the model has 3"),
         (
             "no head is recognised; name the module where it begins with --head MODULE",
-            "no head is recognised; a fleet file cannot name another one",
+            "no head is recognised; name the module where it begins as model.head",
         ),
         (
             "--data digits: images are 2x8x8, the model takes 3x8x8; export the model with --input 2x8x8",
@@ -97,3 +97,14 @@ def test_another_number_of_clients_leaves_the_fleet_the_name_of_its_file(tmp_pat
     changed = fleet.with_min_clients(3)
     assert changed.training.min_clients == 3
     assert changed.origin == fleet.origin == f"--fleet {tmp_path / 'fleet.toml'}"
+
+
+def test_what_is_wrong_with_the_model_names_it_and_the_file(tmp_path: Path) -> None:
+    fleet = _read(START + CLIENT, tmp_path)
+    with (
+        pytest.raises(
+            UsageError, match=r"--fleet .*fleet\.toml: model\.name cnn: the model takes 1 tensors and returns 2"
+        ),
+        in_words_of(fleet),
+    ):
+        raise UsageError("the model takes 1 tensors and returns 2; wrap it")
