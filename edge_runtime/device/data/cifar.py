@@ -123,7 +123,7 @@ def _open_pickle(path: Path, form: _Format) -> RecordFile:
     return RecordFile(unpacked([pixels]), offsets, labels, shape=_SHAPE, origin=str(path), labels_origin=str(path))
 
 
-def _understood(content: object, form: _Format) -> tuple[bytes, Labels]:
+def _understood(content: object, form: _Format) -> tuple[bytes | bytearray, Labels]:
     if not isinstance(content, dict):
         raise TypeError("it holds no dictionary")
     # Python 2 wrote the keys as bytes, Python 3 writes them as text.

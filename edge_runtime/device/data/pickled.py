@@ -57,7 +57,7 @@ class PickledArray:
             values.byteswap()
         return values
 
-    def octets(self) -> bytes:
+    def octets(self) -> bytes | bytearray:
         """The elements of an array of bytes, without a copy; raises ValueError for another type or length."""
         if self._dtype.code != "u1" or not isinstance(self._raw, bytes | bytearray):
             raise ValueError(f"an array of {self._dtype.code or 'objects'} where u1 is expected")

@@ -228,7 +228,7 @@ def _drawn(positions: list[int]) -> list[int]:
     return sorted(positions, key=lambda position: blake2b(position.to_bytes(8, "little"), digest_size=8).digest())
 
 
-def unpacked(pieces: Iterable[bytes]) -> IO[bytes]:
+def unpacked(pieces: Iterable[bytes | bytearray]) -> IO[bytes]:
     """Spool the pieces of a compressed file to an unnamed temporary file, so that memory holds one piece."""
     spool = tempfile.TemporaryFile(prefix="profl-edge-")  # noqa: SIM115 -- the caller reads it as long as it lives
     for piece in pieces:
