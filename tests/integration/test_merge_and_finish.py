@@ -309,3 +309,20 @@ def test_weights_that_do_not_match_are_refused_with_the_line_that_mends_them(
     laid = lay_weights(open_bundle(folder / "bundle"), [mended])
     for name, tensor in state.items():
         torch.testing.assert_close(torch.from_numpy(laid.tensors[name]), tensor, rtol=1e-3, atol=1e-3)
+
+
+def test_the_lines_of_the_docs_load_the_finished_model(
+    folder: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    update = train("a", 1)
+    _server("finish", folder / "bundle", "--weights", update, "--initial-blocks", "-o", tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(code, scope)  # what readers copy
+    trained = load_torch(update)
+    own = [name for name in trained if name in scope["model"].state_dict()]
+    assert own
+    for name in own:
+        torch.testing.assert_close(scope["model"].state_dict()[name], trained[name], rtol=0, atol=0)
