@@ -181,6 +181,7 @@ def test_works_that_share_no_tensor_merge_in_one_call(folder: Path, train: Train
     first, second = train("a", 2, "--purpose", "distill"), train("a", 3, "--purpose", "distill")
     report = _merge(folder, first, second, "-o", tmp_path / "w.safetensors")
     assert [update["program"] for update in report["updates"]] == ["distill-block2", "distill-block3"]
+    assert [update["weight"] for update in report["updates"]] == [1.0, 1.0]
     merged = load_file(tmp_path / "w.safetensors")
     for path in (first, second):
         for name, tensor in load_file(path).items():
@@ -247,6 +248,13 @@ def test_a_rejected_update_is_named_with_its_reason_and_refuses_the_merge(
     assert list(report["rejected"]) == [str(bad)] and len(report["updates"]) == 1
     for name, tensor in load_file(sound).items():
         np.testing.assert_array_equal(load_file(output)[name], tensor)
+
+
+def test_a_file_that_is_given_twice_counts_once(folder: Path, train: Train, tmp_path: Path) -> None:
+    sound = train("a", 1)
+    report = _merge(folder, sound, sound, "-o", tmp_path / "out.safetensors", "--skip-rejected")
+    assert report["rejected"] == {f"{sound} (given again)": "is the same update"}
+    assert [update["weight"] for update in report["updates"]] == [1.0]
 
 
 def test_nothing_but_rejected_updates_is_an_error_with_skip_rejected_too(
