@@ -10,11 +10,9 @@ from pathlib import Path
 
 from device_profiles.contract import LimitKind
 from device_profiles.profile import Device
+from edge_runtime.device.control_groups import cpu_quota, read_text
 from profiler.battery import battery_percent, charging
-from profiler.control_groups import cpu_quota, inherited_limit, read_text
 from profiler.gpus import find_gpus
-
-__all__ = ["cpu_model", "describe_device", "describe_software", "inherited_limit"]
 
 
 def describe_device(name: str, *, limit_bytes: int | None, limit_kind: LimitKind, root: Path = Path("/")) -> Device:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from device_profiles.bundle import Program
+from device_profiles.contract import VARIATION_BYTES
 from device_profiles.errors import UsageError
 from profiler.bisection import Candidate, Fit, Trial, find_batch, find_fit
 from profiler.measure import Meter, Observation
@@ -37,7 +38,7 @@ def fit_bundles(
     def run(candidate: Candidate) -> Trial:
         progress(f"{candidate.origin}: {candidate.program.name}, batch {candidate.program.batch}")
         path = Path(candidate.origin)
-        return trial_of(str(path), candidate.program, meters[path].measure(candidate.program))
+        return trial_of(str(path), candidate.program, meters[path].measure(candidate.program), limit)
 
     return [find_fit(candidates[block], limit_bytes=limit, run=run) for block in sorted(candidates)]
 
@@ -59,15 +60,18 @@ def fit_model(
         def run(batch: int, block: int = program.block) -> Trial:
             progress(f"block {block}: batch {batch}")
             (candidate,) = subject.with_batch(batch).chosen(("grow",), block)
-            return trial_of(subject.origin, candidate, meter.measure(candidate))
+            return trial_of(subject.origin, candidate, meter.measure(candidate), limit)
 
         fits.append(find_batch(largest_batch, block=program.block, limit_bytes=limit, run=run))
     return fits
 
 
-def trial_of(origin: str, program: Program, observation: Observation) -> Trial:
-    """One observation as a trial."""
+def trial_of(origin: str, program: Program, observation: Observation, limit_bytes: int) -> Trial:
+    """One observation as a trial. What lived under the limit fits where `profl-edge train` accepts the limit as well:
+    no lower than the promise."""
     report = observation.report or {}
+    promised = report.get("predicted_peak_bytes", 0)
+    accepted = promised - VARIATION_BYTES <= limit_bytes
     return Trial(
         bundle=origin,
         program=program.name,
@@ -75,11 +79,11 @@ def trial_of(origin: str, program: Program, observation: Observation) -> Trial:
         batch=program.batch,
         micro_batch=program.micro_batch,
         variant=program.variant,
-        fits=observation.report is not None,
+        fits=observation.report is not None and accepted,
         peak_bytes=report.get("measured_peak_bytes"),
         step_seconds=report.get("step_seconds_median"),
         died_at_bytes=observation.died_at_bytes,
-        reason=observation.reason,
+        reason=observation.reason if accepted else f"does not fit: {promised} bytes are promised",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from device_profiles.profile import Gpu
-from profiler.control_groups import read_text
+from edge_runtime.device.control_groups import read_text
 
 
 def find_gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:

@@ -12,8 +12,10 @@ from device_profiles.contract import LimitKind, Purpose, Runtime
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import read_json, write_json
 from device_profiles.profile import Cost, DeviceProfile, Measurement
+from device_profiles.sizes import MEGABYTE
+from edge_runtime.device.control_groups import MemoryLimit, memory_limit
 from profiler.breakdown import cost_of
-from profiler.device_facts import describe_device, describe_software, inherited_limit
+from profiler.device_facts import describe_device, describe_software
 from profiler.measure import Meter, Observation, ProcessMeter
 from profiler.subject import Subject, bundle_subject
 from profiler.torch_meter import TorchMeter, require_torch
@@ -96,6 +98,20 @@ def meter_of(request: ProfileRequest, subject: Subject) -> Meter:
     )
 
 
+def _outside(limit_bytes: int | None) -> MemoryLimit | None:
+    """The limit that this process itself lives under, where no other is asked for.
+
+    Raises UsageError for a limit above it, which would never be reached.
+    """
+    outside = memory_limit()
+    if limit_bytes is None or outside is None or limit_bytes <= outside.size_bytes:
+        return outside if limit_bytes is None else None
+    raise UsageError(
+        f"--limit {limit_bytes / MEGABYTE:.1f}MB: this process lives under a limit of "
+        f"{outside.size_bytes / MEGABYTE:.1f}MB ({outside.kind}); give no more than that"
+    )
+
+
 class _Profiling:
     def __init__(
         self, request: ProfileRequest, subject: Subject, meter: Meter | None, progress: Callable[[str], None]
@@ -105,9 +121,9 @@ class _Profiling:
         self._subject = subject
         self._programs = subject.chosen(request.purposes, request.block)
         self._meter = meter or meter_of(request, subject)
-        inherited = inherited_limit() if request.limit_bytes is None else None
-        self._limit_bytes = request.limit_bytes if inherited is None else inherited[0]
-        self._limit_kind: LimitKind = "none" if inherited is None else inherited[1]
+        outside = _outside(request.limit_bytes)
+        self._limit_bytes = request.limit_bytes if outside is None else outside.size_bytes
+        self._limit_kind: LimitKind = "none" if outside is None else outside.kind
         self._software = describe_software(None)
 
     def run(self) -> DeviceProfile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from device_profiles.bundle import Manifest
-from device_profiles.contract import Purpose, program_name
+from device_profiles.contract import PREPARING_BYTES, Purpose, program_name
 from device_profiles.errors import FormatError
 from device_profiles.plan import ClientPlan, Plan, StepPlan
 from device_profiles.profile import Cost, DeviceProfile
@@ -50,8 +50,9 @@ def make_plan(
 
 
 def promise_of(cost: Cost, margin: float) -> int:
-    """Bytes that are promised: the larger of predicted and measured peak, with the margin."""
-    return with_margin(max(cost.predicted_peak_bytes, cost.measured_peak_bytes or 0), margin)
+    """Bytes that are promised for the whole command: the larger of predicted and measured peak of the training, with
+    the margin, and no less than what the command takes before it trains."""
+    return max(with_margin(max(cost.predicted_peak_bytes, cost.measured_peak_bytes or 0), margin), PREPARING_BYTES)
 
 
 def with_margin(peak_bytes: int, margin: float) -> int:

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from device_profiles.contract import LimitKind
+from edge_runtime.device.control_groups import EVENTS, groups, read_text
 
-_MOUNT = Path("/sys/fs/cgroup")
 _NAME = "profl-edge-"
 _REMOVE_ATTEMPTS = 50
 _REMOVE_WAIT_SECONDS = 0.02
@@ -37,10 +37,14 @@ class MemoryGroup:
             with suppress(OSError):
                 swap.write_text(str(limit_bytes))
 
+    @property
+    def events(self) -> Path:
+        """The file in which the kernel counts kills at the limit, as `oom_kill N`."""
+        return self.path / EVENTS[self.kind]
+
     def oom_kills(self) -> int:
         """Processes of this group that the kernel killed at the limit."""
-        name = "memory.oom_control" if self.kind == "cgroup-v1" else "memory.events"
-        for line in _read(self.path / name).splitlines():
+        for line in read_text(self.events).splitlines():
             field, _, value = line.partition(" ")
             if field == "oom_kill":
                 return int(value)
@@ -49,13 +53,13 @@ class MemoryGroup:
     def peak_bytes(self) -> int | None:
         """Highest charge of the group (pages of files included), None where the kernel does not tell."""
         name = "memory.max_usage_in_bytes" if self.kind == "cgroup-v1" else "memory.peak"
-        text = _read(self.path / name).strip()
+        text = read_text(self.path / name).strip()
         return int(text) if text.isdigit() else None
 
     def remove(self) -> None:
         """Kill what is left in the group and remove it."""
         for _ in range(_REMOVE_ATTEMPTS):
-            for process in _read(self.path / "cgroup.procs").split():
+            for process in read_text(self.path / "cgroup.procs").split():
                 with suppress(OSError):
                     os.kill(int(process), 9)
             try:
@@ -89,29 +93,17 @@ def create_group(limit_bytes: int) -> MemoryGroup | None:
 
 
 def _parents() -> Iterator[tuple[Path, LimitKind]]:
-    own = _own_groups()
-    version_1 = _MOUNT / "memory"
-    if (version_1 / "memory.limit_in_bytes").exists() or "memory" in own:
-        yield version_1 / own.get("memory", "").lstrip("/"), "cgroup-v1"
-        yield version_1, "cgroup-v1"
-    elif (_MOUNT / "cgroup.controllers").exists():
-        # A group that holds processes cannot hand its memory controller down: the parents may.
-        group = _MOUNT / own.get("", "").lstrip("/")
-        for parent in (group, *group.parents):
-            if not parent.is_relative_to(_MOUNT):
+    for group in groups("memory"):
+        if group.version == 1:
+            if (group.folders[-1] / "memory.limit_in_bytes").exists():
+                yield group.folders[0], "cgroup-v1"
+                yield group.folders[-1], "cgroup-v1"
                 return
-            if "memory" in _read(parent / "cgroup.subtree_control").split():
+            continue
+        # A group that holds processes cannot hand its memory controller down: the parents may.
+        for parent in group.folders:
+            if "memory" in read_text(parent / "cgroup.subtree_control").split():
                 yield parent, "cgroup-v2"
-
-
-def _own_groups() -> dict[str, str]:
-    """Control group of this process per controller; version 2 is the empty name."""
-    groups = {}
-    for line in _read(Path("/proc/self/cgroup")).splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            groups[controller] = path
-    return groups
 
 
 def _remove_abandoned(parent: Path) -> None:
@@ -122,10 +114,3 @@ def _remove_abandoned(parent: Path) -> None:
             if maker.isdigit() and not Path(f"/proc/{maker}").exists():
                 with suppress(OSError):
                     path.rmdir()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except OSError:
-        return ""

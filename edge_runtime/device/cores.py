@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+
+from edge_runtime.device.control_groups import cpu_quota, read_text
 
 _CPU_FOLDER = "sys/devices/system/cpu"
 _SIBLING_FILES = ("core_cpus_list", "thread_siblings_list")
@@ -18,7 +20,8 @@ def usable_cores(*, root: Path = Path("/"), logical: Iterable[int] | None = None
     """
     processors = set(_affinity() if logical is None else logical)
     cores = {frozenset(_siblings(root, processor) & processors) for processor in processors}
-    return max(1, min([len(cores), *(int(quota) for quota in _quotas(root))]))
+    quota = cpu_quota(root)
+    return max(1, len(cores) if quota is None else min(len(cores), int(quota)))
 
 
 def _affinity() -> set[int]:
@@ -30,7 +33,7 @@ def _affinity() -> set[int]:
 
 def _siblings(root: Path, processor: int) -> frozenset[int]:
     for name in _SIBLING_FILES:
-        numbers = _numbers(_read(root / _CPU_FOLDER / f"cpu{processor}/topology/{name}"))
+        numbers = _numbers(read_text(root / _CPU_FOLDER / f"cpu{processor}/topology/{name}"))
         if processor in numbers:
             return numbers
     return frozenset({processor})
@@ -45,39 +48,3 @@ def _numbers(text: str) -> frozenset[int]:
             return frozenset()
         found.update(range(int(first), int(last or first) + 1))
     return frozenset(found)
-
-
-def _quotas(root: Path) -> Iterator[float]:
-    """Processors' worth of time, by every control group of this process and its parents that has a quota."""
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            for folder in _parents(root / "sys/fs/cgroup", group):
-                quota, _, period = _read(folder / "cpu.max").partition(" ")
-                yield from _processors(quota, period)
-        elif "cpu" in controllers.split(","):
-            for mount in (root / "sys/fs/cgroup" / controllers, root / "sys/fs/cgroup/cpu"):
-                for folder in _parents(mount, group):
-                    yield from _processors(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
-
-
-def _parents(mount: Path, group: str) -> Iterator[Path]:
-    folder = mount / group.lstrip("/")
-    yield folder
-    for parent in folder.parents if folder != mount else ():
-        yield parent
-        if parent == mount:
-            return
-
-
-def _processors(quota: str, period: str) -> Iterator[float]:
-    """Version 2 writes no quota as `max`, version 1 as -1."""
-    if quota.strip().isdigit() and period.strip().isdigit() and int(period) > 0:
-        yield int(quota) / int(period)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -93,7 +93,8 @@ class Job(TypedDict):
     """What `work` does not use keeps the values of `new_job`.
 
     `hyperparameters` are those of each execution of the first step; with `betas` two of them are AdamW's bias
-    corrections, which differ from step to step. `vocabulary` is how many different tokens a model of tokens takes.
+    corrections, which differ from step to step. `limit_name` is how an error calls the limit. `vocabulary` is how many
+    different tokens a model of tokens takes.
     After `max_seconds` the training ends with the step in progress.
     """
 
@@ -105,6 +106,7 @@ class Job(TypedDict):
     parent: int | None
     limit_bytes: int | None
     limit_kind: LimitKind
+    limit_name: str
     check_only: bool
     data: DataJob | None
     cache: CacheJob | None
@@ -142,6 +144,7 @@ def new_job(work: Literal["train", "bench", "eval", "base"], program: ProgramJob
         parent=None,
         limit_bytes=None,
         limit_kind="none",
+        limit_name="",
         check_only=False,
         data=None,
         cache=None,

@@ -1,4 +1,7 @@
-"""Start the training process: a bare interpreter, so that the promise of a block is spent on the block."""
+"""Start the training process: a bare interpreter, so that the promise of a block is spent on the block.
+
+The command that prepared it becomes a supervisor of 0.1 MB, which outlives the training and says what killed it.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +10,56 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
+from device_profiles.contract import PREPARING_BYTES
+from device_profiles.errors import ExecutionError, PromiseError
+from edge_runtime.device.cgroups import create_group
+from edge_runtime.device.control_groups import MemoryLimit, memory_limit
 from edge_runtime.device.job import Job
-from edge_runtime.device.limits import LimitedProcess, Outcome, run_limited
+from edge_runtime.device.limit_mark import current_limit
 
 _START = Path(__file__).parent / "worker" / "start.py"
+_SUPERVISOR = "profl-supervise"
+_MEGABYTE = 1 << 20
 
 
-def become(job: Job) -> NoReturn:
-    """Replace this process by the training process: its memory begins anew, its id and parent stay."""
+def become(job: Job, *, limit_bytes: int | None = None, parent: int | None = None) -> NoReturn:
+    """Replace this process by the supervisor of the training process: its memory begins anew, its id stays.
+
+    With `limit_bytes` the training runs under this limit, once a run without it has found that the promise fits; the
+    limits that this process lives under count in any case. It ends with `parent`, where that started this process.
+    """
+    outside = memory_limit()
+    options = _outside(job, outside)
+    if limit_bytes is not None:
+        options += _limited(job, limit_bytes)
+    if parent is not None:
+        options += ["--parent", str(parent)]
+    job["parent"] = os.getpid()
+    supervisor = Path(job["native"]).with_name(_SUPERVISOR)
     with written(job) as (command, files):
         for file in files:
             os.set_inheritable(file, True)
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execv(command[0], command)
+        try:
+            os.execv(supervisor, [str(supervisor), *options, "--", *command])
+        except OSError as error:
+            raise ExecutionError(f"{supervisor}: {error.strerror or error}; install profl-edge again") from None
 
 
-def check(job: Job) -> int:
-    """Let the training process come as far as its first step; returns its exit status. It wrote what is wrong."""
-    checked = job.copy()
-    checked["check_only"] = True
-    with written(checked) as (command, files):
-        return subprocess.run(command, pass_fds=files, stdin=subprocess.DEVNULL, check=False).returncode
-
-
-def run(job: Job, limit_bytes: int, on_start: Callable[[LimitedProcess], None]) -> Outcome:
-    """Run the job in a process of its own under the limit."""
-    with written(job) as (command, files):
-        return run_limited(command, limit_bytes=limit_bytes, on_start=on_start, pass_fds=files)
+def check_room() -> None:
+    """Raise PromiseError where this process lives under a limit that its own preparation may not survive."""
+    outside = memory_limit()
+    if outside is not None and outside.size_bytes < PREPARING_BYTES:
+        raise PromiseError(
+            f"{_name(outside)} {outside.size_bytes / _MEGABYTE:.1f}MB is below the {PREPARING_BYTES // _MEGABYTE} MB "
+            "that reading the bundle and the data takes before the training starts; raise the limit"
+        )
 
 
 def read(job: Job) -> str:
@@ -62,3 +82,32 @@ def written(job: Job) -> Iterator[tuple[list[str], list[int]]]:
             files.append(job["lock"][1])
         # -I and -S: neither the environment nor site-packages decide what is loaded.
         yield [sys.executable, "-I", "-S", str(_START), str(file.fileno())], files
+
+
+def _outside(job: Job, outside: MemoryLimit | None) -> list[str]:
+    """Note the limit that this process lives under in the job; returns the supervisor's options for it."""
+    job["limit_kind"] = current_limit()
+    if outside is None:
+        return []
+    if job["limit_bytes"] is None or outside.size_bytes <= job["limit_bytes"]:
+        job["limit_bytes"], job["limit_name"] = outside.size_bytes, _name(outside)
+    job["limit_kind"] = outside.kind
+    return ["--limit", f"{_name(outside)} {outside.size_bytes / _MEGABYTE:.1f}MB", "--events", str(outside.events)]
+
+
+def _limited(job: Job, limit_bytes: int) -> list[str]:
+    """Note the limit of the training itself; returns the supervisor's options for it."""
+    name = "--memory-limit"
+    if job["limit_bytes"] is None or limit_bytes < job["limit_bytes"]:
+        job["limit_bytes"], job["limit_name"] = limit_bytes, name
+    group = create_group(limit_bytes)
+    options = ["--check", "check", "--limit", f"{name} {limit_bytes / _MEGABYTE:.1f}MB"]
+    if group is None:
+        job["limit_kind"] = "rlimit"
+        return [*options, "--data-limit", str(limit_bytes)]
+    job["limit_kind"] = group.kind
+    return [*options, "--group", str(group.path), "--events", str(group.events)]
+
+
+def _name(limit: MemoryLimit) -> str:
+    return f"the memory limit of this process's control group ({limit.kind})"

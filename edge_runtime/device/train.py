@@ -109,7 +109,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
             native=job["native"],
             augmented=_augmented_cache(request),
         )
-    job["limit_bytes"] = request.limit_bytes
+    job["limit_bytes"], job["limit_name"] = request.limit_bytes, "--memory-limit"
     job["data"] = data_job(data, augment=request.augment is not None)
     job["augment_seed"], job["augment_epoch"] = _augment_seed(request), request.augment_epoch or 0
     job["steps"] = _step_count(request, per_epoch)

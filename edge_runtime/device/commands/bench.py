@@ -39,6 +39,7 @@ def bench(
     from edge_runtime.device.bundle import open_bundle
     from edge_runtime.device.job import bench_job
 
+    launch.check_room()
     opened = open_bundle(bundle)
     program = opened.program_for(purpose, block, cached_prefix=cache_prefix)
     launch.become(

@@ -41,6 +41,7 @@ def eval_command(
     from edge_runtime.device.job import new_job, program_job
     from edge_runtime.device.train import check_examples, data_job, open_examples
 
+    launch.check_room()
     opened = open_bundle(bundle)
     manifest = opened.manifest
     program = opened.program_for("eval", block if block is not None else len(manifest.partition.blocks))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from device_profiles.errors import ExecutionError, OutOfMemoryError, UsageError
+from device_profiles.errors import UsageError
 from edge_runtime.device.commands.options import (
     FILE,
     bundle_argument,
     data_option,
     json_option,
-    megabytes,
     one_blas_thread,
     parse_size,
     thread_count,
@@ -27,7 +25,7 @@ from edge_runtime.device.limit_mark import current_limit
 from edge_runtime.options import Finite, OutputFile
 
 if TYPE_CHECKING:
-    from edge_runtime.device.job import CacheDType, Job
+    from edge_runtime.device.job import CacheDType
     from edge_runtime.device.train import TrainRequest
 
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
@@ -109,7 +107,7 @@ def train(
     cache_prefix: bool,
     cache_prefix_dtype: CacheDType | None,
     **options: Any,
-) -> int:
+) -> NoReturn:
     """Train one block of BUNDLE and write the update.
 
     With --purpose distill the stand-in of the block (for the last block also the classifier head) learns to do what the
@@ -124,52 +122,27 @@ def train(
         if given is not None and not cache_prefix:
             raise UsageError(f"{option}: is of --cache-prefix; give both, or leave it out")
     one_blas_thread()
+    from edge_runtime.device.launch import check_room
     from edge_runtime.device.lock import exclusive
     from edge_runtime.device.train import TrainRequest
 
+    check_room()
     cached = (cache_prefix_dtype or "float32") if cache_prefix else None
     request = TrainRequest(bundle=bundle, threads=thread_count(threads), cache_prefix=cached, **options)
     with exclusive(request.output) if request.output is not None else nullcontext() as lock:
-        return _train(request, lock, as_json)
+        _train(request, lock, as_json)
 
 
-def _train(request: TrainRequest, lock: tuple[Path, int] | None, as_json: bool) -> int:
+def _train(request: TrainRequest, lock: tuple[Path, int] | None, as_json: bool) -> NoReturn:
     from edge_runtime.device import launch
     from edge_runtime.device.train import prepare_training, remove_leftovers
 
     if request.output is not None:
         remove_leftovers(request.output)
-    prepared = prepare_training(request, json=as_json)
+    prepared = prepare_training(request, json=as_json)  # keeps the files of its data open until the exec
     job = prepared.job
-    if request.limit_bytes is not None and current_limit() == "none":
-        return _supervise(job, request.limit_bytes)
-    if os.environ.get(_PARENT_VARIABLE) == str(os.getppid()):
-        job["parent"] = os.getppid()
+    parent = os.getppid() if os.environ.get(_PARENT_VARIABLE) == str(os.getppid()) else None
     if lock is not None:
         job["lock"] = str(lock[0]), lock[1]
-    launch.become(job)
-
-
-def _supervise(job: Job, limit_bytes: int) -> int:
-    """Run the job in a process under the limit, once it is known that the promise fits.
-
-    The check runs in a process of its own without the limit, so that a limit which the training process could not even
-    start under is refused with the numbers.
-    """
-    from edge_runtime.device import launch
-
-    job["parent"] = os.getpid()
-    status = launch.check(job)
-    if status:
-        return status if status > 0 else 1
-    outcome = launch.run(job, limit_bytes, _forward_signals)
-    if outcome.oom_kills:
-        raise OutOfMemoryError(f"--memory-limit {megabytes(limit_bytes)}: the kernel ended the training at this limit")
-    if outcome.returncode < 0:
-        raise ExecutionError(f"the training process was ended by signal {-outcome.returncode}")
-    return outcome.returncode
-
-
-def _forward_signals(process: Any) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: process.send_signal(received))
+    # A process that was started under its limit needs no second one.
+    launch.become(job, limit_bytes=request.limit_bytes if current_limit() == "none" else None, parent=parent)

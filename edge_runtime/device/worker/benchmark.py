@@ -6,7 +6,7 @@ from device_profiles.errors import FormatError
 from edge_runtime.device.worker.engine import Engine
 from edge_runtime.device.worker.progress import ProgressLine
 from edge_runtime.device.worker.report import StepTimes, step_report
-from edge_runtime.device.worker.text import megabytes
+from edge_runtime.device.worker.text import megabytes, megabytes_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def base_bytes(native: Any, job: Job) -> int:
     """The base of the program: its arena is made, which takes no memory, and never touched."""
-    engine = Engine(native, job["program"], threads=job["threads"])
+    engine = Engine(native, job["program"], job)
     engine.promise(StepTimes().rehearse)
     return engine.base_bytes
 
@@ -25,7 +25,7 @@ def base_bytes(native: Any, job: Job) -> int:
 def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
     """Train on one batch that repeats; steps of the warm-up are made, but not timed."""
     program = job["program"]
-    engine = Engine(native, program, threads=job["threads"])
+    engine = Engine(native, program, job)
     if engine.data is None:
         raise FormatError(f"{program['path']}: takes no images")
     times = StepTimes()
@@ -65,7 +65,7 @@ def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
         f"block {program['block']} ({program['name']}), {job['steps']} steps, {job['threads']} threads",
         f"step           {times.median():.4f} s ({times.minimum:.4f} to {times.maximum:.4f}), "
         f"prefix {times.prefix_median() or 0:.4f} s",
-        f"promised peak  {megabytes(engine.predicted_bytes)}",
+        f"promised peak  {megabytes_up(engine.predicted_bytes)}",
         f"measured peak  {megabytes(native.peak_resident_bytes())}",
     ]
     return report, "\n".join(table), 0

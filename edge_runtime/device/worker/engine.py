@@ -5,15 +5,16 @@ from __future__ import annotations
 import mmap
 import os
 
+from device_profiles.contract import VARIATION_BYTES
 from device_profiles.errors import ExecutionError, FormatError, OutOfMemoryError, PromiseError
-from edge_runtime.device.worker.text import MEGABYTE, one_line
+from edge_runtime.device.worker.text import MEGABYTE, megabytes_up, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from edge_runtime.device.job import ProgramInput, ProgramJob, Source
+    from edge_runtime.device.job import Job, ProgramInput, ProgramJob, Source
 
 _FORMATS: dict[str, tuple[Any, int]] = {"float32": ("f", 4), "int64": ("q", 8), "bfloat16": ("H", 2)}
 _SIGN = 1 << 63
@@ -33,15 +34,16 @@ class Engine:
             and the batch was touched; from `promise`.
         predicted_bytes: `base_bytes` and all of those, or the peak so far where that is more.
 
-    Raises PromiseError when `limit_bytes` is below the prediction, before anything is allocated.
+    `job` says threads and limit. Raises PromiseError when the limit is below the prediction, before anything is
+    allocated.
     """
 
-    def __init__(self, native: Any, program: ProgramJob, *, threads: int, limit_bytes: int | None = None) -> None:
+    def __init__(self, native: Any, program: ProgramJob, job: Job) -> None:
         self.program = program
         self._module = native
-        self._limit_bytes = limit_bytes
+        self._limit_bytes, self._limit_name = job["limit_bytes"], job["limit_name"]
         native.release_unused_pages()
-        self.base_bytes = int(native.resident_bytes())
+        self.base_bytes = int(native.resident_bytes()) + VARIATION_BYTES
         self._promise()
         self.data: memoryview[Any] | None = None
         self.labels: memoryview[Any] | None = None
@@ -51,7 +53,7 @@ class Engine:
         self._files: dict[str, int] = {}
         self._resident: list[tuple[Source, memoryview[Any], str]] = []
         try:
-            self._native = native.Program(program["path"], threads, program["prefix_instructions"])
+            self._native = native.Program(program["path"], job["threads"], program["prefix_instructions"])
             self._check_buffers()
             self._set_inputs()
         except (MemoryError, RuntimeError, ValueError) as error:
@@ -70,17 +72,18 @@ class Engine:
         self.set_hyperparameters([0.0])
         rehearse()
         self.output()
-        self.base_bytes = int(self._module.resident_bytes())
+        self.base_bytes = int(self._module.resident_bytes()) + VARIATION_BYTES
         self._promise()
 
     def _promise(self) -> None:
         # What start-up itself needed at its peak is more than a very small program ever will.
-        start = int(self._module.peak_resident_bytes())
+        start = int(self._module.peak_resident_bytes()) + VARIATION_BYTES
         self.predicted_bytes = max(start, self.base_bytes + self.program["memory"]["total"])
-        if self._limit_bytes is not None and self.predicted_bytes > self._limit_bytes:
+        # A limit that another start was promised to keep is kept by this one.
+        if self._limit_bytes is not None and self.predicted_bytes - VARIATION_BYTES > self._limit_bytes:
             raise PromiseError(
-                f"--memory-limit {self._limit_bytes / MEGABYTE:.1f}MB is below the "
-                f"{self.predicted_bytes / MEGABYTE:.1f} MB that {self.program['name']} needs; "
+                f"{self._limit_name} {self._limit_bytes / MEGABYTE:.1f}MB is below the "
+                f"{megabytes_up(self.predicted_bytes)} that {self.program['name']} needs; "
                 "raise the limit, or export a smaller batch or block"
             )
 

@@ -8,7 +8,7 @@ from device_profiles.errors import FormatError
 from edge_runtime.device.worker.batches import Examples
 from edge_runtime.device.worker.engine import Engine
 from edge_runtime.device.worker.progress import ProgressLine
-from edge_runtime.device.worker.text import megabytes
+from edge_runtime.device.worker.text import json_text, megabytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,13 +26,15 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
     program = job["program"]
     assert job["data"] is not None  # the command asks for it
     source = Examples(native, job["data"])
-    engine = Engine(native, program, threads=job["threads"])
+    engine = Engine(native, program, job)
     if engine.data is None:
         raise FormatError(f"{program['path']}: takes no images")
 
     def rehearse() -> None:
         source.rehearse()
-        score(memoryview(bytearray(8)).cast("f").tolist(), 0)
+        outputs = memoryview(bytearray(4 * job["classes"])).cast("f").tolist()
+        (_, loss), error = score(outputs, 0), squared_error(outputs, outputs)
+        json_text({"accuracy": loss, "loss": error, "shown": f"{loss:.4f}", "indices": list(range(program["batch"]))})
 
     engine.promise(rehearse)
     engine.load_tensors()

@@ -81,7 +81,7 @@ class PrefixCache:
 
         A signal ends it early, and what is there is kept. Raises PromiseError, UsageError where the disk is full.
         """
-        engine = Engine(native, self._job["program"], threads=job["threads"], limit_bytes=job["limit_bytes"])
+        engine = Engine(native, self._job["program"], job)
         engine.promise(examples.rehearse)
         if not check_only:
             self._allocate()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from edge_runtime.device.worker.text import megabytes
+from edge_runtime.device.worker.text import megabytes, megabytes_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def step_table(report: dict[str, Any]) -> str:
     if report["step_seconds_median"] is not None:
         prefix = report["prefix_seconds"] or 0
         lines.append(f"step           {report['step_seconds_median']:.4f} s (prefix {prefix:.4f} s)")
-    lines.append(f"promised peak  {megabytes(report['predicted_peak_bytes'])}")
+    lines.append(f"promised peak  {megabytes_up(report['predicted_peak_bytes'])}")
     lines.append(f"measured peak  {megabytes(report['measured_peak_bytes'])} (limit: {report['limit_kind']})")
     if report["cache_bytes"] is not None:
         lines.append(f"prefix cache   {megabytes(report['cache_bytes'])} on disk")

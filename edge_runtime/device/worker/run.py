@@ -21,10 +21,10 @@ _SIGINT = 2
 _SIGKILL = 9
 
 
-def main(file: int) -> int:
-    """Do the job in the open `file`; returns the exit status."""
+def main(file: int, *, check_only: bool = False) -> int:
+    """Do the job in the open `file`, with `check_only` as far as its first step; returns the exit status."""
     try:
-        return _run(file)
+        return _run(file, check_only)
     except ProflError as error:
         return _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
@@ -35,11 +35,13 @@ def main(file: int) -> int:
         return _fail(str(error), 1)
 
 
-def _run(file: int) -> int:
+def _run(file: int, check_only: bool) -> int:
     os.lseek(file, 0, os.SEEK_SET)
     with open(file, "rb") as source:
         job: Job = marshal.load(source)
-    job["limit_kind"] = current_limit()
+    job["check_only"] = check_only
+    if job["limit_kind"] == "none":
+        job["limit_kind"] = current_limit()
     native = _load_native(job["native"])
     native.settle_allocator()
     if job["parent"] is not None:

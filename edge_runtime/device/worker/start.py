@@ -1,4 +1,4 @@
-"""`python -I -S start.py FD`: the entry of the training process; the job is read from the open file FD."""
+"""`python -I -S start.py FD [check]`: the entry of the training process; the job is read from the open file FD."""
 
 import os
 import sys
@@ -8,4 +8,4 @@ sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(
 
 from edge_runtime.device.worker.run import main
 
-sys.exit(main(int(sys.argv[1])))
+sys.exit(main(int(sys.argv[1]), check_only=sys.argv[2:] == ["check"]))

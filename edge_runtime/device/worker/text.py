@@ -30,6 +30,11 @@ def megabytes(count: int) -> str:
     return f"{count / MEGABYTE:.1f} MB"
 
 
+def megabytes_up(count: int) -> str:
+    """The same, rounded up: a limit that is set to what is printed is not below it."""
+    return f"{-(-count * 10 // MEGABYTE) / 10:.1f} MB"
+
+
 def one_line(text: str) -> str:
     """The words of `text` on one line."""
     return " ".join(text.split())

@@ -51,7 +51,7 @@ class _Training:
         self._stopped_early = False
         native.note_stop_signals()
         self._cache = self._open_cache()
-        self._engine = Engine(native, program, threads=job["threads"], limit_bytes=job["limit_bytes"])
+        self._engine = Engine(native, program, job)
         if self._engine.data is None:
             raise FormatError(f"{program['path']}: takes no images")
         self._labels, self._data = self._engine.labels, self._engine.data

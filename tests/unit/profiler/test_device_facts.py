@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from device_profiles.profile import Device, DeviceProfile, Gpu, Measurement
-from profiler.control_groups import cpu_quota, inherited_limit
+from edge_runtime.device.control_groups import cpu_quota, memory_limit
 from profiler.device_facts import describe_device
 from profiler.gpus import find_gpus, process_bytes
 
@@ -40,7 +40,7 @@ def test_a_board_without_cgroups_names_itself_in_the_device_tree(tmp_path: Path)
     device = _describe(tmp_path)
     assert device.cpu_model == "Example Board 3 Model B"
     assert device.memory_total_bytes == 948304 * 1024 and device.swap_total_bytes == 102396 * 1024
-    assert device.cpu_quota is None and inherited_limit(tmp_path) is None
+    assert device.cpu_quota is None and memory_limit(tmp_path) is None
     assert device.huge_pages is None and device.battery_charging is None and device.gpus == ()
 
 
@@ -50,7 +50,8 @@ def test_a_container_of_version_2_sees_its_quota_and_limit_at_the_mount(tmp_path
     _write(tmp_path, "sys/fs/cgroup/cpu.max", "150000 100000\n")
     _write(tmp_path, "sys/fs/cgroup/memory.max", "268435456\n")
     assert cpu_quota(tmp_path) == 1.5
-    assert inherited_limit(tmp_path) == (268435456, "cgroup-v2")
+    limit = memory_limit(tmp_path)
+    assert limit is not None and (limit.size_bytes, limit.kind) == (268435456, "cgroup-v2")
     assert _describe(tmp_path).cpu_quota == 1.5
 
 

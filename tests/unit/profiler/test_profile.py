@@ -14,9 +14,10 @@ from device_profiles.bundle import Manifest, Program
 from device_profiles.errors import ExecutionError, FormatError, UsageError
 from device_profiles.files import read_json
 from device_profiles.profile import DeviceProfile
+from edge_runtime.device.control_groups import memory_limit
 from profiler.breakdown import cost_of
 from profiler.cli import main
-from profiler.device_facts import describe_device, inherited_limit
+from profiler.device_facts import describe_device
 from profiler.measure import Observation
 from profiler.profile import ProfileRequest, profile_bundle
 from profiler.table import profile_table
@@ -119,7 +120,8 @@ def test_the_limit_that_the_profiler_itself_lives_under_is_found(
         path = tmp_path / "sys" / "fs" / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    assert inherited_limit(tmp_path) == expected
+    found = memory_limit(tmp_path)
+    assert (None if found is None else (found.size_bytes, found.kind)) == expected
 
 
 class _FakeMeter:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from device_profiles.bundle import Manifest
-from device_profiles.contract import program_name
+from device_profiles.contract import PREPARING_BYTES, program_name
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
 from device_profiles.plan import Plan
@@ -46,9 +46,19 @@ def test_a_client_works_where_the_promise_with_its_margin_fits(manifest: Manifes
     assert step.participation == 0.5
 
 
-def test_the_promise_is_above_both_prediction_and_measurement(profile: DeviceProfile) -> None:
-    cost = profile.costs[0]
-    assert promise_of(cost, 0.05) >= max(cost.predicted_peak_bytes, cost.measured_peak_bytes or 0)
+@pytest.mark.parametrize(
+    ("predicted_mb", "measured_mb", "promised_mb"),
+    [(100, 90, 105), (100, 120, 126), (100, None, 105), (12, 11, PREPARING_BYTES // 2**20)],
+)
+def test_the_promise_is_above_prediction_measurement_and_what_the_command_needs_before_it_trains(
+    profile: DeviceProfile, predicted_mb: int, measured_mb: int | None, promised_mb: int
+) -> None:
+    cost = msgspec.structs.replace(
+        profile.costs[0],
+        predicted_peak_bytes=predicted_mb << 20,
+        measured_peak_bytes=None if measured_mb is None else measured_mb << 20,
+    )
+    assert promise_of(cost, 0.05) == promised_mb << 20
 
 
 def test_a_program_that_was_killed_is_not_planned(manifest: Manifest, profile: DeviceProfile) -> None:
@@ -79,11 +89,11 @@ def test_distillations_are_planned_for_every_client_where_they_were_profiled(
 ) -> None:
     limit = profile.device.limit_bytes
     assert limit is not None
-    profiles = {"both": _distilled(profile, {2: 20 << 20, 3: limit}), "grown": profile}
+    profiles = {"both": _distilled(profile, {2: 40 << 20, 3: limit}), "grown": profile}
     plan = make_plan(manifest, profile.bundle_sha256, profiles, margin=0.05)
     assert [step.block for step in plan.distillations] == [2, 3]
     both, grown = plan.distillations[0].clients
-    assert both.program == "distill-block2" and both.predicted_peak_bytes == int((20 << 20) * 1.05)
+    assert both.program == "distill-block2" and both.predicted_peak_bytes == int((40 << 20) * 1.05)
     assert not grown.fits and grown.reason == "distill-block2 was not profiled"
     assert plan.distillations[0].participation == 0.5
     too_large = plan.distillations[1].clients[0]
@@ -96,7 +106,7 @@ def test_with_runs_of_blocks_a_client_trains_the_longest_that_fits(manifest: Man
     limit = profile.device.limit_bytes
     assert limit is not None
     grown = next(cost for cost in profile.costs if cost.program == "grow-block3")
-    peaks = {1: limit, 2: 20 << 20}
+    peaks = {1: limit, 2: 40 << 20}
     runs = tuple(
         msgspec.structs.replace(
             grown,
@@ -110,10 +120,10 @@ def test_with_runs_of_blocks_a_client_trains_the_longest_that_fits(manifest: Man
     profiles = {"runs": msgspec.structs.replace(profile, costs=(*profile.costs, *runs)), "blocks": profile}
     plan = make_plan(manifest, profile.bundle_sha256, profiles, margin=0.05, joint=True)
     with_runs, without = plan.steps[2].clients
-    assert with_runs.program == "joint-blocks2-3" and with_runs.predicted_peak_bytes == int((20 << 20) * 1.05)
+    assert with_runs.program == "joint-blocks2-3" and with_runs.predicted_peak_bytes == int((40 << 20) * 1.05)
     assert without.program == "grow-block3"
     table = plan_table(plan)
-    assert "2-3 21.0" in table and table.endswith("1-2: blocks 1 to 2 are trained together")
+    assert "2-3 42.0" in table and table.endswith("1-2: blocks 1 to 2 are trained together")
     alone = make_plan(manifest, profile.bundle_sha256, profiles, margin=0.05)
     assert [step.clients[0].program for step in alone.steps] == ["grow-block1", "grow-block2", "grow-block3"]
 
@@ -122,12 +132,12 @@ def test_the_table_has_distillations_below_the_blocks_that_they_are_of(
     manifest: Manifest, profile: DeviceProfile
 ) -> None:
     limit = profile.device.limit_bytes or 0
-    profiles = {"board": _distilled(profile, {2: 20 << 20, 3: limit})}
+    profiles = {"board": _distilled(profile, {2: 40 << 20, 3: limit})}
     lines = plan_table(make_plan(manifest, profile.bundle_sha256, profiles, margin=0.05)).splitlines()
     assert len(lines) == 8 and lines[3] == ""
     assert lines[4] == "to distil    limit MB             block 2   block 3"
     assert lines[0].index("block 2") == lines[4].index("block 2")
-    assert lines[5].split() == ["board", f"{limit / 2**20:.1f}", "21.0", "-"]
+    assert lines[5].split() == ["board", f"{limit / 2**20:.1f}", "42.0", "-"]
     assert lines[6].split() == ["with", "work", "100%", "0%"]
     without = plan_table(make_plan(manifest, profile.bundle_sha256, {"board": profile}))
     assert "distil" not in without and len(without.splitlines()) == 4
