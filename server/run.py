@@ -153,6 +153,8 @@ def _settings(fleet: Fleet, engine: str) -> str:
     for key in ("input_dtype", "head"):
         if values["model"][key] is None:
             del values["model"][key]
+    if fleet.training.aggregation == "robust":
+        del values["training"]["aggregation"]
     return hashlib.sha256(msgspec.json.encode([values, engine])).hexdigest()
 
 

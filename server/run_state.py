@@ -49,7 +49,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     `rejected_before` the updates rejected in each of them. `failed`: too few delivered in the last attempt as well, and
     the run stopped; `round` is then the number that the next round has when the run goes on.
     `stopped_early`: clients that `training.max_seconds` stopped, each with the share of its work that it had done and
-    its update counts by.
+    its update counts by. `cut`: clients whose update was beyond the bounds that the others set, with what was cut down.
     """
 
     round: int
@@ -71,6 +71,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     rejected_before: tuple[dict[str, str], ...] = ()
     failed: bool = False
     stopped_early: dict[str, float] = {}
+    cut: dict[str, str] = {}
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

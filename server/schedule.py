@@ -177,6 +177,7 @@ class Schedule:
             repeated=tuple(attempts.repeated),
             rejected_before=tuple(attempts.rejected_before),
             failed=failed,
+            cut={u.client: u.cut for u in attempts.accepted if u.cut},
             stopped_early={u.client: u.share for u in attempts.accepted if u.metadata.stopped_early},
         )
 
@@ -233,7 +234,10 @@ class Schedule:
             attempts.results, updates = self._engine.train(tasks, count)
             self._have_frozen |= _delivered(attempts.results, {task.client: task.prefix for task in tasks})
             asked = {task.client: self._asked(task) for task in tasks}
-            attempts.accepted, attempts.rejected = judge(updates, asked, self._structure, version, weights)
+            robust = training.aggregation == "robust"
+            attempts.accepted, attempts.rejected = judge(
+                updates, asked, self._structure, version, weights, robust=robust
+            )
             if len(attempts.accepted) >= training.min_clients:
                 break
         return attempts
