@@ -18,8 +18,8 @@ CLIP_FACTOR = 3.0
 """An update that moved this many times farther counts with as much; honest ones stay below 2."""
 TENSOR_CLIP_FACTOR = 6.0
 """The same for a single tensor, where honest ones differ by more: below 5."""
-VARIANCE_CLIP_FACTOR = 2.0
-"""All variances of a tensor together count as at most this many times the median's; honest ones stay below 1.5."""
+VARIANCE_CLIP_FACTOR = 3.0
+"""All variances of a tensor together count as at most this many times the median's; honest ones stay below 2.5."""
 MEAN_CLIP_FACTOR = 3.0
 """A single channel's is cut down to so many."""
 
