@@ -74,7 +74,7 @@ def last_words(path: Path) -> str:
     """The last line that a client complained with, "" where it said nothing."""
     with path.open("rb") as source:
         source.seek(max(0, source.seek(0, os.SEEK_END) - _COMPLAINT_BYTES))
-        lines = source.read(_COMPLAINT_BYTES).decode(errors="replace").strip().splitlines()
+        lines = source.read(_COMPLAINT_BYTES).decode(errors="replace").strip().split("\n")
     return plain(lines[-1]) if lines else ""
 
 
