@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from device_profiles.profile import Cost, DeviceProfile
+from edge_runtime.device.worker.text import tenths_up
 
 _MB = float(1 << 20)
 
@@ -38,7 +39,7 @@ def device_line(profile: DeviceProfile) -> str:
 
 def _row(cost: Cost, limit_bytes: int | None, width: int) -> str:
     batch = "-" if cost.batch is None else str(cost.batch)
-    start = f"{cost.program:<{width}}{batch:>6}{cost.predicted_peak_bytes / _MB:>10.1f}"
+    start = f"{cost.program:<{width}}{batch:>6}{tenths_up(cost.predicted_peak_bytes):>10}"
     if not cost.fits or cost.measured_peak_bytes is None:
         return f"{start}  {cost.reason or 'does not fit'}"
     other = cost.arena_bytes - cost.parameters_bytes - cost.optimizer_state_bytes - cost.activations_bytes

@@ -94,6 +94,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         rounds: round budget of the whole run; ProFL may do without one.
         clients_per_round: drawn anew every round among those with work; all of them by default.
         evaluate_every: rounds between two evaluations; the last round of a stage always has one.
+        aggregation: `robust` holds the updates of a round against each other before they are averaged; `mean` does not.
         min_clients: a round counts when as many deliver; else it is repeated, `attempts` times in all.
     """
 
@@ -117,6 +118,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     parallel: Positive = 2
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 600.0
     max_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    aggregation: Literal["robust", "mean"] = "robust"
     min_clients: Positive = 1
     attempts: Positive = 3
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from server.aggregation import ReceivedUpdate, outliers, reason_to_reject
+from server.aggregation import ReceivedUpdate, reason_to_reject
+from server.clipping import bounded
+from server.outliers import alone_outliers, outliers
 from server.structure import Structure
 from server.work import Work
 
@@ -36,9 +38,14 @@ def judge(
     structure: Structure,
     version: str,
     weights: Mapping[str, NDArray[Any]],
+    *,
+    robust: bool = True,
 ) -> tuple[list[ReceivedUpdate], dict[str, str]]:
     """Updates for the average, each with its share, and by client why the others are not; all started from `weights`,
-    which are called `version`."""
+    which are called `version`.
+
+    With `robust`, updates are also held against each other: what no honest training does is rejected, what is only
+    larger than the others' is cut down (`ReceivedUpdate.cut`)."""
     sent = Counter(update.client for update in updates)
     rejected = {client: "has no task in this round" for client in sent if client not in asked}
     # Which of them is the client's own nobody can say.
@@ -53,8 +60,9 @@ def judge(
         else:
             sound.append(replace(update, share=share))
     works = {client: task.work for client, task in asked.items()}
-    rejected |= outliers(sound, works, structure, weights)
-    return [update for update in sound if update.client not in rejected], rejected
+    rejected |= (outliers if robust else alone_outliers)(sound, works, structure, weights)
+    accepted = [update for update in sound if update.client not in rejected]
+    return bounded(accepted, works, structure, weights) if robust else accepted, rejected
 
 
 def _wrong_examples(asked: Asked, update: ReceivedUpdate) -> str | None:

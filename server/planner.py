@@ -9,6 +9,7 @@ from device_profiles.contract import PREPARING_BYTES, Purpose, program_name
 from device_profiles.errors import FormatError
 from device_profiles.plan import ClientPlan, Plan, StepPlan
 from device_profiles.profile import Cost, DeviceProfile
+from edge_runtime.device.worker.text import megabytes_up
 
 DEFAULT_MARGIN = 0.05
 """Part of the measured peak that is added to it in every promise, for what differs between two runs."""
@@ -86,7 +87,7 @@ def _assign(name: str, client: str, profile: DeviceProfile, block: int, margin: 
     if not cost.fits:
         return _idle(client, block, budget, promise, cost.reason or "does not fit")
     if promise > budget:
-        reason = f"needs {promise / 2**20:.1f} MB, may use {budget / 2**20:.1f} MB"
+        reason = f"needs {megabytes_up(promise)}, may use {budget / 2**20:.1f} MB"
         return _idle(client, block, budget, promise, reason)
     return ClientPlan(
         client=client, block=block, program=name, predicted_peak_bytes=promise, budget_bytes=budget, fits=True

@@ -48,6 +48,8 @@ class TerminalProgress(Observer):
         )
         for client, share in record.stopped_early.items():
             self.note(f"  {client}: stopped early after {share:.0%} of its work")
+        for client, what in record.cut.items():
+            self.note(f"  {client}: {what}")
         for attempt, reasons in enumerate(record.rejected_before, 1):
             for client, reason in reasons.items():
                 self.note(f"  {client}: update rejected in attempt {attempt}: {reason}")

@@ -153,6 +153,8 @@ def _settings(fleet: Fleet, engine: str) -> str:
     for key in ("input_dtype", "head"):
         if values["model"][key] is None:
             del values["model"][key]
+    if fleet.training.aggregation == "robust":
+        del values["training"]["aggregation"]
     return hashlib.sha256(msgspec.json.encode([values, engine])).hexdigest()
 
 
@@ -167,7 +169,7 @@ def _leftovers(output: Path, settings: str, *, resume: bool) -> list[Path]:
     path = output / _SETTINGS
     if not path.is_file():
         raise UsageError(f"-o {output}: is not a run's folder; choose another one")
-    same = path.read_text(encoding="ascii").strip() == settings
+    same = path.read_text(encoding="ascii", errors="replace").strip() == settings
     if _has_rounds(output):
         if not resume:
             raise UsageError(f"-o {output}: exists; continue it with --resume, or choose another folder")

@@ -9,12 +9,14 @@ RUN/rounds.jsonl         one object a round, and one with `failed` for a round t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from device_profiles.contract import FORMAT_VERSION
@@ -27,7 +29,7 @@ FLEET_NAME = "fleet.json"
 """The settings of a run, as they were read."""
 STATE_NAME = "state.json"
 """What is finished of a run."""
-_ROUNDS = "rounds.jsonl"
+ROUNDS_NAME = "rounds.jsonl"
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,7 +51,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     `rejected_before` the updates rejected in each of them. `failed`: too few delivered in the last attempt as well, and
     the run stopped; `round` is then the number that the next round has when the run goes on.
     `stopped_early`: clients that `training.max_seconds` stopped, each with the share of its work that it had done and
-    its update counts by.
+    its update counts by. `cut`: clients whose update was beyond the bounds that the others set, with what was cut down.
     """
 
     round: int
@@ -71,6 +73,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     rejected_before: tuple[dict[str, str], ...] = ()
     failed: bool = False
     stopped_early: dict[str, float] = {}
+    cut: dict[str, str] = {}
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +91,12 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     finished: bool
     weights_sha256: str
     rounds_bytes: int
+
+    def check(self, source: str) -> None:
+        """Raise FormatError where a number is below zero."""
+        for name in ("round", "stage", "round_of_step", "rounds_bytes"):
+            if getattr(self, name) < 0:
+                raise FormatError(f"{source}: {name} is {getattr(self, name)}; restore the file, or start a new run")
 
 
 class RunFolder:
@@ -128,14 +137,14 @@ class RunFolder:
         path = self.weights_path(state.round)
         if not path.is_file() or sha256_of(path) != state.weights_sha256:
             raise FormatError(f"{path}: missing or not the file that {STATE_NAME} names")
-        rounds = self.folder / _ROUNDS
+        rounds = self.folder / ROUNDS_NAME
         if state.rounds_bytes and (not rounds.is_file() or rounds.stat().st_size < state.rounds_bytes):
             raise FormatError(f"{rounds}: shorter than {STATE_NAME} says")
         if rounds.is_file():
             with rounds.open("r+b") as lines:
                 lines.truncate(state.rounds_bytes)
         self._remove_all_but(path)
-        return state, load_file(path)
+        return state, read_tensors(path)
 
     def save(self, state: RunState, weights: Mapping[str, NDArray[Any]], record: RoundRecord | None) -> RunState:
         """Save the state after a round: weights, then the round's line, then the state that names both."""
@@ -154,7 +163,7 @@ class RunFolder:
 
     def _append(self, record: RoundRecord | None) -> int:
         """Write a line; the length of the file with it."""
-        rounds = self.folder / _ROUNDS
+        rounds = self.folder / ROUNDS_NAME
         with rounds.open("ab") as lines:
             if record is not None:
                 lines.write(msgspec.json.encode(record) + b"\n")
@@ -177,7 +186,39 @@ class RunFolder:
         return [record for record in self._lines() if record.failed]
 
     def _lines(self) -> list[RoundRecord]:
-        path = self.folder / _ROUNDS
-        if not path.is_file():
+        """Every line that the state counts: what stands behind them is being written, or was when a run was killed.
+
+        Raises FormatError naming the file and the line.
+        """
+        path = self.folder / ROUNDS_NAME
+        counted = read_json(self.folder / STATE_NAME, RunState).rounds_bytes if self.exists else 0
+        if not counted:
             return []
-        return [msgspec.json.decode(line, type=RoundRecord) for line in path.read_bytes().splitlines()]
+        with in_one_line(path), path.open("rb") as source:
+            raw = source.read(counted)
+        if len(raw) < counted:
+            raise FormatError(f"{path}: shorter than {STATE_NAME} says; restore it from a copy, or start a new run")
+        return [_record(line, f"{path}: line {number}") for number, line in enumerate(raw.splitlines(), 1)]
+
+
+def _record(line: bytes, where: str) -> RoundRecord:
+    try:
+        return msgspec.json.decode(line, type=RoundRecord)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{where}: {error}; restore the file from a copy, or start a new run") from None
+
+
+def read_tensors(path: Path) -> Weights:
+    """Tensors of a file of the run; raises FormatError naming it."""
+    with in_one_line(path):
+        return load_file(path)
+
+
+@contextmanager
+def in_one_line(path: Path) -> Iterator[None]:
+    """Raise FormatError naming `path` where the body cannot read it."""
+    try:
+        yield
+    except (OSError, SafetensorError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise FormatError(f"{path}: {reason}; restore it from a copy, or start a new run") from None

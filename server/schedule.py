@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from device_profiles.errors import ExecutionError
+from device_profiles.errors import ExecutionError, FormatError
 from device_profiles.files import atomic_file
 from server.aggregation import ReceivedUpdate, average
 from server.checks import check_stages
@@ -23,7 +23,7 @@ from server.freezing import EffectiveMovementFreezing, Scalars, sample_scalars
 from server.judging import Asked, judge
 from server.learning_rate import learning_rate
 from server.methods.method import Stage
-from server.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights
+from server.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights, read_tensors
 from server.structure import Structure
 
 _NAMED_FAILURES = 3
@@ -105,6 +105,10 @@ class Schedule:
         few can take part in one of them; and when too few deliver.
         """
         check_stages(self._fleet, self._stages)
+        if state.stage >= len(self._stages):
+            raise FormatError(
+                f"{self._folder.folder}: its state is in stage {state.stage}; there are {len(self._stages)}"
+            )
         self._have_frozen = self._delivered_before()
         while not state.finished:
             state, weights = self._run_stage(self._stages[state.stage], state, weights)
@@ -177,6 +181,7 @@ class Schedule:
             repeated=tuple(attempts.repeated),
             rejected_before=tuple(attempts.rejected_before),
             failed=failed,
+            cut={u.client: u.cut for u in attempts.accepted if u.cut},
             stopped_early={u.client: u.share for u in attempts.accepted if u.metadata.stopped_early},
         )
 
@@ -233,7 +238,10 @@ class Schedule:
             attempts.results, updates = self._engine.train(tasks, count)
             self._have_frozen |= _delivered(attempts.results, {task.client: task.prefix for task in tasks})
             asked = {task.client: self._asked(task) for task in tasks}
-            attempts.accepted, attempts.rejected = judge(updates, asked, self._structure, version, weights)
+            robust = training.aggregation == "robust"
+            attempts.accepted, attempts.rejected = judge(
+                updates, asked, self._structure, version, weights, robust=robust
+            )
             if len(attempts.accepted) >= training.min_clients:
                 break
         return attempts
@@ -280,7 +288,8 @@ class Schedule:
         delivered = set()
         for record in self._folder.records():
             answers = (*record.repeated, *record.clients)
-            delivered |= _delivered(answers, prefixes[record.stage, record.block])
+            # A stage that there is none of, as in another fleet's lines, has delivered nothing.
+            delivered |= _delivered(answers, prefixes.get((record.stage, record.block), {}))
         return delivered
 
     def _asked(self, task: Task) -> Asked:
@@ -327,12 +336,16 @@ class Schedule:
             with atomic_file(path) as temporary:
                 save_file({"000000": scalars}, temporary)
             return [scalars]
-        saved: dict[str, Any] = load_file(path)
-        return [saved[f"{k:06d}"] for k in range(state.round_of_step + 1)]
+        saved: dict[str, Any] = read_tensors(path)
+        names = [f"{k:06d}" for k in range(state.round_of_step + 1)]
+        missing = [name for name in names if name not in saved]
+        if missing:
+            raise FormatError(f"{path}: round {missing[0]} is missing; restore it from a copy, or start a new run")
+        return [saved[name] for name in names]
 
     def _append_history(self, state: RunState, scalars: Scalars) -> None:
         path = self._history_path(state)
-        saved = load_file(path)
+        saved = read_tensors(path)
         # A line that a killed run wrote ahead of its state is written over here.
         saved[f"{state.round_of_step + 1:06d}"] = scalars
         with atomic_file(path) as temporary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from device_profiles.plan import ClientPlan, Plan, StepPlan
+from edge_runtime.device.worker.text import tenths_up
 from server.summary import Summary
 from server.whole_network import WholeNetwork
 
@@ -41,7 +42,7 @@ def _promises(title: str, plan: Plan, steps: Sequence[StepPlan], width: int) -> 
         cells = ""
         for step in columns:
             own = step.clients[position] if step else None
-            promise = f"{_run(own)}{(own.predicted_peak_bytes or 0) / _MB:.1f}" if own and own.fits else "-" * bool(own)
+            promise = f"{_run(own)}{tenths_up(own.predicted_peak_bytes or 0)}" if own and own.fits else "-" * bool(own)
             cells += f"{promise:>{width}}"
         lines.append(f"{client.client:<12}{client.budget_bytes / _MB:>9.1f}{cells}".rstrip())
     shares = "".join(f"{f'{step.participation:.0%}' if step else '':>{width}}" for step in columns)
@@ -103,10 +104,14 @@ def _devices(summary: Summary) -> list[str]:
         blocks = ", ".join(str(block) if block else "all" for block in client.blocks) or "none"
         trouble = f"  {client.failures} failed" if client.failures else ""
         lines.append(
-            f"{client.client:<12}{client.limit_bytes / _MB:>9.1f}{_mb(client.predicted_peak_bytes):>10}"
+            f"{client.client:<12}{client.limit_bytes / _MB:>9.1f}{_promised(client.predicted_peak_bytes):>10}"
             f"{_mb(client.measured_peak_bytes):>10}{client.rounds:>8}  {blocks}{trouble}"
         )
     return lines
+
+
+def _promised(count: int) -> str:
+    return tenths_up(count) if count else "-"
 
 
 def _mb(count: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_runtime.device.commands.options import FILE, megabytes, print_json, thread_count
+from edge_runtime.device.worker.text import megabytes_up
 from profiler.commands.options import limit_option, measuring_options, model_choice
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _line(found: Fit) -> str:
     if found.best is None:
         return head + f"nothing fits {megabytes(found.limit_bytes)}" + _closest(found.trials)
     best = found.best
-    peak = "" if best.peak_bytes is None else f", peak {megabytes(best.peak_bytes)}"
+    peak = "" if best.peak_bytes is None else f", peak {megabytes_up(best.peak_bytes)}"
     seconds = "" if best.step_seconds is None else f", {best.step_seconds:.3f} s a step"
     tried = ", ".join(f"{trial.batch}{'' if trial.fits else ' did not fit'}" for trial in found.trials)
     return f"{head}batch {best.batch} ({best.variant}) of {best.bundle}{peak}{seconds}; tried batches: {tried}"

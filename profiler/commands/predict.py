@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edge_runtime.device.commands.options import FILE, json_option, megabytes, print_json
+from edge_runtime.device.worker.text import megabytes_up
 from profiler.commands.options import read_profiles
 
 
@@ -32,7 +33,7 @@ def predict(bundle: Path, profile: Path, examples: int, threads: int | None, as_
     click.echo(f"{'program':<28}{'predicted':>12}{'promise':>12}{'base':>12}{'plan':>12}")
     for one in found:
         click.echo(
-            f"{one.program:<28}{megabytes(one.peak_bytes):>12}{megabytes(one.high_bytes):>12}"
+            f"{one.program:<28}{megabytes_up(one.peak_bytes):>12}{megabytes_up(one.high_bytes):>12}"
             f"{megabytes(one.base_bytes):>12}{megabytes(one.plan_bytes):>12}"
         )
     if found:

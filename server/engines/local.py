@@ -12,17 +12,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from device_profiles.errors import ExecutionError, FormatError
-from device_profiles.update import UpdateMetadata
+from device_profiles.errors import ExecutionError, FormatError, ProflError
 from edge_runtime.device.limits import LimitedProcess, Outcome, start_limited
 from server.aggregation import ReceivedUpdate
 from server.engines.engine import Result, Task
 from server.fleet import TrainingSettings
 from server.stopping import run_child
+from server.strangers import Answer, last_words, plain, read_answer, read_update
+from server.structure import Structure
 from server.work import Work
 
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
@@ -40,6 +38,7 @@ class LocalEngine:
         cached: names of the work that each client also holds with the outputs of frozen blocks in a file.
         folder: for updates and the clients' messages, in a folder of this process: a client that outlived a killed
             server for a moment holds the lock of another file.
+        structure: of the bundle's model; an update that is larger than what it says is not read.
     """
 
     def __init__(
@@ -53,8 +52,10 @@ class LocalEngine:
         settings: TrainingSettings,
         cached: Mapping[str, frozenset[str]],
         folder: Path,
+        structure: Structure,
     ) -> None:
         self._bundle = bundle
+        self._structure = structure
         self._data = data
         self._limits = limits
         self._test_data = test_data
@@ -99,19 +100,28 @@ class LocalEngine:
         return float(report["accuracy"]), float(report["loss"])
 
     def _train_one(self, task: Task) -> tuple[Result, ReceivedUpdate | None]:
-        output = self._folder / f"{task.client}.safetensors"
-        output.unlink(missing_ok=True)
+        """Whatever a client does, and whatever of it cannot be read, is a result with its reason."""
         started = time.monotonic()
-        outcome, said, complaint, timed_out = self._run(task, output)
+        try:
+            return self._ask(task)
+        except (ProflError, OSError, MemoryError) as error:
+            status = f"could not be run: {plain(str(error) or type(error).__name__)}"
+            return Result(client=task.client, status=status, seconds=time.monotonic() - started), None
+
+    def _ask(self, task: Task) -> tuple[Result, ReceivedUpdate | None]:
+        output, said, complaint = (self._folder / f"{task.client}.{end}" for end in ("safetensors", "out", "err"))
+        _remove(output)
+        started = time.monotonic()
+        outcome, timed_out = self._run(task, output, said, complaint)
         seconds = time.monotonic() - started
-        status = _status(outcome, complaint, timed_out, self._settings.timeout_seconds)
-        report: dict[str, Any] = {}
+        status = _status(outcome, last_words(complaint), timed_out, self._settings.timeout_seconds)
+        answer = Answer(loss_first=None, loss_last=None, predicted_peak_bytes=None, measured_peak_bytes=None)
         update = None
         if status == "ok":
             try:
-                report = json.loads(said)
-                update = read_update(task.client, output)
-            except (json.JSONDecodeError, FormatError) as error:
+                answer = read_answer(said)
+                update = read_update(task.client, output, self._structure.tensors(task.work))
+            except FormatError as error:
                 status = f"unreadable answer: {error}"
         result = Result(
             client=task.client,
@@ -119,10 +129,10 @@ class LocalEngine:
             seconds=seconds,
             examples=update.metadata.examples if update else 0,
             steps=update.metadata.steps if update else 0,
-            loss_first=report.get("loss_first"),
-            loss_last=report.get("loss_last"),
-            predicted_peak_bytes=report.get("predicted_peak_bytes"),
-            measured_peak_bytes=report.get("measured_peak_bytes"),
+            loss_first=answer.loss_first,
+            loss_last=answer.loss_last,
+            predicted_peak_bytes=answer.predicted_peak_bytes,
+            measured_peak_bytes=answer.measured_peak_bytes,
             oom_kills=outcome.oom_kills,
             limit_kind=outcome.limit_kind,
             bytes_down=task.weights.stat().st_size,
@@ -136,7 +146,7 @@ class LocalEngine:
         for process in list(self._running):
             process.kill()
 
-    def _run(self, task: Task, output: Path) -> tuple[Outcome, str, str, bool]:
+    def _run(self, task: Task, output: Path, said: Path, complaint: Path) -> tuple[Outcome, bool]:
         command = [sys.executable, "-m", "edge_runtime.device", "train", str(self._bundle)]
         command += ["--block", str(task.work.block), "--data", f"npz:{self._data[task.client]}"]
         if task.work.purpose == "joint":
@@ -157,8 +167,7 @@ class LocalEngine:
             command += ["--cache-dir", str(prefix_folder(Path(self._caches.name) / task.client, task.prefix))]
         command += ["--threads", str(self._settings.threads), "--checkpoint-every", "0", "--json"]
         environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
-        out, err = (self._folder / f"{task.client}.{name}" for name in ("out", "err"))
-        with out.open("wb") as stdout, err.open("wb") as stderr:
+        with said.open("wb") as stdout, complaint.open("wb") as stderr:
             process = start_limited(
                 command, limit_bytes=self._limits[task.client], env=environment, stdout=stdout, stderr=stderr
             )
@@ -178,7 +187,7 @@ class LocalEngine:
             finally:
                 self._running.discard(process)
             outcome = process.outcome()
-        return outcome, out.read_text(errors="replace"), err.read_text(errors="replace"), timed_out
+        return outcome, timed_out
 
 
 def prefix_folder(client: Path, prefix: str) -> Path:
@@ -190,17 +199,6 @@ def prefix_folder(client: Path, prefix: str) -> Path:
     return folder
 
 
-def read_update(client: str, path: Path) -> ReceivedUpdate:
-    """Read an update a client wrote; raises FormatError naming the file."""
-    try:
-        with safe_open(path, framework="numpy") as opened:
-            metadata = UpdateMetadata.from_strings(opened.metadata(), str(path))
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
-    except (SafetensorError, OSError) as error:
-        raise FormatError(f"{path}: {error}") from None
-    return ReceivedUpdate(client=client, metadata=metadata, tensors=tensors)
-
-
 def _status(outcome: Outcome, complaint: str, timed_out: bool, timeout_seconds: float) -> str:
     if timed_out:
         return f"no answer within {timeout_seconds:.0f} s"
@@ -209,10 +207,18 @@ def _status(outcome: Outcome, complaint: str, timed_out: bool, timeout_seconds: 
     if outcome.returncode < 0:
         return f"died by signal {-outcome.returncode}"
     if outcome.returncode > 0:
-        return _last_line(complaint) or f"exit status {outcome.returncode}"
+        return complaint or f"exit status {outcome.returncode}"
     return "ok"
 
 
 def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
     return lines[-1] if lines else ""
+
+
+def _remove(path: Path) -> None:
+    """Whatever lies there: a client may have left a folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -54,6 +54,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     write_json(output / "plan.json", plan)
     note(plan_table(plan))
     whole = _whole_network(fleet, output, note) if compare_whole else None
+    structure = Structure.of(bundle.manifest)
     engine = LocalEngine(
         bundle.path,
         data=parts,
@@ -63,10 +64,11 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
         settings=fleet.training,
         cached=_cached(fleet, profiles, plan, note),
         folder=output / "clients",
+        structure=structure,
     )
     return Prepared(
         engine=engine,
-        structure=Structure.of(bundle.manifest),
+        structure=structure,
         promises=_promises(fleet, bundle, profiles, plan),
         blocks=len(bundle.manifest.partition.blocks),
         model=bundle.manifest.model,
@@ -144,7 +146,7 @@ def _profiles(fleet: Fleet, bundle: Bundle, output: Path, note: Note) -> dict[st
     for client in fleet.clients:
         path = output / "profiles" / f"{client.name}.json"
         note(f"profiling {client.name} under {client.limit_mb:g} MB")
-        command = [sys.executable, "-m", "profiler", str(bundle.path), "--limit", f"{client.limit_mb}MB"]
+        command = [sys.executable, "-m", "profiler", str(bundle.path), "--limit", f"{client.limit_bytes}B"]
         command += ["--name", client.name, "-o", str(path), "--threads", str(fleet.training.threads)]
         command += ["--steps", "2", "--purpose", "grow", "--json"]
         command += ["--no-cached-prefix"] if fleet.training.cache_prefix == "none" else []

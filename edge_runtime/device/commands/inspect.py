@@ -16,6 +16,7 @@ from edge_runtime.device.commands.options import (
     thread_count,
     threads_option,
 )
+from edge_runtime.device.worker.text import megabytes_up
 
 if TYPE_CHECKING:
     from device_profiles.bundle import Manifest, Program
@@ -108,7 +109,7 @@ def _print_tables(document: dict[str, Any], profile: DeviceProfile | None) -> No
         row += f"{ratio:>12.3f}" if ratio is not None else f"{'-':>12}"
         row += f"{megabytes(memory['frozen_bytes']):>12}{megabytes(entry['total_bytes']):>12}"
         if "predicted_peak_bytes" in entry:
-            row += f"  {megabytes(entry['predicted_peak_bytes'])}" + ("" if entry["fits"] else ", does not fit")
+            row += f"  {megabytes_up(entry['predicted_peak_bytes'])}" + ("" if entry["fits"] else ", does not fit")
         elif profile is not None:
             row += "  not measured"
         click.echo(row)

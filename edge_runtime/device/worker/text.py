@@ -32,7 +32,12 @@ def megabytes(count: int) -> str:
 
 def megabytes_up(count: int) -> str:
     """The same, rounded up: a limit that is set to what is printed is not below it."""
-    return f"{-(-count * 10 // MEGABYTE) / 10:.1f} MB"
+    return f"{tenths_up(count)} MB"
+
+
+def tenths_up(count: int) -> str:
+    """The number of it, for columns in MB."""
+    return f"{-(-count * 10 // MEGABYTE) / 10:.1f}"
 
 
 def one_line(text: str) -> str:

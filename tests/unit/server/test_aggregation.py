@@ -11,7 +11,8 @@ import pytest
 from device_profiles.bundle import Manifest
 from device_profiles.files import read_json
 from device_profiles.update import UpdateMetadata
-from server.aggregation import ReceivedUpdate, average, outliers, reason_to_reject
+from server.aggregation import ReceivedUpdate, average, reason_to_reject
+from server.outliers import outliers
 from server.structure import Structure, TrainedTensor
 from server.work import Work
 
