@@ -231,5 +231,16 @@ def _remove_abandoned(scratch: Path) -> None:
     """Remove what a profiler left that was killed before it could."""
     for path in scratch.glob(f"{_SCRATCH}*"):
         maker = path.name.removeprefix(_SCRATCH).partition("-")[0]
-        if maker.isdigit() and not Path(f"/proc/{maker}").exists():
+        if maker.isdigit() and not is_alive(int(maker)):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this number exists; `/proc` need not be there to ask."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True

@@ -14,6 +14,7 @@ from typing import IO, NoReturn
 
 from edge_runtime.device.job import Job
 from edge_runtime.device.limits import LimitedProcess, Outcome, run_limited
+from edge_runtime.device.memory_files import add_files_in_memory
 
 _START = Path(__file__).parent / "worker" / "start.py"
 
@@ -51,8 +52,8 @@ def read(job: Job) -> str:
 @contextmanager
 def written(job: Job) -> Iterator[tuple[list[str], list[int]]]:
     """The command for the job, and the open files it inherits; for who starts it in a way of its own."""
-    file: IO[bytes] = tempfile.TemporaryFile(prefix="profl-edge-job-")  # noqa: SIM115  # closed below
-    with file:
+    add_files_in_memory(job)
+    with _unnamed_file() as file:
         marshal.dump(dict(job), file)
         file.flush()
         files = [file.fileno()]
@@ -62,3 +63,11 @@ def written(job: Job) -> Iterator[tuple[list[str], list[int]]]:
             files.append(job["lock"][1])
         # -I and -S: neither the environment nor site-packages decide what is loaded.
         yield [sys.executable, "-I", "-S", str(_START), str(file.fileno())], files
+
+
+def _unnamed_file() -> IO[bytes]:
+    """A file in memory, gone when both processes have closed it: a job is small, and needs no folder to write to."""
+    try:
+        return os.fdopen(os.memfd_create("profl-edge-job"), "w+b")
+    except (AttributeError, OSError):  # a kernel or a C library without it
+        return tempfile.TemporaryFile(prefix="profl-edge-job-")

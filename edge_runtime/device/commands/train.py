@@ -18,13 +18,12 @@ from edge_runtime.device.commands.options import (
     json_option,
     megabytes,
     one_blas_thread,
-    parse_size,
     thread_count,
     threads_option,
     weights_option,
 )
 from edge_runtime.device.limit_mark import current_limit
-from edge_runtime.options import Finite, OutputFile
+from edge_runtime.options import Finite, OutputFile, Size
 
 if TYPE_CHECKING:
     from edge_runtime.device.job import CacheDType, Job
@@ -82,7 +81,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @click.option("-o", "--output", type=OutputFile(), help="Update to write (safetensors).")
 @click.option("--base-version", default="", help="Name of the weights that training starts from, for the update.")
 @click.option(
-    "--memory-limit", "limit_bytes", type=parse_size, metavar="SIZE", help="Hard limit of the process: 128MB."
+    "--memory-limit", "limit_bytes", type=Size(), metavar="SIZE", help="Hard limit of the process: 128MB."
 )
 @threads_option
 @click.option(

@@ -76,12 +76,14 @@ class Engine:
     def _promise(self) -> None:
         # What start-up itself needed at its peak is more than a very small program ever will.
         start = int(self._module.peak_resident_bytes())
-        self.predicted_bytes = max(start, self.base_bytes + self.program["memory"]["total"])
+        files = self.program["memory"]["files"]
+        self.predicted_bytes = max(start, self.base_bytes + self.program["memory"]["total"]) + files
         if self._limit_bytes is not None and self.predicted_bytes > self._limit_bytes:
             raise PromiseError(
                 f"--memory-limit {self._limit_bytes / MEGABYTE:.1f}MB is below the "
                 f"{self.predicted_bytes / MEGABYTE:.1f} MB that {self.program['name']} needs; "
                 "raise the limit, or export a smaller batch or block"
+                + (f"; {files / MEGABYTE:.1f} MB of it are files in memory: keep them on a disk" if files else "")
             )
 
     def load_tensors(self) -> None:

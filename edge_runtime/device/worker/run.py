@@ -8,6 +8,7 @@ import sys
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
 from device_profiles.errors import ExecutionError, ProflError
+from device_profiles.streams import ended_by, flushed, open_closed_streams
 from edge_runtime.device.limit_mark import current_limit
 from edge_runtime.device.worker.text import json_text, one_line
 
@@ -23,6 +24,11 @@ _SIGKILL = 9
 
 def main(file: int) -> int:
     """Do the job in the open `file`; returns the exit status."""
+    open_closed_streams()
+    return flushed(_main(file), lambda line: _fail(line, 1))
+
+
+def _main(file: int) -> int:
     try:
         return _run(file)
     except ProflError as error:
@@ -32,7 +38,7 @@ def main(file: int) -> int:
     except MemoryError:
         return _fail("no memory left; give the process more, or export a smaller batch or block", 1)
     except OSError as error:
-        return _fail(str(error), 1)
+        return ended_by(error, lambda line: _fail(line, 1))
 
 
 def _run(file: int) -> int:
@@ -57,7 +63,7 @@ def _run(file: int) -> int:
         from edge_runtime.device.worker.evaluation import evaluate as work
     report, table, status = work(native, job)
     if report is not None:
-        print(json_text(report) if job["json"] else table, flush=True)
+        print(json_text(report) if job["json"] else table)
     return status
 
 

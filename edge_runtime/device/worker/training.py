@@ -203,7 +203,8 @@ class _Training:
     def _save(self, output: str, interrupted: bool) -> None:
         self._native.release_unused_pages()
         if interrupted:
-            self._checkpoint()
+            if self._job["checkpoint"] is not None:  # a device as output has none
+                self._checkpoint()
             return
         trained = self._engine.trained_tensors()
         self._check_finite(trained)
