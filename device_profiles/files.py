@@ -14,7 +14,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from device_profiles.errors import FormatError, UsageError
-from device_profiles.outputs import copy_in_place, followed, in_place, move_over, new_file, sync, temporary_name
+from device_profiles.outputs import (
+    copy_in_place,
+    followed,
+    in_place,
+    move_over,
+    new_file,
+    open_in_place,
+    sync,
+    temporary_name,
+)
 
 T = TypeVar("T", bound=msgspec.Struct)
 _CHUNK_BYTES = 1 << 20
@@ -99,8 +108,11 @@ def check_output_file(path: Path, *, option: str = "-o") -> None:
     """Raise UsageError, naming the option, where no file can be written at `path`: before the work, not after it."""
     if not in_place(str(path), option=option):
         check_place(Path(followed(str(path))), option=option)
-    elif not os.access(path, os.W_OK):
-        raise UsageError(f"{option} {path}: cannot be written: Permission denied; choose another place")
+        return
+    try:
+        os.close(open_in_place(str(path)))
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be written: {error.strerror}; choose another place") from None
 
 
 def check_place(path: Path, *, option: str = "-o") -> None:

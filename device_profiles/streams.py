@@ -112,8 +112,18 @@ def system_error(error: OSError) -> str:
     reason = error.strerror or str(error)
     place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) and error.filename else ""
     if reason.startswith(_NO_TEMPORARY):
-        return "no temporary folder can be written; set TMPDIR to one with room"
+        return _why_no_temporary_folder()
     return f"{place}{reason}{_REMEDIES.get(error.errno or 0, '')}"
+
+
+def _why_no_temporary_folder() -> str:
+    """Python tries to write to several and forgets what went wrong: it can be that no file can be opened at all."""
+    try:
+        os.close(os.open(os.curdir, os.O_RDONLY))
+    except OSError as error:
+        if error.errno in _REMEDIES:
+            return f"{error.strerror}{_REMEDIES[error.errno]}"
+    return "no temporary folder can be written; set TMPDIR to one with room"
 
 
 _NO_TEMPORARY = "No usable temporary directory"

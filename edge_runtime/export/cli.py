@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 import msgspec
 
+from device_profiles import streams
 from device_profiles.bundle import Loss, Manifest, Optimizer
 from device_profiles.contract import DType, LossName, OptimizerName
-from device_profiles import streams
 from device_profiles.errors import ProflError, UsageError
 from edge_runtime.export.targets import TARGETS, export_target
 from edge_runtime.options import Finite, Size

@@ -10,7 +10,6 @@ import click
 
 from edge_runtime.device.data.open import KNOWN
 
-
 FILE = click.Path(path_type=Path)
 bundle_argument = click.argument("bundle", type=FILE)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object.")

@@ -80,9 +80,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @weights_option
 @click.option("-o", "--output", type=OutputFile(), help="Update to write (safetensors).")
 @click.option("--base-version", default="", help="Name of the weights that training starts from, for the update.")
-@click.option(
-    "--memory-limit", "limit_bytes", type=Size(), metavar="SIZE", help="Hard limit of the process: 128MB."
-)
+@click.option("--memory-limit", "limit_bytes", type=Size(), metavar="SIZE", help="Hard limit of the process: 128MB.")
 @threads_option
 @click.option(
     "--checkpoint-every", type=click.IntRange(0), default=100, show_default=True, help="In steps; 0: when stopped."

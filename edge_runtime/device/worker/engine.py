@@ -228,6 +228,8 @@ class Engine:
         if isinstance(error, MemoryError):
             return OutOfMemoryError(f"{name}: no memory left; give it more, or export a smaller batch")
         text = one_line(str(error))
+        if "worker thread" in text:
+            text += "; give fewer --threads, or allow more processes (ulimit -u, pids.max)"
         if isinstance(error, ValueError):
             return FormatError(f"{name}: {text}")
         if any(words in text.lower() for words in _OUT_OF_MEMORY):

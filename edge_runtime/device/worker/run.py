@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from edge_runtime.device.job import Job
 
+_NO_PROC = ": memory is measured there; mount /proc"
 _SIGINT = 2
 _SIGKILL = 9
 
@@ -37,6 +38,8 @@ def _main(file: int) -> int:
         return _fail("interrupted", 128 + _SIGINT)
     except MemoryError:
         return _fail("no memory left; give the process more, or export a smaller batch or block", 1)
+    except RuntimeError as error:
+        return _fail(f"{error}{_NO_PROC if str(error).startswith('/proc/') else ''}", 1)
     except OSError as error:
         return ended_by(error, lambda line: _fail(line, 1))
 

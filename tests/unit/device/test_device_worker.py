@@ -18,7 +18,20 @@ from edge_runtime.device import _native
 from edge_runtime.device.worker.prefix_cache import PrefixCache
 from edge_runtime.device.worker.text import json_text
 
-_LIGHT = {"__future__", "errno", "fcntl", "importlib.machinery", "marshal", "math", "mmap", "os", "stat", "sys", "time"}
+_LIGHT = {
+    "__future__",
+    "errno",
+    "fcntl",
+    "importlib.machinery",
+    "marshal",
+    "math",
+    "mmap",
+    "os",
+    "stat",
+    "sys",
+    "time",
+    "zlib",
+}
 _DIGESTS = {"_sha2", "_sha256", "hashlib"}
 """The first that there is, and only where a digest is made."""
 _SHARED = [f"device_profiles/{name}.py" for name in ("errors", "outputs", "seal", "streams")]
