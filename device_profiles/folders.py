@@ -32,7 +32,7 @@ def check_output_folder(path: Path, parts: Parts, *, option: str = "-o") -> None
         raise UsageError(f"{option} {path}: exists and holds no {parts[0]}; choose another folder")
     if foreign is not None:
         raise UsageError(
-            f"{option} {path}: holds {foreign}, which would be removed with it; move that away, or choose another folder"
+            f"{option} {path}: holds {foreign}, which would be removed as well; move it away, or choose another folder"
         )
     if entries and not any(entry.suffix == ".pte" for entry in entries):
         raise UsageError(f"{option} {path}: holds a {parts[0]}, but no programs; choose another folder")

@@ -7,6 +7,7 @@ process imports this module as well, so that it imports next to nothing itself.
 from __future__ import annotations
 
 import os
+import sys
 
 from device_profiles.errors import DigestError
 
@@ -27,6 +28,9 @@ _MARK = f'"{SEAL_KEY}":"'.encode()
 
 def new_sha256() -> Any:
     """A SHA-256 without `hashlib`, which would load a library of several megabytes into a process that counts them."""
+    loaded = sys.modules.get("hashlib")
+    if loaded is not None:
+        return loaded.sha256()
     try:
         from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12 and later
     except ImportError:

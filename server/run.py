@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from safetensors.numpy import save_file
 
 from device_profiles.errors import ExecutionError, FormatError, UsageError
 from device_profiles.files import atomic_file, read_json, write_json
@@ -24,6 +23,7 @@ from server.run_state import FLEET_NAME, STATE_NAME, RunFolder, RunState, Weight
 from server.schedule import Observer, Schedule
 from server.structure import Structure
 from server.summary import Summary, summarise
+from server.tensor_files import save_tensors
 
 Note = Callable[[str], None]
 ENGINES = ("local", "simulation")
@@ -196,6 +196,5 @@ def _write_model(fleet: Fleet, structure: Structure, weights: Weights, path: Pat
         raise ExecutionError(f"assembled model: tensor {missing[0]} is missing")
     tensors = {name: weights[name] for name in structure.model}
     metadata = {"model": json.dumps({"name": fleet.model.name, "classes": fleet.model.classes})}
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    save_tensors(path, tensors, metadata)
     return path

@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from device_profiles.contract import FORMAT_VERSION
 from device_profiles.errors import FormatError
-from device_profiles.files import atomic_file, read_json, sha256_of, write_json
+from device_profiles.files import read_json, sha256_of, write_json
 from server.engines.engine import Result
+from server.tensor_files import save_tensors
 
 Weights = dict[str, NDArray[Any]]
 FLEET_NAME = "fleet.json"
@@ -140,8 +141,7 @@ class RunFolder:
     def save(self, state: RunState, weights: Mapping[str, NDArray[Any]], record: RoundRecord | None) -> RunState:
         """Save the state after a round: weights, then the round's line, then the state that names both."""
         path = self.weights_path(state.round)
-        with atomic_file(path) as temporary:
-            save_file(dict(weights), temporary)
+        save_tensors(path, weights)
         length = self._append(record)
         saved = msgspec.structs.replace(state, weights_sha256=sha256_of(path), rounds_bytes=length)
         write_json(self.folder / STATE_NAME, saved)

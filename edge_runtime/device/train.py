@@ -128,9 +128,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     job["output"] = str(request.output)
     if in_place(job["output"]):
         if request.resume:
-            raise UsageError(
-                f"--resume: -o {request.output} is no file that a checkpoint could lie beside; give a file"
-            )
+            raise UsageError(f"--resume: no checkpoint lies beside -o {request.output}; give the name of a file")
         job["checkpoint_every"] = 0
         return Prepared(job=job, data=data)
     checkpoint = checkpoint_path(request.output)

@@ -17,6 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from device_profiles.errors import ExecutionError, FormatError
+from device_profiles.seal import check_seal
 from device_profiles.update import UpdateMetadata
 from edge_runtime.device.limits import LimitedProcess, Outcome, start_limited
 from server.aggregation import ReceivedUpdate
@@ -191,8 +192,9 @@ def prefix_folder(client: Path, prefix: str) -> Path:
 
 
 def read_update(client: str, path: Path) -> ReceivedUpdate:
-    """Read an update a client wrote; raises FormatError naming the file."""
+    """Read an update a client wrote; raises FormatError naming the file, DigestError where its bytes are damaged."""
     try:
+        check_seal(str(path), remedy="have it trained again")
         with safe_open(path, framework="numpy") as opened:
             metadata = UpdateMetadata.from_strings(opened.metadata(), str(path))
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict

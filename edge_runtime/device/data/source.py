@@ -210,7 +210,7 @@ def unpacked(pieces: Iterable[bytes]) -> IO[bytes]:
     """
     folder = temporary_folder()
     with _naming_folder(folder):
-        spool = tempfile.TemporaryFile(prefix="profl-edge-", dir=folder)
+        spool = tempfile.TemporaryFile(prefix="profl-edge-", dir=folder)  # noqa: SIM115 -- the caller reads it
     for piece in pieces:
         with _naming_folder(folder):
             spool.write(piece)

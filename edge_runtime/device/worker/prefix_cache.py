@@ -2,8 +2,8 @@
 
 The file: a header of 4096 bytes, then the rows. The header holds a magic word, the number of rows that are there and
 their CRC-32 (eight bytes each, little-endian) and, as JSON, what the rows were computed from; a file of anything else,
-or with damaged rows, is filled anew. Rows are read with `pread` straight into the arena. A mapping would do the same, but its pages would count as this process's,
-while those that `pread` leaves behind are the system's own cache.
+or with damaged rows, is filled anew. Rows are read with `pread` straight into the arena. A mapping would do the same,
+but its pages would count as this process's, while those that `pread` leaves behind are the system's own cache.
 """
 
 from __future__ import annotations
