@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from device_profiles.errors import FormatError, UsageError
+from device_profiles.outputs import (
+    copy_in_place,
+    followed,
+    in_place,
+    move_over,
+    new_file,
+    open_in_place,
+    sync,
+    temporary_name,
+)
 
 T = TypeVar("T", bound=msgspec.Struct)
 _CHUNK_BYTES = 1 << 20
@@ -59,43 +69,50 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place when the body ends, remove it when it raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """Yield a temporary path beside `path`; rename it into place when the body ends, remove it when it raises.
+
+    A link is followed, and a device is written as it is (`device_profiles.outputs`). Raises UsageError where `path` can
+    be neither, OSError that names it where the disk does not take it.
+    """
+    if in_place(str(path)):
+        with tempfile.TemporaryDirectory(prefix="profl-") as folder:
+            yield Path(folder, "output")
+            with named(path):
+                copy_in_place(os.path.join(folder, "output"), str(path))
+        return
+    target = followed(str(path))
+    temporary = Path(temporary_name(target))
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        with named(path, temporary):
+            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+            os.close(new_file(str(temporary)))
+            mode = temporary.stat().st_mode
+            yield temporary
+            _settle(temporary, mode)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    move_over(str(temporary), target)
 
 
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; put it in its place when the body ends, remove it when it raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+def _settle(path: Path, mode: int) -> None:
+    """Have a finished file on the disk, with the mode that new files of this user have, whoever wrote it."""
+    if path.stat().st_mode != mode:
+        with suppress(OSError):  # a file system that knows no modes
+            path.chmod(stat.S_IMODE(mode))
+    with path.open("r+b") as written:
+        sync(written.fileno())
 
 
 def check_output_file(path: Path, *, option: str = "-o") -> None:
     """Raise UsageError, naming the option, where no file can be written at `path`: before the work, not after it."""
-    if path.is_dir():
-        raise UsageError(f"{option} {path}: is a folder; give the name of a file")
-    check_place(path, option=option)
+    if not in_place(str(path), option=option):
+        check_place(Path(followed(str(path))), option=option)
+        return
+    try:
+        os.close(open_in_place(str(path)))
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be written: {error.strerror}; choose another place") from None
 
 
 def check_place(path: Path, *, option: str = "-o") -> None:
@@ -111,12 +128,17 @@ def check_place(path: Path, *, option: str = "-o") -> None:
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Name `path` where the disk does not take it: the system's own error of a full one names no file."""
+def named(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Name `path` where the disk does not take it: the system's own error of a full one names no file.
+
+    With `temporary`, errors that name another file than that one keep it.
+    """
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        if temporary is not None and error.filename is not None and str(error.filename) != str(temporary):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 def sha256_of(path: Path) -> str:

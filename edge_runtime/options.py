@@ -23,6 +23,23 @@ class Finite(click.FloatRange):
         return number
 
 
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic in some releases of click only
+    """A size with a unit, such as 128MB, as a number of bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes; fails, saying how to write it, for what is no size."""
+        from device_profiles.sizes import parse_size
+
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class OutputFile(click.Path):
     """A file that is written at the end of the work: a place that will not take it is refused before the work begins.
 

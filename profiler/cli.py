@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from device_profiles import streams
 from device_profiles.errors import ProflError, UsageError
 from profiler.commands.compare import compare
 from profiler.commands.fit import fit
@@ -57,14 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProflError as error:
         return _fail(str(error), error.exit_status)
     except OSError as error:
-        return _fail(str(error), 1)
+        return streams.ended_by(error, lambda line: _fail(line, 1))
     return 0
 
 
 def console() -> int:
     """`main` for a process of its own: SIGTERM ends it as Ctrl-C does, so that what it started is cleaned up."""
     signal.signal(signal.SIGTERM, _interrupt)
-    return main()
+    return streams.run(main, lambda line: _fail(line, 1))
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -23,6 +23,7 @@ from device_profiles.profile import Conditions
 from device_profiles.timeline import PlanTimeline, Timeline
 from edge_runtime.device import launch
 from edge_runtime.device.bundle import open_bundle
+from edge_runtime.device.commands.options import one_blas_thread
 from edge_runtime.device.job import Job, bench_job, new_job, program_job
 from profiler.base import base_bytes
 from profiler.conditions import ConditionsWatch
@@ -209,6 +210,7 @@ class ProcessMeter:
 
     def _data(self, folder: Path, program: Program) -> str:
         """A data set of some batches of grey images, or of zeros: a step costs the same whatever it sees."""
+        one_blas_thread()
         import numpy as np
 
         from edge_runtime.device.data import write_arrays, write_npz
@@ -231,5 +233,16 @@ def _remove_abandoned(scratch: Path) -> None:
     """Remove what a profiler left that was killed before it could."""
     for path in scratch.glob(f"{_SCRATCH}*"):
         maker = path.name.removeprefix(_SCRATCH).partition("-")[0]
-        if maker.isdigit() and not Path(f"/proc/{maker}").exists():
+        if maker.isdigit() and not is_alive(int(maker)):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this number exists; `/proc` need not be there to ask."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True

@@ -11,6 +11,8 @@ from device_profiles.bundle import Program
 from device_profiles.contract import LimitKind, Purpose, Runtime
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import read_json, write_json
+from device_profiles.outputs import in_place
+from device_profiles.places import disk_folder
 from device_profiles.profile import Cost, DeviceProfile, Measurement
 from device_profiles.sizes import MEGABYTE
 from edge_runtime.device.control_groups import MemoryLimit, memory_limit
@@ -55,9 +57,9 @@ def profile_bundle(
 ) -> DeviceProfile:
     """Measure the programs of a bundle (or of `subject`) and write the profile to `request.output`.
 
-    A profile already there is continued when it was measured the same way, replaced when it was not. Raises
-    FormatError for a damaged bundle or an output that is not a profile, UsageError where no program is asked for,
-    ExecutionError where a program fails for another reason than memory.
+    A profile of the bundle already there is continued when it was measured the same way, replaced when it was not.
+    Raises FormatError for a damaged bundle or an output that is not a profile, UsageError where no program is asked for
+    or the output is the profile of another bundle, ExecutionError where a program fails for another reason than memory.
     """
     return _Profiling(request, subject or subject_of(request), meter, progress).run()
 
@@ -86,9 +88,8 @@ def meter_of(request: ProfileRequest, subject: Subject) -> Meter:
         )
     if request.bundle is None or request.device != "cpu":
         raise UsageError("--runtime native runs the programs of a BUNDLE on the CPU; give --runtime torch")
-    folder = request.output.parent
     return ProcessMeter(
-        scratch=folder if request.output.name and folder.is_dir() else None,
+        scratch=_scratch(request.output),
         bundle=request.bundle,
         limit_bytes=request.limit_bytes,
         steps=request.steps,
@@ -110,6 +111,11 @@ def _outside(limit_bytes: int | None) -> MemoryLimit | None:
         f"--limit {limit_bytes / MEGABYTE:.1f}MB: this process lives under a limit of "
         f"{outside.size_bytes / MEGABYTE:.1f}MB ({outside.kind}); give no more than that"
     )
+
+
+def _scratch(output: Path) -> Path:
+    """Where measured processes write: beside the output unless that lies in memory, which would be charged to them."""
+    return Path(disk_folder(*([str(output.parent)] if output.name and not in_place(str(output)) else [])))
 
 
 class _Profiling:
@@ -177,9 +183,9 @@ class _Profiling:
         )
 
     def _earlier(self) -> DeviceProfile | None:
-        """The profile at the output when it measures the same thing the same way."""
+        """The profile at the output when it was measured the same way; raises UsageError for that of another bundle."""
         request = self._request
-        if not request.output.exists():
+        if not request.output.exists() or in_place(str(request.output)):
             return None
         try:
             profile = read_json(request.output, DeviceProfile)
@@ -187,10 +193,14 @@ class _Profiling:
             raise FormatError(
                 f"-o {error}; it is not a profile to continue: remove it or choose another file"
             ) from None
+        if profile.bundle_sha256 != self._subject.digest:
+            raise UsageError(
+                f"-o {request.output}: is the profile of another bundle (a {profile.model} whose manifest begins with "
+                f"{profile.bundle_sha256[:12]}); choose another file with -o, or remove it"
+            )
         measured = profile.measurement
         same = (
-            profile.bundle_sha256 == self._subject.digest
-            and profile.runtime == request.runtime
+            profile.runtime == request.runtime
             and (profile.device.name, profile.device.limit_bytes) == (request.name, self._limit_bytes)
             and (measured.threads, measured.repetitions) == (request.threads, request.repetitions)
             and (measured.steps, measured.warmup_steps) == (request.steps, request.warmup_steps)

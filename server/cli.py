@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from device_profiles import streams
 from device_profiles.errors import ProflError, UsageError
 from edge_runtime.options import Finite, OutputFile
 from server.model_commands import finish, merge
@@ -162,16 +163,23 @@ for _command in (split, merge, finish):
 
 def main() -> None:
     """Entry point of profl-server: errors of the project become one line and its exit status."""
+    sys.exit(streams.run(_run, _complain))
+
+
+def _run() -> int:
     try:
         cli(prog_name="profl-server", standalone_mode=True)
     except ProflError as error:
-        click.echo(f"profl-server: error: {error}", err=True)
-        sys.exit(error.exit_status)
+        _complain(str(error))
+        return error.exit_status
     except OSError as error:
         # A full disk, a folder that may not be written: the user's to mend, not a fault of the program.
-        named = f"{error.filename}: " if error.filename else ""
-        click.echo(f"profl-server: error: {named}{error.strerror or error}", err=True)
-        sys.exit(1)
+        return streams.ended_by(error, _complain)
+    return 0
+
+
+def _complain(line: str) -> None:
+    click.echo(f"profl-server: error: {line}", err=True)
 
 
 if __name__ == "__main__":

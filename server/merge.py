@@ -20,9 +20,9 @@ from edge_runtime.device.bundle import Bundle
 from edge_runtime.device.tensors import TensorFile
 from edge_runtime.device.weights_version import weights_version
 from server.aggregation import ReceivedUpdate, average
-from server.engines.local import read_update
 from server.judging import Asked, judge
 from server.run_state import Weights
+from server.strangers import read_update
 from server.structure import Structure
 from server.weight_layers import WholeWeights
 from server.work import Work

@@ -17,12 +17,14 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from device_profiles.contract import FORMAT_VERSION
 from device_profiles.errors import FormatError
-from device_profiles.files import atomic_file, read_json, sha256_of, write_json
+from device_profiles.files import read_json, sha256_of, write_json
+from device_profiles.seal import check_seal
 from server.engines.engine import Result
+from server.tensor_files import save_tensors
 
 Weights = dict[str, NDArray[Any]]
 FLEET_NAME = "fleet.json"
@@ -149,8 +151,7 @@ class RunFolder:
     def save(self, state: RunState, weights: Mapping[str, NDArray[Any]], record: RoundRecord | None) -> RunState:
         """Save the state after a round: weights, then the round's line, then the state that names both."""
         path = self.weights_path(state.round)
-        with atomic_file(path) as temporary:
-            save_file(dict(weights), temporary)
+        save_tensors(path, weights)
         length = self._append(record)
         saved = msgspec.structs.replace(state, weights_sha256=sha256_of(path), rounds_bytes=length)
         write_json(self.folder / STATE_NAME, saved)
@@ -211,6 +212,7 @@ def _record(line: bytes, where: str) -> RoundRecord:
 def read_tensors(path: Path) -> Weights:
     """Tensors of a file of the run; raises FormatError naming it."""
     with in_one_line(path):
+        check_seal(str(path), remedy="restore it from a copy, or start a new run")
         return load_file(path)
 
 

@@ -11,10 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from device_profiles.errors import ExecutionError, FormatError
-from device_profiles.files import atomic_file
 from server.aggregation import ReceivedUpdate, average
 from server.checks import check_stages
 from server.engines.engine import Engine, Result, Task
@@ -25,6 +23,7 @@ from server.learning_rate import learning_rate
 from server.methods.method import Stage
 from server.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights, read_tensors
 from server.structure import Structure
+from server.tensor_files import save_tensors
 
 _NAMED_FAILURES = 3
 """Clients that the message names when the run stops; all of them are in rounds.jsonl."""
@@ -212,8 +211,7 @@ class Schedule:
     def _evaluate(self, stage: Stage, state: RunState, weights: Weights) -> float:
         # The new weights are evaluated from a file of their own: the state still names the old ones.
         candidate = self._folder.folder / "candidate.safetensors"
-        with atomic_file(candidate) as temporary:
-            save_file(weights, temporary)
+        save_tensors(candidate, weights)
         try:
             accuracy, _ = self._engine.evaluate(stage.evaluated, candidate)
         finally:
@@ -333,8 +331,7 @@ class Schedule:
         path = self._history_path(state)
         if state.round_of_step == 0:
             scalars = self._scalars(stage, weights)
-            with atomic_file(path) as temporary:
-                save_file({"000000": scalars}, temporary)
+            save_tensors(path, {"000000": scalars})
             return [scalars]
         saved: dict[str, Any] = read_tensors(path)
         names = [f"{k:06d}" for k in range(state.round_of_step + 1)]
@@ -348,8 +345,7 @@ class Schedule:
         saved = read_tensors(path)
         # A line that a killed run wrote ahead of its state is written over here.
         saved[f"{state.round_of_step + 1:06d}"] = scalars
-        with atomic_file(path) as temporary:
-            save_file(saved, temporary)
+        save_tensors(path, saved)
 
 
 def _prefix(stage: Stage, number: int, client: str) -> str | None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.errors import FormatError
+from device_profiles.seal import check_seal
 from device_profiles.update import UpdateMetadata
 from server.aggregation import ReceivedUpdate
 from server.structure import TrainedTensor
@@ -91,6 +92,7 @@ def read_update(client: str, path: Path, expected: Mapping[str, TrainedTensor] |
         if expected is not None:
             _check_expected(entries, expected, path)
         data = _read(file, _check_places(entries, size - os.lseek(file, 0, os.SEEK_CUR), path), path)
+        check_seal(str(path), remedy="have it trained again")
     tensors = {name: _tensor(entry, data) for name, entry in entries.items()}
     return ReceivedUpdate(client=client, metadata=metadata, tensors=tensors)
 

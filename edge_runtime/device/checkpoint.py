@@ -12,6 +12,8 @@ import msgspec
 from device_profiles.bundle import Program
 from device_profiles.contract import Augmentation
 from device_profiles.errors import FormatError, UsageError
+from device_profiles.outputs import beside, followed
+from device_profiles.seal import check_seal
 from edge_runtime.device.job import CacheDType, Source
 from edge_runtime.device.tensors import TensorFile
 
@@ -52,16 +54,18 @@ class _Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def checkpoint_path(output: Path) -> Path:
-    """Where the checkpoint of `output` lies."""
-    return output.with_name(output.name + ".checkpoint")
+    """Where the checkpoint of `output` lies: beside the file itself where that is a link."""
+    return Path(beside(followed(str(output)), ".checkpoint"))
 
 
 def load_checkpoint(path: Path, program: Program, settings: Settings) -> tuple[Progress, dict[str, Source]]:
     """How far the run was, and where the program's mutable buffers lie in the file.
 
-    Raises FormatError where the file is no checkpoint of this program, UsageError, naming the first setting that
-    differs, where it belongs to another run.
+    Raises DigestError where its bytes are damaged, FormatError where the file is no checkpoint of this program,
+    UsageError, naming the first setting that differs, where it belongs to another run.
     """
+    if path.is_file():
+        check_seal(str(path), remedy="leave --resume out to start again", required=True)
     source = TensorFile(path)
     try:
         metadata = msgspec.json.decode(source.metadata.get("profl_checkpoint", ""), type=_Metadata, strict=True)

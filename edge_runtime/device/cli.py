@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+from device_profiles import streams
 from device_profiles.errors import ProflError
 
 _COMMANDS = {
@@ -54,8 +55,13 @@ def application() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status. Errors are one line on standard error."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Run the command line; returns the exit status. Errors are one line on standard error.
+
+    Without `arguments` they are this process's own, whose standard streams it then sees to.
+    """
+    if arguments is None:
+        return streams.run(lambda: main(sys.argv[1:]), lambda line: _fail(line, 1))
+    given = list(arguments)
     try:
         return run(given)
     except click.exceptions.Exit as stop:
@@ -76,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail("no memory left; give the process more, or export a smaller batch or block", 1)
     except OSError as error:
-        return _fail(str(error), 1)
+        return streams.ended_by(error, lambda line: _fail(line, 1))
 
 
 def run(arguments: list[str]) -> int:

@@ -33,7 +33,8 @@ ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int], i
 
 
 class ProgramJob(TypedDict):
-    """One program; `memory` holds bytes: arena, frozen, workspace_per_thread, staging, and their total.
+    """One program; `memory` holds bytes: arena, frozen, workspace_per_thread, staging, their total, and beside it
+    those of files in memory (`memory_files.py`).
 
     A step is `batch // micro_batch` executions; `data` is the buffer in the arena that holds the examples of one.
     """
@@ -224,6 +225,7 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Laid
             "workspace_per_thread": memory.workspace_bytes_per_thread,
             "staging": memory.staging_bytes,
             "total": memory.total_bytes(threads),
+            "files": 0,
         },
     )
 

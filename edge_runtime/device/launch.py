@@ -21,6 +21,7 @@ from edge_runtime.device.cgroups import create_group
 from edge_runtime.device.control_groups import MemoryLimit, memory_limit
 from edge_runtime.device.job import Job
 from edge_runtime.device.limit_mark import current_limit
+from edge_runtime.device.memory_files import add_files_in_memory
 
 _START = Path(__file__).parent / "worker" / "start.py"
 _SUPERVISOR = "profl-supervise"
@@ -71,8 +72,8 @@ def read(job: Job) -> str:
 @contextmanager
 def written(job: Job) -> Iterator[tuple[list[str], list[int]]]:
     """The command for the job, and the open files it inherits; for who starts it in a way of its own."""
-    file: IO[bytes] = tempfile.TemporaryFile(prefix="profl-edge-job-")  # noqa: SIM115  # closed below
-    with file:
+    add_files_in_memory(job)
+    with _unnamed_file() as file:
         marshal.dump(dict(job), file)
         file.flush()
         files = [file.fileno()]
@@ -111,3 +112,11 @@ def _limited(job: Job, limit_bytes: int) -> list[str]:
 
 def _name(limit: MemoryLimit) -> str:
     return f"the memory limit of this process's control group ({limit.kind})"
+
+
+def _unnamed_file() -> IO[bytes]:
+    """A file in memory, gone when both processes have closed it: a job is small, and needs no folder to write to."""
+    try:
+        return os.fdopen(os.memfd_create("profl-edge-job"), "w+b")
+    except (AttributeError, OSError):  # a kernel or a C library without it
+        return tempfile.TemporaryFile(prefix="profl-edge-job-")

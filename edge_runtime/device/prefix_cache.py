@@ -33,8 +33,14 @@ class AugmentedCache:
 
 
 def default_folder() -> Path:
-    """Where caches of this user lie."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "profl-edge"
+    """Where caches of this user lie; raises UsageError where no folder is this user's."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        folder = Path()
+    if not folder.is_absolute():
+        raise UsageError("--cache-prefix: this user has no home folder for the cache; set HOME, or give --cache-dir")
+    return folder / "profl-edge"
 
 
 def cache_programs(bundle: Bundle, block: int, purpose: TrainingPurpose) -> tuple[Program, Program]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from device_profiles.errors import FormatError
+from device_profiles.seal import SEAL_KEY, check_seal
 from device_profiles.weights_file import HEAD_BYTES, check_is_no_other, check_type
 
 _LENGTH_BYTES = 8
@@ -27,7 +28,10 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class TensorFile:
-    """An open safetensors file. Raises FormatError, naming the file and the tensor, where it is not one."""
+    """An open safetensors file. Raises FormatError, naming the file and the tensor, where it is not one.
+
+    Where it holds a digest of itself, as updates do, DigestError is raised for damaged bytes.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,6 +41,8 @@ class TensorFile:
             raise FormatError(f"{path}: {error.strerror or error}") from None
         try:
             self._entries, self.metadata, self._data_start = _read_header(self._file.fileno(), path)
+            if SEAL_KEY in self.metadata:
+                check_seal(str(path), remedy="copy it again, or have it written again")
         except BaseException:
             self._file.close()
             raise

@@ -14,6 +14,7 @@ from device_profiles.bundle import Program
 from device_profiles.contract import DEFAULT_DISTILLATION_RATES, DEFAULT_LEARNING_RATES, Augmentation, TrainingPurpose
 from device_profiles.errors import DataError, UsageError
 from device_profiles.model import Model
+from device_profiles.outputs import followed, in_place, temporary_start
 from edge_runtime.device.bundle import Bundle, open_bundle
 from edge_runtime.device.checkpoint import Settings, checkpoint_path, load_checkpoint
 from edge_runtime.device.data import DataSource, Split, open_data
@@ -144,6 +145,11 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
             raise UsageError("--resume needs -o: the checkpoint lies beside the output")
         return Prepared(job=job, data=data)
     job["output"] = str(request.output)
+    if in_place(str(request.output)):
+        if request.resume:
+            raise UsageError(f"--resume: no checkpoint lies beside -o {request.output}; give the name of a file")
+        job["checkpoint_every"] = 0
+        return Prepared(job=job, data=data)
     checkpoint = checkpoint_path(request.output)
     job["checkpoint"] = str(checkpoint)
     if request.resume and checkpoint.exists():
@@ -243,10 +249,13 @@ def check_labels(data: DataSource, classes: int) -> None:
 
 def remove_leftovers(output: Path) -> None:
     """Remove temporary files that a killed run of the same output left; the lock says that nobody writes them now."""
-    ours = re.compile(rf"\.{re.escape(output.name)}(\.checkpoint)?\.[a-z0-9_]{{8}}")
-    with os.scandir(output.parent) as entries:
+    if in_place(str(output)):
+        return
+    written = (followed(str(output)), str(checkpoint_path(output)))
+    ours = re.compile("|".join(rf"{re.escape(temporary_start(path))}[a-z0-9_]{{8}}" for path in written))
+    with os.scandir(os.path.dirname(written[0]) or ".") as entries:
         for entry in entries:
-            if ours.fullmatch(entry.name):
+            if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 Path(entry.path).unlink(missing_ok=True)
 
 

@@ -21,7 +21,8 @@ from device_profiles.contract import (
     DType,
 )
 from device_profiles.errors import ExecutionError, UsageError
-from device_profiles.files import atomic_folder, check_place, named, sha256_of, write_json
+from device_profiles.files import named, sha256_of, write_json
+from device_profiles.folders import atomic_folder, check_output_folder
 from device_profiles.model import Partition
 from edge_runtime.export import models
 from edge_runtime.export.models.factory import create_model
@@ -31,6 +32,7 @@ from edge_runtime.export.tied import check_tied
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
+_PARTS = (MANIFEST_NAME, f"{PROGRAMS_FOLDER}/*.pte", f"{WEIGHTS_FOLDER}/*.safetensors")
 _NAMED = 3
 """Tensors that a warning names before it counts the others."""
 
@@ -84,7 +86,7 @@ def export_bundle(
     # Here and not above: the simulation takes the rest of this module where executorch is not installed.
     from edge_runtime.export.emit import emit_program
 
-    _check_output(output)
+    check_output_folder(output, _PARTS)
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
     warn_of_frozen(module, progress)
@@ -113,7 +115,7 @@ def export_bundle(
         recompute_bytes=recompute_bytes,
         joint=joint,
     )
-    with atomic_folder(output) as folder:
+    with atomic_folder(output, _PARTS) as folder:
         (folder / PROGRAMS_FOLDER).mkdir()
         (folder / WEIGHTS_FOLDER).mkdir()
         described = []
@@ -231,14 +233,6 @@ def warn_of_frozen(module: nn.Module, progress: Progress) -> None:
             f"warning: {len(names)} parameters with requires_grad=False are trained all the same: "
             f"{', '.join(names[:_NAMED])}{more}; what must stay as it is goes into blocks that are not trained"
         )
-
-
-def _check_output(output: Path) -> None:
-    check_place(output)
-    if not output.exists() or (output / MANIFEST_NAME).is_file():
-        return
-    if not output.is_dir() or any(output.iterdir()):
-        raise UsageError(f"-o {output}: exists and is not a bundle; choose another folder")
 
 
 def _entries(folder: Path) -> tuple[FileEntry, ...]:

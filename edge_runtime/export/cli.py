@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 import msgspec
 
+from device_profiles import streams
 from device_profiles.bundle import Loss, Manifest, Optimizer
 from device_profiles.contract import DType, LossName, OptimizerName
 from device_profiles.errors import ProflError, UsageError
-from device_profiles.sizes import parse_size
 from edge_runtime.export.targets import TARGETS, export_target
-from edge_runtime.options import Finite
+from edge_runtime.options import Finite, Size
 
 _width_option = click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
 _input_option = click.option(
@@ -58,7 +58,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @click.option("--micro-batch", type=int, help="Examples of one execution, which a step of --batch accumulates.")
 @click.option(
     "--recompute",
-    type=parse_size,
+    type=Size(),
     metavar="SIZE",
     help="Compute layers again in the backward pass until no arena is larger: 48MB.",
 )
@@ -309,12 +309,23 @@ def _list_built_in(as_json: bool) -> None:
 
 def main() -> None:
     """Run the host commands alone: `python -m edge_runtime.export.cli export ...`."""
+    sys.exit(streams.run(_run, _complain))
+
+
+def _run() -> int:
     group = click.Group(commands={"export": export, "models": models})
     try:
         group(standalone_mode=True)
     except ProflError as error:
-        click.echo(f"profl-edge: error: {error}", err=True)
-        sys.exit(error.exit_status)
+        _complain(str(error))
+        return error.exit_status
+    except OSError as error:
+        return streams.ended_by(error, _complain)
+    return 0
+
+
+def _complain(line: str) -> None:
+    click.echo(f"profl-edge: error: {line}", err=True)
 
 
 if __name__ == "__main__":

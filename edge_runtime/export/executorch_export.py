@@ -24,7 +24,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from device_profiles.contract import DType, program_name
 from device_profiles.errors import UsageError
-from device_profiles.files import atomic_folder, check_place, named, write_json
+from device_profiles.files import named, write_json
+from device_profiles.folders import atomic_folder, check_output_folder
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined_with_loss
 from edge_runtime.export.bundle import choose_partition, chosen_blocks, initial_weights, warn_of_frozen
@@ -34,6 +35,7 @@ from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.programs import BlockModel
 
 PROGRAMS_NAME = "programs.json"
+_PARTS = (PROGRAMS_NAME, "*.pte")
 _METHOD = "forward"
 _GRADIENTS_INDEX = f"__et_training_gradients_index_{_METHOD}"
 _PARAMETERS_INDEX = f"__et_training_parameters_index_{_METHOD}"
@@ -85,9 +87,7 @@ def export_executorch(
 
     Raises UsageError, naming the option, and FormatError for a file of weights that does not fit.
     """
-    check_place(output)
-    if output.exists() and not (output / PROGRAMS_NAME).is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"-o {output}: exists and holds no {PROGRAMS_NAME}; choose another folder")
+    check_output_folder(output, _PARTS)
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
     warn_of_frozen(module, progress)
@@ -102,7 +102,7 @@ def export_executorch(
         tensors |= read_weights(weights, tensors, needed=module.state_dict())
     images, labels = example_input(batch, input_shape, dtype), torch.zeros(batch, dtype=torch.int64)
     described = []
-    with atomic_folder(output) as folder:
+    with atomic_folder(output, _PARTS) as folder:
         for index in chosen:
             graphs = block_graphs(module, source, cut_into, index)
             for name, tensor in graphs.tensors.items():

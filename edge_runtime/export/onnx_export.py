@@ -9,7 +9,7 @@ from torch import nn
 
 from device_profiles.contract import IMAGES_INPUT, DType
 from device_profiles.errors import UsageError
-from device_profiles.files import atomic_file, check_place, named
+from device_profiles.files import atomic_file, check_output_file, named
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.capture import example_input, quiet, reason_of
 from edge_runtime.export.models import default_dtype
@@ -35,9 +35,7 @@ def export_onnx(
 
     Raises UsageError, naming the option, and FormatError for a file of weights that does not fit.
     """
-    if output.is_dir():
-        raise UsageError(f"-o {output}: is a folder; --target onnx writes one file")
-    check_place(output)
+    check_output_file(output)
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
     if weights is not None:

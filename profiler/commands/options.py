@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from device_profiles.errors import UsageError
-from edge_runtime.device.commands.options import FILE, json_option, parse_size, threads_option
-from edge_runtime.options import Finite, OutputFile
+from edge_runtime.device.commands.options import FILE, json_option, threads_option
+from edge_runtime.options import Finite, OutputFile, Size
 
 if TYPE_CHECKING:
     from device_profiles.profile import DeviceProfile
@@ -58,7 +58,7 @@ _MEASURING = [
     json_option,
 ]
 limit_option = click.option(
-    "--limit", "limit_bytes", type=parse_size, metavar="SIZE", help="Hard memory limit of every measurement: 128MB."
+    "--limit", "limit_bytes", type=Size(), metavar="SIZE", help="Hard memory limit of every measurement: 128MB."
 )
 html_option = click.option("--html", type=OutputFile(), help="Also write one self-contained page with pictures.")
 profiles_argument = click.argument("profiles", nargs=-1, required=True, type=FILE)

@@ -9,17 +9,7 @@ from typing import Any
 
 import click
 
-from device_profiles import sizes
 from edge_runtime.device.data.open import KNOWN
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size with a unit, as 128MB; raises click.BadParameter."""
-    try:
-        return sizes.parse_size(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
 
 FILE = click.Path(path_type=Path)
 bundle_argument = click.argument("bundle", type=FILE)

@@ -19,13 +19,12 @@ from edge_runtime.device.commands.options import (
     json_option,
     note,
     one_blas_thread,
-    parse_size,
     thread_count,
     threads_option,
     weights_option,
 )
 from edge_runtime.device.limit_mark import current_limit
-from edge_runtime.options import Finite, OutputFile
+from edge_runtime.options import Finite, OutputFile, Size
 
 if TYPE_CHECKING:
     from edge_runtime.device.job import CacheDType, Job
@@ -89,9 +88,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @click.option(
     "--base-version", help="Name of the weights that training starts from, for the update [default: their digest]."
 )
-@click.option(
-    "--memory-limit", "limit_bytes", type=parse_size, metavar="SIZE", help="Hard limit of the process: 128MB."
-)
+@click.option("--memory-limit", "limit_bytes", type=Size(), metavar="SIZE", help="Hard limit of the process: 128MB.")
 @threads_option
 @click.option(
     "--checkpoint-every", type=click.IntRange(0), default=100, show_default=True, help="In steps; 0: when stopped."

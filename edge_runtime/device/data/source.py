@@ -9,13 +9,15 @@ import math
 import os
 import tempfile
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from device_profiles.contract import DType
 from device_profiles.errors import DataError
+from device_profiles.places import temporary_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -229,12 +231,28 @@ def _drawn(positions: list[int]) -> list[int]:
 
 
 def unpacked(pieces: Iterable[bytes | bytearray]) -> IO[bytes]:
-    """Spool the pieces of a compressed file to an unnamed temporary file, so that memory holds one piece."""
-    spool = tempfile.TemporaryFile(prefix="profl-edge-")  # noqa: SIM115 -- the caller reads it as long as it lives
+    """Spool the pieces of a compressed file to an unnamed temporary file, so that memory holds one piece.
+
+    Raises DataError, naming the folder, where it has no room.
+    """
+    folder = temporary_folder()
+    with _naming_folder(folder):
+        spool = tempfile.TemporaryFile(prefix="profl-edge-", dir=folder)  # noqa: SIM115 -- the caller reads it
     for piece in pieces:
-        spool.write(piece)
-    spool.flush()
+        with _naming_folder(folder):
+            spool.write(piece)
+    with _naming_folder(folder):
+        spool.flush()
     return spool
+
+
+@contextmanager
+def _naming_folder(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{folder}: {reason}; the data are unpacked there: set TMPDIR to a folder with room") from None
 
 
 def open_file(path: Path) -> IO[bytes]:

@@ -78,13 +78,15 @@ class Engine:
     def _promise(self) -> None:
         # What start-up itself needed at its peak is more than a very small program ever will.
         start = int(self._module.peak_resident_bytes()) + VARIATION_BYTES
-        self.predicted_bytes = max(start, self.base_bytes + self.program["memory"]["total"])
+        files = self.program["memory"]["files"]
+        self.predicted_bytes = max(start, self.base_bytes + self.program["memory"]["total"]) + files
         # A limit that another start was promised to keep is kept by this one.
         if self._limit_bytes is not None and self.predicted_bytes - VARIATION_BYTES > self._limit_bytes:
             raise PromiseError(
                 f"{self._limit_name} {self._limit_bytes / MEGABYTE:.1f}MB is below the "
                 f"{megabytes_up(self.predicted_bytes)} that {self.program['name']} needs; "
                 "raise the limit, or export a smaller batch or block"
+                + (f"; {files / MEGABYTE:.1f} MB of it are files in memory: keep them on a disk" if files else "")
             )
 
     def load_tensors(self) -> None:
@@ -229,6 +231,8 @@ class Engine:
         if isinstance(error, MemoryError):
             return OutOfMemoryError(f"{name}: no memory left; give it more, or export a smaller batch")
         text = one_line(str(error))
+        if "worker thread" in text:
+            text += "; give fewer --threads, or allow more processes (ulimit -u, pids.max)"
         if isinstance(error, ValueError):
             return FormatError(f"{name}: {text}")
         if any(words in text.lower() for words in _OUT_OF_MEMORY):

@@ -1,9 +1,9 @@
 """The outputs of the frozen prefix, computed once and kept in a file: one row an example, of augmented ones several.
 
-The file: a header of 4096 bytes, then the rows. The header holds a magic word, the number of rows that are there (eight
-bytes, little-endian) and, as JSON, what the rows were computed from; a file of anything else is filled anew. Rows are
-read with `pread` straight into the arena. A mapping would do the same, but its pages would count as this process's,
-while those that `pread` leaves behind are the system's own cache.
+The file: a header of 4096 bytes, then the rows. The header holds a magic word, the number of rows that are there and
+their CRC-32 (eight bytes each, little-endian) and, as JSON, what the rows were computed from; a file of anything else,
+or with damaged rows, is filled anew. Rows are read with `pread` straight into the arena. A mapping would do the same,
+but its pages would count as this process's, while those that `pread` leaves behind are the system's own cache.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import sys
 
 from device_profiles.errors import DataError, UsageError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _MAGIC = b"PROFLFEA"
 _HEADER_BYTES = 4096
 _COUNT_BYTES = 8
+_CHECKSUM_BYTES = 8
+_PIECE_BYTES = 1 << 16
 _SYNC_BATCHES = 64
 
 
@@ -47,7 +50,7 @@ class PrefixCache:
         self._layout = native.FeatureRows(job["dtype"], job["channels"], job["values"])
         self._identity = json_text(
             {
-                "format_version": 1,
+                "format_version": 2,
                 "digest": job["digest"],
                 "instruction_set": native.instruction_set(),
                 "dtype": job["dtype"],
@@ -58,14 +61,34 @@ class PrefixCache:
         ).encode()
         self.bytes = _HEADER_BYTES + rows * self._layout.row_bytes
         self.filled = 0
-        os.makedirs(os.path.dirname(self._path), exist_ok=True)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._lock()
+        self._piece = memoryview(bytearray(_PIECE_BYTES))
+        self._owned = False
+        try:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            # What is no file of ours is neither waited for nor written into.
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._file = os.open(self._path, flags, 0o600)
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise UsageError(f"--cache-dir: {self._path} is no file; choose another --cache-dir")
+            self._lock()
+        except OSError as error:
+            raise UsageError(
+                f"--cache-dir {os.path.dirname(self._path)}: no file of features can be kept there: "
+                f"{error.strerror or error}; choose another --cache-dir"
+            ) from None
 
     @property
     def complete(self) -> bool:
         """Whether every row is there."""
         return self._done() == self._rows
+
+    def verify(self) -> None:
+        """Begin anew where rows are not what was written; raises DataError where another process reads them."""
+        if self._checksum(0, 0, self._done()) == self._noted_checksum():
+            return
+        if not self._owned:
+            raise DataError(f"{self._path}: is damaged; remove it, and it will be computed again")
+        self._begin()
 
     def check_space(self) -> None:
         """Raise UsageError where the disk has less room than the rows that are missing need."""
@@ -115,7 +138,8 @@ class PrefixCache:
         data = engine.data
         assert data is not None  # a program for features takes images
         size = len(data)
-        done = first = self._done()
+        done = first = noted = self._done()
+        checksum = self._noted_checksum()
         line = ProgressLine(self._rows, done=first)
         while done < self._rows and not native.noted_signal():
             version, first_example = divmod(done, self._examples)
@@ -130,14 +154,17 @@ class PrefixCache:
             self.filled = done - first
             line.update(done, "features of the frozen blocks")
             if self.filled // size % _SYNC_BATCHES == 0:
-                self._note(done)
-        self._note(done)
+                checksum = self._checksum(checksum, noted, done)
+                self._note(done, checksum)
+                noted = done
+        self._note(done, self._checksum(checksum, noted, done))
         line.close()
 
     def _lock(self) -> None:
         """Own the file where it must be filled, share it where it is complete; wait for a process that fills it."""
         while True:
             if self._try(fcntl.LOCK_EX):
+                self._owned = True
                 if not self._matches():
                     self._begin()
                 return
@@ -161,7 +188,7 @@ class PrefixCache:
 
     def _matches(self) -> bool:
         header = os.pread(self._file, _HEADER_BYTES, 0)
-        begin = len(_MAGIC) + _COUNT_BYTES
+        begin = len(_MAGIC) + _COUNT_BYTES + _CHECKSUM_BYTES
         whole = os.fstat(self._file).st_size >= _HEADER_BYTES + self._done() * self._layout.row_bytes
         return header.startswith(_MAGIC) and header[begin:].rstrip(b"\0") == self._identity and whole
 
@@ -170,13 +197,31 @@ class PrefixCache:
 
     def _begin(self) -> None:
         os.ftruncate(self._file, 0)
-        header = _MAGIC + bytes(_COUNT_BYTES) + self._identity
+        header = _MAGIC + bytes(_COUNT_BYTES + _CHECKSUM_BYTES) + self._identity
         os.pwrite(self._file, header.ljust(_HEADER_BYTES, b"\0"), 0)
 
-    def _note(self, done: int) -> None:
+    def _noted_checksum(self) -> int:
+        return int.from_bytes(os.pread(self._file, _CHECKSUM_BYTES, len(_MAGIC) + _COUNT_BYTES), "little")
+
+    def _checksum(self, checksum: int, first: int, end: int) -> int:
+        """CRC-32 of rows `first` to `end`, of which `checksum` is that of all before them."""
+        from zlib import crc32
+
+        row_bytes = self._layout.row_bytes
+        position, stop = _HEADER_BYTES + first * row_bytes, _HEADER_BYTES + end * row_bytes
+        while position < stop:
+            count = os.preadv(self._file, [self._piece[: min(_PIECE_BYTES, stop - position)]], position)
+            if count == 0:
+                break
+            checksum = crc32(self._piece[:count], checksum)
+            position += count
+        return checksum
+
+    def _note(self, done: int, checksum: int) -> None:
         """Rows first, then their number: after a loss of power there are no fewer rows than the number says."""
         os.fdatasync(self._file)
-        os.pwrite(self._file, done.to_bytes(_COUNT_BYTES, "little"), len(_MAGIC))
+        noted = done.to_bytes(_COUNT_BYTES, "little") + checksum.to_bytes(_CHECKSUM_BYTES, "little")
+        os.pwrite(self._file, noted, len(_MAGIC))
 
     def _allocate(self) -> None:
         try:

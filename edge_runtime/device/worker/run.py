@@ -8,6 +8,7 @@ import sys
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
 from device_profiles.errors import ExecutionError, ProflError
+from device_profiles.streams import ended_by, flushed, open_closed_streams
 from edge_runtime.device.limit_mark import current_limit
 from edge_runtime.device.worker.text import json_text, one_line
 
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
 
     from edge_runtime.device.job import Job
 
+_NO_PROC = ": memory is measured there; mount /proc"
 _SIGINT = 2
 _SIGKILL = 9
 
 
 def main(file: int, *, check_only: bool = False) -> int:
     """Do the job in the open `file`, with `check_only` as far as its first step; returns the exit status."""
+    open_closed_streams()
+    return flushed(_main(file, check_only), lambda line: _fail(line, 1))
+
+
+def _main(file: int, check_only: bool) -> int:
     try:
         return _run(file, check_only)
     except ProflError as error:
@@ -31,8 +38,10 @@ def main(file: int, *, check_only: bool = False) -> int:
         return _fail("interrupted", 128 + _SIGINT)
     except MemoryError:
         return _fail("no memory left; give the process more, or export a smaller batch or block", 1)
+    except RuntimeError as error:
+        return _fail(f"{error}{_NO_PROC if str(error).startswith('/proc/') else ''}", 1)
     except OSError as error:
-        return _fail(str(error), 1)
+        return ended_by(error, lambda line: _fail(line, 1))
 
 
 def _run(file: int, check_only: bool) -> int:
@@ -59,7 +68,7 @@ def _run(file: int, check_only: bool) -> int:
         from edge_runtime.device.worker.evaluation import evaluate as work
     report, table, status = work(native, job)
     if report is not None:
-        print(json_text(report) if job["json"] else table, flush=True)
+        print(json_text(report) if job["json"] else table)
     return status
 
 

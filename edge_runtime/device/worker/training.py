@@ -6,6 +6,7 @@ import os
 import time
 
 from device_profiles.errors import ExecutionError, FormatError
+from device_profiles.seal import new_sha256
 from edge_runtime.device.worker.batches import Batches, Examples
 from edge_runtime.device.worker.bias_correction import of_step
 from edge_runtime.device.worker.engine import Engine
@@ -68,6 +69,8 @@ class _Training:
         from edge_runtime.device.worker.prefix_cache import PrefixCache
 
         cache = PrefixCache(self._native, self._job["cache"], examples=len(self._examples))
+        if not self._job["check_only"]:
+            cache.verify()
         if not cache.complete:
             cache.check_space()
             start = time.monotonic()
@@ -89,6 +92,8 @@ class _Training:
         self._batches.indices(self._job["done"])
         (self._examples if self._cache is None else self._cache).rehearse()
         StepTimes().rehearse()
+        if self._job["output"] is not None:
+            new_sha256()
 
     def run(self) -> tuple[dict[str, object] | None, str, int]:
         job = self._job
@@ -224,7 +229,8 @@ class _Training:
     def _save(self, output: str, interrupted: bool) -> None:
         self._native.release_unused_pages()
         if interrupted:
-            self._checkpoint()
+            if self._job["checkpoint"] is not None:  # a device as output has none
+                self._checkpoint()
             return
         trained = self._engine.trained_tensors()
         self._check_finite(trained)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import click
 import pytest
 
 from edge_runtime.device.cli import main
-from edge_runtime.device.commands.options import parse_size
+from edge_runtime.options import Size
 
 _WITHOUT_TORCH = """
 import sys
@@ -74,13 +75,37 @@ def test_exporting_without_torch_says_what_to_install() -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("128MB", 128 << 20), ("1.5GB", 3 << 29), ("64 kb", 65536), ("12MiB", 12 << 20), ("2M", 2 << 20), ("7", 7)],
+    [("128MB", 128 << 20), ("1.5GB", 3 << 29), ("64 kb", 65536), ("12MiB", 12 << 20), ("2M", 2 << 20), ("7B", 7)],
 )
 def test_sizes_are_multiples_of_1024(text: str, size: int) -> None:
-    assert parse_size(text) == size
+    assert Size().convert(text, None, None) == size
 
 
-@pytest.mark.parametrize("text", ["", "MB", "-1MB", "0", "0.0000001KB", "12 parsecs"])
+_NO_SIZES = ["", "MB", "-1MB", "0", "0MB", "0.0000001KB", "12 parsecs", "nan", "nanMB", "infGB", "1e3MB", "٣MB"]
+
+
+@pytest.mark.parametrize("text", [*_NO_SIZES, "9" * 400 + "GB", "9000000000GB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="128MB"):
-        parse_size(text)
+        Size().convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["64", "64.5", " 64 "])
+def test_a_size_without_a_unit_is_not_guessed(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=rf"has no unit; write {text.strip()}MB"):
+        Size().convert(text, None, None)
+
+
+def test_every_size_on_a_command_line_asks_for_a_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    from profiler.cli import main as profl_profile
+
+    commands = [
+        (main, ["train", "b", "--block", "1", "--data", "digits", "--memory-limit"]),
+        (profl_profile, ["run", "b", "--limit"]),
+        (profl_profile, ["fit", "b", "--limit"]),
+    ]
+    if importlib.util.find_spec("torch") is not None:
+        commands.append((main, ["export", "--model", "cnn", "-o", "b", "--recompute"]))
+    for command, arguments in commands:
+        assert command([*arguments, "64"]) == 2
+        assert f"'{arguments[-1]}': '64' has no unit; write 64MB" in capsys.readouterr().err
