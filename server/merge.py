@@ -70,27 +70,26 @@ def merge_updates(
     received = _read(bundle.manifest, paths, steps)
     received.rejected.update(_without_version(received, base_version))
     readable = [update for update in received.updates if update.client not in received.rejected]
-    accepted: list[ReceivedUpdate] = []
+    described: list[MergedUpdate] = []
     rejected = dict(received.rejected)
     merged: Weights = dict(base.tensors)
     for group in _rounds(readable, received.asked, structure):
         asked = {update.client: received.asked[update.client] for update in group}
         sound, odd = judge(group, asked, structure, base_version, base.tensors)
         rejected |= odd
-        accepted += sound
         # As in a round of method elastic: who trained fewer blocks together held the others frozen.
         merged |= average(sound, base.tensors, frozen_count=any(a.work.purpose == "joint" for a in asked.values()))
-    weights = sum(update.weight for update in accepted)
-    described = [
-        MergedUpdate(
-            update=update.client,
-            program=update.metadata.program,
-            examples=update.metadata.examples,
-            weight=update.weight / weights,
-            move=_move(update, structure, received.asked[update.client].work, base.tensors),
-        )
-        for update in accepted
-    ]
+        weights = sum(update.weight for update in sound)
+        described += [
+            MergedUpdate(
+                update=update.client,
+                program=update.metadata.program,
+                examples=update.metadata.examples,
+                weight=update.weight / weights,
+                move=_move(update, structure, asked[update.client].work, base.tensors),
+            )
+            for update in sound
+        ]
     return Merge(base_version=base_version, updates=tuple(described), rejected=rejected), merged
 
 
@@ -106,12 +105,15 @@ def write_merged(weights: Mapping[str, NDArray[Any]], path: Path, merge: Merge) 
 
 
 def _read(manifest: Manifest, paths: Sequence[Path], steps: int | None) -> _Received:
-    """Every file as the update of a client that is called by its path."""
+    """Every file as the update of a client that is called by its path; none counts twice."""
     programs = {program.name: program for program in manifest.programs if program.purpose in _TRAINED}
     received = _Received(updates=[], asked={}, rejected={})
     seen: dict[str, str] = {}
     for path in paths:
         client = str(path)
+        if client in seen.values():
+            received.rejected[f"{client} (given again)"] = "is the same update"
+            continue
         try:
             update = read_update(client, path)
             digest = sha256_of(path)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -48,8 +50,15 @@ def _step(settings: ModelSettings) -> None:
     tokens = (settings.input_dtype or default_dtype(settings.name)) == "int64"
     inputs = torch.zeros(shape, dtype=torch.int64) if tokens else torch.randn(shape)
     labels = torch.randint(0, settings.classes, (settings.batch,))
-    functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]  # torch's own
+    functional.cross_entropy(_logits(model(inputs)), labels).backward()  # type: ignore[no-untyped-call]  # torch's own
     optimizer.step()
+
+
+def _logits(output: Any) -> torch.Tensor:
+    """The one tensor of what the model returns, which an export takes out of a dictionary or tuple as well."""
+    while not isinstance(output, torch.Tensor):
+        output = next(iter(output.values() if isinstance(output, Mapping) else output))
+    return output
 
 
 if __name__ == "__main__":

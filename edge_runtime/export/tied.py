@@ -35,7 +35,7 @@ def second_names(state: Mapping[str, Tensor], *, used: Iterable[str]) -> dict[st
         if tensor.numel() > 0:
             place = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
             groups.setdefault(place, []).append(name)
-    found = {}
+    found: dict[str, str] = {}
     for names in groups.values():
         main = next((name for name in names if name in used), names[0])
         found |= {name: main for name in names if name not in used and name != main}

@@ -181,6 +181,7 @@ def test_works_that_share_no_tensor_merge_in_one_call(folder: Path, train: Train
     first, second = train("a", 2, "--purpose", "distill"), train("a", 3, "--purpose", "distill")
     report = _merge(folder, first, second, "-o", tmp_path / "w.safetensors")
     assert [update["program"] for update in report["updates"]] == ["distill-block2", "distill-block3"]
+    assert [update["weight"] for update in report["updates"]] == [1.0, 1.0]
     merged = load_file(tmp_path / "w.safetensors")
     for path in (first, second):
         for name, tensor in load_file(path).items():
@@ -249,6 +250,13 @@ def test_a_rejected_update_is_named_with_its_reason_and_refuses_the_merge(
         np.testing.assert_array_equal(load_file(output)[name], tensor)
 
 
+def test_a_file_that_is_given_twice_counts_once(folder: Path, train: Train, tmp_path: Path) -> None:
+    sound = train("a", 1)
+    report = _merge(folder, sound, sound, "-o", tmp_path / "out.safetensors", "--skip-rejected")
+    assert report["rejected"] == {f"{sound} (given again)": "is the same update"}
+    assert [update["weight"] for update in report["updates"]] == [1.0]
+
+
 def test_nothing_but_rejected_updates_is_an_error_with_skip_rejected_too(
     folder: Path, train: Train, tmp_path: Path
 ) -> None:
@@ -309,3 +317,20 @@ def test_weights_that_do_not_match_are_refused_with_the_line_that_mends_them(
     laid = lay_weights(open_bundle(folder / "bundle"), [mended])
     for name, tensor in state.items():
         torch.testing.assert_close(torch.from_numpy(laid.tensors[name]), tensor, rtol=1e-3, atol=1e-3)
+
+
+def test_the_lines_of_the_docs_load_the_finished_model(
+    folder: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    update = train("a", 1)
+    _server("finish", folder / "bundle", "--weights", update, "--initial-blocks", "-o", tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(code, scope)  # what readers copy
+    trained = load_torch(update)
+    own = [name for name in trained if name in scope["model"].state_dict()]
+    assert own
+    for name in own:
+        torch.testing.assert_close(scope["model"].state_dict()[name], trained[name], rtol=0, atol=0)

@@ -18,6 +18,7 @@ from edge_runtime.export.cli import parse_shape  # noqa: E402
 from edge_runtime.export.describe import description, lines  # noqa: E402
 from edge_runtime.export.models.factory import create_model, find_models_in  # noqa: E402
 from edge_runtime.export.programs import BlockModel  # noqa: E402
+from edge_runtime.export.tied import second_names  # noqa: E402
 
 ODD = "tests.support.odd_models"
 SENSOR = "tests.support.models:sensor_cnn"
@@ -190,3 +191,10 @@ def test_a_module_is_also_found_in_a_folder_that_was_named(
         create_model("factories:Net", width=None, classes=3, input_shape=(5,))
     find_models_in(tmp_path)
     assert create_model("factories:Net", width=None, classes=3, input_shape=(5,)) is not None
+
+
+def test_second_names_of_a_tensor_are_those_that_no_layer_uses() -> None:
+    shared, other = torch.zeros(2, 3), torch.zeros(2, 3)
+    state = {"a.weight": shared, "b.weight": other, "z.0.weight": shared, "z.1.weight": shared.view(3, 2)}
+    assert second_names(state, used=["z.0.weight", "b.weight"]) == {"a.weight": "z.0.weight"}
+    assert second_names(state, used=[]) == {"z.0.weight": "a.weight"}
