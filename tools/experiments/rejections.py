@@ -1,4 +1,4 @@
-"""`python -m tools.experiments.rejections STUDY`: how many updates of honest clients a shortened study rejects or cuts."""
+"""`python -m tools.experiments.rejections STUDY`: how many honest updates a shortened study rejects."""
 
 from __future__ import annotations
 
