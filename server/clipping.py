@@ -18,6 +18,8 @@ CLIP_FACTOR = 3.0
 """An update that moved this many times farther counts with as much; honest ones stay below 2."""
 TENSOR_CLIP_FACTOR = 6.0
 """The same for a single tensor, where honest ones differ by more: below 5."""
+TENSOR_SHARE = 0.05
+"""A tensor may always move by this part of a whole median move: a bias before BatchNorm moves by rounding alone."""
 VARIANCE_CLIP_FACTOR = 3.0
 """All variances of a tensor together count as at most this many times the median's; honest ones stay below 2.5."""
 MEAN_CLIP_FACTOR = 3.0
@@ -44,17 +46,17 @@ def bounded(
 def _clipped_moves(group: Group, base: Base) -> Iterator[tuple[str, str, dict[str, NDArray[np.float32]]]]:
     moves = {name: group.moves(name, base) for name in group.parameters}
     lengths = {name: np.linalg.norm(own.astype(np.float64), axis=1) for name, own in moves.items()}
-    limits = {name: TENSOR_CLIP_FACTOR * float(np.median(own)) * group.allowed for name, own in lengths.items()}
     whole = np.sqrt(sum((own**2 for own in lengths.values()), np.zeros(len(group.updates))))
+    least = TENSOR_SHARE * float(np.median(whole))
+    limits = {n: max(TENSOR_CLIP_FACTOR * float(np.median(o)), least) * group.allowed for n, o in lengths.items()}
     limit = CLIP_FACTOR * float(np.median(whole)) * group.allowed
     for position, update in enumerate(group.updates):
         factors = {
-            # What hardly anybody moves has no median to go by: the whole update's bound is all there is.
-            name: min(1.0, limits[name][position] / own[position]) if limits[name][position] > 0 else 1.0
+            name: min(1.0, limits[name][position] / own[position]) if own[position] > 0 else 1.0
             for name, own in lengths.items()
         }
         left = float(np.sqrt(sum((lengths[name][position] * factor) ** 2 for name, factor in factors.items())))
-        scale = min(1.0, limit[position] / left) if limit[position] > 0 else 1.0
+        scale = min(1.0, limit[position] / left) if left > 0 and limit[position] > 0 else 1.0
         cut = {name: factor * scale for name, factor in factors.items() if factor * scale < 1.0}
         if not cut:
             continue

@@ -11,6 +11,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from server.run_state import RunFolder
+
 pytest.importorskip("matplotlib", reason="figures are drawn with it")
 
 from device_profiles.errors import ExecutionError, FormatError
@@ -113,3 +115,19 @@ def test_several_runs_are_compared_in_one_table(folder: Path) -> None:
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"no run here"):
         read_run(tmp_path)
+
+
+def test_half_a_line_behind_the_saved_rounds_is_not_read(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine(), rounds=1)
+    folder = RunFolder(tmp_path)
+    whole = folder.records()
+    lines = tmp_path / "rounds.jsonl"
+    saved = lines.read_bytes()
+    lines.write_bytes(saved + b'{"half')
+    assert folder.records() == whole and len(whole) > 1
+    lines.write_bytes(saved[: len(saved) // 2])
+    with pytest.raises(FormatError, match=r"rounds\.jsonl: shorter than state\.json says"):
+        folder.records()
+    lines.write_bytes(saved.replace(b"{", b"\xff", 1))
+    with pytest.raises(FormatError, match=r"rounds\.jsonl: line 1: "):
+        folder.records()
