@@ -195,7 +195,7 @@ def choose_partition(source: BlockModel, model: str, *, blocks: int | None, part
     Raises UsageError, naming the option, for one that the model cannot be trained in.
     """
     chosen = _partition(source, model, blocks=blocks, partition=partition)
-    check_tied(source.cut, chosen)
+    check_tied(source.cut, chosen, source.fixed)
     return chosen
 
 

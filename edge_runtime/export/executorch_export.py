@@ -28,7 +28,7 @@ from device_profiles.files import atomic_folder, check_place, named, write_json
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined_with_loss
 from edge_runtime.export.bundle import choose_partition, chosen_blocks, create_model, initial_weights, warn_of_frozen
-from edge_runtime.export.capture import example_input, quiet, reason_of
+from edge_runtime.export.tracing import example_input, quiet, reason_of
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.programs import BlockModel
 

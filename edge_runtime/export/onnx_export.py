@@ -12,7 +12,7 @@ from device_profiles.errors import UsageError
 from device_profiles.files import atomic_file, check_place, named
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.bundle import create_model
-from edge_runtime.export.capture import example_input, quiet, reason_of
+from edge_runtime.export.tracing import example_input, quiet, reason_of
 from edge_runtime.export.models import default_dtype
 
 TOKENS_INPUT = "tokens"

@@ -12,11 +12,12 @@ from device_profiles.bundle import Loss, Optimizer
 from device_profiles.contract import CACHED_PREFIX_VARIANT, DType, Variant, stand_in_name
 from device_profiles.errors import UsageError
 from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
-from edge_runtime.export.capture import OneValueError, capture
+from edge_runtime.export.capture import capture
 from edge_runtime.export.fusion import fuse
 from edge_runtime.export.graph import StepGraph
 from edge_runtime.export.kept_sums import keep_sums
 from edge_runtime.export.memory_plan import plan_arena
+from edge_runtime.export.names import aliases_in
 from edge_runtime.export.program_entry import PlannedProgram, planned_program
 from edge_runtime.export.stand_ins import MissingBlock, StandIn, kinds_of, stand_in
 from edge_runtime.export.train_step import (
@@ -26,6 +27,7 @@ from edge_runtime.export.train_step import (
     build_features,
     build_train_step,
 )
+from edge_runtime.export.tracing import OneValueError
 from edge_runtime.export.units import CutModel, cut
 from edge_runtime.export.variants import Planned, fewest_bytes, plan_variant
 from edge_runtime.export.views import fold_views
@@ -43,6 +45,10 @@ class BlockModel:
     tensors: tuple[TensorSpec, ...]
     input_dtype: DType = "float32"
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Other names of tensors that several modules share, and the name that programs know them by."""
+    log_probabilities: bool = False
 
     @classmethod
     def of(
@@ -90,16 +96,18 @@ class BlockModel:
             tensors=specs,
             input_dtype=input_dtype,
             constants=model.constants,
+            fixed=model.fixed,
+            aliases=aliases_in(module, units),
+            log_probabilities=model.log_probabilities,
         )
 
     @property
     def model(self) -> Model:
         """The vocabulary's view of it."""
         sizes = {spec.name: spec.bytes for spec in self.tensors}
-        statistics = ("running_mean", "running_var", "num_batches_tracked")
         units = []
         for unit in self.cut.units:
-            parameters = [name for name in unit.tensors if not name.endswith(statistics)]
+            parameters = [name for name in unit.tensors if name not in self.fixed]
             units.append(
                 Unit(
                     name=unit.name,
@@ -223,6 +231,8 @@ def _grow(
             variant=variant,
             loss=choices.loss,
             input_dtype=source.input_dtype,
+            fixed=source.fixed,
+            aliases=source.aliases,
         )
 
     variant = StepVariant(micro_batches=choices.micro_batches, cached_prefix=cached_prefix)
@@ -279,6 +289,8 @@ def _distill(
             optimizer=choices.optimizer,
             variant=variant,
             input_dtype=source.input_dtype,
+            fixed=source.fixed,
+            aliases=source.aliases,
         )
 
     def described(planned: Planned, variant: Variant) -> PlannedProgram:

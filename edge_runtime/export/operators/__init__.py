@@ -62,6 +62,7 @@ IDENTITIES: dict[str, Callable[[CapturedNode], bool]] = {
     "contiguous": lambda call: True,
     "alias": lambda call: True,
     "clone": lambda call: True,
+    **dict.fromkeys(("to", "_to_copy", "type_as"), lambda call: call.keeps_type),
     "dropout": lambda call: float(call.arguments["p"]) == 0.0 or not call.arguments["train"],
 }
 """ATen operators that leave their first argument as it is, and when."""
