@@ -26,14 +26,15 @@ from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.files import atomic_folder, check_place, named, sha256_of, write_json
 from device_profiles.model import Partition
 from edge_runtime.export import models
+from edge_runtime.export.checked_models import check_module, notes_on
+from edge_runtime.export.faults import faults_named
 from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
 from edge_runtime.export.stand_ins import initial_bound
 from edge_runtime.export.tied import check_tied
+from edge_runtime.export.tracing import reason_of
 from edge_runtime.export.units import even_partition, parse_partition, partition_of
 
 Progress = Callable[[str], None]
-_NAMED = 3
-"""Tensors that a warning names before it counts the others."""
 _INPUTS = {
     3: ("images", "channels x height x width"),
     2: ("channels over time", "channels x time"),
@@ -64,6 +65,7 @@ def export_bundle(
     classes: int = 10,
     head: str | None = None,
     seed: int = 0,
+    verify: bool = True,
     progress: Progress = lambda line: None,
 ) -> Manifest:
     """Export a model as a bundle at `output`.
@@ -84,6 +86,7 @@ def export_bundle(
         loss: what training minimises; by default the cross-entropy.
         input_dtype: float32, or int64 for tokens; by default what a built-in model takes, and float32 for others.
         momentum_dtype: how the momentum is stored, float32 or bfloat16.
+        verify: hold the exporter's own step against PyTorch's on random data before anything is written.
         progress: told one line a program.
 
     Raises UsageError, naming the option, for anything that cannot be exported.
@@ -94,7 +97,8 @@ def export_bundle(
     _check_output(output)
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
-    warn_of_frozen(module, progress)
+    for note in notes_on(module):
+        progress(note)
     micro_batches = _micro_batches(batch, micro_batch)
     source = BlockModel.of(
         module,
@@ -120,6 +124,12 @@ def export_bundle(
         recompute_bytes=recompute_bytes,
         joint=joint,
     )
+    if verify:
+        # Here and not above: it needs the native module, which the simulation has no use for.
+        from edge_runtime.export.verify import verify as hold_against_pytorch
+
+        with faults_named("the step could not be held against PyTorch's"):
+            hold_against_pytorch(module, source, choices.loss)
     with atomic_folder(output) as folder:
         (folder / PROGRAMS_FOLDER).mkdir()
         (folder / WEIGHTS_FOLDER).mkdir()
@@ -229,17 +239,6 @@ def initial_weights(module: nn.Module, source: BlockModel, partition: Partition)
     return weights | source.constants
 
 
-def warn_of_frozen(module: nn.Module, progress: Progress) -> None:
-    """Say which parameters the user has set `requires_grad=False` on: a block is trained whole or not at all."""
-    names = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
-    if names:
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        progress(
-            f"warning: {len(names)} parameters with requires_grad=False are trained all the same: "
-            f"{', '.join(names[:_NAMED])}{more}; what must stay as it is goes into blocks that are not trained"
-        )
-
-
 def create_model(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     """A built-in model by its name, or what the user's `package.module:factory` makes; raises UsageError."""
     if ":" not in model:
@@ -256,11 +255,9 @@ def create_model(model: str, *, width: int | None, classes: int, input_shape: tu
         sys.path.insert(0, str(Path.cwd()))
     try:
         made = getattr(importlib.import_module(module_name), factory)()
-    except Exception as error:  # the user's code may raise anything
-        raise UsageError(f"--model {model}: {type(error).__name__}: {error}") from None
-    if not isinstance(made, nn.Module):
-        raise UsageError(f"--model {model}: the factory returned {type(made).__name__}, not a torch.nn.Module")
-    return made
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise UsageError(f"--model {model}: {type(error).__name__}: {reason_of(error)}") from None
+    return check_module(made, model)
 
 
 def _check_output(output: Path) -> None:

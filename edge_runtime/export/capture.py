@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
 
 from device_profiles.contract import DType
-from device_profiles.errors import ExecutionError, ProflError, UsageError
+from device_profiles.errors import UsageError
 from edge_runtime.export.constants import Constants
+from edge_runtime.export.faults import faults_named
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import CAPTURES, IDENTITIES
 from edge_runtime.export.operators.shape import VIEWS
-from edge_runtime.export.tracing import exported, reason_of
+from edge_runtime.export.tracing import exported
 from edge_runtime.export.whose import Owners, is_mixed, of_input, owners_of
 
 _DROPS = frozenset({"dropout", "scaled_dot_product_attention"})
@@ -130,18 +131,25 @@ class _Capture:
             if call.operator not in CAPTURES:
                 raise NotCovered(_REASONS.get(call.operator, ""))
             self._refuse_change_of_views(node)
-            layer = CAPTURES[call.operator](call)
+            with faults_named(f"{_place(call)}: operator {_target(node)} could not be captured"):
+                layer = self._captured(call)
+            if isinstance(layer, NotCovered):
+                raise layer
         except NotCovered as error:
             reason = f" ({error})" if str(error) else ""
             raise UsageError(
                 f"{_place(call)}: operator {_target(node)} has no training kernel in this runtime{reason}; write it "
                 "with operators that docs/operators.md lists, or leave it out"
             ) from None
-        except ProflError:
-            raise
-        except Exception as error:  # a fault of a capture rule: it has not met such arguments
-            _say_fault(error, f"{_place(call)}: operator {_target(node)}")
         self._add([*call.before, layer])
+
+    @staticmethod
+    def _captured(call: CapturedNode) -> Layer | NotCovered:
+        """The call's layer; what is not covered is no fault and goes past those who name faults."""
+        try:
+            return CAPTURES[call.operator](call)
+        except NotCovered as error:
+            return error
 
     def _is_identity(self, call: CapturedNode) -> bool:
         """Whether the call leaves its first argument as it is; also the logarithm of probabilities at the very end."""
@@ -266,13 +274,6 @@ def _place_of(node: torch.fx.Node) -> str:
 
 def _place(call: CapturedNode) -> str:
     return _place_of(call.node)
-
-
-def _say_fault(error: Exception, what: str) -> NoReturn:
-    raise ExecutionError(
-        f"{what} could not be captured ({type(error).__name__}: {reason_of(error)}): a fault of the exporter, not of "
-        "the model; please report it, and leave the operator out meanwhile"
-    ) from error
 
 
 def _root(node: torch.fx.Node) -> torch.fx.Node:

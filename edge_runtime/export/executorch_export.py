@@ -27,8 +27,9 @@ from device_profiles.errors import UsageError
 from device_profiles.files import atomic_folder, check_place, named, write_json
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined_with_loss
-from edge_runtime.export.bundle import choose_partition, chosen_blocks, create_model, initial_weights, warn_of_frozen
+from edge_runtime.export.bundle import choose_partition, chosen_blocks, create_model, initial_weights
 from edge_runtime.export.tracing import example_input, quiet, reason_of
+from edge_runtime.export.checked_models import notes_on
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.programs import BlockModel
 
@@ -89,7 +90,8 @@ def export_executorch(
         raise UsageError(f"-o {output}: exists and holds no {PROGRAMS_NAME}; choose another folder")
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
-    warn_of_frozen(module, progress)
+    for note in notes_on(module):
+        progress(note)
     dtype = input_dtype or default_dtype(model)
     source = BlockModel.of(
         module, name=model, batch=batch, input_shape=input_shape, classes=classes, head=head, input_dtype=dtype

@@ -49,6 +49,7 @@ class BlockModel:
     aliases: dict[str, str] = field(default_factory=dict)
     """Other names of tensors that several modules share, and the name that programs know them by."""
     log_probabilities: bool = False
+    head: str | None = None
 
     @classmethod
     def of(
@@ -99,6 +100,7 @@ class BlockModel:
             fixed=model.fixed,
             aliases=aliases_in(module, units),
             log_probabilities=model.log_probabilities,
+            head=head,
         )
 
     @property
@@ -143,9 +145,14 @@ class BlockModel:
         return {stand_in.name: stand_in.weight_shape for stand_in in self.stand_ins(partition, 1)}
 
     def tensor_shapes(self, partition: Partition) -> dict[str, tuple[int, ...]]:
-        """Shapes of every `state_dict` tensor and stand-in."""
+        """Shapes of every `state_dict` tensor, constant and stand-in."""
+        return self.own_shapes | self.stand_in_shapes(partition)
+
+    @property
+    def own_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of every `state_dict` tensor and constant."""
         constants = {name: tuple(value.shape) for name, value in self.constants.items()}
-        return {spec.name: spec.shape for spec in self.tensors} | constants | self.stand_in_shapes(partition)
+        return {spec.name: spec.shape for spec in self.tensors} | constants
 
     def stand_ins(self, partition: Partition, active: int) -> tuple[StandIn, ...]:
         """What stands in for the blocks behind block `active`."""

@@ -100,7 +100,7 @@ def _of_whole_examples(model: CapturedModel, start: int, points: list[int], aliv
     `points` are where one tensor is alive that has a row for each example: others are no boundary of a block.
     """
     first = start
-    while first not in points and first < len(model.layers) and not model.layers[first].tensors:
+    while first not in points and first < len(model.layers) and not _has_weights(model.layers[first : first + 1]):
         first += 1
     if first in points:
         return first

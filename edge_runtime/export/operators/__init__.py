@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_runtime.export.builder import StepBuilder, Values
+from edge_runtime.export.faults import faults_named
 from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import CapturedNode, Layer
 from edge_runtime.export.operators import (
@@ -70,4 +71,5 @@ IDENTITIES: dict[str, Callable[[CapturedNode], bool]] = {
 
 def emit_layer(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     """Emit a layer in the builder's mode; returns its output."""
-    return EMITTERS[layer.kind](builder, layer, values)
+    with faults_named(f"module '{layer.module}': the program of its {layer.kind} could not be built"):
+        return EMITTERS[layer.kind](builder, layer, values)

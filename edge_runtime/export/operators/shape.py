@@ -214,7 +214,9 @@ def _cat(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 
 
 CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
-    **dict.fromkeys(("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten", "view_as", "reshape_as"), _capture_reshape),
+    **dict.fromkeys(
+        ("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten", "view_as", "reshape_as"), _capture_reshape
+    ),
     **dict.fromkeys(("permute", "transpose"), _capture_permute),
     **dict.fromkeys(("chunk", "split", "split_with_sizes"), _capture_split),
     **dict.fromkeys(("pad", "constant_pad_nd"), _capture_pad),
