@@ -50,6 +50,8 @@ def capture(
     Raises UsageError, naming the operator and its module, for one that this runtime does not train.
     """
     _refuse_cumulative_averages(model)
+    if not trained_names(model):
+        raise UsageError("the model has nothing to train: no parameter, or none with requires_grad=True")
     program = exported(model, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
     signature = program.graph_signature
     if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:

@@ -28,10 +28,10 @@ from device_profiles.files import atomic_folder, check_place, named, write_json
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined_with_loss
 from edge_runtime.export.bundle import choose_partition, chosen_blocks, create_model, initial_weights
-from edge_runtime.export.tracing import example_input, quiet, reason_of
 from edge_runtime.export.checked_models import notes_on
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.programs import BlockModel
+from edge_runtime.export.tracing import example_input, quiet, reason_of
 
 PROGRAMS_NAME = "programs.json"
 _METHOD = "forward"

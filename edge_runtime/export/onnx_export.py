@@ -12,8 +12,8 @@ from device_profiles.errors import UsageError
 from device_profiles.files import atomic_file, check_place, named
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.bundle import create_model
-from edge_runtime.export.tracing import example_input, quiet, reason_of
 from edge_runtime.export.models import default_dtype
+from edge_runtime.export.tracing import example_input, quiet, reason_of
 
 TOKENS_INPUT = "tokens"
 _EXAMPLES = 2

@@ -20,6 +20,7 @@ from edge_runtime.export.memory_plan import plan_arena
 from edge_runtime.export.names import aliases_in
 from edge_runtime.export.program_entry import PlannedProgram, planned_program
 from edge_runtime.export.stand_ins import MissingBlock, StandIn, kinds_of, stand_in
+from edge_runtime.export.tracing import OneValueError
 from edge_runtime.export.train_step import (
     StepVariant,
     build_distillation,
@@ -27,7 +28,6 @@ from edge_runtime.export.train_step import (
     build_features,
     build_train_step,
 )
-from edge_runtime.export.tracing import OneValueError
 from edge_runtime.export.units import CutModel, cut
 from edge_runtime.export.variants import Planned, fewest_bytes, plan_variant
 from edge_runtime.export.views import fold_views

@@ -21,14 +21,13 @@ from torch.overrides import TorchFunctionMode
 from device_profiles.bundle import Loss
 from edge_runtime.export.tracing import kept_modes, quiet, training_modes
 
-_STATISTICS = ("running_mean", "running_var")
 _SMALL = 0.03
 """Parameters below this size, such as a LayerScale of 1e-5 or a gamma of 0, would hide what is behind them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """Loss, logits and gradients of one batch in training, and the running statistics that it leaves; by name.
+    """Loss, logits and gradients of one batch in training, and the buffers that it leaves; by name.
 
     `outputs` are those of the modules that are called once, in the order of the calls.
     """
@@ -98,12 +97,12 @@ def trained_step(module: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss,
             logits = module(inputs.clone())
         value = loss_of(logits, targets, loss)
         value.backward()  # type: ignore[no-untyped-call]  # torch ships no types here
-        statistics = {
-            name: buffer.detach().clone() for name, buffer in module.named_buffers() if name.endswith(_STATISTICS)
-        }
+        buffers = module.named_buffers(remove_duplicate=False)
+        statistics = {name: buffer.detach().clone() for name, buffer in buffers if buffer.is_floating_point()}
         with torch.no_grad():
             again = module(inputs.clone())
-    gradients = {name: p.grad.detach().clone() for name, p in module.named_parameters() if p.grad is not None}
+    parameters = module.named_parameters(remove_duplicate=False)
+    gradients = {name: p.grad.detach().clone() for name, p in parameters if p.grad is not None}
     return Step(
         loss=float(value.detach()),
         gradients=gradients,

@@ -1,4 +1,4 @@
-"""PyTorch's own graph of a module: `torch.export` in the modes that the user's module trains in, and why it has none."""
+"""PyTorch's own graph of a module: `torch.export` in the modes that it trains in, or why it has none."""
 
 from __future__ import annotations
 

@@ -179,7 +179,13 @@ class _Trial:
             for name in trained
             if optimizer_state_name("momentum", name) in trained
         }
-        statistics = {name: native.buffer(name) for name in reference.statistics if name in trained}
+        aliases = self._source.aliases
+        gradients |= {alias: gradients[name] for alias, name in aliases.items() if name in gradients}
+        statistics = {
+            name: native.buffer(aliases.get(name, name)) if aliases.get(name, name) in trained else self._weights[name]
+            for name in reference.statistics
+            if name in self._weights
+        }
         verdict = Verdict(reference, self._double)
         if verdict.loss(loss):
             place = self._first_output(reference.outputs, training=True)

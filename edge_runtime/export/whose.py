@@ -148,12 +148,10 @@ def _cropped(layer: Layer, owners: torch.Tensor) -> torch.Tensor:
 
 def _seen(layer: Layer, owners: torch.Tensor) -> torch.Tensor:
     base, how = owners.contiguous(), layer.attributes
-    seen: torch.Tensor
     if "apply" in how:
-        seen = how["apply"](base)
-    else:
-        seen = base.as_strided(how["sizes"], how["strides"], how["offset"])
-    return seen.reshape(layer.shape)
+        shown: torch.Tensor = how["apply"](base)
+        return shown.reshape(layer.shape)
+    return base.as_strided(how["sizes"], how["strides"], how["offset"]).reshape(layer.shape)
 
 
 def _attended(layer: Layer, inputs: list[Owners]) -> torch.Tensor:

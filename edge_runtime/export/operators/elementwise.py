@@ -116,7 +116,7 @@ def summed(builder: StepBuilder, x: Value, factors: Value | None, factor: float,
 
 
 def _arithmetic(builder: StepBuilder, layer: Layer, values: Values) -> Value:
-    operation = int(layer.attributes["operation"])
+    operation, of_model = int(layer.attributes["operation"]), layer.attributes["of_model"]
     left, right = _operands(builder, layer, values)
 
     def compute(a: Value, b: Value) -> Value:
@@ -130,7 +130,8 @@ def _arithmetic(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         # A sum first: the other gradient may then take over the incoming one's bytes.
         operands = sorted(((left, right, True), (right, left, False)), key=lambda operand: operand[0].bytes)
         for operand, other, first in operands:
-            if operand.role == "parameter":
+            # A parameter that is read as an activation has a rule of its own (see `view.py`).
+            if of_model[not first] and builder.trains(operand):
                 result = _operand_gradient(builder, gradient, operand, other, y, operation, first=first)
                 trained.append((operand, result))
             elif operand in builder.differentiable:
