@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export.graph_signature import OutputKind, TensorArgument
 
 from device_profiles.contract import DType
 from device_profiles.errors import UsageError
@@ -59,6 +60,14 @@ def capture(
             f"the model takes {len(signature.user_inputs)} tensors and returns {len(signature.user_outputs)}; wrap it "
             "in a module that takes one and returns the logits"
         )
+    (output,) = (spec.arg for spec in program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT)
+    structure = program.call_spec.out_spec
+    if structure is not None and not structure.is_leaf():
+        raise UsageError(
+            f"the model returns a {structure.type.__name__}, not a tensor; wrap it in a module that returns the logits"
+        )
+    if not isinstance(output, TensorArgument):
+        raise UsageError("the model returns no tensor; wrap it in a module that returns the logits")
     return _Capture(program, model).run()
 
 

@@ -27,7 +27,7 @@ def check_module(module: object, model: str) -> nn.Module:
 
 def _refuse_wrappers(module: nn.Module, model: str) -> None:
     wrapped = {
-        "OptimizedModule": "what torch.compile made; return the module itself",
+        "OptimizedModule": "compiled by torch.compile; return the module itself",
         "DataParallel": "wrapped in DataParallel; return its .module",
         "DistributedDataParallel": "wrapped in DistributedDataParallel; return its .module",
         "FullyShardedDataParallel": "wrapped in FullyShardedDataParallel; return the module itself",

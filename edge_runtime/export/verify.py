@@ -10,6 +10,7 @@ for.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +38,8 @@ from edge_runtime.export.units import UnitLayers
 
 _SEEDS = (20, 21)
 """Of random data and weights. A value on the other side of a ReLU by rounding is not there a second time."""
-_MOST_BYTES = 256 << 20
-"""Arena of the step that is tried; a larger one is made of fewer examples."""
+_MOST_PRODUCTS = 2_000_000_000
+"""Multiplications of a forward pass that is tried; a larger one is made of fewer examples, which shows the same."""
 _LEAST_EXAMPLES = 4
 _REMEDY = "write it with what docs/operators.md lists, or export with --no-verify"
 _MOMENTUM = 0.5
@@ -60,23 +61,32 @@ def verify(module: nn.Module, source: BlockModel, loss: Loss) -> None:
 
 def _small_enough(module: nn.Module, source: BlockModel, loss: Loss) -> tuple[BlockModel, tuple[StepGraph, ArenaPlan]]:
     """The model for as many examples as are run at once here, with the program of its step."""
-    planned = _step_program(source, loss)
-    most = source.batch * _MOST_BYTES // max(1, planned[1].arena_bytes)
-    if most >= source.batch or source.batch <= _LEAST_EXAMPLES:
-        return source, planned
+    most = max(_LEAST_EXAMPLES, source.batch * _MOST_PRODUCTS // max(1, _products(source)))
+    if most >= source.batch:
+        return source, _step_program(source, loss)
     try:
         fewer = BlockModel.of(
             module,
             name=source.name,
-            batch=max(_LEAST_EXAMPLES, most),
+            batch=most,
             input_shape=source.input_shape,
             classes=source.classes,
             head=source.head,
             input_dtype=source.input_dtype,
         )
     except ProflError:  # a model of one batch size only
-        return source, planned
+        return source, _step_program(source, loss)
     return fewer, _step_program(fewer, loss)
+
+
+def _products(source: BlockModel) -> int:
+    """Multiplications of convolutions and linear layers in a forward pass."""
+    layers = [layer for unit in (*source.cut.units, source.cut.head) for layer in unit.layers]
+    total = 0
+    for layer in layers:
+        if layer.kind in ("conv2d", "conv_transpose2d", "linear") and layer.tensors[0] is not None:
+            total += math.prod(layer.shape) * math.prod(source.own_shapes[layer.tensors[0]][1:])
+    return total
 
 
 def _step_program(source: BlockModel, loss: Loss) -> tuple[StepGraph, ArenaPlan]:
