@@ -140,6 +140,13 @@ class BlockModel:
             raise UsageError(f"--input-dtype int64: tokens are read by other layers than an embedding ({kinds})")
         return min(shapes[table][0] for table in tables if table is not None)
 
+    @property
+    def statistics(self) -> frozenset[str]:
+        """The running statistics that training updates."""
+        layers = [layer for unit in (*self.cut.units, self.cut.head) for layer in unit.layers]
+        norms = [la for la in layers if la.kind == "batch_norm" and not la.attributes.get("fixed")]
+        return frozenset(name for norm in norms for name in norm.tensors[2:] if name is not None)
+
     def stand_in_shapes(self, partition: Partition) -> dict[str, tuple[int, ...]]:
         """Weight shapes of the stand-ins of blocks 2..T, by the weights' names."""
         return {stand_in.name: stand_in.weight_shape for stand_in in self.stand_ins(partition, 1)}

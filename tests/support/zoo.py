@@ -269,12 +269,16 @@ def _lazy() -> nn.Module:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A model, its inputs, what of it must stay as it is, and what a refusal says where it is refused."""
+    """A model, its inputs, what of it must stay as it is, and what a refusal says where it is refused.
+
+    `drops`: it has dropout.
+    """
 
     make: Callable[[], Any]
     input_shape: tuple[int, ...] = IMAGE
     still: tuple[str, ...] = ()
     refusal: str | None = None
+    drops: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -362,7 +366,7 @@ ZOO: dict[str, Case] = {
     "training_only": _case(_in_eval(lambda x: x.tanh()), refusal="differs from PyTorch in evaluation"),
     "eval_softmax": Case(make=lambda: _Modes(lambda x: x.softmax(1)), refusal="differs from PyTorch in evaluation"),
     "always_dropping": _case(lambda net, x: functional.dropout(x, 0.5), refusal="in eval\\(\\) mode"),
-    "dropout_in_place": _case(lambda net, x: functional.dropout(x.relu(), 0.2, net.training, True)),
+    "dropout_in_place": _case(lambda net, x: functional.dropout(x.relu(), 0.2, net.training, True), drops=True),
     "counter": _case(_counting, _with("k", lambda: torch.tensor(0.0)), refusal="buffer 'k' is changed by forward"),
     "counter_in_python": _case(_counting_in_python, _plain("k", lambda: 1), refusal="the same twice"),
     "numpy_noise": _case(
@@ -404,9 +408,10 @@ ZOO: dict[str, Case] = {
     ),
     "half_way": _case(lambda net, x: x.half().float(), refusal="float16|float32"),
     "stacked": _case(lambda net, x: torch.stack([x.relu(), x.tanh()]).sum(0)),
-    "sequence_first": Case(make=SequenceFirst, input_shape=SEQUENCE),
+    "sequence_first": Case(make=SequenceFirst, input_shape=SEQUENCE, drops=True),
     "rotary": Case(make=Rotary, input_shape=SEQUENCE),
     "per_token": Case(make=PerToken, input_shape=SEQUENCE),
+    "leaky": _case(lambda net, x: net.act(x), lambda net: setattr(net, "act", nn.LeakyReLU(0.1))),
     "log_softmax": Case(make=lambda: Ending(lambda x: functional.log_softmax(x, 1))),
     "softmax": Case(make=lambda: Ending(lambda x: functional.softmax(x, 1))),
     "turned_weight": Case(make=_turned),
