@@ -48,7 +48,8 @@ def _problem(name: str, tensor: torch.Tensor) -> str | None:
     if tensor.device.type != "cpu":
         return f"lies on the device {tensor.device}; call .cpu() on the model"
     if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype != torch.float32):
-        return f"is {str(tensor.dtype).removeprefix('torch.')}, this runtime computes in float32; call .float() on the model"
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return f"is {kind}, this runtime computes in float32; call .float() on the model"
     trained = isinstance(tensor, nn.Parameter) or name.endswith(("running_mean", "running_var"))
     if trained and not bool(torch.isfinite(tensor).all()):
         return "has values that are not finite numbers; correct the weights"
@@ -66,8 +67,8 @@ def notes_on(module: nn.Module) -> list[str]:
     still = [name for name, part in module.named_modules() if module.training and not part.training]
     if still:
         notes.append(
-            f"note: {_counted(still, 'module')} in inference mode, as the factory left them, stay in it while training: "
-            f"{_some(still)}"
+            f"note: {_counted(still, 'module')} in inference mode, as the factory left them, stay in it while "
+            f"training: {_some(still)}"
         )
     return notes
 

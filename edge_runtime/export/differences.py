@@ -15,7 +15,8 @@ from edge_runtime.export.layers import Layer
 from edge_runtime.export.reference import Step
 
 _SAME = 1e-2
-"""Values next to the zero of a ReLU fall on its other side by rounding; in a deep network that is some tenths of 1 %."""
+"""Values next to the zero of a ReLU fall on its other side by rounding, in a deep network some tenths of 1 %."""
+_SAME_LOSS = 1e-4
 _SAME_OUTPUT = 1e-3
 _MARGIN = 16.0
 _MOST = 0.05
@@ -51,7 +52,9 @@ class Verdict:
     def loss(self, found: Tensor) -> bool:
         """Whether the loss is another one."""
         expected = torch.tensor(self._reference.loss)
-        return self._differs(found, expected, lambda step: torch.tensor(step.loss, dtype=torch.float64), 0.0)
+        return self._differs(
+            found, expected, lambda step: torch.tensor(step.loss, dtype=torch.float64), 0.0, _SAME_LOSS
+        )
 
     def gradient(self, found: Mapping[str, Tensor], order: Iterable[str]) -> str | None:
         """The first parameter in `order` whose gradient is another one; `good` are those before it."""
@@ -82,18 +85,25 @@ class Verdict:
                 return name
         return None
 
-    def _differs(self, found: Tensor, expected: Tensor, exact: Callable[[Step], Tensor | None], least: float) -> bool:
-        if _near(found, expected, _SAME * _norm(expected) + least):
+    def _differs(
+        self,
+        found: Tensor,
+        expected: Tensor,
+        exact: Callable[[Step], Tensor | None],
+        least: float,
+        same: float = _SAME,
+    ) -> bool:
+        if _near(found, expected, same * _norm(expected) + least):
             return False
         size = _norm(expected)
-        self.share = f"{_norm(found.double() - expected.double()) / size:.0%}" if size else "all of it"
+        self.share = f"{_norm(found.double() - expected.double()) / size:.2g} of it" if size else "all of it"
         if not self._asked:
             self._asked, self._double = True, self._make_double()
         precise = None if self._double is None else exact(self._double)
         if precise is None:
             return True
         allowed = min(_MARGIN * _norm(expected.double() - precise), _MOST * _norm(precise) + 1e3 * least)
-        return not _near(found, precise, max(allowed, _SAME * _norm(precise) + least))
+        return not _near(found, precise, max(allowed, same * _norm(precise) + least))
 
 
 def behind(layers: list[Layer], name: str, good: frozenset[str]) -> str:

@@ -114,10 +114,7 @@ def _agrees(function: type, described: tuple[Any, ...], scale: float) -> bool:
     inputs = [a for a in arguments if isinstance(a, torch.Tensor) and a.requires_grad]
     forward: Any = function.forward  # type: ignore[attr-defined]  # of every Function
     own = function.apply(*arguments)  # type: ignore[attr-defined]  # of every Function
-    if "setup_context" in vars(function):
-        plain = forward(*arguments)
-    else:
-        plain = forward(_Context(), *arguments)
+    plain = forward(*arguments) if "setup_context" in vars(function) else forward(_Context(), *arguments)
     if not isinstance(own, torch.Tensor) or not inputs or not own.requires_grad:
         return False
     if not plain.requires_grad:  # rounding and the like: no derivative of its own

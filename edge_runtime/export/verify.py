@@ -42,6 +42,7 @@ _MOST_PRODUCTS = 2_000_000_000
 """Multiplications of a forward pass that is tried; a larger one is made of fewer examples, which shows the same."""
 _LEAST_EXAMPLES = 4
 _REMEDY = "write it with what docs/operators.md lists, or export with --no-verify"
+_FORWARD = "the model's own forward"
 _MOMENTUM = 0.5
 """SGD's momentum of the tried step: it starts at zero, so that it is the gradient after one step."""
 
@@ -202,6 +203,9 @@ class _Trial:
             return f"{place} differs from PyTorch in training, the loss by {verdict.share}"
         name = verdict.gradient(gradients, self._order(trained))
         if name is not None:
+            module_name = self._first_output(reference.outputs, training=True)
+            if module_name != _FORWARD:
+                return f"{module_name} differs from PyTorch in training, the gradient of '{name}' by {verdict.share}"
             place = behind(self._layers, name, verdict.good)
             return f"the gradient of '{name}' differs from PyTorch's by {verdict.share}, {place}"
         name = verdict.statistic(statistics)
@@ -293,4 +297,4 @@ class _Trial:
             for name, found in zip(asked, native.run(self._inputs), strict=True):
                 if unlike(found, outputs[name]):
                     return f"module '{name}'"
-        return "the model's own forward"
+        return _FORWARD

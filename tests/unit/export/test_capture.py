@@ -89,13 +89,14 @@ def test_a_constant_that_is_one_number_is_that_number() -> None:
     assert (layer.kind, layer.attributes["offset"]) == ("affine", 2.0)
 
 
-def test_a_buffer_that_no_file_holds_is_refused() -> None:
+def test_a_buffer_that_no_file_holds_is_a_constant() -> None:
     class Hidden(_Forward):
         def forward(self, x: Tensor) -> Tensor:
             return self.stem(x) * self.hidden
 
-    with pytest.raises(UsageError, match=r"mul.*'other' is not an activation"):
-        _capture(Hidden(lambda x: x))
+    module = Hidden(lambda x: x)
+    (value,) = _capture(module).constants.values()
+    assert torch.equal(value, module.hidden)
 
 
 def test_a_module_that_cannot_be_traced_is_refused_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
