@@ -232,11 +232,17 @@ def chosen_blocks(partition: Partition, block: int | None) -> tuple[int, ...]:
 
 def initial_weights(module: nn.Module, source: BlockModel, partition: Partition) -> dict[str, torch.Tensor]:
     """The module's `state_dict` and freshly initialised stand-ins (Kaiming, as they feed no normalisation)."""
-    weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}
+    weights = {name: _stored(value) for name, value in module.state_dict().items()}
     for name, shape in source.stand_in_shapes(partition).items():
         bound = initial_bound(shape)
         weights[name] = torch.empty(shape).uniform_(-bound, bound)
     return weights | source.constants
+
+
+def _stored(value: torch.Tensor) -> torch.Tensor:
+    """As a manifest describes it: whole numbers and truths are int64."""
+    value = value.detach().clone().contiguous()
+    return value if value.is_floating_point() else value.to(torch.int64)
 
 
 def create_model(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:

@@ -103,6 +103,8 @@ def trained_step(module: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss,
             again = module(inputs.clone())
     parameters = module.named_parameters(remove_duplicate=False)
     gradients = {name: p.grad.detach().clone() for name, p in parameters if p.grad is not None}
+    for parameter in module.parameters():
+        parameter.grad = None
     return Step(
         loss=float(value.detach()),
         gradients=gradients,
