@@ -117,6 +117,8 @@ def export_bundle(
     check_optimizer(optimizer)
     if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
         raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
+    if loss is not None and loss.name == "mse" and source.log_probabilities:
+        raise UsageError("--loss mse: the model ends with log_softmax, which only the cross-entropy takes over")
     choices = TrainingChoices(
         optimizer=optimizer,
         loss=Loss() if loss is None else loss,

@@ -163,14 +163,12 @@ class _Capture:
             return error
 
     def _is_identity(self, call: CapturedNode) -> bool:
-        """Whether the call leaves its first argument as it is; also the logarithm of probabilities at the very end."""
-        if call.operator in IDENTITIES:
-            return IDENTITIES[call.operator](call)
-        if call.operator == "log_softmax" and call.node.name == self._output and call.keeps_type:
-            shape = call.output_shape
-            self._log_probabilities = call.arguments["dim"] % len(shape) == len(shape) - 1
-            return self._log_probabilities
-        return False
+        """Whether the call leaves its first argument as it is, or cross-entropy takes it over."""
+        rule = IDENTITIES.get(call.operator)
+        if rule is None or not rule(call):
+            return False
+        self._log_probabilities = self._log_probabilities or call.operator == "log_softmax"
+        return True
 
     def _refuse_random_numbers(self, node: torch.fx.Node) -> None:
         """Raise UsageError where forward draws random numbers: a captured graph would have one draw for ever."""

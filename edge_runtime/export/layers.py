@@ -164,6 +164,11 @@ class CapturedNode:
         return tuple(value.meta["val"].shape)
 
     @property
+    def is_the_end(self) -> bool:
+        """Whether the result is what the model puts out, for each example a row, and nothing else reads it."""
+        return len(self.output_shape) == 2 and all(user.op == "output" for user in self.node.users)
+
+    @property
     def part_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of all results of an operator with several."""
         whole = self.node.args[0]

@@ -64,6 +64,7 @@ IDENTITIES: dict[str, Callable[[CapturedNode], bool]] = {
     "alias": lambda call: True,
     "clone": lambda call: True,
     **dict.fromkeys(("to", "_to_copy", "type_as"), lambda call: call.keeps_type),
+    "log_softmax": lambda call: call.is_the_end and call.arguments["dim"] % len(call.output_shape) == 1,
     "dropout": lambda call: float(call.arguments["p"]) == 0.0 or not call.arguments["train"],
 }
 """ATen operators that leave their first argument as it is, and when."""
