@@ -13,9 +13,12 @@ import torch
 from torch import fx, nn
 
 from device_profiles.contract import IMAGES_INPUT, LABELS_INPUT
+from device_profiles.errors import UsageError
 from device_profiles.model import Partition
 from edge_runtime.export.programs import BlockModel
 from edge_runtime.export.stand_ins import StandIn
+from edge_runtime.export.tracing import exported
+from edge_runtime.export.views import BY_TOKEN
 
 _aten = torch.ops.aten
 _MODES = frozenset({"training", "train"})
@@ -43,7 +46,7 @@ class BlockGraphs:
     def trained_names(self) -> set[str]:
         """Parameters that the step updates."""
         names = _attributes(self.trained)
-        return {name for name in names if isinstance(self.tensors[name], nn.Parameter)}
+        return {name for name in names if _is_trained(self.tensors[name])}
 
 
 def block_graphs(module: nn.Module, source: BlockModel, partition: Partition, index: int) -> BlockGraphs:
@@ -137,13 +140,7 @@ class CapturedModule:
     """The whole model's graph in training mode, from which ranges between two activations are copied."""
 
     def __init__(self, module: nn.Module, source: BlockModel) -> None:
-        was_training = module.training
-        try:
-            dtype = torch.int64 if source.input_dtype == "int64" else torch.float32
-            example = torch.zeros(source.batch, *source.input_shape, dtype=dtype)
-            program = torch.export.export(module.train(), (example,))
-        finally:
-            module.train(was_training)
+        program = exported(module, batch=source.batch, input_shape=source.input_shape, input_dtype=source.input_dtype)
         signature = program.graph_signature
         self._nodes = {node.name: node for node in program.graph.nodes}
         self._state = {
@@ -155,8 +152,9 @@ class CapturedModule:
 
     def copy(self, graph: fx.Graph, first: str, last: str, x: fx.Node, *, training: bool) -> fx.Node:
         """Append all that lies behind activation `first`, which is `x` in `graph`, up to `last`; returns `last`."""
-        copied = {self._nodes[first]: x}
-        for node in self._between(first, last, counting=training):
+        start, end = self._node(first), self._node(last)
+        copied = {start: _by_head(graph, start, x) if first.endswith(BY_TOKEN) else x}
+        for node in self._between(start, end, counting=training):
             name = self._state.get(node.name)
             if name is not None:
                 copied[node] = graph.get_attr(name)
@@ -164,22 +162,50 @@ class CapturedModule:
             copied[node] = graph.node_copy(node, lambda argument: copied[argument])
             if not training:
                 _set_inference(copied[node])
-        return copied[self._nodes[last]]
+        return _by_token(graph, end, copied[end]) if last.endswith(BY_TOKEN) else copied[end]
 
-    def _between(self, first: str, last: str, *, counting: bool) -> Iterable[fx.Node]:
+    def _node(self, activation: str) -> fx.Node:
+        """What leaves an activation; raises UsageError for one that only this runtime's own order of rows has."""
+        node: fx.Node | None = self._nodes.get(activation.removesuffix(BY_TOKEN))
+        if node is None:
+            raise UsageError(
+                f"the blocks are cut at '{activation}', which PyTorch's graph does not have; choose other ones with "
+                "--partition"
+            )
+        return node
+
+    def _between(self, first: fx.Node, last: fx.Node, *, counting: bool) -> Iterable[fx.Node]:
         """What `last` needs, and what counts BatchNorm's batches on the way, in the order of execution."""
         order = list(self._nodes.values())
-        start, end = order.index(self._nodes[first]), order.index(self._nodes[last])
+        start, end = order.index(first), order.index(last)
         unread = [node for node in order[start:end] if node.op == "call_function" and not node.users]
         counters = unread if counting else []
         needed: set[fx.Node] = set()
-        waiting = [self._nodes[last], *counters]
+        waiting = [last, *counters]
         while waiting:
             node = waiting.pop()
-            if node not in needed and node is not self._nodes[first]:
+            if node not in needed and node is not first:
                 needed.add(node)
                 waiting += node.all_input_nodes
         return [node for node in order if node in needed]
+
+
+def _by_head(graph: fx.Graph, node: fx.Node, x: fx.Node) -> fx.Node:
+    """Attention's output [batch, heads, tokens, width], from what a block keeps of it (see `views.py`)."""
+    batch, heads, tokens, width = node.meta["val"].shape
+    x = graph.call_function(_aten.view.default, (x, [batch, tokens, heads, width]))
+    return graph.call_function(_aten.transpose.int, (x, 1, 2))
+
+
+def _by_token(graph: fx.Graph, node: fx.Node, x: fx.Node) -> fx.Node:
+    """The other way: [batch, tokens, heads * width]."""
+    batch, heads, tokens, width = node.meta["val"].shape
+    x = graph.call_function(_aten.transpose.int, (x, 1, 2))
+    return graph.call_function(_aten.reshape.default, (x, [batch, tokens, heads * width]))
+
+
+def _is_trained(tensor: torch.Tensor | nn.Parameter) -> bool:
+    return isinstance(tensor, nn.Parameter) and tensor.requires_grad
 
 
 def _set_inference(node: fx.Node) -> None:

@@ -36,7 +36,8 @@ class StepBuilder:
 
     One execution is one of `micro_batches` that make up a step of the optimizer. `tensors` are inputs and mutable
     buffers by name, `frozen` the inputs that are mapped from the weights file: a program may have both of one name,
-    such as a trained head and the one it started from.
+    such as a trained head and the one it started from. `fixed` names tensors that no training changes: buffers that
+    serve as weights, constants, parameters that the user froze.
     """
 
     tensor_shapes: Shapes
@@ -44,6 +45,7 @@ class StepBuilder:
     micro_batches: int = 1
     recompute: frozenset[str] = frozenset()
     forgetful: bool = False
+    fixed: frozenset[str] = frozenset()
     graph: StepGraph = field(default_factory=StepGraph)
     training: bool = True
     differentiates: bool = True
@@ -93,11 +95,12 @@ class StepBuilder:
         return known[name]
 
     def weight(self, name: str | None) -> Value | None:
-        """A parameter of the layer in hand: trained, or frozen in inference. Ask once for every use."""
+        """A tensor of the layer in hand: trained, or frozen in inference and where it is `fixed`. Ask once a use."""
         if name is None:
             return None
-        value = self.tensor(name, "parameter" if self.training else "frozen")
-        if self.training:
+        trained = self.training and name not in self.fixed
+        value = self.tensor(name, "parameter" if trained else "frozen")
+        if trained:
             self._uses[value] += 1
         return value
 

@@ -25,6 +25,8 @@ from device_profiles.files import named, sha256_of, write_json
 from device_profiles.folders import atomic_folder, check_output_folder
 from device_profiles.model import Partition
 from edge_runtime.export import models
+from edge_runtime.export.checked_models import notes_on
+from edge_runtime.export.faults import faults_named
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
 from edge_runtime.export.stand_ins import initial_bound
@@ -33,8 +35,6 @@ from edge_runtime.export.units import even_partition, parse_partition, partition
 
 Progress = Callable[[str], None]
 _PARTS = (MANIFEST_NAME, f"{PROGRAMS_FOLDER}/*.pte", f"{WEIGHTS_FOLDER}/*.safetensors")
-_NAMED = 3
-"""Tensors that a warning names before it counts the others."""
 
 
 def export_bundle(
@@ -59,6 +59,7 @@ def export_bundle(
     classes: int = 10,
     head: str | None = None,
     seed: int = 0,
+    verify: bool = True,
     progress: Progress = lambda line: None,
 ) -> Manifest:
     """Export a model as a bundle at `output`.
@@ -79,6 +80,7 @@ def export_bundle(
         loss: what training minimises; by default the cross-entropy.
         input_dtype: float32, or int64 for tokens; by default what a built-in model takes, and float32 for others.
         momentum_dtype: how the momentum is stored, float32 or bfloat16.
+        verify: hold the exporter's own step against PyTorch's on random data before anything is written.
         progress: told one line a program.
 
     Raises UsageError, naming the option, for anything that cannot be exported.
@@ -89,7 +91,8 @@ def export_bundle(
     check_output_folder(output, _PARTS)
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
-    warn_of_frozen(module, progress)
+    for note in notes_on(module):
+        progress(note)
     micro_batches = _micro_batches(batch, micro_batch)
     source = BlockModel.of(
         module,
@@ -108,6 +111,8 @@ def export_bundle(
     check_optimizer(optimizer)
     if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
         raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
+    if loss is not None and loss.name == "mse" and source.log_probabilities:
+        raise UsageError("--loss mse: the model ends with log_softmax, which only the cross-entropy takes over")
     choices = TrainingChoices(
         optimizer=optimizer,
         loss=Loss() if loss is None else loss,
@@ -115,6 +120,12 @@ def export_bundle(
         recompute_bytes=recompute_bytes,
         joint=joint,
     )
+    if verify:
+        # Here and not above: it needs the native module, which the simulation has no use for.
+        from edge_runtime.export.verify import verify as hold_against_pytorch
+
+        with faults_named("the step could not be held against PyTorch's"):
+            hold_against_pytorch(module, source, choices.loss)
     with atomic_folder(output, _PARTS) as folder:
         (folder / PROGRAMS_FOLDER).mkdir()
         (folder / WEIGHTS_FOLDER).mkdir()
@@ -190,7 +201,7 @@ def choose_partition(source: BlockModel, model: str, *, blocks: int | None, part
     Raises UsageError, naming the option, for one that the model cannot be trained in.
     """
     chosen = _partition(source, model, blocks=blocks, partition=partition)
-    check_tied(source.cut, chosen)
+    check_tied(source.cut, chosen, source.fixed)
     return chosen
 
 
@@ -217,22 +228,17 @@ def chosen_blocks(partition: Partition, block: int | None) -> tuple[int, ...]:
 
 def initial_weights(module: nn.Module, source: BlockModel, partition: Partition) -> dict[str, torch.Tensor]:
     """The module's `state_dict` and freshly initialised stand-ins (Kaiming, as they feed no normalisation)."""
-    weights = {name: value.detach().clone().contiguous() for name, value in module.state_dict().items()}
+    weights = {name: _stored(value) for name, value in module.state_dict().items()}
     for name, shape in source.stand_in_shapes(partition).items():
         bound = initial_bound(shape)
         weights[name] = torch.empty(shape).uniform_(-bound, bound)
     return weights | source.constants
 
 
-def warn_of_frozen(module: nn.Module, progress: Progress) -> None:
-    """Say which parameters the user has set `requires_grad=False` on: a block is trained whole or not at all."""
-    names = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
-    if names:
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        progress(
-            f"warning: {len(names)} parameters with requires_grad=False are trained all the same: "
-            f"{', '.join(names[:_NAMED])}{more}; what must stay as it is goes into blocks that are not trained"
-        )
+def _stored(value: torch.Tensor) -> torch.Tensor:
+    """As a manifest describes it: whole numbers and truths are int64."""
+    value = value.detach().clone().contiguous()
+    return value if value.is_floating_point() else value.to(torch.int64)
 
 
 def _entries(folder: Path) -> tuple[FileEntry, ...]:

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import operator
-import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.export.graph_signature import OutputKind, TensorArgument
 
 from device_profiles.contract import DType
 from device_profiles.errors import UsageError
 from edge_runtime.export.constants import Constants
+from edge_runtime.export.faults import faults_named
 from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import CAPTURES, IDENTITIES
 from edge_runtime.export.operators.shape import VIEWS
+from edge_runtime.export.tracing import exported
+from edge_runtime.export.whose import Owners, is_mixed, of_input, owners_of
 
-_ONE_VALUE = "Expected more than 1 value per channel when training"
-"""How PyTorch's BatchNorm begins its refusal of a batch that has no variance."""
-
-
-_REMEDIES = (
-    ("argument #1 'indices'", "; a model of tokens needs --input-dtype int64"),
-    ("data-dependent", "; write forward so that no value of a tensor decides what is run (if, while, .item())"),
-)
-"""What to do about some of the reasons that PyTorch gives, by what is in them."""
-_CALLED_AT = re.compile(r'The following call raised this error:\s+File "(.+)", line (\d+)')
-
-
-class OneValueError(UsageError):
-    """A BatchNorm would be trained with one value a channel: the batch of an execution is too small for this model."""
+_DROPS = frozenset({"dropout", "scaled_dot_product_attention"})
+"""Operators whose random numbers are this runtime's own."""
+_CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async")
+"""What PyTorch's tracer writes down for itself and no value depends on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +37,10 @@ class CapturedModel:
     shapes: dict[str, tuple[int, ...]]
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     """Tensors that follow from neither parameters nor input and are no part of the `state_dict`, such as masks."""
+    fixed: frozenset[str] = frozenset()
+    """Tensors that no training changes, unless as running statistics: buffers, constants, frozen parameters."""
+    log_probabilities: bool = False
+    """Whether the model puts out the logarithms of probabilities, of which cross-entropy is the same as of logits."""
 
 
 def capture(
@@ -60,6 +51,8 @@ def capture(
     Raises UsageError, naming the operator and its module, for one that this runtime does not train.
     """
     _refuse_cumulative_averages(model)
+    if not trained_names(model):
+        raise UsageError("the model has nothing to train: no parameter, or none with requires_grad=True")
     program = exported(model, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
     signature = program.graph_signature
     if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
@@ -67,7 +60,15 @@ def capture(
             f"the model takes {len(signature.user_inputs)} tensors and returns {len(signature.user_outputs)}; wrap it "
             "in a module that takes one and returns the logits"
         )
-    return _Capture(program, frozenset(model.state_dict())).run()
+    (output,) = (spec.arg for spec in program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT)
+    structure = program.call_spec.out_spec
+    if structure is not None and not structure.is_leaf():
+        raise UsageError(
+            f"the model returns a {structure.type.__name__}, not a tensor; wrap it in a module that returns the logits"
+        )
+    if not isinstance(output, TensorArgument):
+        raise UsageError("the model returns no tensor; wrap it in a module that returns the logits")
+    return _Capture(program, model).run()
 
 
 def _refuse_cumulative_averages(model: nn.Module) -> None:
@@ -80,88 +81,52 @@ def _refuse_cumulative_averages(model: nn.Module) -> None:
             )
 
 
-def exported(
-    model: nn.Module, *, batch: int, input_shape: tuple[int, ...], input_dtype: DType = "float32"
-) -> torch.export.ExportedProgram:
-    """The module in training mode as PyTorch's own graph; raises UsageError with PyTorch's reason where it has none."""
-    was_training = model.training
-    try:
-        example = example_input(batch, input_shape, input_dtype)
-        with quiet():
-            return torch.export.export(model.train(), (example,))
-    except Exception as error:  # whatever a user's forward and PyTorch's tracer raise
-        if batch == 1 and _ONE_VALUE in str(error):
-            raise OneValueError("a BatchNorm of the model sees one value a channel in an execution") from None
-        shape = "x".join(map(str, input_shape))
-        raise UsageError(f"torch.export cannot trace the model for --input {shape}: {reason_of(error)}") from None
-    finally:
-        model.train(was_training)
-
-
-def example_input(batch: int, input_shape: tuple[int, ...], input_dtype: DType) -> torch.Tensor:
-    """Zeros as a model takes them: [batch, *input_shape], of float32 or of tokens (int64)."""
-    return torch.zeros(batch, *input_shape, dtype=torch.int64 if input_dtype == "int64" else torch.float32)
-
-
-def reason_of(error: BaseException) -> str:
-    """The first line of what PyTorch says, or of what its own error was caused by: advice to its developers follows."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    remedy = next((remedy for known, remedy in _REMEDIES if known in reason), "")
-    place = _CALLED_AT.search(str(error))
-    return f"{reason}{f', at line {place[2]} of {place[1]}' if place else ''}{remedy}"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what PyTorch's exporters log, print and warn of away from the user; errors are reported in one line."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
 class _Capture:
     """One walk over an exported graph."""
 
-    def __init__(self, program: torch.export.ExportedProgram, state_dict: frozenset[str]) -> None:
+    def __init__(self, program: torch.export.ExportedProgram, model: nn.Module) -> None:
         signature = program.graph_signature
         state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        kept = model.state_dict()
         self._nodes = list(program.graph.nodes)
         self._position = {node: i for i, node in enumerate(self._nodes)}
-        self._state = {node: name for node, name in state.items() if name in state_dict}
-        self._parameters = frozenset(signature.inputs_to_parameters.values())
+        self._buffers = signature.inputs_to_buffers
+        self._state = {node: name for node, name in state.items() if name in kept}
+        self._fixed = frozenset(kept) - trained_names(model)
         self._input = str(signature.user_inputs[0])
         self._output = str(signature.user_outputs[0])
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._owners: dict[str, Owners] = {}
         self._renamed: dict[str, str] = {}
         self._layers: list[Layer] = []
         self._folded = Constants(program)
         self._new_constants: dict[str, torch.Tensor] = {}
+        self._log_probabilities = False
+        self._refuse_changed_buffers(signature.buffers_to_mutate.values())
 
     def run(self) -> CapturedModel:
         for node in self._nodes:
             if node.name == self._input:
                 self._shapes[node.name] = tuple(node.meta["val"].shape)
-            if node.op != "call_function" or _counts_batches(node, self._state) or self._folded.take(node):
+                self._owners[node.name] = of_input(self._shapes[node.name])
+            if node.op != "call_function" or _counts_batches(node, self._state) or _name(node) in _CHECKS:
                 continue
-            if not _is_several(node):
+            self._refuse_random_numbers(node)
+            if not self._folded.take(node) and not _is_several(node):
                 self._take(node)
         output = self._renamed.get(self._output, self._output)
         layers = _contributing(self._layers, output)
         if not layers:
             raise UsageError("the model's output does not follow from its input")
+        self._refuse_mixed(layers)
         return CapturedModel(
             layers=_numbered(layers),
             input_name=self._input,
             input_shape=self._shapes[self._input],
             shapes=self._shapes,
             constants=self._new_constants,
+            fixed=self._fixed | frozenset(self._new_constants),
+            log_probabilities=self._log_probabilities,
         )
 
     def _take(self, node: torch.fx.Node) -> None:
@@ -169,26 +134,89 @@ class _Capture:
         if call is None:
             return
         try:
-            if call.operator in IDENTITIES and IDENTITIES[call.operator](call):
-                self._renamed[node.name] = call.activation("self" if "self" in call.arguments else "input")
+            if self._is_identity(call):
+                self._renamed[node.name] = call.activation("self")
                 self._add(call.before)
                 return
+            self._refuse_other_types(node)
             if call.operator not in CAPTURES:
-                raise NotCovered
+                raise NotCovered(_REASONS.get(call.operator, ""))
             self._refuse_change_of_views(node)
-            layer = CAPTURES[call.operator](call)
+            with faults_named(f"{_place(call)}: operator {_target(node)} could not be captured"):
+                layer = self._captured(call)
+            if isinstance(layer, NotCovered):
+                raise layer
         except NotCovered as error:
             reason = f" ({error})" if str(error) else ""
-            place = f"module '{call.module}'" if call.module else "the model's own forward"
             raise UsageError(
-                f"{place}: operator {_target(node)} has no training kernel in this runtime{reason}; write it with "
-                "operators that docs/operators.md lists, or leave it out"
+                f"{_place(call)}: operator {_target(node)} has no training kernel in this runtime{reason}; write it "
+                "with operators that docs/operators.md lists, or leave it out"
             ) from None
         self._add([*call.before, layer])
+
+    @staticmethod
+    def _captured(call: CapturedNode) -> Layer | NotCovered:
+        """The call's layer; what is not covered is no fault and goes past those who name faults."""
+        try:
+            return CAPTURES[call.operator](call)
+        except NotCovered as error:
+            return error
+
+    def _is_identity(self, call: CapturedNode) -> bool:
+        """Whether the call leaves its first argument as it is, or cross-entropy takes it over."""
+        rule = IDENTITIES.get(call.operator)
+        if rule is None or not rule(call):
+            return False
+        self._log_probabilities = self._log_probabilities or call.operator == "log_softmax"
+        return True
+
+    def _refuse_random_numbers(self, node: torch.fx.Node) -> None:
+        """Raise UsageError where forward draws random numbers: a captured graph would have one draw for ever."""
+        tags = getattr(node.target, "tags", ())
+        if torch.Tag.nondeterministic_seeded not in tags or _name(node) in _DROPS or not node.users:
+            return
+        if _name(node) in ("feature_dropout", "alpha_dropout", "feature_alpha_dropout") and not node.args[2]:
+            return
+        raise UsageError(
+            f"{_place_of(node)}: operator {node.target} has no training kernel in this runtime (it draws random "
+            "numbers, as noise and stochastic depth do; nn.Dropout is covered); set its rate to 0, or leave it out"
+        )
+
+    def _refuse_changed_buffers(self, returned: Any) -> None:
+        """Raise UsageError where forward changes a buffer: every step would start from its exported value."""
+        changed = {name for name in returned if name is not None}
+        for node in self._nodes:
+            if node.op == "call_function" and _name(node, bare=False).endswith("_"):
+                root = _root(node.args[0]) if isinstance(node.args[0], torch.fx.Node) else node
+                changed.add(self._buffers.get(root.name, ""))
+        for name in sorted(changed - {""}):
+            if not name.endswith("num_batches_tracked"):
+                raise UsageError(
+                    f"buffer '{name}' is changed by forward, and this runtime would start every step from its exported "
+                    "value; leave the change out of forward, or make it in the factory"
+                )
+
+    def _refuse_other_types(self, node: torch.fx.Node) -> None:
+        """Raise NotCovered where a result is not float32; tokens are looked up as they come."""
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.dtype not in (torch.float32, torch.int64):
+            kind = str(value.dtype).removeprefix("torch.")
+            raise NotCovered(f"with a result of {kind}; this runtime computes in float32")
+
+    def _refuse_mixed(self, layers: tuple[Layer, ...]) -> None:
+        """Raise UsageError, naming the module, where the result for one example follows from others."""
+        for layer in layers:
+            if is_mixed(self._owners[layer.output]):
+                place = f"module '{layer.module}'" if layer.module else "the model's own forward"
+                raise UsageError(
+                    f"{place}: its result ({layer.kind}) for one example of the batch follows from others as well; "
+                    "write forward so that examples do not see each other"
+                )
 
     def _add(self, layers: list[Layer]) -> None:
         for layer in layers:
             self._shapes[layer.output] = layer.shape
+            self._owners[layer.output] = owners_of(layer, self._owners, self._shapes)
             self._layers.append(layer)
 
     def _call(self, node: torch.fx.Node) -> CapturedNode | None:
@@ -202,21 +230,22 @@ class _Capture:
             called, index = whole, place
         return CapturedNode(
             node=node,
-            operator=str(called.target).removeprefix("aten.").split(".")[0].rstrip("_"),
+            operator=_name(called),
             index=index,
             arguments=_normalised(called),
             module=_module_name(node),
             state=self._state,
-            parameters=self._parameters,
+            fixed=self._fixed,
             known=self._shapes,
             renamed=self._renamed,
+            owners=self._owners,
             constants=self._folded.values,
             new_constants=self._new_constants,
         )
 
     def _refuse_change_of_views(self, node: torch.fx.Node) -> None:
         """Raise NotCovered where an operator in place changes bytes that are read later under another name."""
-        if not str(node.target).removeprefix("aten.").split(".")[0].endswith("_"):
+        if not _name(node, bare=False).endswith("_"):
             return
         changed = node.args[0]
         assert isinstance(changed, torch.fx.Node)
@@ -227,10 +256,39 @@ class _Capture:
             raise NotCovered("in place on a tensor that is read later under another name")
 
 
+_REASONS = {
+    "wrap_with_set_grad_enabled": "it switches gradients off or on in a part of forward; requires_grad=False keeps "
+    "parameters as they are, detach() ends a gradient",
+    "log_softmax": "before the end of the model, where cross-entropy takes it over",
+    "to": "it changes the element type; this runtime computes in float32",
+}
+"""Why some operators are not covered, where their names do not say it."""
+
+
+def trained_names(model: nn.Module) -> frozenset[str]:
+    """Names of the parameters that PyTorch would train, each under all of its names."""
+    return frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad)
+
+
+def _name(node: torch.fx.Node, *, bare: bool = True) -> str:
+    """The ATen operator's name without its overload; `bare`: without the underscore of one in place, too."""
+    name = str(node.target).removeprefix("aten.").split(".")[0]
+    return name.rstrip("_") if bare and name not in _CHECKS else name
+
+
+def _place_of(node: torch.fx.Node) -> str:
+    module = _module_name(node)
+    return f"module '{module}'" if module else "the model's own forward"
+
+
+def _place(call: CapturedNode) -> str:
+    return _place_of(call.node)
+
+
 def _root(node: torch.fx.Node) -> torch.fx.Node:
     """The node whose bytes `node` shows, through views and operators in place."""
     while node.op == "call_function" and node.args and isinstance(node.args[0], torch.fx.Node):
-        name = str(node.target).removeprefix("aten.").split(".")[0]
+        name = _name(node, bare=False)
         if node.target is not operator.getitem and name not in VIEWS and not name.endswith("_"):
             break
         node = node.args[0]
@@ -295,4 +353,8 @@ def _normalised(node: torch.fx.Node) -> dict[str, Any]:
             named[argument.name] = node.kwargs[argument.name]
         else:
             named[argument.name] = argument.default_value
+    # The same operator calls its input one thing as a function and another in place.
+    for name, other in (("self", "input"), ("input", "self")):
+        if name in named:
+            named.setdefault(other, named[name])
     return named

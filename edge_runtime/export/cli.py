@@ -93,6 +93,12 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     help="A bundle for this runtime, programs for ExecuTorch's TrainingModule, or the whole model for inference.",
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="Trained tensors (safetensors), for other targets.")
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Hold the step against PyTorch's on random data before anything is written.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder; a file for onnx.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -127,6 +133,7 @@ def export(
     seed: int,
     target: str,
     weights: Path | None,
+    verify: bool,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -141,38 +148,41 @@ def export(
     if weights is not None:
         raise UsageError("--weights: a bundle holds initial weights; give these to `profl-edge train --weights`")
     from edge_runtime.export.bundle import export_bundle
+    from edge_runtime.export.faults import faults_named
 
-    manifest = export_bundle(
-        model,
-        output,
-        width=width,
-        blocks=blocks,
-        partition=partition,
-        block=block,
-        batch=batch,
-        micro_batch=micro_batch,
-        recompute_bytes=recompute,
-        joint=joint,
-        optimizer=Optimizer(
-            name=optimizer,
-            momentum=momentum if optimizer == "sgd" else 0.0,
-            momentum_dtype=momentum_dtype,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            beta1=betas[0],
-            beta2=betas[1],
-            eps=eps,
-            clip_norm=clip_norm,
-            proximal=proximal,
-        ),
-        loss=Loss(name=loss, label_smoothing=label_smoothing),
-        input_dtype=input_dtype,
-        input_shape=input_shape,
-        classes=classes,
-        head=head,
-        seed=seed,
-        progress=lambda line: click.echo(line, err=True),
-    )
+    with faults_named("the model could not be exported"):
+        manifest = export_bundle(
+            model,
+            output,
+            width=width,
+            blocks=blocks,
+            partition=partition,
+            block=block,
+            batch=batch,
+            micro_batch=micro_batch,
+            recompute_bytes=recompute,
+            joint=joint,
+            optimizer=Optimizer(
+                name=optimizer,
+                momentum=momentum if optimizer == "sgd" else 0.0,
+                momentum_dtype=momentum_dtype,
+                nesterov=nesterov,
+                weight_decay=weight_decay,
+                beta1=betas[0],
+                beta2=betas[1],
+                eps=eps,
+                clip_norm=clip_norm,
+                proximal=proximal,
+            ),
+            loss=Loss(name=loss, label_smoothing=label_smoothing),
+            input_dtype=input_dtype,
+            input_shape=input_shape,
+            classes=classes,
+            head=head,
+            seed=seed,
+            verify=verify,
+            progress=lambda line: click.echo(line, err=True),
+        )
     if as_json:
         click.echo(json.dumps({"bundle": str(output), "programs": msgspec.to_builtins(manifest.programs)}))
     else:

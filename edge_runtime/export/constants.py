@@ -12,16 +12,17 @@ import torch
 class Constants:
     """Values of the nodes of an exported program that follow from no parameter and no input.
 
-    Floating-point buffers are tensors of the model, which a bundle carries anyway; what is computed from them is not
-    folded. `values` is by name of node.
+    Floating-point buffers of the `state_dict` are tensors of the model, which a bundle carries anyway; what is computed
+    from them is not folded. Those that are not persistent are constants. `values` is by name of node.
     """
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         signature = program.graph_signature
         self.values: dict[str, torch.Tensor] = {}
         for node, name in signature.inputs_to_buffers.items():
-            value = program.state_dict[name] if name in program.state_dict else program.constants[name]
-            if not value.is_floating_point() and name not in signature.buffers_to_mutate.values():
+            persistent = name in program.state_dict
+            value = program.state_dict[name] if persistent else program.constants[name]
+            if not (persistent and value.is_floating_point()) and name not in signature.buffers_to_mutate.values():
                 self.values[node] = value
         for node, name in signature.inputs_to_lifted_tensor_constants.items():
             self.values[node] = program.constants[name]

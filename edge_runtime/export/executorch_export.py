@@ -28,11 +28,12 @@ from device_profiles.files import named, write_json
 from device_profiles.folders import atomic_folder, check_output_folder
 from edge_runtime.export.assemble import read_weights
 from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined_with_loss
-from edge_runtime.export.bundle import choose_partition, chosen_blocks, initial_weights, warn_of_frozen
-from edge_runtime.export.capture import example_input, quiet, reason_of
+from edge_runtime.export.bundle import choose_partition, chosen_blocks, initial_weights
+from edge_runtime.export.checked_models import notes_on
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.programs import BlockModel
+from edge_runtime.export.tracing import example_input, quiet, reason_of
 
 PROGRAMS_NAME = "programs.json"
 _PARTS = (PROGRAMS_NAME, "*.pte")
@@ -90,7 +91,8 @@ def export_executorch(
     check_output_folder(output, _PARTS)
     torch.manual_seed(seed)
     module = create_model(model, width=width, classes=classes, input_shape=input_shape)
-    warn_of_frozen(module, progress)
+    for note in notes_on(module):
+        progress(note)
     dtype = input_dtype or default_dtype(model)
     source = BlockModel.of(
         module, name=model, batch=batch, input_shape=input_shape, classes=classes, head=head, input_dtype=dtype

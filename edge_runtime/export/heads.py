@@ -5,7 +5,7 @@ from __future__ import annotations
 from device_profiles.errors import UsageError
 from edge_runtime.export.layers import Layer
 
-_ELEMENTWISE = frozenset({"activation", "affine", "dropout"})
+_ELEMENTWISE = frozenset({"activation", "affine", "dropout", "softmax"})
 _POOLED = frozenset({"global_average_pool", "reduce", "reshape"})
 _REMEDY = "name the module where it begins with --head MODULE"
 

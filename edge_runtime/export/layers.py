@@ -42,7 +42,8 @@ class CapturedNode:
         arguments: its arguments by the schema's names, defaults filled in.
         module: dotted path of the module it comes from.
         state: `state_dict` name of every placeholder that stands for a tensor of the model.
-        parameters: those of them that are trained.
+        fixed: those of them that are not trained.
+        owners: whose the elements of every activation are (see `whose.py`).
         known: every activation there is by now.
         renamed: activations that are another one under a new name (identities).
         constants: values of results that follow from no parameter and no input of the model.
@@ -56,9 +57,10 @@ class CapturedNode:
     arguments: dict[str, Any]
     module: str
     state: dict[str, str]
-    parameters: frozenset[str]
+    fixed: frozenset[str]
     known: Container[str]
     renamed: dict[str, str]
+    owners: Mapping[str, torch.Tensor | None] = field(default_factory=dict)
     constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
     before: list[Layer] = field(default_factory=list)
     new_constants: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -76,6 +78,8 @@ class CapturedNode:
             found = self.renamed.get(value.name, value.name)
             if found in self.known:
                 return found
+            if value.name in self.constants:
+                return self._of_model(value, self.keep_constant(name, self.constants[value.name]))
             if found in self.state and value.meta["val"].is_floating_point():
                 return self._of_model(value, self.state[found])
         raise NotCovered(f"its argument '{name}' is not an activation")
@@ -92,7 +96,6 @@ class CapturedNode:
                     shape=tuple(value.meta["val"].shape),
                     module=self.module,
                     tensors=(tensor,),
-                    attributes={"trained": tensor in self.parameters},
                 )
             )
         return output
@@ -104,27 +107,54 @@ class CapturedNode:
 
     def keep_constant(self, hint: str, value: torch.Tensor) -> str:
         """The name under which the bundle carries a constant of this call."""
+        if value.is_complex():
+            raise NotCovered("with a complex constant")
         name = f"{CONSTANT_PREFIX}{self.node.name}.{hint}"
         self.new_constants[name] = value.to(torch.float32).contiguous()
         return name
 
     def tensor(self, name: str) -> str | None:
-        """`state_dict` name of argument `name`, None where it is None; raises NotCovered for anything else."""
+        """Name of the tensor of the model, or of the constant, that argument `name` is, None where it is None; raises
+        NotCovered for anything else."""
         value = self.arguments.get(name)
         if value is None:
             return None
+        if isinstance(value, torch.fx.Node) and value.name in self.constants:
+            return self.keep_constant(name, self.constants[value.name])
         if not isinstance(value, torch.fx.Node) or value.name not in self.state:
             raise NotCovered(f"its argument '{name}' is not a tensor of the model")
         return self.state[value.name]
 
     def is_tensor(self, name: str) -> bool:
-        """Whether argument `name` is a tensor of the model (parameter or buffer)."""
+        """Whether argument `name` is a tensor of the model (parameter or buffer) or a constant."""
+        value = self.arguments.get(name)
+        return isinstance(value, torch.fx.Node) and (value.name in self.state or value.name in self.constants)
+
+    def is_state(self, name: str) -> bool:
+        """Whether argument `name` is a tensor of the `state_dict`."""
         value = self.arguments.get(name)
         return isinstance(value, torch.fx.Node) and value.name in self.state
 
-    def is_parameter(self, name: str) -> bool:
-        """Whether argument `name` is a parameter of the model, which is trained."""
-        return self.is_tensor(name) and self.state[self.arguments[name].name] in self.parameters
+    def is_trained(self, name: str) -> bool:
+        """Whether argument `name` is a parameter of the model that is trained."""
+        return self.is_state(name) and self.tensor(name) not in self.fixed
+
+    def over_examples(self, name: str, dims: Container[int]) -> bool:
+        """Whether a result over these dimensions of the activation `name` follows from several examples.
+
+        Where it is not known whose the elements are, the first dimension counts as that of the examples.
+        """
+        owners = self.owners.get(self.activation(name))
+        if owners is None:
+            return 0 in dims
+        moved = [d for d in range(owners.dim()) if d in dims]
+        return any(bool((owners != owners.narrow(d, 0, 1)).any()) for d in moved if owners.shape[d] > 1)
+
+    @property
+    def keeps_type(self) -> bool:
+        """Whether the result has the element type of the first argument."""
+        first = self.node.args[0]
+        return isinstance(first, torch.fx.Node) and first.meta["val"].dtype == self.node.meta["val"].dtype
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the tensor that argument `name` is."""
@@ -132,6 +162,11 @@ class CapturedNode:
         if not isinstance(value, torch.fx.Node):
             raise NotCovered(f"its argument '{name}' is not a tensor")
         return tuple(value.meta["val"].shape)
+
+    @property
+    def is_the_end(self) -> bool:
+        """Whether the result is what the model puts out, for each example a row, and nothing else reads it."""
+        return len(self.output_shape) == 2 and all(user.op == "output" for user in self.node.users)
 
     @property
     def part_shapes(self) -> tuple[tuple[int, ...], ...]:

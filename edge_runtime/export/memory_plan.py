@@ -120,7 +120,7 @@ def storage_lifetimes(graph: StepGraph) -> dict[Value, tuple[int, int]]:
     State lives always, data from the begin, outputs to the end.
     """
     end = len(graph.operations) - 1
-    lifetimes = {value: (0, end) for value in graph.state} | {value: (0, 0) for value in graph.data}
+    lifetimes = {value.root: (0, end) for value in graph.state} | {value: (0, 0) for value in graph.data}
     for position, operation in enumerate(graph.operations):
         for value in [*operation.reads, *operation.writes]:
             root = value.root

@@ -11,9 +11,9 @@ from device_profiles.contract import IMAGES_INPUT, DType
 from device_profiles.errors import UsageError
 from device_profiles.files import atomic_file, check_output_file, named
 from edge_runtime.export.assemble import read_weights
-from edge_runtime.export.capture import example_input, quiet, reason_of
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.factory import create_model
+from edge_runtime.export.tracing import example_input, quiet, reason_of
 
 TOKENS_INPUT = "tokens"
 _EXAMPLES = 2

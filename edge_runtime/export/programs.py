@@ -12,14 +12,16 @@ from device_profiles.bundle import Loss, Optimizer
 from device_profiles.contract import CACHED_PREFIX_VARIANT, DType, Variant, stand_in_name
 from device_profiles.errors import UsageError
 from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
-from edge_runtime.export.capture import OneValueError, capture
+from edge_runtime.export.capture import capture
 from edge_runtime.export.fusion import fuse
 from edge_runtime.export.graph import StepGraph
 from edge_runtime.export.kept_sums import keep_sums
 from edge_runtime.export.memory_plan import plan_arena
+from edge_runtime.export.names import aliases_in
 from edge_runtime.export.program_entry import PlannedProgram, planned_program
 from edge_runtime.export.stand_ins import MissingBlock, StandIn, kinds_of, stand_in
 from edge_runtime.export.tied import second_names
+from edge_runtime.export.tracing import OneValueError
 from edge_runtime.export.train_step import (
     StepVariant,
     build_distillation,
@@ -44,6 +46,11 @@ class BlockModel:
     tensors: tuple[TensorSpec, ...]
     input_dtype: DType = "float32"
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Other names of tensors that several modules share, and the name that programs know them by."""
+    log_probabilities: bool = False
+    head: str | None = None
 
     @classmethod
     def of(
@@ -94,16 +101,19 @@ class BlockModel:
             tensors=specs,
             input_dtype=input_dtype,
             constants=model.constants,
+            fixed=model.fixed,
+            aliases=aliases_in(module, units),
+            log_probabilities=model.log_probabilities,
+            head=head,
         )
 
     @property
     def model(self) -> Model:
         """The vocabulary's view of it."""
         sizes = {spec.name: spec.bytes for spec in self.tensors}
-        statistics = ("running_mean", "running_var", "num_batches_tracked")
         units = []
         for unit in self.cut.units:
-            parameters = [name for name in unit.tensors if not name.endswith(statistics)]
+            parameters = [name for name in unit.tensors if name not in self.fixed]
             units.append(
                 Unit(
                     name=unit.name,
@@ -134,14 +144,26 @@ class BlockModel:
             raise UsageError(f"--input-dtype int64: tokens are read by other layers than an embedding ({kinds})")
         return min(shapes[table][0] for table in tables if table is not None)
 
+    @property
+    def statistics(self) -> frozenset[str]:
+        """The running statistics that training updates."""
+        layers = [layer for unit in (*self.cut.units, self.cut.head) for layer in unit.layers]
+        norms = [la for la in layers if la.kind == "batch_norm" and not la.attributes.get("fixed")]
+        return frozenset(name for norm in norms for name in norm.tensors[2:] if name is not None)
+
     def stand_in_shapes(self, partition: Partition) -> dict[str, tuple[int, ...]]:
         """Weight shapes of the stand-ins of blocks 2..T, by the weights' names."""
         return {stand_in.name: stand_in.weight_shape for stand_in in self.stand_ins(partition, 1)}
 
     def tensor_shapes(self, partition: Partition) -> dict[str, tuple[int, ...]]:
-        """Shapes of every `state_dict` tensor and stand-in."""
+        """Shapes of every `state_dict` tensor, constant and stand-in."""
+        return self.own_shapes | self.stand_in_shapes(partition)
+
+    @property
+    def own_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of every `state_dict` tensor and constant."""
         constants = {name: tuple(value.shape) for name, value in self.constants.items()}
-        return {spec.name: spec.shape for spec in self.tensors} | constants | self.stand_in_shapes(partition)
+        return {spec.name: spec.shape for spec in self.tensors} | constants
 
     def stand_ins(self, partition: Partition, active: int) -> tuple[StandIn, ...]:
         """What stands in for the blocks behind block `active`."""
@@ -227,6 +249,8 @@ def _grow(
             variant=variant,
             loss=choices.loss,
             input_dtype=source.input_dtype,
+            fixed=source.fixed,
+            aliases=source.aliases,
         )
 
     variant = StepVariant(micro_batches=choices.micro_batches, cached_prefix=cached_prefix)
@@ -283,6 +307,8 @@ def _distill(
             optimizer=choices.optimizer,
             variant=variant,
             input_dtype=source.input_dtype,
+            fixed=source.fixed,
+            aliases=source.aliases,
         )
 
     def described(planned: Planned, variant: Variant) -> PlannedProgram:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from device_profiles.contract import CONSTANT_PREFIX
 from device_profiles.errors import UsageError
 from device_profiles.model import Partition
 from edge_runtime.export.layers import Layer
@@ -42,14 +41,17 @@ def second_names(state: Mapping[str, Tensor], *, used: Iterable[str]) -> dict[st
     return found
 
 
-def check_tied(cut: CutModel, partition: Partition) -> None:
-    """Raise UsageError, naming the first tensor and its modules, where blocks would train the same tensor apart."""
+def check_tied(cut: CutModel, partition: Partition, fixed: frozenset[str] = frozenset()) -> None:
+    """Raise UsageError, naming the first tensor and its modules, where blocks would train the same tensor apart.
+
+    Those in `fixed` are the same everywhere.
+    """
     head = len(partition.blocks) + 1
     uses: dict[str, list[_Use]] = {}
     for block in partition.blocks:
         for unit in cut.units[block.first_unit : block.last_unit + 1]:
-            _add(uses, unit.layers, block.index)
-    _add(uses, cut.head.layers, head)
+            _add(uses, unit.layers, block.index, fixed)
+    _add(uses, cut.head.layers, head, fixed)
     for name, found in uses.items():
         first, last = found[0], found[-1]
         if first.block == last.block or (last.block == head and len(partition.blocks) == 1):
@@ -61,10 +63,11 @@ def check_tied(cut: CutModel, partition: Partition) -> None:
         )
 
 
-def _add(uses: dict[str, list[_Use]], layers: tuple[Layer, ...], block: int) -> None:
+def _add(uses: dict[str, list[_Use]], layers: tuple[Layer, ...], block: int, fixed: frozenset[str]) -> None:
     for layer in layers:
         for name in layer.tensors:
-            if name is None or name.startswith(CONSTANT_PREFIX) or not layer.attributes.get("trained", True):
+            updated = layer.kind == "batch_norm" and name in layer.tensors[2:] and not layer.attributes.get("fixed")
+            if name is None or (name in fixed and not updated):
                 continue
             uses.setdefault(name, []).append(_Use(block=block, module=layer.module))
 

@@ -6,8 +6,10 @@ Differentiation happens here, layer by layer, at export time (see `builder.py`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from device_profiles.bundle import Loss, Optimizer, hyperparameter_count
 from device_profiles.contract import (
@@ -21,6 +23,7 @@ from edge_runtime.export.builder import Shapes, StepBuilder, Values
 from edge_runtime.export.graph import END_UNLESS, Operation, StepGraph, Value
 from edge_runtime.export.inference import emit_prefix
 from edge_runtime.export.layers import Layer
+from edge_runtime.export.names import name_again
 from edge_runtime.export.operators import emit_layer
 from edge_runtime.export.operators.loss import cross_entropy, mean_squared_error
 from edge_runtime.export.stand_ins import StandIn
@@ -64,14 +67,17 @@ def build_train_step(
     variant: StepVariant,
     loss: Loss = _CROSS_ENTROPY,
     input_dtype: DType = "float32",
+    fixed: frozenset[str] = frozenset(),
+    aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> StepGraph:
-    """One training step: `prefix` frozen, `active` and the output module (`stand_ins` + `head`) trained.
+    """One training step: `prefix` frozen, `active` and the output module (`stand_ins` + `head`) trained, but for the
+    tensors in `fixed`. What is trained has its other names (`aliases`) as well.
 
     Data: the examples [batch, ...], or with `variant.cached_prefix` the block's inputs. Program inputs: labels [batch]
     int64 (with the mean squared error: targets [batch, outputs] float32), hyperparameters, then the frozen tensors and
     what dropout needs. Output: the loss, scalar.
     """
-    builder = _step_builder(tensor_shapes, optimizer, variant)
+    builder = _step_builder(tensor_shapes, optimizer, variant, fixed)
     batch = shapes[active[0].input][0]
     if loss.name == "mse":
         labels = _input(builder, LABELS_INPUT, (batch, *head.layers[-1].shape[1:]))
@@ -90,6 +96,7 @@ def build_train_step(
     builder.graph.outputs.append(value)
     builder.backward(logits, gradient)
     drop_unused(builder.graph)
+    name_again(builder.graph, aliases)
     return builder.graph
 
 
@@ -105,6 +112,8 @@ def build_distillation(
     optimizer: Optimizer,
     variant: StepVariant,
     input_dtype: DType = "float32",
+    fixed: frozenset[str] = frozenset(),
+    aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> StepGraph:
     """One step that makes `student`, the stand-in of `block`, do what the block does.
 
@@ -113,7 +122,7 @@ def build_distillation(
     trained with it, while the teacher keeps the one of the weights file. Output: the mean squared error between the
     logits of both. Data and inputs are those of `build_train_step`, without labels.
     """
-    builder = _step_builder(tensor_shapes, optimizer, variant)
+    builder = _step_builder(tensor_shapes, optimizer, variant, fixed)
     _input(builder, HYPERPARAMETERS_INPUT, (hyperparameter_count(optimizer) + builder.sums_apart,))
     start = block[0].input
     features = _block_input(builder, prefix, start, shapes, variant, input_dtype)
@@ -129,6 +138,7 @@ def build_distillation(
     builder.graph.outputs.append(value)
     builder.backward(values[logits], gradient)
     drop_unused(builder.graph)
+    name_again(builder.graph, aliases)
     return builder.graph
 
 
@@ -167,13 +177,16 @@ def build_features(
     return builder.graph
 
 
-def _step_builder(tensor_shapes: Shapes, optimizer: Optimizer, variant: StepVariant) -> StepBuilder:
+def _step_builder(
+    tensor_shapes: Shapes, optimizer: Optimizer, variant: StepVariant, fixed: frozenset[str]
+) -> StepBuilder:
     return StepBuilder(
         tensor_shapes=tensor_shapes,
         optimizer=optimizer,
         micro_batches=variant.micro_batches,
         recompute=variant.recompute,
         forgetful=variant.forgetful,
+        fixed=fixed,
     )
 
 

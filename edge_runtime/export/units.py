@@ -11,6 +11,8 @@ from device_profiles.model import Block, Partition
 from edge_runtime.export.capture import CapturedModel
 from edge_runtime.export.heads import head_start
 from edge_runtime.export.layers import Layer
+from edge_runtime.export.operators.view import VIEW_KINDS
+from edge_runtime.export.whose import keeps_rows, owners_in
 
 _ATTACHED = frozenset({"batch_norm", "group_norm", "layer_norm", "arithmetic", "tensor"})
 """Layers whose tensors do not make a unit: they belong to what is before them."""
@@ -66,12 +68,14 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
     """
     layers = model.layers
     alive = alive_before(model)
-    start = head_start(layers, batch=model.input_shape[0], classes=classes, head=head)
-    if len(alive[start]) != 1:
-        names = _modules(model, alive[start])
-        raise UsageError(f"the head cannot begin at '{layers[start].module}': {', '.join(names)} live there as well")
     batch = model.input_shape[0]
-    points = [i for i in range(start) if len(alive[i]) == 1 and _of_examples(model, alive[i], batch)]
+    start = head_start(layers, batch=batch, classes=classes, head=head)
+    owners = owners_in(layers, model.input_name, model.input_shape)
+    if not keeps_rows(owners[layers[-1].output], batch):
+        raise UsageError("the rows of the model's output are not those of the examples, in their order")
+    points = [i for i in range(len(layers)) if len(alive[i]) == 1 and keeps_rows(owners[next(iter(alive[i]))], batch)]
+    start = _of_whole_examples(model, start, points, alive)
+    points = [i for i in points if i < start]
     starts = [first for first, after in itertools.pairwise([*points, start]) if _has_weights(layers[first:after])]
     bounds = [0, *starts[1:], start]
     units = []
@@ -90,10 +94,31 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
     )
 
 
-def _of_examples(model: CapturedModel, alive: set[str], batch: int) -> bool:
-    """Whether the activation that is alive has a row for each example: others are no boundary of a block."""
-    (name,) = alive
-    return model.shapes[name][:1] == (batch,)
+def _of_whole_examples(model: CapturedModel, start: int, points: list[int], alive: list[set[str]]) -> int:
+    """Where the head begins: at `start`, or behind or before what there takes examples apart and has no weights.
+
+    `points` are where one tensor is alive that has a row for each example: others are no boundary of a block.
+    """
+    first = start
+    while first not in points and first < len(model.layers) and not _has_weights(model.layers[first : first + 1]):
+        first += 1
+    if first in points:
+        return first
+    first = start
+    while first not in points and first > 0 and model.layers[first - 1].kind in VIEW_KINDS:
+        first -= 1
+    if first in points and first > 0:
+        return first
+    place = f"the head cannot begin at '{model.layers[start].module}'"
+    names = _modules(model, alive[start])
+    if len(names) > 1:
+        raise UsageError(f"{place}: {', '.join(names)} live there as well")
+    (name,) = alive[start]
+    shape, batch = "x".join(map(str, model.shapes[name])), model.input_shape[0]
+    raise UsageError(
+        f"{place}: the tensor there ({shape}) has no row for each of the {batch} examples; name an earlier module "
+        "with --head"
+    )
 
 
 def alive_before(model: CapturedModel) -> list[set[str]]:

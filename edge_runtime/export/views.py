@@ -20,6 +20,9 @@ from edge_runtime.export.layers import Layer
 from edge_runtime.export.operators.attention import StridedView
 from edge_runtime.export.operators.view import VIEW_KINDS, seen_through, views_by_example
 
+BY_TOKEN = ".by_token"
+"""Ends the name of attention's output where it lies as [batch, tokens, heads x width]."""
+
 
 def fold_views(model: CapturedModel) -> CapturedModel:
     """The model without views that nobody needs; `shapes` gains the activations that are new."""
@@ -207,7 +210,7 @@ class _Folding:
         layer = self._with_sources(layer)
         batch, heads, queries, _, _, width = layer.attributes["sizes"]
         stored = (batch, queries, heads * width)
-        output = f"{layer.output}.by_token"
+        output = f"{layer.output}{BY_TOKEN}"
         strides = (queries * heads * width, width, heads * width)
         attributes = {**layer.attributes, "out_view": StridedView(offset=0, strides=strides)}
         self._add(replace(layer, output=output, shape=stored, attributes=attributes))

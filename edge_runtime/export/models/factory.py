@@ -54,16 +54,15 @@ def create_model(model: str, *, width: int | None, classes: int, input_shape: tu
 
 
 def _made_by(model: str) -> nn.Module:
-    from torch import nn
+    # Here and not above: built-in models are made where torch is not imported yet.
+    from edge_runtime.export.checked_models import check_module
 
     factory = _factory(model)
     try:
         made = factory()
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise UsageError(f"--model {model}: the factory raised {_said(error)}") from None
-    if not isinstance(made, nn.Module):
-        raise UsageError(f"--model {model}: the factory returned {type(made).__name__}, not a torch.nn.Module")
-    return made
+    return check_module(made, model)
 
 
 def _factory(model: str) -> Callable[[], object]:

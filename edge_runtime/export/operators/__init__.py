@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_runtime.export.builder import StepBuilder, Values
+from edge_runtime.export.faults import faults_named
 from edge_runtime.export.graph import Value
 from edge_runtime.export.layers import CapturedNode, Layer
 from edge_runtime.export.operators import (
@@ -62,6 +63,8 @@ IDENTITIES: dict[str, Callable[[CapturedNode], bool]] = {
     "contiguous": lambda call: True,
     "alias": lambda call: True,
     "clone": lambda call: True,
+    **dict.fromkeys(("to", "_to_copy", "type_as"), lambda call: call.keeps_type),
+    "log_softmax": lambda call: call.is_the_end and call.arguments["dim"] % len(call.output_shape) == 1,
     "dropout": lambda call: float(call.arguments["p"]) == 0.0 or not call.arguments["train"],
 }
 """ATen operators that leave their first argument as it is, and when."""
@@ -69,4 +72,5 @@ IDENTITIES: dict[str, Callable[[CapturedNode], bool]] = {
 
 def emit_layer(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     """Emit a layer in the builder's mode; returns its output."""
-    return EMITTERS[layer.kind](builder, layer, values)
+    with faults_named(f"module '{layer.module}': the program of its {layer.kind} could not be built"):
+        return EMITTERS[layer.kind](builder, layer, values)

@@ -122,7 +122,7 @@ def _capture_softmax(call: CapturedNode) -> Layer:
     dim = call.arguments["dim"] % len(shape)
     if dim == len(shape) - 1:
         return call.layer("softmax", (call.activation("self"),))
-    if dim == 0:
+    if call.over_examples("self", (dim,)):
         raise NotCovered("over the batch dimension")
     # Over the last one of two dimensions that changed places.
     turn = list(range(len(shape)))

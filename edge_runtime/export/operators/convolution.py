@@ -141,6 +141,8 @@ def _conv_transpose2d(builder: StepBuilder, layer: Layer, values: Values) -> Val
             x_gradient = builder.new(f"{layer.module}.input_gradient", x.shape)
             builder.graph.emit("conv2d", (gradient, weight, None, *shaped), (x_gradient,))
             pairs.append((x, x_gradient))
+        if not builder.trains(weight):
+            return pairs
         # What the convolution is given and what it puts out have changed places.
         sources = (builder.again(x), gradient, *shaped)
         if builder.fuses_update(weight):

@@ -43,8 +43,7 @@ def _capture_tensors(call: CapturedNode, operation: int) -> Layer:
     if operation == ADD and len(inputs) == 2 and call.shape("self") == call.shape("other"):
         return call.layer("add", inputs, activation="none")
     tensors = tuple(call.tensor(name) for name in names if call.is_tensor(name))
-    trained = all(call.is_parameter(name) for name in names if call.is_tensor(name))
-    return call.layer("arithmetic", inputs, tensors, operation=operation, of_model=of_model, trained=trained)
+    return call.layer("arithmetic", inputs, tensors, operation=operation, of_model=of_model)
 
 
 def _capture_negation(call: CapturedNode) -> Layer:
@@ -52,9 +51,13 @@ def _capture_negation(call: CapturedNode) -> Layer:
 
 
 def _capture_power(call: CapturedNode) -> Layer:
-    """The square, as a product."""
     if call.arguments.get("exponent") != 2:
         raise NotCovered("with another exponent than 2")
+    return _capture_square(call)
+
+
+def _capture_square(call: CapturedNode) -> Layer:
+    """As a product."""
     x = call.activation("self")
     return call.layer("arithmetic", (x, x), operation=MULTIPLY, of_model=(False, False))
 
@@ -113,7 +116,7 @@ def summed(builder: StepBuilder, x: Value, factors: Value | None, factor: float,
 
 
 def _arithmetic(builder: StepBuilder, layer: Layer, values: Values) -> Value:
-    operation = int(layer.attributes["operation"])
+    operation, of_model = int(layer.attributes["operation"]), layer.attributes["of_model"]
     left, right = _operands(builder, layer, values)
 
     def compute(a: Value, b: Value) -> Value:
@@ -127,7 +130,8 @@ def _arithmetic(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         # A sum first: the other gradient may then take over the incoming one's bytes.
         operands = sorted(((left, right, True), (right, left, False)), key=lambda operand: operand[0].bytes)
         for operand, other, first in operands:
-            if operand.role == "parameter":
+            # A parameter that is read as an activation has a rule of its own (see `view.py`).
+            if of_model[not first] and builder.trains(operand):
                 result = _operand_gradient(builder, gradient, operand, other, y, operation, first=first)
                 trained.append((operand, result))
             elif operand in builder.differentiable:
@@ -149,7 +153,7 @@ def _operands(builder: StepBuilder, layer: Layer, values: Values) -> tuple[Value
             continue
         name = next(tensors)
         assert name is not None
-        value = builder.weight(name) if layer.attributes["trained"] else builder.tensor(name, "frozen")
+        value = builder.weight(name)
         assert value is not None
         found.append(value)
     return found[0], found[1]
@@ -186,6 +190,7 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     "div": _capture_pair(DIVIDE, lambda number: (1.0 / number, 0.0)),
     "neg": _capture_negation,
     "pow": _capture_power,
+    "square": _capture_square,
 }
 EMITTERS = {"add": _add, "affine": _affine, "arithmetic": _arithmetic}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {

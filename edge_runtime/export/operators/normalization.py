@@ -18,6 +18,10 @@ def _capture_batch_norm(call: CapturedNode) -> Layer:
         raise NotCovered("without running statistics, which its frozen form needs; GroupNorm has none and is covered")
     if (names[0] is None) != (names[1] is None):
         raise NotCovered("with only one of weight and bias")
+    if not call.arguments["training"]:
+        return _capture_fixed(call, names)
+    if any(not call.is_state(name) for name in ("running_mean", "running_var")):
+        raise NotCovered("with running statistics that are no buffers of the state_dict")
     return call.layer(
         "batch_norm",
         (call.activation("input"),),
@@ -28,8 +32,26 @@ def _capture_batch_norm(call: CapturedNode) -> Layer:
     )
 
 
+def _capture_fixed(call: CapturedNode, names: tuple[str | None, ...]) -> Layer:
+    """By the running statistics, which stay as they are, also in training; weight and bias may be trained all the same,
+    and are then layers of their own."""
+    x, shape = call.activation("input"), call.output_shape
+    eps, tensors = float(call.arguments["eps"]), names
+    how = {"momentum": 0.0, "eps": eps, "activation": "none", "fixed": True}
+    if not (call.is_trained("weight") or call.is_trained("bias")):
+        return call.layer("batch_norm", (x,), tensors, **how)
+    y = call.step("batch_norm", (x,), shape, (None, None, *names[2:]), **how)
+    by_channel = (shape[1], *(1,) * (len(shape) - 2))
+    weight, bias = (
+        call.step("reshape", (call.activation(name),), by_channel) if len(shape) > 2 else call.activation(name)
+        for name in ("weight", "bias")
+    )
+    y = call.step("arithmetic", (y, weight), shape, operation=elementwise.MULTIPLY, of_model=(False, False))
+    return call.layer("arithmetic", (y, bias), operation=elementwise.ADD, of_model=(False, False))
+
+
 def _batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> Value:
-    if builder.training:
+    if builder.training and not layer.attributes.get("fixed"):
         return _trained_batch_norm(builder, layer, values)
     return (_passing_batch_norm if builder.differentiates else _frozen_batch_norm)(builder, layer, values)
 

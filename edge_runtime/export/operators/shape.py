@@ -81,15 +81,21 @@ def _capture_pad(call: CapturedNode) -> Layer:
 def _capture_cat(call: CapturedNode) -> Layer:
     dim = call.arguments["dim"] % len(call.output_shape)
     if dim == 0:
-        raise NotCovered("along the batch dimension")
+        _refuse_joined_examples(call)
     return call.layer("cat", call.activations("tensors"), dim=dim)
+
+
+def _refuse_joined_examples(call: CapturedNode) -> None:
+    """Raise NotCovered where tensors are joined along the dimension of the examples."""
+    for name in call.activations("tensors"):
+        owners = call.owners.get(name)
+        if owners is not None and owners.shape[0] > 1 and bool((owners != owners[:1]).any()):
+            raise NotCovered("along the batch dimension")
 
 
 def _capture_stack(call: CapturedNode) -> Layer:
     shape = call.output_shape
     dim = call.arguments["dim"] % len(shape)
-    if dim == 0:
-        raise NotCovered("along the batch dimension")
     one = tuple(1 if d == dim else extent for d, extent in enumerate(shape))
     return call.layer("cat", tuple(call.step("reshape", (x,), one) for x in call.activations("tensors")), dim=dim)
 
@@ -208,7 +214,9 @@ def _cat(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 
 
 CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
-    **dict.fromkeys(("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten"), _capture_reshape),
+    **dict.fromkeys(
+        ("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten", "view_as", "reshape_as"), _capture_reshape
+    ),
     **dict.fromkeys(("permute", "transpose"), _capture_permute),
     **dict.fromkeys(("chunk", "split", "split_with_sizes"), _capture_split),
     **dict.fromkeys(("pad", "constant_pad_nd"), _capture_pad),
@@ -220,6 +228,7 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     "cat": _capture_cat,
     "stack": _capture_stack,
     "repeat": _capture_repeat,
+    "detach": view.capture_detached,
 }
 EMITTERS = {"reshape": _reshape, "permute": _permute, "crop": _crop, "cat": _cat, **view.EMITTERS}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {}

@@ -109,10 +109,10 @@ def _tensor(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     """A tensor of the model as an activation: a parameter, whose gradient is the activation's, or a buffer."""
     (name,) = layer.tensors
     assert name is not None
-    if not builder.training or not layer.attributes["trained"]:
-        return builder.tensor(name, "frozen")
     parameter = builder.weight(name)
     assert parameter is not None
+    if not builder.trains(parameter):
+        return parameter
 
     def rule(gradient: Value) -> Pairs:
         builder.update(parameter, gradient)
@@ -121,4 +121,20 @@ def _tensor(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     return builder.record(builder.reshaped(parameter, parameter.shape), rule)
 
 
-EMITTERS = {"view": _view, "tensor": _tensor}
+def capture_detached(call: CapturedNode) -> Layer:
+    """The same elements, through which no gradient goes."""
+    return call.layer("detached", (call.activation("self"),))
+
+
+def _detached(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    """Not on the tape, so that no gradient is asked of what is before it."""
+
+    def compute(x: Value) -> Value:
+        y = builder.new(layer.module, layer.shape)
+        builder.graph.emit("affine", (x, 1.0, 0.0), (y,))
+        return y
+
+    return builder.derived((values[layer.inputs[0]],), compute)
+
+
+EMITTERS = {"view": _view, "tensor": _tensor, "detached": _detached}

@@ -61,6 +61,11 @@ class ModelPieces:
             self.source, settings.name, blocks=None, partition=settings.partition
         )
         self._captured = CapturedModule(self.module, self.source)
+        self._constants = {
+            name: value
+            for name, value in self._captured.tensors.items()
+            if name not in frozenset(self.module.state_dict())
+        }
         self._made: dict[object, Segment] = {}
 
     @property
@@ -87,7 +92,7 @@ class ModelPieces:
             end = units[self.partition.blocks[last - 1].last_unit].output
             graph = fx.Graph()
             graph.output(self._captured.copy(graph, start, end, graph.placeholder("x"), training=training))
-            self._made[key] = _segment(graph)
+            self._made[key] = _segment(graph, self._constants)
         return self._made[key]
 
     def behind(self, block: int, *, training: bool) -> Segment:
@@ -100,19 +105,24 @@ class ModelPieces:
                 x = append_stand_in(graph, stand_in, x)
             head = self.source.cut.head
             graph.output(self._captured.copy(graph, head.input, head.output, x, training=training))
-            self._made[key] = _segment(graph)
+            self._made[key] = _segment(graph, self._constants)
         return self._made[key]
 
 
-def _segment(graph: fx.Graph) -> Segment:
-    """Turn the tensors that the graph reads into arguments; batches that BatchNorm counts are not counted."""
+def _segment(graph: fx.Graph, constants: Mapping[str, Tensor]) -> Segment:
+    """Turn the tensors that the graph reads into arguments, but for `constants`; batches that BatchNorm counts are not
+    counted."""
     for node in list(graph.nodes):
         if node.op == "call_function" and any(
             argument.op == "get_attr" and str(argument.target).endswith("num_batches_tracked")
             for argument in node.all_input_nodes
         ):
             graph.erase_node(node)
-    names = dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "get_attr" and node.users)
+    names = dict.fromkeys(
+        str(node.target)
+        for node in graph.nodes
+        if node.op == "get_attr" and node.users and node.target not in constants
+    )
     first = next(node for node in graph.nodes if node.op == "placeholder")
     after = first
     placeholders = {}
@@ -120,8 +130,8 @@ def _segment(graph: fx.Graph) -> Segment:
         with graph.inserting_after(after):
             after = placeholders[name] = graph.placeholder(f"t{position}")
     for node in list(graph.nodes):
-        if node.op == "get_attr":
+        if node.op == "get_attr" and node.target not in constants:
             if str(node.target) in placeholders:
                 node.replace_all_uses_with(placeholders[str(node.target)])
             graph.erase_node(node)
-    return Segment(fx.GraphModule({}, graph), tuple(names))
+    return Segment(fx.GraphModule(dict(constants), graph), tuple(names))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,9 +17,7 @@ from server.fleet import ModelSettings
 from server.structure import TrainedTensor
 from server.work import Work
 
-Role = Literal["parameter", "running_statistic"]
 _STATISTICS = ("running_mean", "running_var")
-_COUNTER = "num_batches_tracked"
 _DEPTH_PREFIX = "depth_classifier.block"
 
 
@@ -69,7 +66,7 @@ class BlockWork(Trainable):
     def loss(self, state: State, frozen: State, x: Tensor, labels: Tensor, terms: Terms) -> Tensor:
         """Cross-entropy of the last block's logits."""
         for part in self._parts:
-            x = part(state, x)
+            x = part({**frozen, **state}, x)
         return functional.cross_entropy(x, labels)
 
     def answer(self, state: State, x: Tensor) -> Tensor:
@@ -131,7 +128,7 @@ class WholeWork(Trainable):
     def loss(self, state: State, frozen: State, x: Tensor, labels: Tensor, terms: Terms) -> Tensor:
         """Cross-entropy over the classes that count."""
         for part in self.training_parts:
-            x = part(state, x)
+            x = part({**frozen, **state}, x)
         if self.masked and terms.classes is not None:
             x = torch.where(terms.classes, x, 0.0)
         return functional.cross_entropy(x, labels)
@@ -161,11 +158,11 @@ class DepthWork(Trainable):
             shapes = {"weight": (pieces.source.classes, channels), "bias": (pieces.source.classes,)}
             for kind, shape in shapes.items():
                 self.trained[f"{_DEPTH_PREFIX}{block}.{kind}"] = TrainedTensor(shape=shape, role="parameter")
-        self.read = frozenset(self.trained)
+        self.read = frozenset(self.trained) | frozenset(names)
 
     def loss(self, state: State, frozen: State, x: Tensor, labels: Tensor, terms: Terms) -> Tensor:
         """Sum of cross-entropies, and how far every classifier is from the mean of the others (Kullback-Leibler)."""
-        logits = self._logits(state, x, training=True)
+        logits = self._logits({**frozen, **state}, x, training=True)
         loss = torch.stack([functional.cross_entropy(own, labels) for own in logits]).sum()
         if len(logits) == 1 or terms.consistency == 0:
             return loss
@@ -198,17 +195,12 @@ class DepthWork(Trainable):
 
 def _trained(pieces: ModelPieces, names: list[str]) -> dict[str, TrainedTensor]:
     shapes = pieces.source.tensor_shapes(pieces.partition)
-    # A module that is registered twice has two names, and the graph may read either.
-    parameters = {name for name, _ in pieces.module.named_parameters(remove_duplicate=False)}
+    fixed, statistics = pieces.source.fixed, pieces.source.statistics
     return {
-        name: TrainedTensor(shape=shapes[name], role=_role(name, parameters))
+        name: TrainedTensor(shape=shapes[name], role="running_statistic" if name in statistics else "parameter")
         for name in dict.fromkeys(names)
-        if name in parameters or name.endswith(_STATISTICS) or name.startswith(STAND_IN_PREFIX)
+        if name in statistics or name not in fixed
     }
-
-
-def _role(name: str, parameters: set[str]) -> Role:
-    return "parameter" if name in parameters or name.startswith(STAND_IN_PREFIX) else "running_statistic"
 
 
 def initial_classifiers(work: Mapping[str, Trainable], seed: int) -> dict[str, Tensor]:

@@ -21,6 +21,8 @@ ALLOWED = {
 HEAVY = {"torch", "executorch", "flwr", "onnx"}
 TORCH_METER = ("torch_step.py", "torch_plan.py")
 """Processes of the profiler that measure PyTorch; nothing else of the device side may know it, or the exporter."""
+HOLDS_AGAINST_TORCH = "verify.py"
+"""The module of the exporter that runs a program with the real kernels, before a bundle is written."""
 LIGHT_ROOMS = ("device_profiles", "edge_runtime.device", "profiler")
 
 
@@ -56,7 +58,27 @@ def test_there_are_sources_in_every_room() -> None:
 @pytest.mark.parametrize(("room", "path"), _sources(), ids=lambda value: getattr(value, "name", value))
 def test_imports_follow_the_arrows(room: str, path: Path) -> None:
     reached = {target for name in _imports(path) if (target := _room_of(name)) is not None} - {room}
-    assert reached <= ALLOWED[room] | ({"edge_runtime.export"} if _measures_torch(path) else set())
+    more = {"edge_runtime.export"} if _measures_torch(path) else set()
+    more |= {"edge_runtime.device"} if _verifies(path) else set()
+    assert reached <= ALLOWED[room] | more
+
+
+def _verifies(path: Path) -> bool:
+    return path.parent.name == "export" and path.name == HOLDS_AGAINST_TORCH
+
+
+def test_no_module_of_the_exporter_needs_the_native_one_before_it_is_asked_to_verify() -> None:
+    importers = [
+        path.name
+        for room, path in _sources()
+        if room == "edge_runtime.export" and "edge_runtime.export.verify" in _imports_at_the_top(path)
+    ]
+    assert importers == []
+
+
+def _imports_at_the_top(path: Path) -> set[str]:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return {node.module for node in body if isinstance(node, ast.ImportFrom) and node.module}
 
 
 def _measures_torch(path: Path) -> bool:
