@@ -166,7 +166,7 @@ class CapturedModule:
 
     def _node(self, activation: str) -> fx.Node:
         """What leaves an activation; raises UsageError for one that only this runtime's own order of rows has."""
-        node = self._nodes.get(activation.removesuffix(BY_TOKEN))
+        node: fx.Node | None = self._nodes.get(activation.removesuffix(BY_TOKEN))
         if node is None:
             raise UsageError(
                 f"the blocks are cut at '{activation}', which PyTorch's graph does not have; choose other ones with "

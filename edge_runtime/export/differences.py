@@ -67,7 +67,7 @@ class Verdict:
                 continue
             wanted = expected.get(name, torch.zeros_like(found[name]))
             least = floor * wanted.numel() ** 0.5
-            if self._differs(found[name], wanted, lambda step, n=name: step.gradients.get(n), least):
+            if self._differs(found[name], wanted, _gradient_of(name), least):
                 self.good = frozenset(good)
                 return name
             good.add(name)
@@ -81,7 +81,7 @@ class Verdict:
     def statistic(self, found: Mapping[str, Tensor]) -> str | None:
         """The first running statistic that is another one after the step."""
         for name, value in found.items():
-            if self._differs(value, self._reference.statistics[name], lambda step, n=name: step.statistics[n], 1e-6):
+            if self._differs(value, self._reference.statistics[name], _statistic_of(name), 1e-6):
                 return name
         return None
 
@@ -104,6 +104,14 @@ class Verdict:
             return True
         allowed = min(_MARGIN * _norm(expected.double() - precise), _MOST * _norm(precise) + 1e3 * least)
         return not _near(found, precise, max(allowed, same * _norm(precise) + least))
+
+
+def _gradient_of(name: str) -> Callable[[Step], Tensor | None]:
+    return lambda step: step.gradients.get(name)
+
+
+def _statistic_of(name: str) -> Callable[[Step], Tensor | None]:
+    return lambda step: step.statistics[name]
 
 
 def behind(layers: list[Layer], name: str, good: frozenset[str]) -> str:
