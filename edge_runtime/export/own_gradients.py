@@ -59,7 +59,7 @@ def watched(model: nn.Module) -> Iterator[None]:
     def refusing(tensor: torch.Tensor, hook: Callable[..., Any]) -> Any:
         raise UsageError(_hook_refusal(f"{_caller(model)}: forward registers a hook on a tensor's gradient"))
 
-    torch.autograd.Function.apply = classmethod(recording)  # type: ignore[method-assign]  # put back below
+    torch.autograd.Function.apply = classmethod(recording)  # type: ignore[method-assign,assignment]  # put back below
     torch.Tensor.register_hook = refusing  # type: ignore[method-assign]  # put back below
     try:
         yield
