@@ -80,7 +80,7 @@ def export_bundle(
         loss: what training minimises; by default the cross-entropy.
         input_dtype: float32, or int64 for tokens; by default what a built-in model takes, and float32 for others.
         momentum_dtype: how the momentum is stored, float32 or bfloat16.
-        verify: hold the exporter's own step against PyTorch's on random data before anything is written.
+        verify: hold the exporter's own step against PyTorch's on random data before the bundle appears.
         progress: told one line a program.
 
     Raises UsageError, naming the option, for anything that cannot be exported.
@@ -120,12 +120,6 @@ def export_bundle(
         recompute_bytes=recompute_bytes,
         joint=joint,
     )
-    if verify:
-        # Here and not above: it needs the native module, which the simulation has no use for.
-        from edge_runtime.export.verify import verify as hold_against_pytorch
-
-        with faults_named("the step could not be held against PyTorch's"):
-            hold_against_pytorch(module, source, choices.loss)
     with atomic_folder(output, _PARTS) as folder:
         (folder / PROGRAMS_FOLDER).mkdir()
         (folder / WEIGHTS_FOLDER).mkdir()
@@ -138,6 +132,8 @@ def export_bundle(
             described.append(program)
         weights = initial_weights(module, source, cut_into)
         _save_weights(weights, folder, output)
+        if verify:
+            _verify(module, source, choices.loss)
         manifest = Manifest(
             created_by=f"profl-edge {_version()}",
             model=source.model,
@@ -149,6 +145,15 @@ def export_bundle(
         with named(output / MANIFEST_NAME):
             write_json(folder / MANIFEST_NAME, manifest)
     return manifest
+
+
+def _verify(module: nn.Module, source: BlockModel, loss: Loss) -> None:
+    """Hold the step against PyTorch's; raises UsageError where they differ."""
+    # Here and not above: it needs the native module, which the simulation has no use for.
+    from edge_runtime.export.verify import verify
+
+    with faults_named("the step could not be held against PyTorch's"):
+        verify(module, source, loss)
 
 
 def _save_weights(weights: dict[str, torch.Tensor], folder: Path, output: Path) -> None:

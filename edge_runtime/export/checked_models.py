@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from device_profiles.errors import UsageError
 
@@ -43,7 +43,7 @@ def _refuse_wrappers(module: nn.Module, model: str) -> None:
 
 
 def _problem(name: str, tensor: torch.Tensor) -> str | None:
-    if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+    if is_lazy(tensor):
         return "has no shape yet, since its layer is lazy; run the model once on an example in the factory"
     if tensor.device.type != "cpu":
         return f"lies on the device {tensor.device}; call .cpu() on the model"

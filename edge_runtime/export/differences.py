@@ -7,7 +7,6 @@ far off as PyTorch's own float32 is, times a margin, so that sums which cancel a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -39,14 +38,6 @@ def _norm(tensor: Tensor) -> float:
     return float(tensor.double().norm())
 
 
-def _gradient(step: Step, *, name: str) -> Tensor | None:
-    return step.gradients.get(name)
-
-
-def _statistic(step: Step, *, name: str) -> Tensor:
-    return step.statistics[name]
-
-
 class Verdict:
     """Compares results with those of `reference`; `double` makes the same in float64, where it is asked for."""
 
@@ -76,7 +67,7 @@ class Verdict:
                 continue
             wanted = expected.get(name, torch.zeros_like(found[name]))
             least = floor * wanted.numel() ** 0.5
-            if self._differs(found[name], wanted, partial(_gradient, name=name), least):
+            if self._differs(found[name], wanted, _gradient_of(name), least):
                 self.good = frozenset(good)
                 return name
             good.add(name)
@@ -90,7 +81,7 @@ class Verdict:
     def statistic(self, found: Mapping[str, Tensor]) -> str | None:
         """The first running statistic that is another one after the step."""
         for name, value in found.items():
-            if self._differs(value, self._reference.statistics[name], partial(_statistic, name=name), 1e-6):
+            if self._differs(value, self._reference.statistics[name], _statistic_of(name), 1e-6):
                 return name
         return None
 
@@ -113,6 +104,14 @@ class Verdict:
             return True
         allowed = min(_MARGIN * _norm(expected.double() - precise), _MOST * _norm(precise) + 1e3 * least)
         return not _near(found, precise, max(allowed, same * _norm(precise) + least))
+
+
+def _gradient_of(name: str) -> Callable[[Step], Tensor | None]:
+    return lambda step: step.gradients.get(name)
+
+
+def _statistic_of(name: str) -> Callable[[Step], Tensor | None]:
+    return lambda step: step.statistics[name]
 
 
 def behind(layers: list[Layer], name: str, good: frozenset[str]) -> str:

@@ -16,6 +16,8 @@ def faults_named(what: str) -> Iterator[None]:
         yield
     except ProflError:
         raise
+    except OSError as error:
+        raise ExecutionError(f"{what}: {error}; make room for temporary files") from None
     except Exception as error:  # what nobody expected is a fault, whatever its type
         raise ExecutionError(
             f"{what} ({type(error).__name__}: {reason_of(error)}): this is a fault of the exporter, not of the model; "
