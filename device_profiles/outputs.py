@@ -63,7 +63,7 @@ def in_place(path: str, *, option: str = "-o") -> bool:
         if target.startswith("/proc/"):
             raise UsageError(f"{option} {path}: is an open file; give the name of a file, or /dev/stdout")
         mode = os.stat(target).st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
         reason = error.strerror or error

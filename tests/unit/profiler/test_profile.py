@@ -188,6 +188,20 @@ def test_a_profile_measured_another_way_is_started_afresh(tmp_path: Path, change
     assert meter.measured == _grow_programs()
 
 
+def test_the_profile_of_another_bundle_is_not_overwritten(tmp_path: Path) -> None:
+    output = tmp_path / "profile.json"
+    profile_bundle(ProfileRequest(bundle=_bundle(tmp_path), output=output, name="box"), meter=_FakeMeter())
+    before = output.read_bytes()
+    manifest = tmp_path / "bundle" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes() + b"\n")
+    meter = _FakeMeter()
+    with pytest.raises(
+        UsageError, match=r"-o \S+profile\.json: is the profile of another bundle .*choose another file"
+    ):
+        profile_bundle(ProfileRequest(bundle=tmp_path / "bundle", output=output, name="box"), meter=meter)
+    assert output.read_bytes() == before and meter.measured == []
+
+
 def test_an_output_that_is_no_profile_is_not_overwritten(tmp_path: Path) -> None:
     output = tmp_path / "notes.txt"
     output.write_text("not a profile")

@@ -61,7 +61,7 @@ def _tick_at_every_file_operation(tick: Any) -> None:
 
         return wrapped
 
-    Path.replace = around(Path.replace)  # type: ignore[method-assign]
+    os.replace = around(os.replace)
     Path.unlink = around(Path.unlink)  # type: ignore[method-assign]
     os.fsync = around(os.fsync)
 
