@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
+from device_profiles.errors import ExecutionError
 from edge_runtime.device.job import Job
 from edge_runtime.device.limits import LimitedProcess, Outcome, run_limited
 
@@ -29,11 +31,29 @@ def become(job: Job) -> NoReturn:
 
 
 def check(job: Job) -> int:
-    """Let the training process come as far as its first step; returns its exit status. It wrote what is wrong."""
+    """Let the training process come as far as its first step; returns its exit status. It wrote what is wrong.
+
+    Raises ExecutionError where it was ended by a signal, and wrote nothing.
+    """
     checked = job.copy()
     checked["check_only"] = True
     with written(checked) as (command, files):
-        return subprocess.run(command, pass_fds=files, stdin=subprocess.DEVNULL, check=False).returncode
+        status = subprocess.run(command, pass_fds=files, stdin=subprocess.DEVNULL, check=False).returncode
+    if status < 0:
+        name = job["program"]["name"]
+        raise ExecutionError(
+            f"{name}: the process that checks it was ended by {signal_name(-status)}; copy the bundle again, or export "
+            "it with this release"
+        )
+    return status
+
+
+def signal_name(number: int) -> str:
+    """A signal for a message: `signal 11 (SIGSEGV)`."""
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
 
 
 def run(job: Job, limit_bytes: int, on_start: Callable[[LimitedProcess], None]) -> Outcome:

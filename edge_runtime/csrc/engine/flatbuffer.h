@@ -73,6 +73,9 @@ class Table {
     const uint64_t at = offset(field);
     return at == 0 ? missing : bytes_.at<Number>(place_ + at);
   }
+  // Where a number, or the first element of a list, lies in the file; 0 where it is missing.
+  uint64_t place_of(int field) const { return has(field) ? place_ + offset(field) : 0; }
+  uint64_t place_of_list(int field) const { return has(field) ? target(field) + sizeof(uint32_t) : 0; }
   Table table(int field) const { return Table(bytes_, target(field)); }
   std::string_view text(int field) const {
     if (!has(field)) return {};

@@ -161,7 +161,7 @@ def _supervise(job: Job, limit_bytes: int) -> int:
     job["parent"] = os.getpid()
     status = launch.check(job)
     if status:
-        return status if status > 0 else 1
+        return status
     outcome = launch.run(job, limit_bytes, _forward_signals)
     if outcome.oom_kills:
         raise OutOfMemoryError(f"--memory-limit {megabytes(limit_bytes)}: the kernel ended the training at this limit")
