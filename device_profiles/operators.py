@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from device_profiles.operator_expressions import FUNCTIONS, Expression, Operands
 from device_profiles.operator_shapes import CHECKS
 
 TABLE = Path(__file__).parent / "data" / "operators.txt"
-_COMPARISONS = {
+_COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     "==": lambda left, right: left == right,
     "!=": lambda left, right: left != right,
     "<=": lambda left, right: left <= right,
@@ -224,7 +224,7 @@ def _takes(parameter: Parameter, value: Given, operands: Operands) -> bool:
     if parameter.kind in ("int", "ints"):
         if not isinstance(value, int if parameter.kind == "int" else tuple):
             return False
-        numbers = (value,) if isinstance(value, int) else cast(tuple[int, ...], value)
+        numbers = (value,) if isinstance(value, int) else value
         inside = all(parameter.low <= number <= parameter.high for number in numbers)
         return inside and operands.bind_all(parameter.symbols, numbers)
     if isinstance(value, int | float | tuple) or value.dtype not in parameter.dtypes:

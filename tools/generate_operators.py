@@ -25,7 +25,8 @@ def document() -> str:
 
 
 def _stack(operator: Operator) -> str:
-    given, made = [], []
+    given: list[str] = []
+    made: list[str] = []
     groups: list[str] = []
     for parameter in operator.parameters:
         if parameter.group is None:

@@ -2,7 +2,6 @@
 
 #include <executorch/extension/data_loader/mmap_data_loader.h>
 #include <executorch/runtime/core/hierarchical_allocator.h>
-#include <executorch/runtime/core/memory_allocator.h>
 #include <executorch/runtime/executor/memory_manager.h>
 #include <executorch/runtime/platform/platform.h>
 #include <executorch/runtime/platform/runtime.h>
@@ -15,11 +14,11 @@
 #include <cstdio>
 #include <cstring>
 #include <mutex>
-#include <new>
 #include <optional>
 #include <stdexcept>
 
 #include "engine/flatbuffer.h"
+#include "engine/piece_allocator.h"
 #include "engine/program_file.h"
 #include "threads/thread_pool.h"
 
@@ -32,7 +31,6 @@ using executorch::runtime::DataLoader;
 using executorch::runtime::Error;
 using executorch::runtime::EValue;
 using executorch::runtime::HierarchicalAllocator;
-using executorch::runtime::MemoryAllocator;
 using executorch::runtime::MemoryManager;
 using executorch::runtime::Method;
 using executorch::runtime::MethodMeta;
@@ -41,7 +39,6 @@ using executorch::runtime::Span;
 using executorch::runtime::TensorInfo;
 
 constexpr char kMethod[] = "forward";
-constexpr size_t kPool = size_t{64} << 10;
 
 [[noreturn]] void fail(const std::string& what, Error error) {
   char number[96];
@@ -68,53 +65,6 @@ void start_runtime() {
     executorch::runtime::runtime_init();
   });
 }
-
-// The runtime's own structures (values, instructions): grows in small pieces, up to a limit, and is freed as a whole.
-// Nothing is thrown: no exception may pass through the runtime's frames.
-class PieceAllocator : public MemoryAllocator {
- public:
-  PieceAllocator() : MemoryAllocator(0, nullptr) {}
-
-  // What the structures of a file of this size may take.
-  void limit_to_file(size_t file_bytes) { left_ = kPool + kStructuresPerByte * file_bytes; }
-
-  void* allocate(size_t size, size_t alignment = kDefaultAlignment) override {
-    if (size > left_ || alignment == 0 || alignment > kPool) return nullptr;
-    left_ -= size;
-    size_t at = (used_ + alignment - 1) / alignment * alignment;
-    if (pieces_.empty() || at + size > capacity_) {
-      const size_t wanted = size + alignment > kPool ? size + alignment : kPool;
-      std::unique_ptr<uint8_t[]> piece(new (std::nothrow) uint8_t[wanted]);
-      if (piece == nullptr || !keep(std::move(piece))) return nullptr;
-      capacity_ = wanted;
-      const size_t base = reinterpret_cast<size_t>(pieces_.back().get());
-      at = (base + alignment - 1) / alignment * alignment - base;
-    }
-    used_ = at + size;
-    return pieces_.back().get() + at;
-  }
-
-  void reset() override {
-    pieces_.clear();
-    used_ = capacity_ = 0;
-  }
-
- private:
-  // Of the largest programs of all tests they take twice the bytes of the file.
-  static constexpr size_t kStructuresPerByte = 16;
-
-  bool keep(std::unique_ptr<uint8_t[]> piece) {
-    try {
-      pieces_.push_back(std::move(piece));
-      return true;
-    } catch (const std::bad_alloc&) {
-      return false;
-    }
-  }
-
-  std::vector<std::unique_ptr<uint8_t[]>> pieces_;
-  size_t used_ = 0, capacity_ = 0, left_ = 0;
-};
 
 // Reads and checks the whole file, without ExecuTorch.
 ProgramFile checked_file(const std::string& path, MmapDataLoader& loader) {
