@@ -1,4 +1,4 @@
-"""Write the table of kernels in docs/operators.md from the table of operators: `python tools/generate_operators.py`."""
+"""Write the table of kernels in docs/operators.md from the table of operators: `python -m tools.generate_operators`."""
 
 from __future__ import annotations
 
