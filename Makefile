@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-NATIVE := $(shell find edge_runtime/csrc -type f) CMakeLists.txt
+NATIVE := $(shell find edge_runtime/csrc -type f) CMakeLists.txt device_profiles/data/operators.txt
 CPP := $(shell find edge_runtime/csrc -name '*.cpp' -o -name '*.h')
 
 SANITIZED := build/sanitize

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import msgspec
 
+from device_profiles.bundle_checks import check_files, check_model, check_programs
 from device_profiles.contract import (
     FORMAT_VERSION,
     HYPERPARAMETERS,
@@ -196,6 +197,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"{source}: format_version {self.format_version} is not known here (this release reads "
                 f"{FORMAT_VERSION})"
             )
+        check_model(self.model, f"{source}: model")
+        check_files(self.files, source)
         self.partition.check(len(self.model.units))
         names = [p.name for p in self.programs]
         if len(set(names)) != len(names):
@@ -215,11 +218,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise FormatError(f"{source}: programs: {program.name}: first_block is not before its block")
             if f"programs/{program.name}.pte" not in paths:
                 raise FormatError(f"{source}: files: programs/{program.name}.pte is missing")
-            memory = program.memory
-            if min(msgspec.structs.astuple(memory)) < 0:
-                raise FormatError(f"{source}: programs: {program.name}: memory: a negative number of bytes")
             for value in program.inputs:
                 _check_read_anew(value, program, f"{source}: programs: {program.name}: input '{value.name}'")
+        check_programs(self.programs, source)
 
 
 def _check_read_anew(value: ProgramInput, program: Program, where: str) -> None:

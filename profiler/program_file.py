@@ -16,6 +16,9 @@ from device_profiles.errors import FormatError
 
 _TENSOR = 5  # position in the union KernelTypes
 _KERNEL_CALL, _JUMP_FALSE_CALL = 1, 4  # positions in the union InstructionArguments
+_MOST_BYTES = 16 << 20
+_MOST_REPETITION = 4
+"""The lists that are read may have so many times the bytes of the file: tables can be named again and again."""
 _ELEMENT_BYTES = {4: 8, 6: 4, 11: 1, 15: 2}  # ScalarType: Long, Float, Bool, BFloat16
 JUMP = "jump_unless"
 """Stands for the operator of an instruction that is no kernel call: it may leave out the instructions behind it."""
@@ -65,7 +68,9 @@ def read_program(path: Path) -> ProgramFile:
 def _parse(data: bytes) -> ProgramFile:
     if data[4:6] != b"ET":
         raise ValueError("it has no ExecuTorch identifier")
-    root = _Table(data, struct.unpack_from("<I", data, 0)[0])
+    if len(data) > _MOST_BYTES:
+        raise ValueError("it is too large for a program")
+    root = _Table(data, struct.unpack_from("<I", data, 0)[0], [_MOST_REPETITION * len(data)])
     plan = root.tables(1)[0]
     operators = [operator.text(0) for operator in plan.tables(6)]
     tensors = {}
@@ -107,7 +112,9 @@ def _tensor(table: _Table) -> PlacedTensor:
 class _Table:
     """One flatbuffer table: a signed offset back to its vtable, which lists where each field lies."""
 
-    def __init__(self, data: bytes, position: int) -> None:
+    def __init__(self, data: bytes, position: int, left: list[int]) -> None:
+        """`left` is one number that all tables of a file share: the bytes of lists that may still be read."""
+        self._left = left
         if not 0 <= position <= len(data) - 4:
             raise ValueError("an offset leaves the file")
         self._data = data
@@ -138,7 +145,7 @@ class _Table:
         return at + int(struct.unpack_from("<I", self._data, at)[0])
 
     def table(self, slot: int) -> _Table:
-        return _Table(self._data, self._target(slot))
+        return _Table(self._data, self._target(slot), self._left)
 
     def text(self, slot: int) -> str:
         if not self.has(slot):
@@ -156,6 +163,9 @@ class _Table:
         count = int(struct.unpack_from("<I", self._data, at)[0])
         if at + 4 + count * item_bytes > len(self._data):
             raise ValueError("a list leaves the file")
+        self._left[0] -= count * item_bytes
+        if self._left[0] < 0:
+            raise ValueError("it names the same bytes again and again")
         return at + 4, count
 
     def numbers(self, slot: int, code: str) -> tuple[int, ...]:
@@ -166,4 +176,4 @@ class _Table:
     def tables(self, slot: int) -> list[_Table]:
         at, count = self._vector(slot, 4)
         places = [at + 4 * i for i in range(count)]
-        return [_Table(self._data, p + struct.unpack_from("<I", self._data, p)[0]) for p in places]
+        return [_Table(self._data, p + struct.unpack_from("<I", self._data, p)[0], self._left) for p in places]

@@ -45,6 +45,7 @@ class ProgramJob(TypedDict):
     batch: int
     micro_batch: int
     prefix_instructions: int
+    instructions: int
     data: NamedValue | None
     inputs: list[ProgramInput]
     tensors: list[NamedValue]
@@ -216,6 +217,7 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Laid
         batch=program.batch,
         micro_batch=program.micro_batch,
         prefix_instructions=program.prefix_instructions,
+        instructions=program.instructions,
         data=data,
         inputs=inputs,
         tensors=tensors,

@@ -10,6 +10,8 @@ from executorch.exir import schema
 from executorch.exir._serialize._program import PTEFile, serialize_pte_binary
 from executorch.exir.scalar_type import ScalarType
 
+from device_profiles.errors import UsageError
+from device_profiles.operators import violation
 from edge_runtime.export.graph import END_UNLESS, EXTERNAL_ROLES, ElementType, Operation, StepGraph, Value
 from edge_runtime.export.memory_plan import ArenaPlan
 
@@ -91,6 +93,12 @@ class _Emitter:
         arguments = [self.argument(a) for a in (*operation.arguments, *operation.outputs)]
         if operation.operator == END_UNLESS:
             return schema.Instruction(schema.JumpFalseCall(arguments[0], destination_instruction=end))
+        # What the runtime would refuse when it loads the program is not written in the first place.
+        wrong = violation(operation.operator, (*operation.arguments, *operation.outputs))
+        if wrong is not None:
+            raise UsageError(
+                f"operator {operation.operator}: {wrong}, which the runtime has no kernel for; change the layer"
+            )
         return schema.Instruction(schema.KernelCall(op_index=self.operator(operation.operator), args=arguments))
 
 

@@ -144,6 +144,29 @@ NB_MODULE(_native, module) {
       .def_prop_ro("input_count", [](BoundProgram& self) { return self.program.input_count(); })
       .def_prop_ro("output_count", [](BoundProgram& self) { return self.program.output_count(); })
       .def_prop_ro("arena_bytes", [](BoundProgram& self) { return self.program.arena_bytes(); })
+      .def_prop_ro("instruction_count", [](BoundProgram& self) { return self.program.instruction_count(); })
+      .def(
+          "input_type",
+          [](BoundProgram& self, size_t index) {
+            if (index >= self.kept.size()) throw nb::index_error("the program has no such input");
+            return self.program.input_info(index).scalar_type() == ScalarType::Long ? "int64" : "float32";
+          },
+          nb::arg("index"), "The type of an input's elements.")
+      .def(
+          "input_shape",
+          [](BoundProgram& self, size_t index) {
+            if (index >= self.kept.size()) throw nb::index_error("the program has no such input");
+            const auto info = self.program.input_info(index);
+            return std::vector<int64_t>(info.sizes().begin(), info.sizes().end());
+          },
+          nb::arg("index"), "The sizes of an input.")
+      .def(
+          "input_uses",
+          [](BoundProgram& self, size_t index) {
+            if (index >= self.kept.size()) throw nb::index_error("the program has no such input");
+            return self.program.input_uses(index);
+          },
+          nb::arg("index"), "The instructions that take an input.")
       .def_prop_ro("workspace_bytes",
                    [](BoundProgram&) { return profl::kWorkspaceBytesPerThread * profl::thread_count(); });
   bind_device(module);

@@ -3,13 +3,16 @@
 #include <executorch/runtime/platform/runtime.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <deque>
 #include <memory>
 #include <vector>
 
+#include "engine/operator_row.h"
 #include "kernels/stack.h"
 #include "threads/thread_pool.h"
 
@@ -91,12 +94,60 @@ int call(const std::string& name, nb::list arguments) {
   return static_cast<int>(context.failure_state());
 }
 
+profl::Argument described(nb::handle argument) {
+  using profl::Argument;
+  Argument to;
+  if (argument.is_none()) return to;
+  if (nb::isinstance<nb::bool_>(argument)) {
+    to.kind = Argument::Kind::flag;
+    to.integer = nb::cast<bool>(argument);
+  } else if (nb::isinstance<nb::int_>(argument)) {
+    to.kind = Argument::Kind::integer;
+    to.integer = nb::cast<int64_t>(argument);
+  } else if (nb::isinstance<nb::float_>(argument)) {
+    to.kind = Argument::Kind::number;
+    to.number = nb::cast<double>(argument);
+  } else if (nb::isinstance<nb::list>(argument)) {
+    to.kind = Argument::Kind::integers;
+    to.items = nb::cast<std::vector<int64_t>>(argument);
+  } else {
+    // A tensor as its type and its sizes.
+    const auto [type, sizes] = nb::cast<std::pair<std::string, std::vector<int64_t>>>(argument);
+    to.kind = Argument::Kind::tensor;
+    to.items = sizes;
+    to.elements = 1;
+    for (int64_t size : sizes) to.elements *= size;
+    to.element = type == "float32"    ? profl::Element::float32
+                 : type == "bfloat16" ? profl::Element::bfloat16
+                 : type == "int64"    ? profl::Element::int64
+                                      : profl::Element::boolean;
+  }
+  return to;
+}
+
+// What of the arguments does not keep to the operator's row, empty if all does.
+std::string check(const std::string& name, nb::list arguments) {
+  std::deque<profl::Argument> all;
+  std::vector<const profl::Argument*> stack;
+  for (nb::handle argument : arguments) stack.push_back(&all.emplace_back(described(argument)));
+  return profl::OperatorRow(name).violation(stack);
+}
+
+std::vector<std::string> operators() {
+  std::vector<std::string> names;
+  for (std::string_view name : profl::operator_names()) names.emplace_back(name);
+  return names;
+}
+
 }  // namespace
 
 NB_MODULE(_operators, module) {
   module.doc() = "Calls single kernels; for tests.";
   module.def("call", &call, nb::arg("name"), nb::arg("arguments"),
              "Call a kernel such as `profl::relu.out`; returns ExecuTorch's error number, 0 when it succeeded.");
+  module.def("check", &check, nb::arg("name"), nb::arg("arguments"),
+             "What of the arguments does not keep to the row of an operator; tensors are (type, sizes).");
+  module.def("operators", &operators, "The operators of the table that is compiled in.");
   module.def("set_threads", &profl::set_thread_count, nb::arg("threads"));
   module.def("fill_workspace", &fill_workspace, nb::arg("value"),
              "Fill the kernels' workspace, so that what they read and did not write shows.");

@@ -2,7 +2,6 @@
 
 #include <executorch/extension/data_loader/mmap_data_loader.h>
 #include <executorch/runtime/core/hierarchical_allocator.h>
-#include <executorch/runtime/core/memory_allocator.h>
 #include <executorch/runtime/executor/memory_manager.h>
 #include <executorch/runtime/platform/platform.h>
 #include <executorch/runtime/platform/runtime.h>
@@ -18,6 +17,9 @@
 #include <optional>
 #include <stdexcept>
 
+#include "engine/flatbuffer.h"
+#include "engine/piece_allocator.h"
+#include "engine/program_file.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
@@ -25,10 +27,10 @@ namespace {
 
 using executorch::aten::TensorImpl;
 using executorch::extension::MmapDataLoader;
+using executorch::runtime::DataLoader;
 using executorch::runtime::Error;
 using executorch::runtime::EValue;
 using executorch::runtime::HierarchicalAllocator;
-using executorch::runtime::MemoryAllocator;
 using executorch::runtime::MemoryManager;
 using executorch::runtime::Method;
 using executorch::runtime::MethodMeta;
@@ -37,7 +39,6 @@ using executorch::runtime::Span;
 using executorch::runtime::TensorInfo;
 
 constexpr char kMethod[] = "forward";
-constexpr size_t kPool = size_t{64} << 10;
 
 [[noreturn]] void fail(const std::string& what, Error error) {
   char number[96];
@@ -65,32 +66,33 @@ void start_runtime() {
   });
 }
 
-// The runtime's own structures (values, instructions): grows in small pieces and is freed as a whole.
-class PieceAllocator : public MemoryAllocator {
- public:
-  PieceAllocator() : MemoryAllocator(0, nullptr) {}
-
-  void* allocate(size_t size, size_t alignment = kDefaultAlignment) override {
-    size_t at = (used_ + alignment - 1) / alignment * alignment;
-    if (pieces_.empty() || at + size > capacity_) {
-      capacity_ = size + alignment > kPool ? size + alignment : kPool;
-      pieces_.push_back(std::make_unique<uint8_t[]>(capacity_));
-      const size_t base = reinterpret_cast<size_t>(pieces_.back().get());
-      at = (base + alignment - 1) / alignment * alignment - base;
-    }
-    used_ = at + size;
-    return pieces_.back().get() + at;
+// Reads and checks the whole file, without ExecuTorch.
+ProgramFile checked_file(const std::string& path, MmapDataLoader& loader) {
+  const Result<size_t> size = loader.size();
+  if (!size.ok()) fail(path + ": cannot be read", size.error());
+  auto bytes = loader.load(0, *size, DataLoader::SegmentInfo(DataLoader::SegmentInfo::Type::Program));
+  if (!bytes.ok()) fail(path + ": cannot be read", bytes.error());
+  try {
+    ProgramFile file = ProgramFile::read(static_cast<const uint8_t*>(bytes->data()), *size);
+    file.check();
+    return file;
+  } catch (const BrokenFile& broken) {
+    throw ProgramError(path + ": is not a program this runtime runs: " + broken.what() +
+                       "; copy the bundle again, or export it with this release");
+  } catch (const MissingOperator& missing) {
+    throw ProgramError(path + ": needs the operator " + missing.name() +
+                       ", which this release does not have; install the release that exported it, or export it again");
   }
+}
 
-  void reset() override {
-    pieces_.clear();
-    used_ = capacity_ = 0;
-  }
-
- private:
-  std::vector<std::unique_ptr<uint8_t[]>> pieces_;
-  size_t used_ = 0, capacity_ = 0;
-};
+// The arena is pages of zeros that take memory when they are used: one that never fits is refused before.
+void check_fits_machine(const std::string& path, uint64_t bytes) {
+  const uint64_t machine =
+      static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  if (bytes <= machine) return;
+  throw ProgramError(path + ": no memory for an arena of " + std::to_string(bytes) + " bytes; this machine has " +
+                     std::to_string(machine));
+}
 
 }  // namespace
 
@@ -120,6 +122,8 @@ struct Program::State {
   std::vector<Reading> readings;  // by instruction
   size_t arena_bytes = 0;
   size_t prefix_instructions = 0;
+  size_t instructions = 0;
+  std::vector<std::vector<size_t>> uses;  // of each input
 
   ~State() {
     method.reset();
@@ -127,6 +131,15 @@ struct Program::State {
   }
 
   MethodMeta meta() const { return *program->method_meta(kMethod); }
+
+  // What is kept of the file: its values take more memory than ExecuTorch's.
+  void read_file() {
+    const ProgramFile file = checked_file(path, *loader);
+    check_fits_machine(path, file.arena_bytes);
+    instructions = file.instructions.size();
+    for (size_t input = 0; input < file.inputs.size(); ++input) uses.push_back(file.uses(input));
+    structures.limit_to_file(*loader->size());
+  }
 
   void read(const Reading& reading) const {
     for (size_t done = 0; done < reading.bytes;) {
@@ -149,7 +162,9 @@ Program::Program(const std::string& path, int threads, size_t prefix_instruction
   Result<MmapDataLoader> loader = MmapDataLoader::from(path.c_str(), MmapDataLoader::MlockConfig::NoMlock);
   if (!loader.ok()) fail(path + ": cannot be opened", loader.error());
   s.loader.emplace(std::move(*loader));
-  Result<executorch::runtime::Program> program = executorch::runtime::Program::load(&*s.loader);
+  s.read_file();
+  using Loaded = executorch::runtime::Program;
+  Result<Loaded> program = Loaded::load(&*s.loader, Loaded::Verification::InternalConsistency);
   if (!program.ok()) fail(path + ": is not a program this runtime reads", program.error());
   s.program.emplace(std::move(*program));
   Result<MethodMeta> meta = s.program->method_meta(kMethod);
@@ -202,6 +217,9 @@ void Program::place_input(size_t index, size_t arena_offset) {
   if (s.arenas.empty() || bytes > s.arena_bytes || arena_offset > s.arena_bytes - bytes) {
     throw std::out_of_range(s.path + ": input " + std::to_string(index) + " is placed outside of the arena");
   }
+  if (arena_offset % sizeof(int64_t) != 0) {
+    throw std::out_of_range(s.path + ": input " + std::to_string(index) + " is placed between elements of the arena");
+  }
   set_input(index, s.arenas.front().data() + arena_offset);
 }
 
@@ -213,7 +231,7 @@ void Program::read_before(size_t index, size_t instruction, int file, int64_t of
   all.insert(std::upper_bound(all.begin(), all.end(), instruction, later), reading);
 }
 
-Seconds Program::execute() {
+Seconds Program::execute(const std::function<void(size_t)>& before) {
   for (size_t i = 0; i < state_->inputs.size(); ++i) {
     if (state_->inputs[i].tensor == nullptr) {
       fail(state_->path + ": input " + std::to_string(i) + " was not set", Error::InvalidState);
@@ -235,6 +253,7 @@ Seconds Program::execute() {
     for (; reading != state_->readings.cend() && reading->instruction == instruction; ++reading) {
       state_->read(*reading);
     }
+    if (before != nullptr && instruction < state_->instructions) before(instruction);
     const Error error = method.step();
     if (error == Error::EndOfMethod) break;
     if (error != Error::Ok) {
@@ -265,5 +284,11 @@ executorch::aten::Tensor Program::buffer(const std::string& name) {
 }
 
 size_t Program::arena_bytes() const { return state_->arena_bytes; }
+
+uint8_t* Program::arena() const { return state_->arenas.front().data(); }
+
+size_t Program::instruction_count() const { return state_->instructions; }
+
+const std::vector<size_t>& Program::input_uses(size_t index) const { return state_->uses[index]; }
 
 }  // namespace profl

@@ -5,6 +5,7 @@
 #include <executorch/runtime/executor/program.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,7 +13,7 @@
 
 namespace profl {
 
-// Thrown for every failure; the message carries the file and ExecuTorch's error number.
+// Thrown for every failure; the message carries the file, and ExecuTorch's error number where there is one.
 class ProgramError : public std::exception {
  public:
   explicit ProgramError(std::string message) : message_(std::move(message)) {}
@@ -29,6 +30,8 @@ struct Seconds {
 // Experimental: not thread-safe; one execute() at a time.
 class Program {
  public:
+  // Loads a program that may come from a stranger: every instruction is held against its operator's row before
+  // ExecuTorch sees the file, so that no kernel touches a byte outside of its arguments.
   Program(const std::string& path, int threads, size_t prefix_instructions);
   ~Program();
   Program(const Program&) = delete;
@@ -44,13 +47,17 @@ class Program {
   // Before every execution of `instruction`, input `index`, which was placed in the arena, is read from `offset` of an
   // open file: frozen weights take memory only while they are needed.
   void read_before(size_t index, size_t instruction, int file, int64_t offset);
-  // One execution of all instructions.
-  Seconds execute();
+  // One execution of all instructions. `before` is told the number of each before it runs.
+  Seconds execute(const std::function<void(size_t)>& before = nullptr);
   executorch::aten::Tensor output(size_t index) const;
   std::vector<std::string> buffer_names() const;
   // Mutable buffer by name; throws std::out_of_range.
   executorch::aten::Tensor buffer(const std::string& name);
   size_t arena_bytes() const;
+  uint8_t* arena() const;
+  size_t instruction_count() const;
+  // The instructions that take input `index`, in their order.
+  const std::vector<size_t>& input_uses(size_t index) const;
 
  private:
   struct State;

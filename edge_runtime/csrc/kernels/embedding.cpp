@@ -11,24 +11,23 @@ PROFL_CLONES void add_row(const float* row, int64_t width, float* to) {
   for (int64_t i = 0; i < width; ++i) to[i] += row[i];
 }
 
-bool inside(const Tensor& tokens, int64_t rows) {
-  const int64_t* token = tokens.const_data_ptr<int64_t>();
-  return std::all_of(token, token + tokens.numel(), [rows](int64_t t) { return t >= 0 && t < rows; });
-}
+bool inside(int64_t token, int64_t rows) { return token >= 0 && token < rows; }
 
 }  // namespace
 
 void embedding(Context& context, Stack stack) {
   const Arguments a(stack);
-  const int64_t width = a.size(1, 1), count = a.elements(0);
+  const int64_t width = a.size(1, 1), rows = a.size(1, 0), count = a.elements(0);
   const int64_t* tokens = a.tensor(0).const_data_ptr<int64_t>();
-  if (!inside(a.tensor(0), a.size(1, 0))) {
+  if (!std::all_of(tokens, tokens + count, [rows](int64_t token) { return inside(token, rows); })) {
     context.fail(Error::InvalidArgument);
     return;
   }
   row_pieces(count, width, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      std::copy_n(a.read(1) + tokens[i] * width, width, a.write(2) + i * width);
+      // Asked again: a program from a stranger may have let the rows overwrite the tokens.
+      const int64_t token = tokens[i];
+      if (inside(token, rows)) std::copy_n(a.read(1) + token * width, width, a.write(2) + i * width);
     }
   });
 }

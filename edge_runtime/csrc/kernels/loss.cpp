@@ -1,4 +1,5 @@
 // Losses with their gradients in one pass, as a share of the mean over `examples`.
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/kernels.h"
@@ -33,23 +34,27 @@ void cross_entropy(Context& context, Stack stack) {
   const int64_t* labels = a.tensor(1).const_data_ptr<int64_t>();
   const double examples = static_cast<double>(a.integer(2)), smoothing = a.exact_number(3);
   float* gradient = a.write(5);
-  for (int64_t n = 0; n < batch; ++n) {
-    if (labels[n] < 0 || labels[n] >= classes) {
-      context.fail(Error::InvalidArgument);
-      return;
-    }
+  const auto is_class = [&](int64_t label) { return label >= 0 && label < classes; };
+  if (!std::all_of(labels, labels + batch, is_class)) {
+    context.fail(Error::InvalidArgument);
+    return;
   }
   double loss = 0;
   const double spread = smoothing / static_cast<double>(classes);
   for (int64_t n = 0; n < batch; ++n) {
     const float* values = logits + n * classes;
     const Row row = row_of(values, classes);
-    const double label = static_cast<double>(values[labels[n]]) - row.largest;
-    loss += row.log_total - (1.0 - smoothing) * label - spread * row.sum;
+    // Asked again: a program from a stranger may have let the gradient overwrite it.
+    const int64_t label = labels[n];
+    if (!is_class(label)) {
+      context.fail(Error::InvalidArgument);
+      return;
+    }
+    loss += row.log_total - (1.0 - smoothing) * (static_cast<double>(values[label]) - row.largest) - spread * row.sum;
     if (gradient == nullptr) continue;
     for (int64_t k = 0; k < classes; ++k) {
       const double probability = std::exp(static_cast<double>(values[k]) - row.largest) / row.total;
-      const double wanted = (k == labels[n] ? 1.0 - smoothing : 0.0) + spread;
+      const double wanted = (k == label ? 1.0 - smoothing : 0.0) + spread;
       gradient[n * classes + k] = static_cast<float>((probability - wanted) / examples);
     }
   }

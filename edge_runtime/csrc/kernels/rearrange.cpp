@@ -73,6 +73,7 @@ void crop(Context& context, Stack stack) {
         const int64_t at = index % out.size(d) + offsets[d];
         index /= out.size(d);
         inside = inside && at >= 0 && at < in.size(d);
+        if (!inside) break;
         from += at * run;
         run *= in.size(d);
       }

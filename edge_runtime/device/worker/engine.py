@@ -54,7 +54,9 @@ class Engine:
         self._resident: list[tuple[Source, memoryview[Any], str]] = []
         try:
             self._native = native.Program(program["path"], job["threads"], program["prefix_instructions"])
+            self._check_sizes()
             self._check_buffers()
+            self._check_inputs()
             self._set_inputs()
         except (MemoryError, RuntimeError, ValueError) as error:
             raise self._translated(error) from None
@@ -145,11 +147,28 @@ class Engine:
         for name, source in sources.items():
             self._read_into(source, self._native.buffer_view(name), f"tensor '{name}'")
 
+    def _check_sizes(self) -> None:
+        path, stated = self.program["path"], self.program["memory"]["arena"]
+        if self._native.arena_bytes != stated:
+            raise FormatError(f"{path}: its arena has {self._native.arena_bytes} bytes, the manifest states {stated}")
+        count, listed = self._native.instruction_count, self.program["instructions"]
+        if count != listed:
+            raise FormatError(f"{path}: has {count} instructions, the manifest states {listed}")
+
+    def _check_inputs(self) -> None:
+        """Hold what the manifest says of each input against the program, before anything is allocated for it."""
+        inputs, path = self.program["inputs"], self.program["path"]
+        if self._native.input_count != len(inputs):
+            raise FormatError(f"{path}: takes {self._native.input_count} inputs, the manifest lists {len(inputs)}")
+        for index, (name, role, dtype, shape, _, read_before, _) in enumerate(inputs):
+            if self._native.input_type(index) != dtype or tuple(self._native.input_shape(index)) != shape:
+                raise FormatError(f"{path}: input '{name}' is not what the manifest lists")
+            if role == "frozen" and read_before and self._native.input_uses(index) != read_before:
+                raise FormatError(f"{path}: input '{name}' is read before other instructions than those that take it")
+
     def _set_inputs(self) -> None:
         inputs = self.program["inputs"]
         path = self.program["path"]
-        if self._native.input_count != len(inputs):
-            raise FormatError(f"{path}: takes {self._native.input_count} inputs, the manifest lists {len(inputs)}")
         weights = self._frozen_memory(inputs)
         for index, (name, role, dtype, shape, source, read_before, arena_offset) in enumerate(inputs):
             if source is not None and read_before:

@@ -80,7 +80,7 @@ def _frozen(document: dict[str, Any]) -> dict[str, Any]:
         (lambda d: d["programs"][0].update(first_block=1), "first_block belongs to the purpose joint"),
         (lambda d: d["programs"][0].update(purpose="joint"), "first_block belongs to the purpose joint"),
         (lambda d: d["programs"][0].update(purpose="joint", first_block=1), "first_block is not before its block"),
-        (lambda d: d["programs"][0]["memory"].update(arena_bytes=-1), "negative"),
+        (lambda d: d["programs"][0]["memory"].update(arena_bytes=-1), "arena_bytes is negative"),
         (lambda d: d["partition"]["blocks"].pop(), "partition"),
         (lambda d: d["files"].clear(), "missing"),
         (lambda d: _frozen(d).update(read_before=[0]), "belong together"),

@@ -12,6 +12,12 @@ DOCUMENT = (ROOT / "docs" / "operators.md").read_text()
 KERNELS = ROOT / "edge_runtime" / "csrc" / "kernels"
 
 
+def test_the_table_of_kernels_is_made_from_the_table_of_operators() -> None:
+    from tools.generate_operators import document
+
+    assert document() == DOCUMENT
+
+
 def test_every_registered_kernel_has_its_stack_and_no_other_has() -> None:
     documented = re.findall(r"^\| `(\w+)` \|", DOCUMENT.partition("## Kernels")[2], re.MULTILINE)
     registered = re.findall(r'Kernel\("profl::(\w+)\.out"', (KERNELS / "registration.cpp").read_text())
