@@ -11,7 +11,7 @@ import os
 from typing import Literal, TypedDict
 
 from device_profiles.bundle import Program
-from device_profiles.contract import TRAINED_ROLES, DType, LimitKind
+from device_profiles.contract import TRAINED_ROLES, VARIATION_BYTES, DType, LimitKind
 from device_profiles.errors import ExecutionError
 from edge_runtime.device.bundle import Bundle
 from edge_runtime.device.laid_weights import LaidWeights
@@ -227,6 +227,7 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Laid
             "workspace_per_thread": memory.workspace_bytes_per_thread,
             "staging": memory.staging_bytes,
             "total": memory.total_bytes(threads),
+            "variation": VARIATION_BYTES,
             "files": 0,
         },
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 
-from device_profiles.contract import VARIATION_BYTES
 from device_profiles.errors import ExecutionError, FormatError, OutOfMemoryError, PromiseError
 from edge_runtime.device.worker.text import MEGABYTE, megabytes_up, one_line
 
@@ -43,7 +42,7 @@ class Engine:
         self._module = native
         self._limit_bytes, self._limit_name = job["limit_bytes"], job["limit_name"]
         native.release_unused_pages()
-        self.base_bytes = int(native.resident_bytes()) + VARIATION_BYTES
+        self.base_bytes = int(native.resident_bytes()) + program["memory"]["variation"]
         self._promise()
         self.data: memoryview[Any] | None = None
         self.labels: memoryview[Any] | None = None
@@ -74,16 +73,19 @@ class Engine:
         self.set_hyperparameters([0.0])
         rehearse()
         self.output()
-        self.base_bytes = int(self._module.resident_bytes()) + VARIATION_BYTES
+        self.base_bytes = int(self._module.resident_bytes()) + self.program["memory"]["variation"]
         self._promise()
 
     def _promise(self) -> None:
         # What start-up itself needed at its peak is more than a very small program ever will.
-        start = int(self._module.peak_resident_bytes()) + VARIATION_BYTES
+        start = int(self._module.peak_resident_bytes()) + self.program["memory"]["variation"]
         files = self.program["memory"]["files"]
         self.predicted_bytes = max(start, self.base_bytes + self.program["memory"]["total"]) + files
         # A limit that another start was promised to keep is kept by this one.
-        if self._limit_bytes is not None and self.predicted_bytes - VARIATION_BYTES > self._limit_bytes:
+        if (
+            self._limit_bytes is not None
+            and self.predicted_bytes - self.program["memory"]["variation"] > self._limit_bytes
+        ):
             raise PromiseError(
                 f"{self._limit_name} {self._limit_bytes / MEGABYTE:.1f}MB is below the "
                 f"{megabytes_up(self.predicted_bytes)} that {self.program['name']} needs; "

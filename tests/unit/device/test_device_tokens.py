@@ -76,10 +76,10 @@ def test_images_are_no_tokens_and_no_targets(tmp_path: Path) -> None:
     [
         ({"inputs": np.zeros((3, 4), np.int32), "labels": np.zeros(3, int)}, "the model takes int64 of 4"),
         ({"inputs": np.zeros((3, 5), np.int64), "labels": np.zeros(3, int)}, "the model takes int64 of 4"),
-        ({"inputs": np.zeros((3, 4), np.int64), "labels": np.zeros(2, int)}, "2 labels for 3 inputs"),
+        ({"inputs": np.zeros((3, 4), np.int64), "labels": np.zeros(2, int)}, "2 labels for 3 examples"),
         ({"inputs": np.zeros((3, 4), np.int64)}, "'labels' is missing"),
         ({"inputs": np.zeros((0, 4), np.int64), "labels": np.zeros(0, int)}, "holds no example"),
-        ({"inputs": np.asfortranarray(np.zeros((3, 4), np.int64)), "labels": np.zeros(3, int)}, "C order"),
+        ({"inputs": np.asfortranarray(np.zeros((3, 4), np.int64)), "labels": np.zeros(3, int)}, "in Fortran's order"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:

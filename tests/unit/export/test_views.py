@@ -24,6 +24,7 @@ class _Calls(nn.Module):
     def __init__(self, function) -> None:  # type: ignore[no-untyped-def]  # a test's lambda
         super().__init__()
         self.function = function
+        self.unused = nn.Parameter(torch.zeros(1))  # a model without parameters has nothing to train
 
     def forward(self, x):  # type: ignore[no-untyped-def]  # a test's module
         return self.function(x)
