@@ -48,7 +48,8 @@ def sealed(header: bytes, pieces: Iterable[memoryview[Any]]) -> bytes:
     for piece in pieces:
         digest.update(piece)
     place = _place(header)
-    return header[:place] + digest.hexdigest().encode() + header[place + len(UNSEALED) :]
+    found: str = digest.hexdigest()
+    return header[:place] + found.encode() + header[place + len(UNSEALED) :]
 
 
 def seal(path: str) -> None:

@@ -126,7 +126,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
             raise UsageError("--resume needs -o: the checkpoint lies beside the output")
         return Prepared(job=job, data=data)
     job["output"] = str(request.output)
-    if in_place(job["output"]):
+    if in_place(str(request.output)):
         if request.resume:
             raise UsageError(f"--resume: no checkpoint lies beside -o {request.output}; give the name of a file")
         job["checkpoint_every"] = 0

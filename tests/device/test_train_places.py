@@ -144,7 +144,8 @@ def test_a_clock_of_1970_and_a_file_system_without_modes_train_all_the_same(
         "{ if (p) *p = 5; return 5; }\nint clock_gettime(clockid_t c, struct timespec* t)"
         '{ int (*f)(clockid_t, struct timespec*) = dlsym(RTLD_NEXT, "clock_gettime"); int r = f(c, t);'
         " if (c == CLOCK_REALTIME) t->tv_sec = 5; return r; }\n",
-        "modes": "#include <errno.h>\n#include <sys/types.h>\nint fchmod(int f, mode_t m) { errno = EPERM; return -1; }\n"
+        "modes": "#include <errno.h>\n#include <sys/types.h>\n"
+        "int fchmod(int f, mode_t m) { errno = EPERM; return -1; }\n"
         "int chmod(const char* p, mode_t m) { errno = EPERM; return -1; }\n"
         "int fchmodat(int d, const char* p, mode_t m, int f) { errno = EPERM; return -1; }\n",
     }
