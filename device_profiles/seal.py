@@ -26,11 +26,20 @@ _LENGTH_BYTES = 8
 _MARK = f'"{SEAL_KEY}":"'.encode()
 
 
+_makers: list[Any] = []
+
+
 def new_sha256() -> Any:
     """A SHA-256 without `hashlib`, which would load a library of several megabytes into a process that counts them."""
     loaded = sys.modules.get("hashlib")
     if loaded is not None:
         return loaded.sha256()
+    if not _makers:
+        _makers.append(_sha256())
+    return _makers[0]()
+
+
+def _sha256() -> Any:
     try:
         from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12 and later
     except ImportError:
@@ -38,7 +47,7 @@ def new_sha256() -> Any:
             from _sha256 import sha256  # type: ignore[import-not-found]  # Python 3.11
         except ImportError:
             from hashlib import sha256
-    return sha256()
+    return sha256
 
 
 def sealed(header: bytes, pieces: Iterable[memoryview[Any]]) -> bytes:
@@ -48,8 +57,8 @@ def sealed(header: bytes, pieces: Iterable[memoryview[Any]]) -> bytes:
     for piece in pieces:
         digest.update(piece)
     place = _place(header)
-    named: str = digest.hexdigest()
-    return header[:place] + named.encode() + header[place + len(UNSEALED) :]
+    found: str = digest.hexdigest()
+    return header[:place] + found.encode() + header[place + len(UNSEALED) :]
 
 
 def seal(path: str) -> None:

@@ -6,13 +6,16 @@ The training process imports this module as well, so that it imports next to not
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, TextIO
 
+_OUTPUT_NAME = "standard output"
 _STANDARD = {0: os.O_RDONLY, 1: os.O_WRONLY, 2: os.O_WRONLY}
 
 
@@ -59,7 +62,7 @@ def flushed(status: int, complain: Callable[[str], object]) -> int:
         except OSError as error:
             _discard(stream.fileno())
             if error.errno != errno.EPIPE and stream is sys.stdout:
-                complain(f"standard output: {error.strerror or error}; what was printed is not complete")
+                complain(f"{_OUTPUT_NAME}: {error.strerror or error}")
                 status = status or 1
         except ValueError:  # closed
             pass
@@ -76,6 +79,7 @@ def _discard(number: int) -> None:
 def run(main: Callable[[], int | None], complain: Callable[[str], object]) -> int:
     """Run a command line as a process of its own; returns its exit status. `complain` prints one line of an error."""
     open_closed_streams()
+    sys.stdout = _named_output()
     try:
         status = _status(main)
     except OSError:
@@ -86,6 +90,22 @@ def run(main: Callable[[], int | None], complain: Callable[[str], object]) -> in
         complain(f"{error}{_REMEDIES[errno.EAGAIN]}")
         status = 1
     return flushed(status, complain)
+
+
+class _Named(io.FileIO):
+    """The standard output, whose errors name it."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, _OUTPUT_NAME) from None
+
+
+def _named_output() -> TextIO:
+    stream = sys.stdout
+    buffer = io.BufferedWriter(_Named(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=stream.isatty())
 
 
 def _status(main: Callable[[], int | None]) -> int:
@@ -99,10 +119,9 @@ def _status(main: Callable[[], int | None]) -> int:
 
 def ended_by(error: OSError, complain: Callable[[str], object]) -> int:
     """Say what the operating system refused; returns the exit status."""
-    # What fails without a name can be what was printed: then it fails once more.
-    if error.filename is None and flushed(0, complain):
-        return 1
-    if not (error.filename is None and error.errno == errno.EPIPE):
+    if error.filename == _OUTPUT_NAME:
+        _discard(1)  # said once
+    if error.errno != errno.EPIPE:
         complain(system_error(error))
     return 1
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    _SizeType = click.ParamType[int]
+else:  # not every release of click can be asked for the type
+    _SizeType = click.ParamType
 
 _LARGEST = 3.4e38
 """Of float32, which is what programs compute in."""
@@ -23,7 +28,7 @@ class Finite(click.FloatRange):
         return number
 
 
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic in some releases of click only
+class Size(_SizeType):
     """A size with a unit, such as 128MB, as a number of bytes."""
 
     name = "size"

@@ -53,6 +53,8 @@ class _Training:
         self._loss_smoothed = job["loss_smoothed"]
         self._stopped_early = False
         native.note_stop_signals()
+        if job["output"] is not None:
+            new_sha256()  # an import now is given back before the base is measured
         self._cache = self._open_cache()
         self._engine = Engine(native, program, job)
         if self._engine.data is None:

@@ -30,6 +30,7 @@ _LIGHT = {
     "stat",
     "sys",
     "time",
+    "io",
     "zlib",
 }
 _DIGESTS = {"_sha2", "_sha256", "hashlib"}

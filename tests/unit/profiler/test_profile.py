@@ -190,15 +190,14 @@ def test_a_profile_measured_another_way_is_started_afresh(tmp_path: Path, change
 
 def test_the_profile_of_another_bundle_is_not_overwritten(tmp_path: Path) -> None:
     output = tmp_path / "profile.json"
-    profile_bundle(ProfileRequest(bundle=_bundle(tmp_path), output=output, name="box"), meter=_FakeMeter())
+    request = ProfileRequest(bundle=_bundle(tmp_path), output=output, name="box", limit_bytes=1 << 30)
+    profile_bundle(request, meter=_FakeMeter())
     before = output.read_bytes()
     manifest = tmp_path / "bundle" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes() + b"\n")
     meter = _FakeMeter()
-    with pytest.raises(
-        UsageError, match=r"-o \S+profile\.json: is the profile of another bundle .*choose another file"
-    ):
-        profile_bundle(ProfileRequest(bundle=tmp_path / "bundle", output=output, name="box"), meter=meter)
+    with pytest.raises(UsageError, match=r"-o \S+profile\.json: is the profile of another bundle .*another file"):
+        profile_bundle(request, meter=meter)
     assert output.read_bytes() == before and meter.measured == []
 
 
