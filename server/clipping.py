@@ -15,7 +15,7 @@ from server.structure import Structure
 from server.work import Work
 
 CLIP_FACTOR = 3.0
-"""An update that moved this many times farther counts with as much; honest ones stay below 2."""
+"""An update that moved this many times farther counts with as much; honest ones seldom reach it."""
 TENSOR_CLIP_FACTOR = 6.0
 """The same for a single tensor, where honest ones differ by more: below 5."""
 TENSOR_SHARE = 0.05
