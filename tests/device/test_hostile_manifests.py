@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from device_profiles.errors import ExecutionError, FormatError
-from edge_runtime.device import _native, launch
+from device_profiles.errors import FormatError
+from edge_runtime.device import _native
 from edge_runtime.device.bundle import open_bundle
 from edge_runtime.device.job import bench_job
 from edge_runtime.device.worker.engine import Engine
@@ -33,7 +35,7 @@ def _changed(bundle: Path, folder: Path, change: Callable[[Program], object], na
 def _engine(bundle: Path, name: str = "grow-block2") -> Engine:
     opened = open_bundle(bundle)
     job = bench_job(opened, opened.manifest.program(name), steps=1, warmup_steps=0, threads=1, json=True)
-    return Engine(_native, job["program"], threads=1)
+    return Engine(_native, job["program"], job)
 
 
 def _read_anew(program: Program) -> dict[str, Any]:
@@ -106,13 +108,10 @@ def test_the_command_says_it_in_one_line(cnn_bundle: Path, tmp_path: Path) -> No
     assert "its arena has" in profl_edge("bench", hostile, "--block", "2", "--steps", "1").refusal(2)
 
 
-def test_a_check_that_a_signal_ends_says_a_line(
-    cnn_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = tmp_path / "start.py"
-    start.write_text("import os\nos.kill(os.getpid(), 11)\n")
-    monkeypatch.setattr(launch, "_START", start)
-    opened = open_bundle(cnn_bundle)
-    program = opened.manifest.programs[0]
-    with pytest.raises(ExecutionError, match=rf"{program.name}.*ended by signal 11 \(SIGSEGV\)"):
-        launch.check(bench_job(opened, program, steps=1, warmup_steps=0, threads=1, json=True))
+def test_a_check_that_a_signal_ends_says_a_line() -> None:
+    supervisor = Path(_native.__file__).with_name("profl-supervise")
+    crash = [sys.executable, "-c", "import os, sys; os.kill(os.getpid(), 11 if sys.argv[1:] == ['check'] else 9)"]
+    done = subprocess.run([supervisor, "--check", "check", "--", *crash], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("profl-edge: error: the training process was ended by signal 11 (")
+    assert len(done.stderr.splitlines()) == 1

@@ -74,7 +74,7 @@ def test_an_operator_that_this_release_does_not_have_is_named(copy: Path) -> Non
 def test_a_program_of_another_format_is_named(copy: Path) -> None:
     _rewrite(copy, "programs/grow-block1.pte", b"ET12", b"ET99")
     line = profl_edge("bench", copy, "--block", 1, "--json").refusal(1)
-    assert "grow-block1.pte: is not a program this runtime reads" in line
+    assert "grow-block1.pte: is not a program this runtime runs" in line
 
 
 def test_a_data_file_that_ends_early_while_training_ends_the_run_and_keeps_the_checkpoint(
