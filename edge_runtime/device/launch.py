@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,9 @@ from edge_runtime.device.memory_files import add_files_in_memory
 _START = Path(__file__).parent / "worker" / "start.py"
 _SUPERVISOR = "profl-supervise"
 _MEGABYTE = 1 << 20
+_STREAMS = 3
+_FILES_TO_START = 2
+"""What Python holds open at one time while it starts."""
 
 
 def become(job: Job, *, limit_bytes: int | None = None, parent: int | None = None) -> NoReturn:
@@ -43,6 +47,7 @@ def become(job: Job, *, limit_bytes: int | None = None, parent: int | None = Non
     job["parent"] = os.getpid()
     supervisor = Path(job["native"]).with_name(_SUPERVISOR)
     with written(job) as (command, files):
+        _check_open_files(len(files))
         for file in files:
             os.set_inheritable(file, True)
         sys.stdout.flush()
@@ -51,6 +56,14 @@ def become(job: Job, *, limit_bytes: int | None = None, parent: int | None = Non
             os.execv(supervisor, [str(supervisor), *options, "--", *command])
         except OSError as error:
             raise ExecutionError(f"{supervisor}: {error.strerror or error}; install profl-edge again") from None
+
+
+def _check_open_files(inherited: int) -> None:
+    """Raise ExecutionError where the training process could not even open its interpreter's libraries."""
+    needed = _STREAMS + inherited + _FILES_TO_START
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed != resource.RLIM_INFINITY and allowed < needed:
+        raise ExecutionError(f"{allowed} open files are allowed, the training needs {needed}; allow more (ulimit -n)")
 
 
 def check_room() -> None:

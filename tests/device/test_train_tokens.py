@@ -101,7 +101,7 @@ def test_a_last_batch_that_is_not_full_is_evaluated(
     """What lies in its other rows is no token: the table would be read outside."""
     whole = np.load(tokens)
     write_arrays(tmp_path / "part.npz", whole["inputs"][:examples], whole["labels"][:examples])
-    command = ["eval", text_bundle, "--block", 2, "--json", "--data"]
+    command = ["eval", text_bundle, "--block", 2, "--json", "--split", "train", "--data"]
     report = profl_edge(*command, f"npz:{tmp_path / 'part.npz'}").report()
     # The same ones eight times, in full batches.
     write_arrays(
