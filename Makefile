@@ -25,16 +25,17 @@ test: $(STAMP) lint ## every test and check; CI runs this and sanitize
 # PyTorch, the reference, runs on one thread: its others would only wait for it. -qq leaves the last word to `make test`.
 # On two cores this takes less than five minutes; docs/security.md says how to fuzz for longer.
 sanitize: export OMP_NUM_THREADS := 1
-sanitize: $(STAMP) ## kernels under the address and undefined-behaviour sanitizers: their tests and a short fuzz
+sanitize: $(STAMP) ## kernels and programs under the address and undefined-behaviour sanitizers: tests and a short fuzz
 	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-		-DPython_EXECUTABLE=$(abspath $(BIN))/python -DPROFL_SANITIZE=ON
+		-DPython_EXECUTABLE=$(abspath $(BIN))/python -DPROFL_SANITIZE=ON -DPROFL_FUZZ=ON
 	$(BIN)/cmake --build $(SANITIZED)
 	$(BIN)/cmake --install $(SANITIZED) --prefix $(SANITIZED)/tree
 	$(BIN)/python -m tools.fuzz.sanitized -m pytest -qq -p no:cacheprovider $(SANITIZED_TESTS)
 	$(BIN)/python -m tools.fuzz.sanitized -m tools.fuzz.geometries --exact --count 16
 	PROFL_INSTRUCTION_SET=avx2 $(BIN)/python -m tools.fuzz.sanitized -m tools.fuzz.geometries --exact --count 4
 	PROFL_INSTRUCTION_SET=baseline $(BIN)/python -m tools.fuzz.sanitized -m tools.fuzz.geometries --exact --count 4
-# The fuzzer of programs (PROFL_FUZZ) has its line here.
+	$(BIN)/python -m tools.fuzz.corpus $(SANITIZED)/corpus
+	ASAN_OPTIONS=detect_leaks=0 $(SANITIZED)/fuzz_programs 20 1 $(SANITIZED)/corpus/*/programs/*.pte
 
 lint: $(STAMP) ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .
