@@ -76,25 +76,26 @@ def _uses(file: ProgramFile) -> dict[int, tuple[int, int]]:
 
 
 def _state(file: ProgramFile, program: Program, uses: Mapping[int, tuple[int, int]]) -> list[_Storage]:
-    """Tensors that live from step to step; running statistics count as parameters, as in the memory plan."""
+    """Tensors that live from step to step; running statistics count as parameters, as in the memory plan.
+
+    One that has several names is one storage.
+    """
     roles = {tensor.name: tensor.role for tensor in program.tensors}
     end = len(file.calls) - 1
-    state = []
+    state: dict[int, _Storage] = {}
     for index, tensor in file.tensors.items():
         if tensor.name not in roles or tensor.offset is None:
             continue
         part = _STATE_PARTS.get(roles[tensor.name], "parameters")
-        state.append(
-            _Storage(
-                offset=tensor.offset,
-                size=tensor.size_bytes,
-                first=0,
-                last=end,
-                touched=0 if part == "parameters" else uses.get(index, (end, end))[0],
-                part=part,
-            )
+        touched = 0 if part == "parameters" else uses.get(index, (end, end))[0]
+        same = state.get(tensor.offset)
+        if same is not None and same.part == part:
+            same.size, same.touched = max(same.size, tensor.size_bytes), min(same.touched, touched)
+            continue
+        state[tensor.offset] = _Storage(
+            offset=tensor.offset, size=tensor.size_bytes, first=0, last=end, touched=touched, part=part
         )
-    return state
+    return list(state.values())
 
 
 def _passing(

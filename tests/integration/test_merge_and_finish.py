@@ -230,7 +230,7 @@ def _spoilt(kind: str, sound: Path, output: Path) -> Path:
         ("another program", "trained eval-block1, which is no training program of the bundle"),
         ("stopped early", "stopped early, and how many steps it was asked for is not known"),
         ("twice", "is the same update as "),
-        ("no update", "rror"),
+        ("no update", "its header claims"),
     ],
 )
 def test_a_rejected_update_is_named_with_its_reason_and_refuses_the_merge(

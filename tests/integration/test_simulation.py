@@ -339,8 +339,8 @@ margin = 0.0
 
 [model]
 name = "cnn"
-width = 16
-batch = 64
+width = 64
+batch = 128
 
 [data]
 sources = ["digits"]
@@ -363,15 +363,15 @@ source = "runtime"
 
 [[clients]]
 name = "large"
-limit_mb = 96
+limit_mb = 130
 
 [[clients]]
 name = "medium"
-limit_mb = 20
+limit_mb = 93
 
 [[clients]]
 name = "small"
-limit_mb = 16
+limit_mb = 60
 """
 
 

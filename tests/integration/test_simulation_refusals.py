@@ -72,7 +72,8 @@ def test_images_of_other_channels_are_refused_with_the_shape_to_write(tmp_path: 
 
 def test_inputs_that_are_no_images_cannot_be_augmented(tmp_path: Path) -> None:
     inputs = np.zeros((40, 3, 16, 16), np.float32)
-    write_arrays(tmp_path / "data.npz", inputs, np.arange(40) % 2)
+    labels = np.arange(40) % 2
+    np.savez(tmp_path / "data.npz", inputs=inputs, labels=labels, test_inputs=inputs, test_labels=labels)
     source = f"npz:{tmp_path / 'data.npz'}"
     with pytest.raises(
         UsageError, match=r"fleet.toml: training.augment crop-flip: data.sources npz:.* not images; leave"

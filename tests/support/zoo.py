@@ -426,7 +426,7 @@ ZOO: dict[str, Case] = {
     "compiled": Case(make=lambda: torch.compile(Net(lambda net, x: x.relu())), refusal="torch.compile"),
     "scripted": Case(make=lambda: torch.jit.script(nn.Linear(3, 10)), refusal="torch.jit"),
     "parallel": Case(make=lambda: nn.DataParallel(Net(lambda net, x: x.relu())), refusal="DataParallel; return its"),
-    "failing": Case(make=_failing, refusal="ValueError: no weights file$"),
+    "failing": Case(make=_failing, refusal="ValueError: no weights file second line$"),
     "leaving": Case(make=_leaving, refusal="SystemExit: 3"),
     "no_module": Case(make=lambda: 3, refusal="returned int, not a torch.nn.Module"),
 }
