@@ -8,11 +8,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from device_profiles.errors import ExecutionError, FormatError
+from device_profiles.errors import ExecutionError
 from device_profiles.files import atomic_file
-from device_profiles.seal import SEAL_KEY, UNSEALED, check_seal, seal
+from device_profiles.seal import SEAL_KEY, UNSEALED, seal
 
 
 def save_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
@@ -23,12 +23,3 @@ def save_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapp
             seal(str(temporary))
     except SafetensorError as error:
         raise ExecutionError(f"{path}: {error}; make room, or choose another folder with -o") from None
-
-
-def load_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Read what `save_tensors` wrote. Raises FormatError, naming the file, where it is missing or damaged."""
-    try:
-        check_seal(str(path), remedy="start the run again")
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path}: {error}") from None

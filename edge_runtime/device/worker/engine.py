@@ -42,8 +42,8 @@ class Engine:
         self._module = native
         self._limit_bytes, self._limit_name = job["limit_bytes"], job["limit_name"]
         native.release_unused_pages()
-        self.base_bytes = int(native.resident_bytes()) + program["memory"]["variation"]
-        self._promise()
+        # Refused in `promise` alone, which knows all of the base: a limit set to what is printed must be enough.
+        self.base_bytes = self.predicted_bytes = 0
         self.data: memoryview[Any] | None = None
         self.labels: memoryview[Any] | None = None
         self.executions = program["batch"] // program["micro_batch"]
