@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
 from device_profiles.bundle import FileEntry, Manifest, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
-from device_profiles.contract import InputRole, Purpose, Role
+from device_profiles.contract import HYPERPARAMETERS, WORKSPACE_BYTES_PER_THREAD, InputRole, Purpose, Role
 from device_profiles.files import sha256_of, write_json
 from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
 from edge_runtime.device.bundle import Bundle, open_bundle
@@ -18,7 +19,7 @@ _NOTHING = MemoryPlan(
     arena_bytes=0,
     live_bytes=0,
     frozen_bytes=0,
-    workspace_bytes_per_thread=0,
+    workspace_bytes_per_thread=WORKSPACE_BYTES_PER_THREAD,
     staging_bytes=0,
     parameters_bytes=0,
     gradients_bytes=0,
@@ -98,6 +99,10 @@ def _program(
     parameter: Role = "parameter"
     name = f"{purpose}-block{block}" if first_block is None else f"{purpose}-blocks{first_block}-{block}"
     more = {} if first_block is None else {"first_block": first_block}
+    inputs = [ProgramInput(name=n, role=role, dtype="float32", shape=shape) for n, shape in read.items()]
+    if trained:
+        count = HYPERPARAMETERS["sgd"] + proximal
+        inputs.append(ProgramInput(name="hyperparameters", role="hyperparameter", dtype="float32", shape=(count,)))
     return Program(
         name=name,
         purpose=purpose,
@@ -106,13 +111,20 @@ def _program(
         micro_batch=2,
         variant="default",
         optimizer=Optimizer(name="sgd", proximal=proximal) if trained else None,
-        inputs=tuple(ProgramInput(name=n, role=role, dtype="float32", shape=shape) for n, shape in read.items()),
+        inputs=tuple(inputs),
         tensors=tuple(ProgramTensor(name=n, role=parameter, dtype="float32", shape=s) for n, s in changed.items()),
         prefix_instructions=0,
         instructions=1,
-        memory=_NOTHING,
+        memory=_memory(inputs),
         **more,
     )
+
+
+def _memory(inputs: list[ProgramInput]) -> MemoryPlan:
+    """No arena: every input is outside it and is charged as a manifest must charge it."""
+    frozen = sum(-(-value.size_bytes // 64) * 64 for value in inputs if value.role == "frozen")
+    staging = sum(value.size_bytes for value in inputs if value.role not in ("frozen", "data"))
+    return msgspec.structs.replace(_NOTHING, frozen_bytes=frozen, staging_bytes=staging)
 
 
 def _manifest(folder: Path, held: list[Shapes], head: Shapes, programs: list[Program], files: list[Path]) -> Manifest:
