@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# The editable install knows every module by its file: it is made again when one comes, goes or moves.
+MODULES := $(firstword $(shell find device_profiles edge_runtime profiler server -name '*.py' | LC_ALL=C sort | cksum))
+STAMP := $(VENV)/.installed-$(MODULES)
 NATIVE := $(shell find edge_runtime/csrc -type f) CMakeLists.txt device_profiles/data/operators.txt
 CPP := $(shell find edge_runtime/csrc -name '*.cpp' -o -name '*.h')
 
@@ -65,4 +67,5 @@ $(STAMP): pyproject.toml $(NATIVE)
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet executorch==1.5.1 'scikit-build-core>=0.11' 'nanobind>=2.4' 'cmake>=3.28' ninja
 	$(BIN)/pip install --quiet --no-build-isolation -e '.[dev]'
+	rm -f $(VENV)/.installed*
 	touch $(STAMP)

@@ -15,9 +15,9 @@ from statistics import median
 
 import msgspec
 
-from device_profiles.bundle import Program
 from device_profiles.contract import CACHED_PREFIX_VARIANT
 from device_profiles.errors import FormatError
+from device_profiles.manifest import Program
 from device_profiles.profile import Cost, DeviceProfile
 
 _TRAINING = ("grow", "shrink", "distill")

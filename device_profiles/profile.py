@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import msgspec
 
-from device_profiles.bundle import Manifest
 from device_profiles.contract import FORMAT_VERSION, LimitKind, Purpose, Runtime, Variant
 from device_profiles.errors import FormatError
+from device_profiles.manifest import Manifest
 from device_profiles.profile_checks import check_cost, check_device, check_profile
 from device_profiles.timeline import PlanTimeline, Timeline
 

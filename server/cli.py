@@ -13,8 +13,8 @@ import msgspec
 from device_profiles import streams
 from device_profiles.errors import ProflError, UsageError
 from edge_runtime.options import Finite, OutputFile
-from server.model_commands import finish, merge
-from server.split_command import split
+from server.commands.model import finish, merge
+from server.commands.split import split
 
 _FILE = click.Path(path_type=Path)
 
@@ -46,9 +46,9 @@ def plan(bundle: Path, profiles: Path, margin: float, joint: bool, output: Path 
     """Assign the blocks of a bundle to the devices that hold them."""
     from device_profiles.files import read_json, write_json
     from device_profiles.profile import DeviceProfile
-    from edge_runtime.device.bundle import open_bundle
-    from server.planner import make_plan
-    from server.tables import plan_table
+    from edge_runtime.device.prepare.bundle import open_bundle
+    from server.planner.planner import make_plan
+    from server.planner.tables import plan_table
 
     if not profiles.exists():
         raise UsageError(f"--profiles {profiles}: is not there; write profiles with profl-profile")
@@ -106,11 +106,11 @@ def run(
 
     Ctrl-C and SIGTERM end the run and its clients with exit status 130; --resume continues it after its last round.
     """
-    from server.fleet import read_fleet
-    from server.progress import TerminalProgress
-    from server.run import run_fleet, saved_as
-    from server.stopping import STOPPED_STATUS, Stopped, stop_signals
-    from server.tables import summary_table
+    from server.commands.progress import TerminalProgress
+    from server.commands.run import run_fleet, saved_as
+    from server.fleet.fleet import read_fleet
+    from server.rounds.stopping import STOPPED_STATUS, Stopped, stop_signals
+    from server.rounds.summary_table import summary_table
 
     progress = TerminalProgress()
     fleet = read_fleet(fleet_path)
@@ -143,8 +143,8 @@ def report(runs: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
     Works while a run goes on.
     """
     from device_profiles.files import atomic_file
+    from server.report.run_tables import as_object, report_table
     from server.report.runs import read_run
-    from server.report.tables import as_object, report_table
 
     read = [read_run(folder) for folder in runs]
     if html is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from device_profiles.bundle import Manifest
+from device_profiles.manifest import Manifest
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 

@@ -13,14 +13,14 @@ from device_profiles.errors import ProflError
 
 _COMMANDS = {
     # command: module that holds it as an attribute of the same name, line of the overview
-    "models": ("edge_runtime.export.cli", "Built-in models, their units and default blocks."),
-    "export": ("edge_runtime.export.cli", "Turn a PyTorch model into a bundle (host, needs torch)."),
+    "models": ("edge_runtime.export.commands.export", "Built-in models, their units and default blocks."),
+    "export": ("edge_runtime.export.commands.export", "Turn a PyTorch model into a bundle (host, needs torch)."),
     "inspect": ("edge_runtime.device.commands.inspect", "Blocks, programs and memory plan of a bundle."),
     "train": ("edge_runtime.device.commands.train", "Train one block."),
     "eval": ("edge_runtime.device.commands.eval", "Accuracy and loss on the test split."),
     "bench": ("edge_runtime.device.commands.bench", "Time and memory of training steps on synthetic data."),
 }
-_HOST_PACKAGES = {"torch", "executorch", "onnx", "torchao", "edge_runtime.export"}
+_HOST_PACKAGES = {"torch", "executorch", "onnx", "torchao"}
 
 
 class LazyGroup(click.Group):
@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProflError as error:
         return _fail(str(error), error.exit_status)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _HOST_PACKAGES and error.name != "edge_runtime.export.cli":
+        name = error.name or ""
+        if name.partition(".")[0] not in _HOST_PACKAGES and not name.startswith("edge_runtime.export"):
             raise
         return _fail(f"'{given[0]}' needs the host's packages: pip install profl-edge[export]", 2)
     except MemoryError:

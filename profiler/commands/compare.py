@@ -25,7 +25,7 @@ from profiler.commands.options import html_option, profiles_argument, read_profi
 @json_option
 def compare(profiles: tuple[Path, ...], threshold: float, html: Path | None, as_json: bool) -> None:
     """Compare devices or versions side by side with the first PROFILE; differences are marked."""
-    from profiler.compare import comparison_of, comparison_table
+    from profiler.report.compare import comparison_of, comparison_table
 
     if len(profiles) < 2:
         raise UsageError("compare: give two or more profiles; one alone is shown by profl-profile show")

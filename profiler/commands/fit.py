@@ -12,7 +12,7 @@ from edge_runtime.device.worker.text import megabytes_up
 from profiler.commands.options import limit_option, measuring_options, model_choice
 
 if TYPE_CHECKING:
-    from profiler.bisection import Fit, Trial
+    from profiler.fit.bisection import Fit, Trial
 
 
 @click.command(epilog="Example: profl-profile fit bundles/batch8 bundles/batch16 bundles/batch32 --limit 128MB")
@@ -36,9 +36,9 @@ def fit(
     BUNDLES are of one model, exported with different batches or variants. With --runtime torch and --model, any batch
     up to --batch is tried. Every answer rests on real runs under the limit; a kill means that it does not fit.
     """
-    from profiler.fitting import fit_bundles, fit_model
-    from profiler.profile import ProfileRequest
-    from profiler.subject import model_subject
+    from profiler.fit.fitting import fit_bundles, fit_model
+    from profiler.profiling.profile import ProfileRequest
+    from profiler.profiling.subject import model_subject
 
     choice = model_choice(
         bundles,

@@ -15,7 +15,7 @@ from edge_runtime.options import Finite, OutputFile, Size
 
 if TYPE_CHECKING:
     from device_profiles.profile import DeviceProfile
-    from profiler.torch_meter import ModelChoice
+    from profiler.torch.meter import ModelChoice
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -90,7 +90,7 @@ def model_choice(
         raise UsageError("--model: leave it out, the bundle says which model it is")
     if runtime != "torch":
         raise UsageError("--model: needs --runtime torch; the native runtime runs bundles (profl-edge export)")
-    from profiler.torch_meter import ModelChoice
+    from profiler.torch.meter import ModelChoice
 
     return ModelChoice(model=model, width=width, classes=classes, input_shape=_shape(input_text), blocks=blocks)
 
@@ -121,7 +121,7 @@ def write_page(path: Path | None, profiles: Sequence[DeviceProfile]) -> None:
     if path is None:
         return
     from device_profiles.files import atomic_file
-    from profiler.page import page_of
+    from profiler.report.page import page_of
 
     with atomic_file(path) as temporary:
         temporary.write_text(page_of(profiles), encoding="utf-8")

@@ -22,7 +22,7 @@ from profiler.commands.options import read_profiles
 def predict(bundle: Path, profile: Path, examples: int, threads: int | None, as_json: bool) -> None:
     """Predict the peak of every training program of BUNDLE on the device of a profile; nothing is run."""
     from device_profiles.predict import predict as predict_peak
-    from edge_runtime.device.bundle import open_bundle
+    from edge_runtime.device.prepare.bundle import open_bundle
 
     (known,) = read_profiles([profile])
     programs = [p for p in open_bundle(bundle).manifest.programs if p.purpose in ("grow", "joint", "shrink", "distill")]

@@ -67,9 +67,9 @@ def run(
 
     The profile is written after every program; the same command continues an interrupted one.
     """
-    from profiler.profile import ProfileRequest, profile_bundle
-    from profiler.subject import model_subject
-    from profiler.table import profile_table
+    from profiler.profiling.profile import ProfileRequest, profile_bundle
+    from profiler.profiling.subject import model_subject
+    from profiler.report.table import profile_table
 
     choice = model_choice(
         [bundle] if bundle is not None else [],

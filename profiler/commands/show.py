@@ -19,7 +19,7 @@ def show(profiles: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
 
     `shipped:NAME` is a profile that came with the package.
     """
-    from profiler.table import profile_table
+    from profiler.report.table import profile_table
 
     read = read_profiles(profiles)
     write_page(html, read)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from device_profiles.model import Model
 from device_profiles.plan import Plan
-from server.engines.engine import Engine
+from server.fleet.structure import Structure
 from server.methods.method import Promises
-from server.run_state import Weights
-from server.structure import Structure
-from server.whole_network import WholeNetwork
+from server.planner.whole_network import WholeNetwork
+from server.rounds.run_state import Weights
+from server.rounds.seam import Engine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from server.fleet import MethodSettings
+from server.fleet.fleet import MethodSettings
 from server.methods import depthfl, elastic, profl, whole, width
 from server.methods.method import Method
 

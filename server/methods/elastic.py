@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from server.fleet import Fleet
+from server.fleet.fleet import Fleet
+from server.fleet.work import Work
 from server.methods.method import Promises, Stage
 from server.methods.profl import ProFL
-from server.work import Work
 
 
 class ElasticProFL(ProFL):

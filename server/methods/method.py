@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from device_profiles.errors import ExecutionError
-from server.fleet import Fleet, FreezingSettings
-from server.work import Work
+from server.fleet.fleet import Fleet, FreezingSettings
+from server.fleet.work import Work
 
 StageName = Literal["shrink", "distill", "grow", "train"]
 

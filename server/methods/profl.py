@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from server.fleet import Fleet, FreezingSettings, MethodSettings
+from server.fleet.fleet import Fleet, FreezingSettings, MethodSettings
+from server.fleet.work import Work
 from server.methods.method import Promises, Stage, StageName
-from server.work import Work
 
 
 class ProFL:

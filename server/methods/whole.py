@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from server.fleet import Fleet, MethodSettings
+from server.fleet.fleet import Fleet, MethodSettings
+from server.fleet.work import Work
 from server.methods.method import Promises, Stage, budget_of
-from server.work import Work
 
 _WHOLE = Work(purpose="whole")
 

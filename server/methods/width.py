@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from device_profiles.errors import ExecutionError
-from server.fleet import Fleet, MethodSettings
+from server.fleet.fleet import Fleet, MethodSettings
+from server.fleet.work import Work
 from server.methods.method import Promises, Stage, budget_of
-from server.work import Work
 
 _SIXTEENTHS = tuple(Work(purpose="narrow", ratio=part / 16) for part in range(16, 0, -1))
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 from server.report import figures
+from server.report.run_tables import report_table
 from server.report.runs import Run
-from server.report.tables import report_table
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1d2733; }

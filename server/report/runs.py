@@ -8,9 +8,9 @@ from pathlib import Path
 
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
-from server.fleet import Fleet
-from server.run_state import FLEET_NAME, RoundRecord, RunFolder
-from server.summary import Summary
+from server.fleet.fleet import Fleet
+from server.rounds.run_state import FLEET_NAME, RoundRecord, RunFolder
+from server.rounds.summary import Summary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from device_profiles.contract import PREPARING_BYTES
-from edge_runtime.device.cgroups import MemoryGroup, create_group
+from edge_runtime.device.limits.cgroups import MemoryGroup, create_group
 from tests.support.device_commands import Done, profl_edge, start, wait_for
 
 _ROOT = Path(__file__).parents[2]

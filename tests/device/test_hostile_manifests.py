@@ -14,8 +14,8 @@ import pytest
 
 from device_profiles.errors import FormatError
 from edge_runtime.device import _native
-from edge_runtime.device.bundle import open_bundle
-from edge_runtime.device.job import bench_job
+from edge_runtime.device.prepare.bundle import open_bundle
+from edge_runtime.device.prepare.job import bench_job
 from edge_runtime.device.worker.engine import Engine
 from tests.support.device_commands import profl_edge
 

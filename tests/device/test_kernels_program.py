@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_profiles.bundle import Manifest
 from device_profiles.files import read_json
+from device_profiles.manifest import Manifest
 from edge_runtime.device import _native
 
 

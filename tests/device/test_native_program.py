@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from device_profiles.errors import ExecutionError
 from edge_runtime.device import _native
-from edge_runtime.device.optimizer import hyperparameters
+from edge_runtime.device.prepare.hyperparameters import hyperparameters
 from tests.support.native_program import ROOT, TrainStep, build_train_step, write_state
 from tests.support.native_step import NativeStep
 from tools.aarch64.libraries import executorch_library

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.device.bundle import open_bundle
-from edge_runtime.device.limits import run_limited
-from profiler.base import base_bytes
+from edge_runtime.device.limits.processes import run_limited
+from edge_runtime.device.prepare.bundle import open_bundle
+from profiler.measure.base import base_bytes
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_profiles.bundle import Manifest
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
-from profiler.plan_timeline import plan_timeline
-from profiler.program_file import read_program
+from device_profiles.manifest import Manifest
+from profiler.measure.plan_timeline import plan_timeline
+from profiler.measure.program_file import read_program
 from tests.support.mutations import mutated_bytes
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from device_profiles.files import read_json
 from device_profiles.profile import DeviceProfile
-from edge_runtime.device.cgroups import create_group
-from profiler.processes import run_measured
+from edge_runtime.device.limits.cgroups import create_group
+from profiler.measure.processes import run_measured
 
 ROOT = Path(__file__).parents[2]
 _EATER = "x = [bytearray(b'1') * (1 << 20) for _ in range(400)]"

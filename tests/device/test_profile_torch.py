@@ -20,10 +20,10 @@ from torch.nn import functional
 from device_profiles.files import read_json
 from device_profiles.profile import DeviceProfile
 from edge_runtime.export import models
-from profiler.torch_meter import ModelChoice, programs_of
-from profiler.torch_plan import plan_model
-from profiler.torch_spec import StepSpec, step_spec
-from profiler.torch_step import BlockStep, bytes_of
+from profiler.torch.meter import ModelChoice, programs_of
+from profiler.torch.plan import plan_model
+from profiler.torch.spec import StepSpec, step_spec
+from profiler.torch.step import BlockStep, bytes_of
 
 ROOT = Path(__file__).parents[2]
 MODELS = ["cnn", "resnet18", "vgg11_bn"]

@@ -11,10 +11,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from device_profiles.bundle import Manifest
 from device_profiles.files import read_json
+from device_profiles.manifest import Manifest
 from device_profiles.update import UpdateMetadata
-from edge_runtime.device.limits import run_limited
+from edge_runtime.device.limits.processes import run_limited
 from tests.support.device_commands import profl_edge
 
 _MEGABYTE = 1 << 20

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from device_profiles.bundle import Manifest
 from device_profiles.files import read_json
+from device_profiles.manifest import Manifest
 from edge_runtime.device.data import write_npz
-from edge_runtime.device.limits import run_limited
+from edge_runtime.device.limits.processes import run_limited
 from tests.support.device_commands import Done, profl_edge, start, wait_for
 
 _ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_runtime.device.limits import run_limited
+from edge_runtime.device.limits.processes import run_limited
 from tests.support.device_commands import Done, profl_edge, start, wait_for
 
 _ROOT = Path(__file__).parents[2]

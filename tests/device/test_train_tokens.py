@@ -21,7 +21,17 @@ def _export(output: Path, model: str, *options: str) -> Path:
     for package in ("torch", "executorch"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"exporting a bundle needs {package}: pip install profl-edge[export]")
-    command = [sys.executable, "-m", "edge_runtime.export.cli", "export", "--batch", "8", *options, "-o", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "edge_runtime.export.commands.export",
+        "export",
+        "--batch",
+        "8",
+        *options,
+        "-o",
+        str(output),
+    ]
     done = subprocess.run(
         [*command, "--model", f"tests.support.token_models:{model}"],
         cwd=_ROOT,

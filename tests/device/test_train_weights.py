@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from device_profiles.update import UpdateMetadata
-from edge_runtime.device.bundle import open_bundle
-from edge_runtime.device.laid_weights import LaidWeights
+from edge_runtime.device.prepare.bundle import open_bundle
+from edge_runtime.device.prepare.laid_weights import LaidWeights
 from tests.support.device_commands import profl_edge, start, wait_for
 
 _ROOT = Path(__file__).parents[2]

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from device_profiles.update import UpdateMetadata
-from server.aggregation import ReceivedUpdate, average
-from server.judging import Asked, judge
-from server.structure import Structure, TrainedTensor
-from server.work import Work
+from server.averaging.aggregation import ReceivedUpdate, average
+from server.fleet.structure import Structure, TrainedTensor
+from server.fleet.work import Work
+from server.judging.judging import Asked, judge
 
 CLIENTS = tuple(f"c{number}" for number in range(10))
 ATTACKER = "c3"

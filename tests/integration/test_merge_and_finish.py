@@ -23,11 +23,11 @@ from safetensors.torch import load_file as load_torch  # noqa: E402
 
 from device_profiles.errors import ExecutionError, FormatError, ProflError, UsageError  # noqa: E402
 from device_profiles.update import UpdateMetadata  # noqa: E402
-from edge_runtime.device.bundle import open_bundle  # noqa: E402
+from edge_runtime.device.prepare.bundle import open_bundle  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
-from edge_runtime.export.bundle import export_bundle  # noqa: E402
+from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 from server.cli import cli  # noqa: E402
-from server.weight_layers import lay_weights  # noqa: E402
+from server.finished.weight_layers import lay_weights  # noqa: E402
 from tests.support.device_commands import profl_edge  # noqa: E402
 
 SHAPE = (3, 8, 8)

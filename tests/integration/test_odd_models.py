@@ -13,7 +13,7 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 from device_profiles.errors import UsageError  # noqa: E402
-from edge_runtime.export.bundle import export_bundle  # noqa: E402
+from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 from tests.support.native_step import NativeStep  # noqa: E402
 from tests.support.odd_models import ODD  # noqa: E402
 

@@ -18,7 +18,7 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 from safetensors.torch import load_file  # noqa: E402
 
 from edge_runtime.export import models  # noqa: E402
-from server.engines.local import prefix_folder  # noqa: E402
+from server.engines.local.engine import prefix_folder  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 FLEET = """

@@ -223,7 +223,7 @@ def test_a_factory_that_makes_no_model_is_one_line(engine: str, tmp_path: Path) 
 def test_a_network_that_pytorch_cannot_train_at_once_costs_the_comparison_and_not_the_run(tmp_path: Path) -> None:
     """The model cannot be made in the process that measures it: what that says is kept, and the run ends well."""
     pytest.importorskip("executorch", reason="the bundle is written with it")
-    fails = "\nimport sys\nif 'server.pytorch_step' in sys.orig_argv:\n    raise OSError('no disk')\n"
+    fails = "\nimport sys\nif 'server.planner.pytorch_step' in sys.orig_argv:\n    raise OSError('no disk')\n"
     ran = _run(tmp_path, "features", "--engine", "local", more=fails)
     assert ran.status == 0, ran.err
     said = "the whole network could not be trained at once with PyTorch: --model own_networks:features: importing "

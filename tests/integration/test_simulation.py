@@ -21,7 +21,7 @@ from edge_runtime.device import _native  # noqa: E402
 from edge_runtime.device.data.npz import write_npz  # noqa: E402
 from edge_runtime.device.data.open import open_data  # noqa: E402
 from edge_runtime.device.worker.batches import epoch_start  # noqa: E402
-from server.engines.engine import Result, Task  # noqa: E402
+from server.commands.run import run_fleet  # noqa: E402
 from server.engines.simulation.engine import SimulationEngine  # noqa: E402
 from server.engines.simulation.examples import (  # noqa: E402
     Examples,
@@ -32,7 +32,7 @@ from server.engines.simulation.examples import (  # noqa: E402
 )
 from server.engines.simulation.promises import promises_of  # noqa: E402
 from server.engines.simulation.trainables import Terms, TrainableSet, initial_classifiers  # noqa: E402
-from server.fleet import (  # noqa: E402
+from server.fleet.fleet import (  # noqa: E402
     ClientSettings,
     DataSettings,
     Fleet,
@@ -40,11 +40,11 @@ from server.fleet import (  # noqa: E402
     SimulationSettings,
     read_fleet,
 )
-from server.fleet import TrainingSettings as Training  # noqa: E402
-from server.run import run_fleet  # noqa: E402
-from server.run_state import RoundRecord  # noqa: E402
-from server.schedule import Observer  # noqa: E402
-from server.work import Work  # noqa: E402
+from server.fleet.fleet import TrainingSettings as Training  # noqa: E402
+from server.fleet.work import Work  # noqa: E402
+from server.rounds.run_state import RoundRecord  # noqa: E402
+from server.rounds.schedule import Observer  # noqa: E402
+from server.rounds.seam import Result, Task  # noqa: E402
 
 WORKS = [
     *[Work(purpose="grow", block=block) for block in (1, 2, 3)],

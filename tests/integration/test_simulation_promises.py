@@ -12,15 +12,15 @@ import pytest
 pytest.importorskip("torch", reason="the engine computes with torch")
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
-from device_profiles.bundle import Optimizer
-from edge_runtime.export.programs import TrainingChoices, build_programs
+from device_profiles.manifest import Optimizer
+from edge_runtime.export.plan.programs import TrainingChoices, build_programs
 from server.engines.simulation.promises import promises_of
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.setup import prepare_simulation
 from server.engines.simulation.trainables import TrainableSet, narrower_width
-from server.fleet import ClientSettings, DataSettings, Fleet, ModelSettings, PromiseSettings, TrainingSettings
+from server.fleet.fleet import ClientSettings, DataSettings, Fleet, ModelSettings, PromiseSettings, TrainingSettings
+from server.fleet.work import Work
 from server.methods import create_method
-from server.work import Work
 
 MB = 1 << 20
 GROWN = [Work(purpose="grow", block=block) for block in (1, 2, 3)]

@@ -17,9 +17,9 @@ from edge_runtime.device.data.npz import write_npz
 from server.engines.simulation.engine import choose_device
 from server.engines.simulation.promises import read_promises
 from server.engines.simulation.setup import prepare_simulation
-from server.fleet import fleet_of
+from server.fleet.fleet import fleet_of
+from server.fleet.work import Work
 from server.methods import create_method
-from server.work import Work
 
 BASE: dict[str, dict[str, object]] = {
     "model": {"name": "cnn", "width": 4, "batch": 8, "input_shape": [3, 16, 16]},

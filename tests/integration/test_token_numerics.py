@@ -14,12 +14,12 @@ torch = pytest.importorskip("torch", reason="the reference is PyTorch eager")
 from safetensors.torch import load_file  # noqa: E402  # after the skip
 from torch.nn import functional  # noqa: E402
 
-from device_profiles.bundle import Loss, Manifest, Optimizer  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
+from device_profiles.manifest import Loss, Manifest, Optimizer  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
-from edge_runtime.export.bundle import export_bundle  # noqa: E402
-from edge_runtime.export.programs import BlockModel  # noqa: E402
-from edge_runtime.export.units import CutModel  # noqa: E402
+from edge_runtime.export.cut.units import CutModel  # noqa: E402
+from edge_runtime.export.plan.programs import BlockModel  # noqa: E402
+from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 from tests.support import token_models, transformers_models  # noqa: E402
 from tests.support.native_step import NativeStep  # noqa: E402
 from tests.support.token_reference import TokenReference  # noqa: E402

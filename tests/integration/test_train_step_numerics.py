@@ -12,11 +12,11 @@ torch = pytest.importorskip("torch", reason="the reference is PyTorch eager")
 
 from safetensors.torch import load_file  # noqa: E402  # after the skip
 
-from device_profiles.bundle import Manifest, Program  # noqa: E402
 from device_profiles.contract import Purpose, optimizer_state_name, program_name  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
+from device_profiles.manifest import Manifest, Program  # noqa: E402
 from edge_runtime.device import _native  # noqa: E402
-from edge_runtime.export.bundle import export_bundle  # noqa: E402
+from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 from tests.support.reference import BlockReference  # noqa: E402
 
 CASES = [

@@ -13,10 +13,10 @@ torch = pytest.importorskip("torch", reason="the reference is PyTorch eager")
 
 from device_profiles.errors import ExecutionError, UsageError  # noqa: E402
 from edge_runtime.device.cli import main as profl_edge  # noqa: E402
-from edge_runtime.export import own_gradients  # noqa: E402
-from edge_runtime.export.bundle import create_model, export_bundle  # noqa: E402
+from edge_runtime.export.capture import own_gradients  # noqa: E402
 from edge_runtime.export.operators import CAPTURES, EMITTERS  # noqa: E402
-from edge_runtime.export.reference import at_random_weights, trained_step  # noqa: E402
+from edge_runtime.export.targets.native import create_model, export_bundle  # noqa: E402
+from edge_runtime.export.verify.reference import at_random_weights, trained_step  # noqa: E402
 
 CNN = {"width": 4, "batch": 4, "input_shape": (3, 16, 16), "blocks": 1}
 
@@ -109,7 +109,7 @@ def test_the_module_is_left_as_it_was() -> None:
     with at_random_weights(module, 1):
         assert not torch.equal(module.state_dict()["stage1.0.weight"], before["stage1.0.weight"])
         targets = torch.zeros(4, dtype=torch.int64)
-        from device_profiles.bundle import Loss
+        from device_profiles.manifest import Loss
 
         trained_step(module, torch.randn(4, 3, 16, 16), targets, Loss(), double=True)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())

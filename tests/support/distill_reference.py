@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from device_profiles.contract import stand_in_name
 from device_profiles.model import Partition
-from edge_runtime.export.units import CutModel
+from edge_runtime.export.cut.units import CutModel
 from tests.support.graph_reference import add_proximal, stand_in
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from device_profiles.bundle import Manifest
 from device_profiles.files import read_json
+from device_profiles.manifest import Manifest
 from device_profiles.update import UpdateMetadata
-from server.aggregation import ReceivedUpdate
-from server.engines.engine import Result, Task
-from server.fleet import (
+from server.averaging.aggregation import ReceivedUpdate
+from server.fleet.fleet import (
     ClientSettings,
     DataSettings,
     Fleet,
@@ -24,12 +23,13 @@ from server.fleet import (
     ModelSettings,
     TrainingSettings,
 )
+from server.fleet.structure import Structure
+from server.fleet.work import Work
 from server.methods import create_method
 from server.methods.method import Promises
-from server.run_state import RunFolder, RunState, Weights
-from server.schedule import Observer, Schedule
-from server.structure import Structure
-from server.work import Work
+from server.rounds.run_state import RunFolder, RunState, Weights
+from server.rounds.schedule import Observer, Schedule
+from server.rounds.seam import Result, Task
 
 MANIFEST = read_json(Path(__file__).resolve().parents[1] / "golden" / "manifest.json", Manifest)
 CLIENTS = ("a", "b", "c")

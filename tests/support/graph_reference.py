@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from device_profiles.model import Partition
-from edge_runtime.export.units import CutModel
+from edge_runtime.export.cut.units import CutModel
 
 
 class GraphRunner:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_profiles.bundle import Manifest
 from device_profiles.contract import TRAINED_ROLES
 from device_profiles.files import read_json
+from device_profiles.manifest import Manifest
 from edge_runtime.device import _native
-from edge_runtime.device.optimizer import hyperparameters
+from edge_runtime.device.prepare.hyperparameters import hyperparameters
 
 Array = NDArray[np.float32]
 

@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
-from device_profiles.bundle import FileEntry, Manifest, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
 from device_profiles.contract import HYPERPARAMETERS, WORKSPACE_BYTES_PER_THREAD, InputRole, Purpose, Role
 from device_profiles.files import sha256_of, write_json
+from device_profiles.manifest import FileEntry, Manifest, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
 from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
-from edge_runtime.device.bundle import Bundle, open_bundle
+from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 
 _WEIGHT = (2, 3)
 _NOTHING = MemoryPlan(

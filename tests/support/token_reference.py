@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from device_profiles.model import Partition
-from edge_runtime.export.units import CutModel
+from edge_runtime.export.cut.units import CutModel
 from tests.support.dropout import keep_factors
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]

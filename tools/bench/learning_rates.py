@@ -38,7 +38,16 @@ def trained(bundle: Path, block: int, purpose: str, rate: float, data: str, step
 def exported(model: str, optimizer: str, options: tuple[str, ...], folder: Path) -> tuple[Path, int]:
     """The bundle and its number of blocks."""
     bundle = folder / f"{model}-{optimizer}"
-    command = [sys.executable, "-m", "edge_runtime.export.cli", "export", "--model", model, "--optimizer", optimizer]
+    command = [
+        sys.executable,
+        "-m",
+        "edge_runtime.export.commands.export",
+        "export",
+        "--model",
+        model,
+        "--optimizer",
+        optimizer,
+    ]
     subprocess.run([*command, *options, "-o", str(bundle)], check=True, capture_output=True)
     return bundle, len(json.loads((bundle / "manifest.json").read_text())["partition"]["blocks"])
 

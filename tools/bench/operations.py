@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from edge_runtime.export.graph import Operation, Value
+from edge_runtime.export.ir.graph import Operation, Value
 
 PRODUCTS = {
     # operator: where the tensor of the layer's output shape stands (argument, or None for the first output), and the

@@ -23,15 +23,15 @@ from typing import Any
 
 import msgspec
 
-from device_profiles.bundle import Manifest, Program
 from device_profiles.contract import MANIFEST_NAME
 from device_profiles.errors import UsageError
 from device_profiles.files import read_json, write_json
+from device_profiles.manifest import Manifest, Program
 from device_profiles.predict import MARGIN_BYTES, Prediction, predict
 from device_profiles.profile import DeviceProfile
-from profiler.measure import ProcessMeter
-from profiler.processes import Ended, run_measured
-from profiler.profile import ProfileRequest, profile_bundle
+from profiler.measure.processes import Ended, run_measured
+from profiler.measure.program import ProcessMeter
+from profiler.profiling.profile import ProfileRequest, profile_bundle
 
 MB = float(1 << 20)
 TIMEOUT_SECONDS = 150.0
@@ -163,7 +163,7 @@ class Bench:
         path = self._work / "bundles" / name
         if path.exists():
             return path
-        command = [sys.executable, "-m", "edge_runtime.export.cli", "export", "--model", entry.model]
+        command = [sys.executable, "-m", "edge_runtime.export.commands.export", "export", "--model", entry.model]
         command += ["--width", str(entry.width), "--batch", str(entry.batch), "-o", str(path)]
         command += ["--momentum-dtype", entry.momentum_dtype, *options]
         if entry.micro_batch is not None:

@@ -18,11 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from edge_runtime.export import models
-from server.engines.engine import Task
 from server.engines.simulation.engine import SimulationEngine
 from server.engines.simulation.examples import Examples, batch_indices, model_inputs
 from server.engines.simulation.trainables import TrainableSet
-from server.fleet import (
+from server.fleet.fleet import (
     ClientSettings,
     DataSettings,
     Fleet,
@@ -30,7 +29,8 @@ from server.fleet import (
     SimulationSettings,
     TrainingSettings,
 )
-from server.work import Work
+from server.fleet.work import Work
+from server.rounds.seam import Task
 
 _SHAPE = (3, 32, 32)
 

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from device_profiles.bundle import Manifest, Optimizer
 from device_profiles.contract import INITIAL_WEIGHTS_NAME, MANIFEST_NAME, WEIGHTS_FOLDER, program_name
 from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json
+from device_profiles.manifest import Manifest, Optimizer
 from edge_runtime.device import _native
-from edge_runtime.export.block_module import BlockGraphs, block_graphs, joined
 from edge_runtime.export.models.factory import create_model
-from edge_runtime.export.programs import BlockModel
-from edge_runtime.export.train_step import StepVariant, build_train_step
+from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.step.train_step import StepVariant, build_train_step
+from edge_runtime.export.targets.block_module import BlockGraphs, block_graphs, joined
 from tools.bench.operations import floating_point_operations
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ import msgspec
 
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.files import atomic_file, read_json, write_json
-from server.data_split import choose_source
+from server.data.split import choose_source
 from tools.experiments.results import Outcome, StudyResults, collect, is_finished, settings_sha256
 from tools.experiments.study import Case, Study, cases, read_study, run_folder
 from tools.experiments.tables import write_report

@@ -1,7 +1,7 @@
 """`python -m tools.experiments.memory`: measured peaks of every growing step beside whole-model training, by model.
 
-Every number is VmHWM of a process of its own: `profl-edge bench` for the light runtime, `server.pytorch_step` for
-PyTorch. The paper's claim (peak memory -57.4 % at most) is about steps against whole-model training at batch 64.
+Every number is VmHWM of a process of its own: `profl-edge bench` for the light runtime, `server.planner.pytorch_step`
+for PyTorch. The paper's claim (peak memory -57.4 % at most) is about steps against whole-model training at batch 64.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import msgspec
 from device_profiles.errors import ExecutionError
 from device_profiles.files import atomic_file, write_json
 from edge_runtime.export.models import built_in
-from profiler.device_facts import cpu_model
-from server.fleet import ModelSettings
+from profiler.facts.device_facts import cpu_model
+from server.fleet.fleet import ModelSettings
 
 _MB = float(1 << 20)
 _EXPORT = (sys.executable, "-m", "edge_runtime.device", "export")
@@ -69,7 +69,7 @@ def main(batch: int, models: str, recompute: bool, output: Path) -> None:
 
 def _measure(model: str, batch: int, *, recompute: bool) -> ModelMemory:
     settings = ModelSettings(name=model, batch=batch)
-    pytorch = _json([sys.executable, "-m", "server.pytorch_step", msgspec.json.encode(settings).decode(), "1"])
+    pytorch = _json([sys.executable, "-m", "server.planner.pytorch_step", msgspec.json.encode(settings).decode(), "1"])
     with tempfile.TemporaryDirectory() as folder:
         return ModelMemory(
             model=model,

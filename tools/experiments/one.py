@@ -7,9 +7,9 @@ from pathlib import Path
 
 from device_profiles.errors import ProflError
 from device_profiles.files import read_json
-from server.fleet import Fleet
-from server.progress import TerminalProgress
-from server.run import run_fleet
+from server.commands.progress import TerminalProgress
+from server.commands.run import run_fleet
+from server.fleet.fleet import Fleet
 
 
 def main() -> int:

@@ -12,8 +12,8 @@ import click
 
 from device_profiles.files import atomic_file
 from server.engines.simulation.promises import promises_of
-from server.fleet import PromiseSettings
-from server.work import Work
+from server.fleet.fleet import PromiseSettings
+from server.fleet.work import Work
 from tools.experiments.promises.make import FILE, full_network
 
 _MB = 1 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from profiler.device_facts import cpu_model
+from profiler.facts.device_facts import cpu_model
 from server.report.runs import read_run
 from tools.experiments.study import Case
 

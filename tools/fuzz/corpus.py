@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from device_profiles.bundle import Loss, Optimizer
+from device_profiles.manifest import Loss, Optimizer
 from device_profiles.operators import table
-from edge_runtime.export.bundle import export_bundle
-from profiler.program_file import JUMP, read_program
+from edge_runtime.export.targets.native import export_bundle
+from profiler.measure.program_file import JUMP, read_program
 from tests.support.odd_models import ODD, Around, Function
 
 _SGD = Optimizer(name="sgd", momentum=0.9, weight_decay=5e-4)

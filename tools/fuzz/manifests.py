@@ -25,8 +25,8 @@ from typing import Any
 from device_profiles.contract import MANIFEST_NAME
 from device_profiles.errors import ProflError
 from edge_runtime.device import _native, cli
-from edge_runtime.device.bundle import open_bundle
-from edge_runtime.device.job import bench_job
+from edge_runtime.device.prepare.bundle import open_bundle
+from edge_runtime.device.prepare.job import bench_job
 from edge_runtime.device.worker.benchmark import bench
 from tests.support.mutations import mutated
 

@@ -12,14 +12,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from device_profiles.bundle import Manifest, Program
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json, to_json
+from device_profiles.manifest import Manifest, Program
 from device_profiles.predict import predict
 from device_profiles.profile import DeviceProfile
-from profiler.page import page_of
-from profiler.program_file import read_program
-from profiler.table import profile_table
+from profiler.measure.program_file import read_program
+from profiler.report.page import page_of
+from profiler.report.table import profile_table
 from tests.support.mutations import mutated, mutated_bytes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -35,9 +35,9 @@ def bench(
     as_json: bool,
 ) -> None:
     """Time and memory of training steps of one block, on synthetic data."""
-    from edge_runtime.device import launch
-    from edge_runtime.device.bundle import open_bundle
-    from edge_runtime.device.job import bench_job
+    from edge_runtime.device.prepare import launch
+    from edge_runtime.device.prepare.bundle import open_bundle
+    from edge_runtime.device.prepare.job import bench_job
 
     launch.check_room()
     opened = open_bundle(bundle)

@@ -54,12 +54,12 @@ def eval_command(
 ) -> None:
     """Accuracy and loss of the model up to a block, on the test split of the data (--split train: the rest)."""
     one_blas_thread()
-    from edge_runtime.device import launch
-    from edge_runtime.device.bundle import open_bundle
     from edge_runtime.device.data.source import sample
-    from edge_runtime.device.job import new_job, program_job
-    from edge_runtime.device.laid_weights import LaidWeights
-    from edge_runtime.device.train import check_examples, data_job, open_examples
+    from edge_runtime.device.prepare import launch
+    from edge_runtime.device.prepare.bundle import open_bundle
+    from edge_runtime.device.prepare.job import new_job, program_job
+    from edge_runtime.device.prepare.laid_weights import LaidWeights
+    from edge_runtime.device.prepare.training import check_examples, data_job, open_examples
 
     launch.check_room()
     opened = open_bundle(bundle)

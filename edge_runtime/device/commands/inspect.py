@@ -19,7 +19,7 @@ from edge_runtime.device.commands.options import (
 from edge_runtime.device.worker.text import megabytes_up
 
 if TYPE_CHECKING:
-    from device_profiles.bundle import Manifest, Program
+    from device_profiles.manifest import Manifest, Program
     from device_profiles.profile import DeviceProfile
 
 
@@ -33,7 +33,7 @@ def inspect(bundle: Path, profile_path: Path | None, threads: int | None, as_jso
     from device_profiles.errors import UsageError
     from device_profiles.files import read_json
     from device_profiles.profile import DeviceProfile
-    from edge_runtime.device.bundle import open_bundle
+    from edge_runtime.device.prepare.bundle import open_bundle
 
     opened = open_bundle(bundle)
     profile = read_json(profile_path, DeviceProfile) if profile_path is not None else None

@@ -23,12 +23,12 @@ from edge_runtime.device.commands.options import (
     threads_option,
     weights_option,
 )
-from edge_runtime.device.limit_mark import current_limit
+from edge_runtime.device.limits.mark import current_limit
 from edge_runtime.options import Finite, OutputFile, Size
 
 if TYPE_CHECKING:
-    from edge_runtime.device.job import CacheDType, Job
-    from edge_runtime.device.train import TrainRequest
+    from edge_runtime.device.prepare.training import TrainRequest
+    from edge_runtime.device.worker.job import CacheDType, Job
 
 _DEFAULT_RATES = ", ".join(
     f"{rate:g} for {name}" + (f" ({distilled:g} to distil)" if distilled != rate else "")
@@ -129,9 +129,9 @@ def train(
         if given is not None and not cache_prefix:
             raise UsageError(f"{option}: is of --cache-prefix; give both, or leave it out")
     one_blas_thread()
-    from edge_runtime.device.launch import check_room
-    from edge_runtime.device.lock import exclusive
-    from edge_runtime.device.train import TrainRequest
+    from edge_runtime.device.prepare.launch import check_room
+    from edge_runtime.device.prepare.lock import exclusive
+    from edge_runtime.device.prepare.training import TrainRequest
 
     check_room()
     cached = (cache_prefix_dtype or "float32") if cache_prefix else None
@@ -141,8 +141,8 @@ def train(
 
 
 def _train(request: TrainRequest, lock: tuple[Path, int] | None, as_json: bool) -> NoReturn:
-    from edge_runtime.device import launch
-    from edge_runtime.device.train import prepare_training, remove_leftovers
+    from edge_runtime.device.prepare import launch
+    from edge_runtime.device.prepare.training import prepare_training, remove_leftovers
 
     if request.output is not None:
         remove_leftovers(request.output)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device_profiles.contract import DType
 from device_profiles.errors import UsageError
@@ -12,6 +13,7 @@ from edge_runtime.device.data.source import DataSource, Pixels, PixelSource, Sha
 if TYPE_CHECKING:
     from edge_runtime.device.data.arrays import ArraySource
 
+EXPERIMENTS = "edge_runtime.experiments"
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 KNOWN = (
     "fashion-mnist, mnist-5k, digits, smartwatch, smartwatch:new-people, shakespeare:DIR, idx:DIR, npz:FILE, "
@@ -55,13 +57,9 @@ def _open_inputs(
 
         return open_arrays(Path(location), split, wanted, targets)
     if kind == "smartwatch" and location in ("", "new-people"):
-        from edge_runtime.device.data.smartwatch import open_smartwatch
-
-        source = open_smartwatch(split, new_people=location != "")
+        source: ArraySource = _of_experiments(spec, kind).open_smartwatch(split, new_people=location != "")
     elif kind == "shakespeare" and location:
-        from edge_runtime.device.data.shakespeare import open_shakespeare
-
-        source = open_shakespeare(Path(location), split)
+        source = _of_experiments(spec, kind).open_shakespeare(Path(location), split)
     else:
         return None
     if targets is not None:
@@ -69,6 +67,19 @@ def _open_inputs(
     if wanted is not None:
         check_wanted(source.input_shape, source.input_dtype, wanted, f"--data {spec}:")
     return source
+
+
+def _of_experiments(spec: str, module: str) -> Any:
+    """A module of data sets of experiments: they are found by name, because devices do not have them."""
+    try:
+        return importlib.import_module(f"{EXPERIMENTS}.{module}")
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith(EXPERIMENTS):
+            raise
+        raise UsageError(
+            f"--data {spec}: is a data set of experiments, which the wheel leaves out; run from a clone of the "
+            "repository, or name files of your own"
+        ) from None
 
 
 def open_pixels(spec: str, *, split: Split) -> Pixels:
@@ -79,9 +90,8 @@ def open_pixels(spec: str, *, split: Split) -> Pixels:
 
         return open_idx(Path(location) if location else FASHION_MNIST_FOLDER, split, package="dataset-fashion-mnist")
     if kind in ("mnist-5k", "digits") and not location:
-        from edge_runtime.device.data.packaged import open_packaged
-
-        return open_packaged(kind, split)
+        pixels: Pixels = _of_experiments(spec, "packaged").open_packaged(kind, split)
+        return pixels
     if not location:
         raise UsageError(f"--data {spec}: not a known data set (known: {KNOWN})")
     if kind == "idx":

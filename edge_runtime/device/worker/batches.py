@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from edge_runtime.device.job import DataJob
+    from edge_runtime.device.worker.job import DataJob
 
     Reader = Callable[[list[int], memoryview[Any], int], int]
     """Fills a batch, augmented as follows from the last argument; returns the first example that its file does not

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from edge_runtime.device.job import Job
+    from edge_runtime.device.worker.job import Job
 
 
 def base_bytes(native: Any, job: Job) -> int:

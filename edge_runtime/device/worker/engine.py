@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from edge_runtime.device.job import Job, ProgramInput, ProgramJob, Source
+    from edge_runtime.device.worker.job import Job, ProgramInput, ProgramJob, Source
 
 _FORMATS: dict[str, tuple[Any, int]] = {"float32": ("f", 4), "int64": ("q", 8), "bfloat16": ("H", 2)}
 _SIGN = 1 << 63

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from edge_runtime.device.job import Job
+    from edge_runtime.device.worker.job import Job
 
 
 def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:

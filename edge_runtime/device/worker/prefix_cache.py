@@ -23,8 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from edge_runtime.device.job import CacheJob, Job
     from edge_runtime.device.worker.batches import Examples
+    from edge_runtime.device.worker.job import CacheJob, Job
 
 _MAGIC = b"PROFLFEA"
 _HEADER_BYTES = 4096

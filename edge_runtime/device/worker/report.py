@@ -10,8 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from edge_runtime.device.job import Job
     from edge_runtime.device.worker.engine import Engine
+    from edge_runtime.device.worker.job import Job
 
 _KEPT_STEPS = 4096
 _SMOOTHED_STEPS = 20

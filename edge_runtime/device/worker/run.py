@@ -9,14 +9,14 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
 from device_profiles.errors import ExecutionError, ProflError
 from device_profiles.streams import ended_by, flushed, open_closed_streams
-from edge_runtime.device.limit_mark import current_limit
+from edge_runtime.device.limits.mark import current_limit
 from edge_runtime.device.worker.text import json_text, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from edge_runtime.device.job import Job
+    from edge_runtime.device.worker.job import Job
 
 _NO_PROC = ": memory is measured there; mount /proc"
 _SIGINT = 2

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from edge_runtime.device.job import Job
+    from edge_runtime.device.worker.job import Job
     from edge_runtime.device.worker.prefix_cache import PrefixCache
 
 _SIGINT = 2

@@ -55,7 +55,7 @@ def create_model(model: str, *, width: int | None, classes: int, input_shape: tu
 
 def _made_by(model: str) -> nn.Module:
     # Here and not above: built-in models are made where torch is not imported yet.
-    from edge_runtime.export.checked_models import check_module
+    from edge_runtime.export.models.checked import check_module
 
     factory = _factory(model)
     try:

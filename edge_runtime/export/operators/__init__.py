@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_runtime.export.builder import StepBuilder, Values
-from edge_runtime.export.faults import faults_named
-from edge_runtime.export.graph import Value
-from edge_runtime.export.layers import CapturedNode, Layer
+from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.faults import faults_named
+from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.layers import CapturedNode, Layer
 from edge_runtime.export.operators import (
     activation,
     attention,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_runtime.export.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.graph import Value
-from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
+from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 
 ACTIVATIONS = {
     "none": 0,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edge_runtime.export.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.constants import Mask
-from edge_runtime.export.graph import Argument, Value
-from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
+from edge_runtime.export.ir.constants import Mask
+from edge_runtime.export.ir.graph import Argument, Value
+from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 
 MAX_VALUE_WIDTH = 512
 """Widest head whose tile of results fits the kernels' workspace."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edge_runtime.export.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.graph import Value
-from edge_runtime.export.layers import CapturedNode, Layer, NotCovered, pair
+from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
+from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered, pair
 from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activation
-from edge_runtime.export.optimizers import emit_fused_update
+from edge_runtime.export.step.optimizers import emit_fused_update
 
 _MOST_TAPS = 256
 """Of the kernels' fixed tables: up to 16x16."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-from edge_runtime.export.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.graph import Value
-from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
+from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators.activation import activation_gradient
 
 ADD, SUBTRACT, MULTIPLY, DIVIDE = range(4)

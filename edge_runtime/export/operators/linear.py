@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from edge_runtime.export.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.graph import Value
-from edge_runtime.export.layers import CapturedNode, Layer, NotCovered
-from edge_runtime.export.optimizers import emit_fused_update
+from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
+from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.step.optimizers import emit_fused_update
 
 
 def _capture_linear(call: CapturedNode) -> Layer:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_runtime.export.builder import StepBuilder, Values
-from edge_runtime.export.graph import Value
-from edge_runtime.export.layers import CapturedNode, Layer
+from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.layers import CapturedNode, Layer
 
 
 def cross_entropy(builder: StepBuilder, logits: Value, labels: Value, smoothing: float) -> tuple[Value, Value]:

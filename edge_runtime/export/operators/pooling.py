@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edge_runtime.export.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.graph import Value
-from edge_runtime.export.layers import CapturedNode, Layer, NotCovered, pair
+from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
+from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered, pair
 
 _ADAPTIVE: dict[str, Any] = {"kernel": (0, 0), "stride": (1, 1), "padding": (0, 0)}
 """A kernel of size 0: windows follow from the sizes of input and output."""

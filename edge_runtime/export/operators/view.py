@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from edge_runtime.export.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.graph import Value
-from edge_runtime.export.layers import CapturedNode, Layer
+from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
+from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.layers import CapturedNode, Layer
 
 VIEW_KINDS = frozenset({"reshape", "permute", "crop", "view"})
 """Layers that may be nothing but another way to read their input."""

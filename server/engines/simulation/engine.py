@@ -16,13 +16,13 @@ from torch.nn import functional
 from device_profiles.errors import DataError, ExecutionError, UsageError
 from device_profiles.update import UpdateMetadata
 from edge_runtime.device.data.source import sample
-from server.aggregation import ReceivedUpdate
-from server.engines.engine import Result, Task
+from server.averaging.aggregation import ReceivedUpdate
 from server.engines.simulation.examples import Examples, batch_indices, crop_and_flip, model_inputs
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, WholeWork
 from server.engines.simulation.training import Sgd, Trained, train_alone, train_stacked
-from server.fleet import Fleet
-from server.work import Work
+from server.fleet.fleet import Fleet
+from server.fleet.work import Work
+from server.rounds.seam import Result, Task
 
 _CALIBRATION_BATCHES = 40
 """Batches of clients' examples that HeteroFL's statistics are taken over: with momentum 0.1 the start is forgotten."""

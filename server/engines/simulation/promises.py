@@ -10,14 +10,14 @@ import msgspec
 import torch
 from torch import Tensor
 
-from device_profiles.bundle import Optimizer
 from device_profiles.errors import FormatError
+from device_profiles.manifest import Optimizer
 from device_profiles.model import Block, Partition
-from edge_runtime.export.programs import TrainingChoices, build_programs
+from edge_runtime.export.plan.programs import TrainingChoices, build_programs
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
-from server.fleet import Fleet, ModelSettings
-from server.work import Work
+from server.fleet.fleet import Fleet, ModelSettings
+from server.fleet.work import Work
 
 _MB = 1 << 20
 RUNTIME_BASE_MB = 9.1

@@ -8,26 +8,26 @@ from pathlib import Path
 import torch
 
 from device_profiles.files import write_json
-from server.data_split import check_source, choose_source, read_examples, write_parts
+from server.data.split import check_source, choose_source, read_examples, write_parts
 from server.engines.prepared import Prepared
 from server.engines.simulation.engine import SimulationEngine, choose_device
 from server.engines.simulation.examples import Examples, read_part
 from server.engines.simulation.promises import promises_of
 from server.engines.simulation.trainables import TrainableSet, initial_classifiers
-from server.fleet import Fleet
-from server.fleet_words import in_words_of
+from server.fleet.fleet import Fleet
+from server.fleet.structure import Structure
+from server.fleet.words import in_words_of
+from server.fleet.work import Work
 from server.methods.method import Method, Promises
-from server.planner import with_margin
-from server.run_state import Weights
-from server.structure import Structure
-from server.work import Work
+from server.planner.planner import with_margin
+from server.rounds.run_state import Weights
 
 Note = Callable[[str], None]
 
 
 def prepare_simulation(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared:
     """Everything for virtual clients; promises are kept as `promises.json` below `output`."""
-    with in_words_of(fleet):
+    with in_words_of(fleet.origin, fleet.model.name):
         return _prepare(fleet, output, note, method)
 
 

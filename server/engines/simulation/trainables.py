@@ -13,9 +13,9 @@ from torch.nn import functional
 from device_profiles.contract import STAND_IN_PREFIX, stand_in_name
 from edge_runtime.export.models import built_in
 from server.engines.simulation.segments import ModelPieces, Segment, State
-from server.fleet import ModelSettings
-from server.structure import TrainedTensor
-from server.work import Work
+from server.fleet.fleet import ModelSettings
+from server.fleet.structure import TrainedTensor
+from server.fleet.work import Work
 
 _STATISTICS = ("running_mean", "running_var")
 _DEPTH_PREFIX = "depth_classifier.block"

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from device_profiles.errors import DataError, UsageError
-from edge_runtime.device.data import open_data, smartwatch
+from edge_runtime.device.data import open_data
 from edge_runtime.device.data.open import open_raw
-from edge_runtime.device.data.shakespeare import ALPHABET, LENGTH, MIN_CHARACTERS, STEP
+from edge_runtime.experiments import smartwatch
+from edge_runtime.experiments.shakespeare import ALPHABET, LENGTH, MIN_CHARACTERS, STEP
 
 needs_seglearn = pytest.mark.skipif(find_spec("seglearn") is None, reason="the package seglearn is not installed")
 

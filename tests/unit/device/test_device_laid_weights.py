@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from device_profiles.errors import FormatError, UsageError
-from edge_runtime.device.bundle import Bundle
-from edge_runtime.device.laid_weights import LaidWeights
-from edge_runtime.device.tensors import TensorFile
-from edge_runtime.device.weights_version import weights_version
+from edge_runtime.device.prepare.bundle import Bundle
+from edge_runtime.device.prepare.laid_weights import LaidWeights
+from edge_runtime.device.prepare.tensors import TensorFile
+from edge_runtime.device.prepare.weights_version import weights_version
 from tests.support.paper_bundle import paper_bundle, tensors_of
 
 Tensors = dict[str, np.ndarray]

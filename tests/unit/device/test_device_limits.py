@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.device.cgroups import create_group
-from edge_runtime.device.limits import LimitedProcess, run_limited, start_limited
+from edge_runtime.device.limits.cgroups import create_group
+from edge_runtime.device.limits.processes import LimitedProcess, run_limited, start_limited
 
 _MEGABYTE = 1 << 20
 _FILL = "import sys; data = bytearray(int(sys.argv[1]) << 20); print(len(data) >> 20)"
-_REPORT = "from edge_runtime.device.limit_mark import current_limit; print(current_limit())"
+_REPORT = "from edge_runtime.device.limits.mark import current_limit; print(current_limit())"
 
 
 def _fill(megabytes: int) -> list[str]:
@@ -71,7 +71,7 @@ def test_the_group_is_removed_when_the_command_ended() -> None:
 
 @pytest.mark.usefixtures("group_permitted")
 def test_groups_of_makers_that_died_are_removed_by_the_next() -> None:
-    program = "from edge_runtime.device.cgroups import create_group; print(create_group(1 << 26).path)"
+    program = "from edge_runtime.device.limits.cgroups import create_group; print(create_group(1 << 26).path)"
     made = Path(
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
     )

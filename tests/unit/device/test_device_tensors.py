@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from device_profiles.errors import FormatError
-from edge_runtime.device.tensors import TensorFile
+from edge_runtime.device.prepare.tensors import TensorFile
 from edge_runtime.device.worker import files
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from edge_runtime.device.tensors import TensorFile
-from edge_runtime.device.weights_version import weights_version
+from edge_runtime.device.prepare.tensors import TensorFile
+from edge_runtime.device.prepare.weights_version import weights_version
 
 _A = np.arange(6, dtype=np.float32)
 _B = np.ones((2, 2), np.float32)

@@ -10,9 +10,9 @@ import jsonschema
 import msgspec
 import pytest
 
-from device_profiles.bundle import Manifest
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import atomic_file, check_output_file, check_place, read_json, to_json, write_json
+from device_profiles.manifest import Manifest
 from device_profiles.model import Block, Partition
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile

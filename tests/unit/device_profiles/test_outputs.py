@@ -19,7 +19,7 @@ from device_profiles.files import atomic_file, check_output_file
 from device_profiles.folders import atomic_folder
 from device_profiles.outputs import OutputFile, beside, temporary_name
 from device_profiles.seal import SEAL_KEY, UNSEALED, check_seal, seal
-from edge_runtime.device.lock import exclusive
+from edge_runtime.device.prepare.lock import exclusive
 from edge_runtime.device.worker.files import write_tensors
 
 _PARTS = ("manifest.json", "programs/*.pte", "weights/*.safetensors")

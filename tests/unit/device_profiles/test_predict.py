@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_profiles.bundle import Manifest, Program
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
+from device_profiles.manifest import Manifest, Program
 from device_profiles.predict import BYTES_PER_EXAMPLE, MARGIN_BYTES, calibrate, predict
 from device_profiles.profile import Cost, DeviceProfile
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_profiles.bundle import Manifest
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json, sha256_of, to_json
+from device_profiles.manifest import Manifest
 from device_profiles.profile import DeviceProfile
 from tests.support.mutations import mutated
 from tests.support.structs import strategy_of

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_profiles.bundle import Manifest
 from device_profiles.errors import FormatError, ProflError
 from device_profiles.files import read_json, to_json
+from device_profiles.manifest import Manifest
 from device_profiles.model import Block, Partition
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile

@@ -9,10 +9,10 @@ torch = pytest.importorskip("torch", reason="the block is a PyTorch module")
 from torch.nn import functional
 
 from edge_runtime.export import models
-from edge_runtime.export.block_module import block_graphs, joined
-from edge_runtime.export.bundle import initial_weights
-from edge_runtime.export.programs import BlockModel
-from edge_runtime.export.units import partition_of
+from edge_runtime.export.cut.units import partition_of
+from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.targets.block_module import block_graphs, joined
+from edge_runtime.export.targets.native import initial_weights
 from tests.support.reference import BlockReference
 
 WIDTH, BATCH = 4, 4

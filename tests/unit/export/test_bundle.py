@@ -10,11 +10,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the exporter needs torch")
 
 
-from device_profiles.bundle import Manifest  # noqa: E402
 from device_profiles.errors import UsageError  # noqa: E402
 from device_profiles.files import read_json, sha256_of  # noqa: E402
+from device_profiles.manifest import Manifest  # noqa: E402
 from edge_runtime.device.cli import main as profl_edge  # noqa: E402
-from edge_runtime.export.bundle import export_bundle  # noqa: E402
+from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 
 
 @pytest.fixture(scope="module")

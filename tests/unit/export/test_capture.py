@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch", reason="the exporter needs torch")
 from torch import Tensor, nn  # noqa: E402
 
 from device_profiles.errors import UsageError  # noqa: E402
-from edge_runtime.export.capture import CapturedModel, capture  # noqa: E402
-from edge_runtime.export.units import cut  # noqa: E402
+from edge_runtime.export.capture.capture import CapturedModel, capture  # noqa: E402
+from edge_runtime.export.cut.units import cut  # noqa: E402
 
 
 class _Forward(nn.Module):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge_runtime.export.frozen_residency import READ_ANEW_FROM_BYTES, read_anew, staying
-from edge_runtime.export.graph import StepGraph, Value
+from edge_runtime.export.ir.graph import StepGraph, Value
+from edge_runtime.export.plan.frozen_residency import READ_ANEW_FROM_BYTES, read_anew, staying
 
 
 def _weight(name: str, floats: int) -> Value:

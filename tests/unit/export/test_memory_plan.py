@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from edge_runtime.export.frozen_residency import READ_ANEW_FROM_BYTES
-from edge_runtime.export.graph import StepGraph, Value
-from edge_runtime.export.memory_plan import plan_arena, storage_lifetimes
+from edge_runtime.export.ir.graph import StepGraph, Value
+from edge_runtime.export.plan.arena import plan_arena, storage_lifetimes
+from edge_runtime.export.plan.frozen_residency import READ_ANEW_FROM_BYTES
 
 
 def _chain(length: int) -> StepGraph:

@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("torch", reason="the exporter needs torch")
 
 from device_profiles.errors import UsageError  # noqa: E402
-from edge_runtime.export.emit import emit_program  # noqa: E402
-from edge_runtime.export.graph import StepGraph, Value  # noqa: E402
-from edge_runtime.export.memory_plan import plan_arena  # noqa: E402
+from edge_runtime.export.emit.pte import emit_program  # noqa: E402
+from edge_runtime.export.ir.graph import StepGraph, Value  # noqa: E402
+from edge_runtime.export.plan.arena import plan_arena  # noqa: E402
 
 
 def _program(shape: tuple[int, ...]) -> bytes:

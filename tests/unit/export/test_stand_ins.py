@@ -11,7 +11,7 @@ from hypothesis import strategies as st  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from device_profiles.errors import UsageError  # noqa: E402
-from edge_runtime.export.stand_ins import MissingBlock, StandIn, stand_in  # noqa: E402
+from edge_runtime.export.cut.stand_ins import MissingBlock, StandIn, stand_in  # noqa: E402
 
 
 def _stand_in(

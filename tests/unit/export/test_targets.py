@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from device_profiles.errors import FormatError, UsageError
 from edge_runtime.export import models
-from edge_runtime.export.cli import export
+from edge_runtime.export.commands.export import export
 from edge_runtime.export.models.factory import create_model
 
 MODEL = ["--model", "resnet18", "--width", "4"]

@@ -11,9 +11,9 @@ from torch import Tensor, nn  # noqa: E402
 from device_profiles.contract import DType  # noqa: E402
 from device_profiles.errors import UsageError  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
-from edge_runtime.export.capture import capture  # noqa: E402
-from edge_runtime.export.fusion import fuse  # noqa: E402
-from edge_runtime.export.units import CutModel, cut, even_partition, parse_partition  # noqa: E402
+from edge_runtime.export.capture.capture import capture  # noqa: E402
+from edge_runtime.export.cut.units import CutModel, cut, even_partition, parse_partition  # noqa: E402
+from edge_runtime.export.passes.fusion import fuse  # noqa: E402
 from tests.support import models as others  # noqa: E402
 
 

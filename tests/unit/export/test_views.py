@@ -10,13 +10,13 @@ torch = pytest.importorskip("torch", reason="the exporter needs torch")
 
 from torch import nn  # noqa: E402
 
-from edge_runtime.export.capture import capture  # noqa: E402
-from edge_runtime.export.constants import Mask  # noqa: E402
-from edge_runtime.export.fusion import fuse  # noqa: E402
-from edge_runtime.export.inference import by_example  # noqa: E402
-from edge_runtime.export.kept_sums import keep_sums  # noqa: E402
-from edge_runtime.export.layers import Layer  # noqa: E402
-from edge_runtime.export.views import fold_views  # noqa: E402
+from edge_runtime.export.capture.capture import capture  # noqa: E402
+from edge_runtime.export.ir.constants import Mask  # noqa: E402
+from edge_runtime.export.ir.layers import Layer  # noqa: E402
+from edge_runtime.export.passes.fusion import fuse  # noqa: E402
+from edge_runtime.export.passes.kept_sums import keep_sums  # noqa: E402
+from edge_runtime.export.passes.views import fold_views  # noqa: E402
+from edge_runtime.export.step.inference import by_example  # noqa: E402
 from tests.support import token_models  # noqa: E402
 
 

@@ -5,73 +5,135 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-ROOMS = ("device_profiles", "edge_runtime.export", "edge_runtime.device", "profiler", "server")
+PACKAGES = ("device_profiles", "edge_runtime", "profiler", "server")
+SIDES = (
+    "device_profiles",
+    "edge_runtime.device",
+    "edge_runtime.experiments",
+    "edge_runtime.export",
+    "profiler",
+    "server",
+)
 ALLOWED = {
     "device_profiles": set(),
     "edge_runtime.device": {"device_profiles"},
+    "edge_runtime.experiments": {"device_profiles", "edge_runtime.device"},
     "edge_runtime.export": {"device_profiles"},
     "profiler": {"device_profiles", "edge_runtime.device"},
     "server": {"device_profiles", "edge_runtime.device", "edge_runtime.export"},
 }
+"""Who may import whom, side by side."""
+EXCEPTIONS = {
+    "profiler.torch": {"edge_runtime.export"},  # its processes measure PyTorch
+    "edge_runtime.export.verify": {"edge_runtime.device"},  # runs a program with the real kernels
+}
 HEAVY = {"torch", "executorch", "flwr", "onnx"}
-TORCH_METER = ("torch_step.py", "torch_plan.py")
-"""Processes of the profiler that measure PyTorch; nothing else of the device side may know it, or the exporter."""
-HOLDS_AGAINST_TORCH = "verify.py"
-"""The module of the exporter that runs a program with the real kernels, before a bundle is written."""
-LIGHT_ROOMS = ("device_profiles", "edge_runtime.device", "profiler")
+TORCH_PROCESSES = ("profiler.torch.step", "profiler.torch.plan")
+"""What else of the device side may know torch: nothing."""
+LIGHT_SIDES = ("device_profiles", "edge_runtime.device", "edge_runtime.experiments", "profiler")
 
 
-def _sources() -> list[tuple[str, Path]]:
-    found = []
-    for package in ("device_profiles", "edge_runtime", "profiler", "server"):
-        for path in (ROOT / package).rglob("*.py"):
+def _modules() -> dict[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            room = next((r for r in ROOMS if name == r or name.startswith(r + ".")), None)
-            if room is not None:
-                found.append((room, path))
+            found[name.removesuffix(".__init__")] = path
     return found
 
 
-def _imports(path: Path) -> set[str]:
+MODULES = _modules()
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    """Every module that is named, and what is taken out of one where it is a module itself."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            taken = {f"{node.module}.{alias.name}" for alias in node.names}
+            inside = taken & MODULES.keys()
+            names |= inside if inside == taken else inside | {node.module}
     return names
 
 
-def _room_of(name: str) -> str | None:
-    return next((room for room in ROOMS if name == room or name.startswith(room + ".")), None)
+IMPORTS = {name: _imports(ast.parse(path.read_text(encoding="utf-8"))) for name, path in MODULES.items()}
 
 
-def test_there_are_sources_in_every_room() -> None:
-    assert {room for room, _ in _sources()} == set(ROOMS)
+def _inside(name: str, place: str) -> bool:
+    return name == place or name.startswith(place + ".")
 
 
-@pytest.mark.parametrize(("room", "path"), _sources(), ids=lambda value: getattr(value, "name", value))
-def test_imports_follow_the_arrows(room: str, path: Path) -> None:
-    reached = {target for name in _imports(path) if (target := _room_of(name)) is not None} - {room}
-    more = {"edge_runtime.export"} if _measures_torch(path) else set()
-    more |= {"edge_runtime.device"} if _verifies(path) else set()
-    assert reached <= ALLOWED[room] | more
+def _side_of(name: str) -> str | None:
+    return next((side for side in SIDES if _inside(name, side)), None)
 
 
-def _verifies(path: Path) -> bool:
-    return path.parent.name == "export" and path.name == HOLDS_AGAINST_TORCH
+def _room_of(module: str) -> str:
+    """The folder that a module lies in."""
+    return ".".join(MODULES[module].relative_to(ROOT).parts[:-1])
+
+
+def test_there_are_sources_on_every_side() -> None:
+    assert {side for name in MODULES if (side := _side_of(name)) is not None} == set(SIDES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_follow_the_arrows(name: str) -> None:
+    side = _side_of(name)
+    if side is None:
+        return
+    reached = {target for imported in IMPORTS[name] if (target := _side_of(imported)) is not None} - {side}
+    more = next((allowed for place, allowed in EXCEPTIONS.items() if _inside(name, place)), set())
+    assert reached <= ALLOWED[side] | more
+
+
+def test_no_folder_is_reached_from_a_folder_that_it_imports() -> None:
+    rooms: dict[str, set[str]] = {}
+    for name, imported in IMPORTS.items():
+        room = _room_of(name)
+        rooms.setdefault(room, set()).update({_room_of(m) for m in imported & MODULES.keys()} - {room})
+    assert _cycles(rooms) == []
+
+
+def test_no_module_is_reached_from_a_module_that_it_imports() -> None:
+    assert _cycles({name: imported & MODULES.keys() - {name} for name, imported in IMPORTS.items()}) == []
+
+
+def test_a_cycle_is_found() -> None:
+    assert _cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+
+
+def _cycles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
+    """Those that lie on a cycle, together with whom: everybody that each of them reaches and is reached by."""
+    reached = {start: _reached(arrows, start) for start in arrows}
+    cycles = {tuple(sorted(b for b in reached[a] if a in reached.get(b, set()))) for a in arrows if a in reached[a]}
+    return sorted(list(cycle) for cycle in cycles)
+
+
+def _reached(arrows: Mapping[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = list(arrows.get(start, ()))
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(arrows.get(name, ()))
+    return found
 
 
 def test_no_module_of_the_exporter_needs_the_native_one_before_it_is_asked_to_verify() -> None:
     importers = [
-        path.name
-        for room, path in _sources()
-        if room == "edge_runtime.export" and "edge_runtime.export.verify" in _imports_at_the_top(path)
+        name
+        for name, path in MODULES.items()
+        if _inside(name, "edge_runtime.export") and not _inside(name, "edge_runtime.export.verify")
+        if "edge_runtime.export.verify.verify" in _imports_at_the_top(path)
     ]
     assert importers == []
 
@@ -81,28 +143,19 @@ def _imports_at_the_top(path: Path) -> set[str]:
     return {node.module for node in body if isinstance(node, ast.ImportFrom) and node.module}
 
 
-def _measures_torch(path: Path) -> bool:
-    return path.parent.name == "profiler" and path.name in TORCH_METER
-
-
 def test_no_module_of_the_profiler_imports_the_processes_that_need_torch() -> None:
     importers = [
-        path.name
-        for room, path in _sources()
-        if room == "profiler" and path.name not in TORCH_METER
-        if _imports(path) & {f"profiler.{name.removesuffix('.py')}" for name in TORCH_METER}
+        name
+        for name, imported in IMPORTS.items()
+        if _inside(name, "profiler") and name not in TORCH_PROCESSES and imported & set(TORCH_PROCESSES)
     ]
     assert importers == []
 
 
-@pytest.mark.parametrize(
-    ("room", "path"),
-    [source for source in _sources() if source[0] in LIGHT_ROOMS],
-    ids=lambda value: getattr(value, "name", value),
-)
-def test_the_device_side_never_names_a_heavy_package(room: str, path: Path) -> None:
-    allowed = {"torch"} if _measures_torch(path) else set()
-    assert not {name.split(".")[0] for name in _imports(path)} & HEAVY - allowed
+@pytest.mark.parametrize("name", [name for name in MODULES if _side_of(name) in LIGHT_SIDES])
+def test_the_device_side_never_names_a_heavy_package(name: str) -> None:
+    allowed = {"torch"} if name in TORCH_PROCESSES else set()
+    assert not {imported.split(".")[0] for imported in IMPORTS[name]} & HEAVY - allowed
 
 
 GUARD = """

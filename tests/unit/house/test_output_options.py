@@ -11,9 +11,9 @@ from device_profiles.errors import UsageError
 from edge_runtime.device.cli import main as profl_edge
 from profiler.cli import main as profl_profile
 from server.cli import cli as server
-from server.fleet import read_fleet
-from server.progress import TerminalProgress
-from server.run import run_fleet
+from server.commands.progress import TerminalProgress
+from server.commands.run import run_fleet
+from server.fleet.fleet import read_fleet
 
 DEMO = Path(__file__).resolve().parents[3] / "examples" / "fleets" / "demo.toml"
 

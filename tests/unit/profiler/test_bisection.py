@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_profiles.bundle import Manifest, Program
 from device_profiles.errors import UsageError
 from device_profiles.files import read_json
-from profiler.bisection import Candidate, Trial, find_batch, find_fit, largest_that_fits
+from device_profiles.manifest import Manifest, Program
 from profiler.commands.fit import _line
-from profiler.fitting import fit_bundles
-from profiler.measure import Observation
-from profiler.profile import ProfileRequest
+from profiler.fit.bisection import Candidate, Trial, find_batch, find_fit, largest_that_fits
+from profiler.fit.fitting import fit_bundles
+from profiler.measure.program import Observation
+from profiler.profiling.profile import ProfileRequest
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 

@@ -12,7 +12,7 @@ from device_profiles.errors import UsageError
 from device_profiles.files import read_json, write_json
 from device_profiles.profile import DeviceProfile
 from profiler.cli import main
-from profiler.compare import comparison_of, comparison_table
+from profiler.report.compare import comparison_of, comparison_table
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 PROFILE = read_json(GOLDEN / "profile.json", DeviceProfile)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from profiler.conditions import ConditionsWatch, stall_seconds
+from profiler.facts.conditions import ConditionsWatch, stall_seconds
 
 
 def _write(root: Path, name: str, text: str) -> None:

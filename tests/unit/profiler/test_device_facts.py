@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from device_profiles.profile import Device, DeviceProfile, Gpu, Measurement
-from edge_runtime.device.control_groups import cpu_quota, memory_limit
-from profiler.device_facts import describe_device
-from profiler.gpus import find_gpus, process_bytes
+from edge_runtime.device.limits.control_groups import cpu_quota, memory_limit
+from profiler.facts.device_facts import describe_device
+from profiler.facts.gpus import find_gpus, process_bytes
 
 
 def _write(root: Path, name: str, text: str) -> None:

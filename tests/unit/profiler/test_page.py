@@ -16,9 +16,9 @@ import pytest
 from device_profiles.files import read_json, write_json
 from device_profiles.profile import Cost, DeviceProfile
 from device_profiles.timeline import PlanTimeline, Timeline
-from profiler.charts import COLOURS, MEASURED, scatter, stacked_bars, step_timeline
 from profiler.cli import main
-from profiler.page import page_of
+from profiler.report.charts import COLOURS, MEASURED, scatter, stacked_bars, step_timeline
+from profiler.report.page import page_of
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 MB = 1 << 20

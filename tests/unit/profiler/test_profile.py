@@ -10,17 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from device_profiles.bundle import Manifest, Program
 from device_profiles.errors import ExecutionError, FormatError, UsageError
 from device_profiles.files import read_json
+from device_profiles.manifest import Manifest, Program
 from device_profiles.profile import DeviceProfile
-from edge_runtime.device.control_groups import memory_limit
-from profiler.breakdown import cost_of
+from edge_runtime.device.limits.control_groups import memory_limit
 from profiler.cli import main
-from profiler.device_facts import describe_device
-from profiler.measure import Observation
-from profiler.profile import ProfileRequest, profile_bundle
-from profiler.table import profile_table
+from profiler.facts.device_facts import describe_device
+from profiler.measure.breakdown import cost_of
+from profiler.measure.program import Observation
+from profiler.profiling.profile import ProfileRequest, profile_bundle
+from profiler.report.table import profile_table
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 REPORT = {

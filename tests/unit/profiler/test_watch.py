@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.watch import ProcessWatch, Watched, thin
+from profiler.measure.watch import ProcessWatch, Watched, thin
 
 _GROW = "import time; x = bytearray(0); time.sleep(.2); x = bytearray(b'1') * (40 << 20); time.sleep(.3)"
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_profiles.bundle import Manifest
 from device_profiles.files import read_json
+from device_profiles.manifest import Manifest
 from device_profiles.update import UpdateMetadata
-from server.aggregation import ReceivedUpdate, average, reason_to_reject
-from server.outliers import outliers
-from server.structure import Structure, TrainedTensor
-from server.work import Work
+from server.averaging.aggregation import ReceivedUpdate, average, reason_to_reject
+from server.fleet.structure import Structure, TrainedTensor
+from server.fleet.work import Work
+from server.judging.outliers import outliers
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "manifest.json"
 

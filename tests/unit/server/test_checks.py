@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from device_profiles.errors import DataError, ExecutionError, FormatError, UsageError
-from server.checks import check_data, check_settings, check_stages
 from server.cli import cli
+from server.commands.run import run_fleet
 from server.engines.prepared import Prepared
-from server.fleet import ClientSettings, DataSettings, Fleet, MethodSettings, TrainingSettings, fleet_of
+from server.fleet.fleet import ClientSettings, DataSettings, Fleet, MethodSettings, TrainingSettings, fleet_of
+from server.fleet.structure import Structure
 from server.methods import create_method
 from server.methods.method import Promises
-from server.run import run_fleet
-from server.schedule import Observer
-from server.structure import Structure
+from server.rounds.checks import check_data, check_settings, check_stages
+from server.rounds.schedule import Observer
 from tests.support.fake_run import CLIENTS, EXAMPLES, MANIFEST, FakeEngine, initial_weights
 from tests.support.fake_run import fleet_of as fake_fleet
 
@@ -117,7 +117,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             data="digits",
         )
 
-    monkeypatch.setattr("server.engines.local_setup.prepare_local", prepare)
+    monkeypatch.setattr("server.engines.local.setup.prepare_local", prepare)
 
     def go(fleet: Fleet, *, resume: bool = False) -> Any:
         return run_fleet(fleet, tmp_path / "run", resume=resume, observer=Observer(), note=lambda text: None)
@@ -132,7 +132,7 @@ def _digits(**training: Any) -> Fleet:
 @pytest.fixture(autouse=True)
 def _counts(monkeypatch: pytest.MonkeyPatch) -> None:
     # What the engine's updates say that they have.
-    monkeypatch.setattr("server.run.count_examples", lambda source, clients, settings: EXAMPLES)
+    monkeypatch.setattr("server.commands.run.count_examples", lambda source, clients, settings: EXAMPLES)
 
 
 def test_what_is_refused_by_its_settings_or_data_leaves_no_folder(start: Any, tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_min_clients_of_the_command_line_takes_the_place_of_the_fleet_files(
         '[model]\nname = "cnn"\n[data]\nsources = ["digits"]\n[population]\ncount = 4\n[training]\nmin_clients = 2\n'
     )
     seen = []
-    monkeypatch.setattr("server.run.run_fleet", lambda fleet, output, **options: seen.append(fleet))
-    monkeypatch.setattr("server.tables.summary_table", lambda summary: "")
+    monkeypatch.setattr("server.commands.run.run_fleet", lambda fleet, output, **options: seen.append(fleet))
+    monkeypatch.setattr("server.planner.tables.summary_table", lambda summary: "")
     for options in ([], ["--min-clients", "3"]):
         done = CliRunner().invoke(cli, ["run", "--fleet", str(path), "-o", str(tmp_path / "run"), *options])
         assert done.exit_code == 0, done.output

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from device_profiles.errors import DataError
 from edge_runtime.device.data import open_data
 from edge_runtime.device.data.source import Clients
-from server.data_split import choose_source, split_indices, write_parts
-from server.fleet import DataSettings
+from server.data.split import choose_source, split_indices, write_parts
+from server.fleet.fleet import DataSettings
 
 NATURAL_CLIENTS = 12
 

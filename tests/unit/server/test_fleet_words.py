@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from device_profiles.errors import DataError, ExecutionError, FormatError, UsageError
-from server.fleet import Fleet, read_fleet
-from server.fleet_words import in_words_of, translated
+from server.fleet.fleet import Fleet, read_fleet
+from server.fleet.words import in_words_of, translated
 
 START = "margin = 0.1\n[model]\nname = 'cnn'\n[data]\nsources = ['digits']\n"
 CLIENT = "[[clients]]\nname = 'a'\nlimit_mb = 9\n"
@@ -67,18 +67,21 @@ def test_a_wrong_name_is_refused_with_the_names_there_are(text: str, expected: s
 def test_options_of_other_commands_become_keys_of_the_fleet_file(said: str, expected: str, tmp_path: Path) -> None:
     assert translated(said) == expected
     fleet = _read(START + CLIENT, tmp_path)
-    with pytest.raises(UsageError) as caught, in_words_of(fleet):
+    with pytest.raises(UsageError) as caught, in_words_of(fleet.origin, fleet.model.name):
         raise UsageError(said)
     assert str(caught.value) == f"--fleet {tmp_path / 'fleet.toml'}: {expected}"
 
 
 def test_an_error_about_a_key_gets_the_file_and_any_other_stays_as_it_is(tmp_path: Path) -> None:
     fleet = _read(START + CLIENT, tmp_path)
-    with pytest.raises(DataError, match=r"^--fleet .*fleet.toml: data.alpha: too small$"), in_words_of(fleet):
+    with (
+        pytest.raises(DataError, match=r"^--fleet .*fleet.toml: data.alpha: too small$"),
+        in_words_of(fleet.origin, fleet.model.name),
+    ):
         raise DataError("data.alpha: too small")
-    with pytest.raises(ExecutionError, match=r"^profile of a: killed$"), in_words_of(fleet):
+    with pytest.raises(ExecutionError, match=r"^profile of a: killed$"), in_words_of(fleet.origin, fleet.model.name):
         raise ExecutionError("profile of a: killed")
-    with pytest.raises(DataError, match=r"^part.npz: damaged$"), in_words_of(fleet):
+    with pytest.raises(DataError, match=r"^part.npz: damaged$"), in_words_of(fleet.origin, fleet.model.name):
         raise DataError("part.npz: damaged")
 
 
@@ -105,6 +108,6 @@ def test_what_is_wrong_with_the_model_names_it_and_the_file(tmp_path: Path) -> N
         pytest.raises(
             UsageError, match=r"--fleet .*fleet\.toml: model\.name cnn: the model takes 1 tensors and returns 2"
         ),
-        in_words_of(fleet),
+        in_words_of(fleet.origin, fleet.model.name),
     ):
         raise UsageError("the model takes 1 tensors and returns 2; wrap it")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from server.fleet import FreezingSettings
-from server.freezing import EffectiveMovementFreezing, effective_movement, fitted_slope, sample_scalars
+from server.fleet.fleet import FreezingSettings
+from server.rounds.freezing import EffectiveMovementFreezing, effective_movement, fitted_slope, sample_scalars
 
 
 def _series(*values: float) -> list[np.ndarray]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from device_profiles.errors import ExecutionError
-from server.fleet import ClientSettings, DataSettings, Fleet, FreezingSettings, MethodSettings, ModelSettings
-from server.fleet import TrainingSettings as Training
+from server.fleet.fleet import ClientSettings, DataSettings, Fleet, FreezingSettings, MethodSettings, ModelSettings
+from server.fleet.fleet import TrainingSettings as Training
+from server.fleet.work import Work
 from server.methods import METHODS, create_method
 from server.methods.method import Promises, Stage
-from server.work import Work
 
 BLOCKS = 3
 NEEDS = {

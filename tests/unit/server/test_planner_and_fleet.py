@@ -8,15 +8,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device_profiles.bundle import Manifest
 from device_profiles.contract import PREPARING_BYTES, program_name
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
+from device_profiles.manifest import Manifest
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
-from server.fleet import read_fleet
-from server.planner import make_plan, promise_of
-from server.tables import plan_table
+from server.fleet.fleet import read_fleet
+from server.planner.planner import make_plan, promise_of
+from server.planner.tables import plan_table
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "tests" / "golden"

@@ -11,20 +11,20 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from server.run_state import RunFolder
+from server.rounds.run_state import RunFolder
 
 pytest.importorskip("matplotlib", reason="figures are drawn with it")
 
 from device_profiles.errors import ExecutionError, FormatError
 from device_profiles.files import write_json
-from server.aggregation import ReceivedUpdate
+from server.averaging.aggregation import ReceivedUpdate
 from server.cli import cli
-from server.engines.engine import Result, Task
 from server.report.figures import accuracy_over_device_seconds, accuracy_over_rounds
 from server.report.page import report_page
+from server.report.run_tables import report_table
 from server.report.runs import read_run
-from server.report.tables import report_table
-from server.run_state import FLEET_NAME
+from server.rounds.run_state import FLEET_NAME
+from server.rounds.seam import Result, Task
 from tests.support.fake_run import FakeEngine, fleet_of, run
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from device_profiles.errors import FormatError
-from server.run_state import RunFolder
+from server.rounds.run_state import RunFolder
 from tests.support.fake_run import FakeEngine, initial_weights, run
 
 _KILLED = 9

@@ -15,18 +15,18 @@ from safetensors.numpy import load_file
 
 from device_profiles.contract import STAND_IN_PREFIX
 from device_profiles.errors import ExecutionError
-from server.aggregation import ReceivedUpdate
-from server.engines.engine import Result, Task
-from server.fleet import FreezingSettings, MethodSettings, TrainingSettings
-from server.freezing import effective_movement, sample_scalars
-from server.learning_rate import learning_rate
+from server.averaging.aggregation import ReceivedUpdate
+from server.fleet.fleet import FreezingSettings, MethodSettings, TrainingSettings
+from server.fleet.structure import Structure, TrainedTensor
+from server.fleet.work import Work
 from server.methods import create_method
 from server.methods.method import Promises, Stage
-from server.run_state import RunFolder
-from server.schedule import Observer, Schedule
-from server.structure import Structure, TrainedTensor
-from server.summary import Summary, summarise
-from server.work import Work
+from server.rounds.freezing import effective_movement, sample_scalars
+from server.rounds.learning_rate import learning_rate
+from server.rounds.run_state import RunFolder
+from server.rounds.schedule import Observer, Schedule
+from server.rounds.seam import Result, Task
+from server.rounds.summary import Summary, summarise
 from tests.support.fake_run import CLIENTS, EXAMPLES, MANIFEST, FakeEngine, fleet_of, initial_weights, run
 
 Answer = ReceivedUpdate | Result
@@ -180,7 +180,7 @@ def test_a_stop_names_only_some_of_many_failures(tmp_path: Path) -> None:
         pytest.MonkeyPatch.context() as patch,
         pytest.raises(ExecutionError, match=r"\(a: killed at its memory limit; 2 more in rounds\.jsonl\)"),
     ):
-        patch.setattr("server.schedule._NAMED_FAILURES", 1)
+        patch.setattr("server.rounds.schedule._NAMED_FAILURES", 1)
         run(tmp_path, engine)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from device_profiles.errors import ExecutionError, UsageError
-from server import whole_network
-from server.fleet import ModelSettings
-from server.tables import unmeasured
-from server.whole_network import WholeNetwork, measure_whole_network
+from server.fleet.fleet import ModelSettings
+from server.planner import whole_network
+from server.planner.whole_network import WholeNetwork, measure_whole_network
+from server.rounds.summary_table import unmeasured
 
 SETTINGS = ModelSettings(name="cnn", width=4, batch=4, input_shape=(3, 8, 8))
 
@@ -44,7 +44,7 @@ def test_a_process_that_fails_is_quoted(code: str, expected: str) -> None:
 
 def test_one_runtime_that_fails_leaves_the_other_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def peak(command: list[str], limit_bytes: int | None) -> int:
-        if "server.pytorch_step" in command:
+        if "server.planner.pytorch_step" in command:
             raise ExecutionError("RuntimeError: no memory")
         if limit_bytes is not None and limit_bytes < 50:
             raise ExecutionError("killed")
@@ -75,7 +75,7 @@ def test_a_network_that_cannot_be_exported_as_one_block_is_measured_with_pytorch
 
 def test_a_step_is_taken_with_the_one_tensor_that_a_model_returns() -> None:
     torch = pytest.importorskip("torch", reason="the step is torch's")
-    from server.pytorch_step import _logits
+    from server.planner.pytorch_step import _logits
 
     tensor: Any = torch.zeros(2, 3)
     for output in (tensor, {"logits": tensor}, (tensor,), [{"logits": (tensor,)}]):

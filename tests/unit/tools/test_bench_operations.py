@@ -9,10 +9,10 @@ import pytest
 
 pytest.importorskip("torch", reason="a step is built from a PyTorch module")
 
-from device_profiles.bundle import Optimizer
+from device_profiles.manifest import Optimizer
 from edge_runtime.export import models
-from edge_runtime.export.programs import BlockModel, TrainingChoices, build_programs
-from edge_runtime.export.units import partition_of
+from edge_runtime.export.cut.units import partition_of
+from edge_runtime.export.plan.programs import BlockModel, TrainingChoices, build_programs
 from tools.bench.operations import ATTENTION, MATMUL, PRODUCTS, floating_point_operations
 
 REGISTRATION = Path(__file__).resolve().parents[3] / "edge_runtime" / "csrc" / "kernels" / "registration.cpp"

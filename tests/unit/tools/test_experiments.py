@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib", reason="figures are drawn with it")
 
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import read_json, write_json
-from server.run_state import FLEET_NAME
+from server.rounds.run_state import FLEET_NAME
 from tests.support.fake_run import FakeEngine, fleet_of, run
 from tools.experiments import __main__ as experiments
 from tools.experiments.__main__ import main as experiments_command

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from device_profiles.files import write_json
 from server.engines.simulation.promises import promises_of
-from server.fleet import ClientSettings, DataSettings, Fleet, MethodSettings, ModelSettings, PromiseSettings
+from server.fleet.fleet import ClientSettings, DataSettings, Fleet, MethodSettings, ModelSettings, PromiseSettings
 from server.methods import METHODS, create_method
 
 _MB = 1 << 20

@@ -1,0 +1,1 @@
+"""Everything before the training process starts: bundle, weights, data and options become one checked job."""

@@ -1,0 +1,117 @@
+"""A bundle on disk: its manifest, and the files it vouches for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_profiles.contract import (
+    CACHED_PREFIX_VARIANT,
+    INITIAL_WEIGHTS_NAME,
+    MANIFEST_NAME,
+    PROGRAMS_FOLDER,
+    WEIGHTS_FOLDER,
+    Purpose,
+)
+from device_profiles.errors import DigestError, FormatError, UsageError
+from device_profiles.files import read_json, sha256_of
+from device_profiles.manifest import FileEntry, Manifest, Program
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bundle:
+    """A folder whose manifest was read and whose files have the sizes it states.
+
+    Attributes:
+        digest: SHA-256 of `manifest.json`, which stands for the whole bundle.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str
+
+    def program_for(self, purpose: Purpose, block: int, *, cached_prefix: bool = False) -> Program:
+        """The program of `purpose` for `block` (1-based); raises UsageError with the blocks there are.
+
+        `cached_prefix` chooses the training step that reads the prefix's outputs instead of images.
+        """
+        for program in self.manifest.programs:
+            cached = program.variant == CACHED_PREFIX_VARIANT
+            if program.purpose == purpose and program.block == block and cached == cached_prefix:
+                return program
+        if purpose == "distill" and block == 1:
+            raise UsageError(
+                "--purpose distill --block 1: no block before it is ever trained, so that nothing stands in for it; "
+                "give --block 2 or a later one"
+            )
+        blocks = sorted({p.block for p in self.manifest.programs if p.purpose == purpose})
+        known = ", ".join(map(str, blocks)) or "none"
+        raise UsageError(f"{self.path}: no '{purpose}' program for block {block}; give --block one of: {known}")
+
+    def joint_program(self, first_block: int, block: int) -> Program:
+        """The program that trains blocks `first_block` to `block` together; raises UsageError without it."""
+        if first_block >= block:
+            raise UsageError(f"--first-block {first_block}: give a block before --block {block}, or leave it out")
+        if block > len(self.manifest.partition.blocks):
+            return self.program_for("grow", block)  # which says what blocks there are
+        for program in self.manifest.programs:
+            if program.purpose == "joint" and (program.first_block, program.block) == (first_block, block):
+                return program
+        raise UsageError(
+            f"--first-block {first_block}: {self.path} has no program for blocks {first_block} to {block} together; "
+            "export the bundle with --joint"
+        )
+
+    def labels_are_targets(self, program: Program) -> bool:
+        """Whether the model of `program` is trained towards numbers (the mean squared error) instead of labels."""
+        # A distillation has a loss of its own and takes no labels: the data are those of its block's evaluation.
+        if program.purpose == "distill":
+            program = self.program_for("eval", program.block)
+        return program.loss.name == "mse"
+
+    def program_path(self, program: Program) -> Path:
+        """The program's `.pte`, after its digest was checked; raises DigestError."""
+        return self._verified(f"{PROGRAMS_FOLDER}/{program.name}.pte")
+
+    def weights_path(self, name: str = INITIAL_WEIGHTS_NAME) -> Path:
+        """A weights file, after its digest was checked; raises DigestError, or FormatError if there is none."""
+        return self._verified(f"{WEIGHTS_FOLDER}/{name}.safetensors")
+
+    def _verified(self, relative: str) -> Path:
+        entry = next((f for f in self.manifest.files if f.path == relative), None)
+        if entry is None:
+            raise FormatError(f"{self.path / MANIFEST_NAME}: files: {relative} is missing")
+        path = self.path / relative
+        try:
+            actual = sha256_of(path)
+        except OSError as error:
+            raise FormatError(f"{path}: {error.strerror or error}") from None
+        if actual != entry.sha256:
+            raise DigestError(f"{path}: its SHA-256 is not the manifest's; export or copy the bundle again")
+        return path
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read the manifest of `path` and compare every file's size with it.
+
+    A file's SHA-256 is compared when the file is used. Raises FormatError where the manifest is wrong or a file is
+    missing, DigestError where a size differs.
+    """
+    if not path.is_dir():
+        raise FormatError(f"{path}: not a bundle folder; 'profl-edge export -o {path}' writes one")
+    manifest_path = path / MANIFEST_NAME
+    manifest = read_json(manifest_path, Manifest)
+    for entry in manifest.files:
+        _check_size(path / entry.path, entry)
+    return Bundle(path=path, manifest=manifest, digest=sha256_of(manifest_path))
+
+
+def _check_size(path: Path, entry: FileEntry) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror or error}") from None
+    if size != entry.size_bytes:
+        raise DigestError(
+            f"{path}: {size} bytes, the manifest states {entry.size_bytes}; export or copy the bundle again"
+        )

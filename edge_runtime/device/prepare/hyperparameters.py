@@ -1,0 +1,42 @@
+"""What of an optimizer the device fills in for every execution."""
+
+from __future__ import annotations
+
+from device_profiles.manifest import Optimizer
+from edge_runtime.device.worker.bias_correction import bias_corrections
+
+
+def hyperparameters(
+    optimizer: Optimizer,
+    learning_rate: float,
+    position: int,
+    micro_batches: int,
+    step: int,
+    proximal_mu: float = 0.0,
+) -> list[float]:
+    """The program's hyperparameters for execution `position` (0-based) of the `micro_batches` of `step` (0-based).
+
+    SGD: [learning rate, momentum, weight decay, Nesterov], and with a proximal term (Li et al., MLSys 2020) its factor
+    mu. The gradients of micro-batches are summed in the momentum, which the first of them decays; the last one moves
+    the parameters. The sum is that of one large batch:
+    v' = momentum v + weight_decay p + mu (p - p_start) + g_1 + ... + g_M, p' = p - learning_rate v'.
+
+    AdamW: [learning rate, 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t), weight decay] with t = `step` + 1.
+
+    Where the sum cannot be made in the momentum, one more says whether this execution updates, as the last one does.
+    """
+    first, last = position == 0, position == micro_batches - 1
+    updates = [] if micro_batches == 1 or optimizer.sums_in_momentum else [1.0 if last else 0.0]
+    if optimizer.name == "adamw":
+        corrections = bias_corrections(optimizer.beta1, optimizer.beta2, step)
+        return [learning_rate, *corrections, optimizer.weight_decay, *updates]
+    if updates:
+        values = [learning_rate, optimizer.momentum, optimizer.weight_decay, float(optimizer.nesterov)]
+        return [*values, *([proximal_mu] if optimizer.proximal else []), *updates]
+    values = [
+        learning_rate if last else 0.0,
+        optimizer.momentum if first else 1.0,
+        optimizer.weight_decay if first else 0.0,
+        1.0 if optimizer.nesterov else 0.0,
+    ]
+    return [*values, proximal_mu if first else 0.0] if optimizer.proximal else values

@@ -1,0 +1,1 @@
+"""`profl-edge export` and `profl-edge models`: options, checks, what is printed."""

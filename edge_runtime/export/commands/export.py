@@ -1,0 +1,342 @@
+"""`profl-edge export` and `profl-edge models`: the host's commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from device_profiles import streams
+from device_profiles.contract import DType, LossName, OptimizerName
+from device_profiles.errors import ProflError, UsageError
+from device_profiles.manifest import Loss, Manifest, Optimizer
+from edge_runtime.export.targets.targets import TARGETS, export_target
+from edge_runtime.options import Finite, Size
+
+_width_option = click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
+_input_option = click.option(
+    "--input",
+    "input_text",
+    help="Shape of one example: 3x32x32 (images), 6x128 (channels over time), 16 (features) "
+    "[default: the built-in model's, 3x32x32 for others].",
+)
+_input_dtype_option = click.option(
+    "--input-dtype",
+    type=click.Choice(["float32", "int64"]),
+    help="int64 for a model of tokens [default: the built-in model's, float32 for others].",
+)
+_classes_option = click.option(
+    "--classes", type=int, help="Number of classes [default: the built-in model's, 10 for others]."
+)
+_head_option = click.option("--head", help="Module where the classifier head begins, where it is not recognised.")
+
+
+def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[float, float]:
+    """`0.9,0.999` as two numbers."""
+    try:
+        first, second = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--betas {text}: write two numbers, such as 0.9,0.999") from None
+    return first, second
+
+
+@click.command("export", epilog="Example: profl-edge export --model resnet18 --batch 32 -o bundles/resnet18")
+@click.option("--model", required=True, help="A built-in model (see `profl-edge models`) or package.module:factory.")
+@_width_option
+@_input_option
+@_input_dtype_option
+@_classes_option
+@_head_option
+@click.option("--blocks", type=int, help="Cut into N blocks of about as many units each.")
+@click.option("--partition", help="Cut at these units: 0-2,3-4,5-8.")
+@click.option("--block", type=int, help="Export only this block's programs.")
+@click.option("--all", "everything", is_flag=True, help="Export every block's programs (the default).")
+@click.option("--batch", default=32, show_default=True, help="Examples in one step.")
+@click.option("--micro-batch", type=int, help="Examples of one execution, which a step of --batch accumulates.")
+@click.option(
+    "--recompute",
+    type=Size(),
+    metavar="SIZE",
+    help="Compute layers again in the backward pass until no arena is larger: 48MB.",
+)
+@click.option("--joint", is_flag=True, help="Also the steps that train several blocks together, for every run of them.")
+@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True, help="Optimizer.")
+@click.option(
+    "--momentum", type=Finite(0.0, 1.0, max_open=True), default=0.9, show_default=True, help="SGD's momentum."
+)
+@click.option("--nesterov", is_flag=True, help="Nesterov's momentum.")
+@click.option("--betas", default="0.9,0.999", show_default=True, callback=_betas, help="Decay of AdamW's moments.")
+@click.option("--eps", type=Finite(0.0), default=1e-8, show_default=True, help="AdamW's divisor's floor.")
+@click.option("--clip-norm", type=Finite(0.0), default=0.0, help="Largest norm of all gradients [0: any].")
+@click.option(
+    "--momentum-dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="How the momentum is stored.",
+)
+@click.option("--weight-decay", type=Finite(0.0), default=5e-4, show_default=True, help="Weight decay.")
+@click.option(
+    "--proximal", is_flag=True, help="Programs with FedProx's proximal term; `train --proximal-mu` gives its factor."
+)
+@click.option("--loss", type=click.Choice(["cross-entropy", "mse"]), default="cross-entropy", show_default=True)
+@click.option("--label-smoothing", type=Finite(0.0, 1.0), default=0.0, help="Share of every label spread over all.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the initial weights.")
+@click.option(
+    "--target",
+    type=click.Choice(TARGETS),
+    default="native",
+    show_default=True,
+    help="A bundle for this runtime, programs for ExecuTorch's TrainingModule, or the whole model for inference.",
+)
+@click.option("--weights", type=click.Path(path_type=Path), help="Trained tensors (safetensors), for other targets.")
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Hold the step against PyTorch's on random data before anything is written.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder; a file for onnx.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def export(
+    context: click.Context,
+    /,
+    model: str,
+    width: int | None,
+    input_text: str | None,
+    classes: int | None,
+    head: str | None,
+    blocks: int | None,
+    partition: str | None,
+    block: int | None,
+    everything: bool,
+    batch: int,
+    micro_batch: int | None,
+    recompute: int | None,
+    joint: bool,
+    optimizer: OptimizerName,
+    momentum: float,
+    nesterov: bool,
+    betas: tuple[float, float],
+    eps: float,
+    clip_norm: float,
+    momentum_dtype: DType,
+    weight_decay: float,
+    proximal: bool,
+    loss: LossName,
+    label_smoothing: float,
+    input_dtype: DType | None,
+    seed: int,
+    target: str,
+    weights: Path | None,
+    verify: bool,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Cut a model into blocks and write each block's training step as one program."""
+    if everything and block is not None:
+        raise UsageError("--all and --block: give only one of them")
+    _refuse_options_of_the_other(context, optimizer)
+    input_shape, classes = _asked_or_usual(model, input_text, classes)
+    if target != "native":
+        export_target(context, input_shape=input_shape, classes=classes)
+        return
+    if weights is not None:
+        raise UsageError("--weights: a bundle holds initial weights; give these to `profl-edge train --weights`")
+    from edge_runtime.export.ir.faults import faults_named
+    from edge_runtime.export.targets.native import export_bundle
+
+    with faults_named("the model could not be exported"):
+        manifest = export_bundle(
+            model,
+            output,
+            width=width,
+            blocks=blocks,
+            partition=partition,
+            block=block,
+            batch=batch,
+            micro_batch=micro_batch,
+            recompute_bytes=recompute,
+            joint=joint,
+            optimizer=Optimizer(
+                name=optimizer,
+                momentum=momentum if optimizer == "sgd" else 0.0,
+                momentum_dtype=momentum_dtype,
+                nesterov=nesterov,
+                weight_decay=weight_decay,
+                beta1=betas[0],
+                beta2=betas[1],
+                eps=eps,
+                clip_norm=clip_norm,
+                proximal=proximal,
+            ),
+            loss=Loss(name=loss, label_smoothing=label_smoothing),
+            input_dtype=input_dtype,
+            input_shape=input_shape,
+            classes=classes,
+            head=head,
+            seed=seed,
+            verify=verify,
+            progress=lambda line: click.echo(line, err=True),
+        )
+    if as_json:
+        click.echo(json.dumps({"bundle": str(output), "programs": msgspec.to_builtins(manifest.programs)}))
+    else:
+        click.echo(_table(manifest))
+        click.echo(f"wrote {output}")
+
+
+_OPTIONS_OF: dict[OptimizerName, tuple[str, ...]] = {"sgd": ("momentum",), "adamw": ("betas", "eps")}
+
+
+def _refuse_options_of_the_other(context: click.Context, optimizer: OptimizerName) -> None:
+    """Raise UsageError for an option of an optimizer that was not chosen: it would be left out without a word."""
+    for owner, names in _OPTIONS_OF.items():
+        for name in names:
+            given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+            if given and owner != optimizer:
+                raise UsageError(f"--{name}: is of --optimizer {owner}; leave it out with --optimizer {optimizer}")
+
+
+def _table(manifest: Manifest) -> str:
+    width = max(len(program.name) for program in manifest.programs) + 2
+    lines = [f"{'program':<{width}}{'units':>7}{'arena MB':>10}{'live MB':>10}{'frozen MB':>11}"]
+    for program in manifest.programs:
+        blocks = manifest.partition.blocks
+        units = f"{blocks[program.first_trained - 1].first_unit}-{blocks[program.block - 1].last_unit}"
+        memory = program.memory
+        lines.append(
+            f"{program.name:<{width}}{units:>7}{memory.arena_bytes / 2**20:>10.1f}"
+            f"{memory.live_bytes / 2**20:>10.1f}{memory.frozen_bytes / 2**20:>11.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _asked_or_usual(model: str, input_text: str | None, classes: int | None) -> tuple[tuple[int, ...], int]:
+    """Shape of an example and number of classes: as asked for, else what the built-in model usually has."""
+    from edge_runtime.export.models import BUILT_IN
+
+    usual = BUILT_IN.get(model)
+    usual_shape, usual_classes = ((3, 32, 32), 10) if usual is None else (usual.input_shape, usual.classes)
+    shape = usual_shape if input_text is None else parse_shape(input_text)
+    return shape, usual_classes if classes is None else classes
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """`3x32x32` (or `64`) as a tuple; raises UsageError naming the option."""
+    try:
+        shape = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise UsageError(f"--input {text}: write the extents of one example, such as 3x32x32, 6x128 or 16")
+    return shape
+
+
+@click.command("models", epilog="Example: profl-edge models --model resnet18")
+@click.option("--model", help="Show one: a built-in model or package.module:factory.")
+@_width_option
+@_input_option
+@_input_dtype_option
+@_classes_option
+@_head_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def models(
+    model: str | None,
+    width: int | None,
+    input_text: str | None,
+    input_dtype: DType | None,
+    classes: int | None,
+    head: str | None,
+    as_json: bool,
+) -> None:
+    """List the built-in models, or show the units of one model and where it cannot be cut."""
+    if model is None:
+        _list_built_in(as_json)
+        return
+    from edge_runtime.export.commands.describe import description, lines
+    from edge_runtime.export.models import default_dtype
+    from edge_runtime.export.models.factory import create_model
+    from edge_runtime.export.plan.programs import BlockModel
+
+    shape, classes = _asked_or_usual(model, input_text, classes)
+    module = create_model(model, width=width, classes=classes, input_shape=shape)
+    source = BlockModel.of(
+        module,
+        name=model,
+        batch=2,
+        input_shape=shape,
+        classes=classes,
+        head=head,
+        input_dtype=input_dtype or default_dtype(model),
+    )
+    described = description(source)
+    click.echo(json.dumps(described) if as_json else "\n".join(lines(described)))
+
+
+def _list_built_in(as_json: bool) -> None:
+    from edge_runtime.export import models as built_in
+    from edge_runtime.export.plan.programs import BlockModel
+
+    described = []
+    for entry in built_in.BUILT_IN.values():
+        module = built_in.create(entry.name, classes=entry.classes, input_channels=entry.input_shape[0])
+        source = BlockModel.of(
+            module,
+            name=entry.name,
+            batch=2,
+            input_shape=entry.input_shape,
+            classes=entry.classes,
+            input_dtype=entry.input_dtype,
+        )
+        described.append((entry, [unit.name for unit in source.cut.units]))
+    if as_json:
+        listed = [
+            {
+                "name": entry.name,
+                "description": entry.description,
+                "input_shape": entry.input_shape,
+                "input_dtype": entry.input_dtype,
+                "classes": entry.classes,
+                "width": entry.width,
+                "units": units,
+                "blocks": entry.default_blocks,
+            }
+            for entry, units in described
+        ]
+        click.echo(json.dumps({"models": listed}))
+        return
+    for entry, units in described:
+        click.echo(f"{entry.name}: {entry.description}, input {'x'.join(map(str, entry.input_shape))}")
+        for number, (first, last) in enumerate(entry.default_blocks, start=1):
+            names = ", ".join(f"{i} {units[i]}" for i in range(first, last + 1))
+            click.echo(f"  block {number}: units {names}")
+
+
+def main() -> None:
+    """Run the host commands alone: `python -m edge_runtime.export.commands.export export ...`."""
+    sys.exit(streams.run(_run, _complain))
+
+
+def _run() -> int:
+    group = click.Group(commands={"export": export, "models": models})
+    try:
+        group(standalone_mode=True)
+    except ProflError as error:
+        _complain(str(error))
+        return error.exit_status
+    except OSError as error:
+        return streams.ended_by(error, _complain)
+    return 0
+
+
+def _complain(line: str) -> None:
+    click.echo(f"profl-edge: error: {line}", err=True)
+
+
+if __name__ == "__main__":
+    main()

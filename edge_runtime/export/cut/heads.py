@@ -1,0 +1,98 @@
+"""Where the classifier head of a model begins: what every output module ends with."""
+
+from __future__ import annotations
+
+from device_profiles.errors import UsageError
+from edge_runtime.export.ir.layers import Layer
+
+_ELEMENTWISE = frozenset({"activation", "affine", "dropout", "softmax"})
+_POOLED = frozenset({"global_average_pool", "reduce", "reshape"})
+_REMEDY = "name the module where it begins with --head MODULE"
+
+
+def head_start(layers: tuple[Layer, ...], *, batch: int, classes: int, head: str | None) -> int:
+    """Index of the first layer of the head.
+
+    Recognised are pooling, flattening or the choice of one token, with a LayerNorm or not, and linear layers with
+    activations and dropout between them, a last linear layer behind features, and a 1x1 convolution to the classes
+    before global pooling; `head` names the module where any other begins. Raises UsageError where there is none, or the
+    model does not end with logits.
+    """
+    shape = layers[-1].shape
+    if shape[:1] != (batch,):
+        raise UsageError(
+            f"the model returns {shape[0] if shape else 'no'} rows for {batch} examples; it must keep them apart"
+        )
+    if len(shape) != 2 or shape[1] != classes:
+        text = "x".join(map(str, shape[1:]))
+        raise UsageError(
+            f"the model returns {text} for an example, not {classes} logits; correct --classes or the model"
+        )
+    start = _named(layers, head) if head is not None else _features_head(layers) or _convolution_head(layers)
+    if not start:
+        raise UsageError(
+            "the model does not end with a classifier head that is recognised (pooling and linear layers, or a 1x1 "
+            f"convolution and pooling) with layers before it; {_REMEDY}"
+        )
+    return start
+
+
+def _named(layers: tuple[Layer, ...], head: str) -> int:
+    for start, layer in enumerate(layers):
+        if layer.module == head or layer.module.startswith(f"{head}."):
+            return _back_over_pooling(layers, start)
+    modules = list(dict.fromkeys(layer.module for layer in layers if layer.module))
+    last = ", ".join(modules[-4:])
+    raise UsageError(f"--head {head}: no such module with a layer in the model; its last ones are {last}")
+
+
+def _features_head(layers: tuple[Layer, ...]) -> int:
+    """Linear layers behind pooling or flattening; only the last linear layer where features come from the input on."""
+    start = len(layers)
+    while start > 0 and layers[start - 1].kind in _ELEMENTWISE | {"linear"} and len(layers[start - 1].shape) == 2:
+        start -= 1
+    if not any(layer.kind == "linear" for layer in layers[start:]):
+        return 0
+    pooled = _back_over_pooling(layers, start)
+    if 0 < pooled < start:
+        return pooled
+    return max(i for i, layer in enumerate(layers) if layer.kind == "linear")
+
+
+def _convolution_head(layers: tuple[Layer, ...]) -> int:
+    """A 1x1 convolution to the classes, with an activation or not, then pooling."""
+    start = _back_over_pooling(layers, len(layers))
+    if start == len(layers):
+        return 0
+    while start > 0 and layers[start - 1].kind in _ELEMENTWISE:
+        start -= 1
+    convolution = layers[start - 1] if start > 0 else None
+    if convolution is None or convolution.kind != "conv2d" or convolution.shape[1] != layers[-1].shape[1]:
+        return 0
+    start -= 1
+    while start > 0 and layers[start - 1].kind == "dropout":
+        start -= 1
+    return start
+
+
+def _back_over_pooling(layers: tuple[Layer, ...], start: int) -> int:
+    """The first of the layers right before `start` that turn images or sequences into features, dropout among them."""
+    behind = start
+    while start > 0:
+        layer = layers[start - 1]
+        pools = _pools(layer) or layer.kind == "dropout"
+        # A norm of the features right behind pooling, or of the tokens right before it.
+        of_features = layer.kind == "layer_norm" and start > 1 and _pools(layers[start - 2])
+        of_tokens = layer.kind == "layer_norm" and len(layer.shape) == 3 and start < behind
+        if not (pools or of_features or of_tokens):
+            break
+        start -= 1
+    return start
+
+
+def _pools(layer: Layer) -> bool:
+    adaptive = layer.attributes.get("kernel") == (0, 0)
+    whole = layer.kind == "average_pool2d" and all(extent == 1 for extent in layer.shape[2:])
+    # The class token: one of all.
+    token = layer.kind in ("view", "crop") and len(layer.shape) == 2
+    return layer.kind in _POOLED or adaptive or whole or token

@@ -1,0 +1,77 @@
+"""Which sums are kept for the backward pass.
+
+A sum follows from its summands, so it is computed again where it is needed. Where one summand is the output of a layer
+that is stored anyway and that nothing else needs again, such as the projection in front of a residual addition, it is
+better to keep the sum in its place: that costs no byte, and a chain of residual additions is not walked through for
+every layer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+from edge_runtime.export.capture.capture import CapturedModel
+from edge_runtime.export.ir.layers import Layer
+
+_STORED = frozenset({"linear", "conv2d", "conv_transpose2d", "attention", "embedding", "matmul", "tensor"})
+"""Layers whose output is stored when the backward pass needs it."""
+_THROUGH = frozenset({"dropout", "reshape", "add", "arithmetic", "permute", "view", "crop", "cat", "affine"})
+"""Layers whose gradient does not need their input, and whose output is computed again from it."""
+
+
+def keep_sums(model: CapturedModel) -> CapturedModel:
+    """Sums that take the place of a summand get the attribute `keep`."""
+    readers: dict[str, list[Layer]] = defaultdict(list)
+    for layer in model.layers:
+        for name in layer.inputs:
+            readers[name].append(layer)
+    producers = {layer.output: layer for layer in model.layers}
+    kept: set[str] = set()
+
+    def needed(name: str, without: str) -> bool:
+        """Whether the backward pass asks for an activation, other than through the sum `without`."""
+        for reader in readers[name]:
+            if reader.output == without or reader.output in kept:
+                continue
+            if reader.kind not in _THROUGH or _multiplies(reader) or needed(reader.output, without):
+                return True
+        return False
+
+    def replaces(name: str, total: Layer) -> bool:
+        """Whether a stored activation behind summand `name` is needed for nothing but the sum."""
+        producer = producers.get(name)
+        while producer is not None and producer.kind in ("dropout", "reshape") and not needed(name, total.output):
+            name = producer.inputs[0]
+            producer = producers.get(name)
+        return (
+            producer is not None
+            and producer.kind in _STORED
+            and not needed(name, total.output)
+            and _elements(producer) == _elements(total)
+        )
+
+    for layer in reversed(model.layers):
+        plain = (layer.kind == "add" and layer.attributes["activation"] == "none") or _adds(layer)
+        if plain and needed(layer.output, "") and any(replaces(name, layer) for name in layer.inputs):
+            kept.add(layer.output)
+    layers = tuple(
+        replace(layer, attributes={**layer.attributes, "keep": True}) if layer.output in kept else layer
+        for layer in model.layers
+    )
+    return replace(model, layers=layers)
+
+
+def _adds(layer: Layer) -> bool:
+    return layer.kind == "arithmetic" and layer.attributes["operation"] == 0
+
+
+def _multiplies(layer: Layer) -> bool:
+    return layer.kind == "arithmetic" and layer.attributes["operation"] > 1
+
+
+def _elements(layer: Layer) -> int:
+    count = 1
+    for extent in layer.shape:
+        count *= extent
+    return count

@@ -1,0 +1,98 @@
+"""Choose among variants of one program the one that needs the fewest bytes for the least extra work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from device_profiles.errors import UsageError
+from device_profiles.sizes import MEGABYTE
+from edge_runtime.export.ir.graph import StepGraph
+from edge_runtime.export.plan.arena import ArenaPlan, plan_arena
+from edge_runtime.export.step.train_step import StepVariant
+
+_MOST_PARTS = 4
+"""Frozen layers run in at most so many parts: each one packs the weights again, and small ones do not fill threads."""
+_TOLERANCE = 1.002
+"""A variant that does less work is taken when it costs no more than this times the smallest arena."""
+
+Build = Callable[[StepVariant], StepGraph]
+Rows = Literal["prefix_rows", "teacher_rows"]
+"""Which frozen layers may run on fewer examples at a time than the batch has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """A variant with its graph and its plan."""
+
+    variant: StepVariant
+    graph: StepGraph
+    plan: ArenaPlan
+
+
+def fewest_bytes(
+    build: Build,
+    variant: StepVariant,
+    *,
+    batch: int,
+    block: int,
+    rows: Rows = "prefix_rows",
+    recompute_bytes: int | None = None,
+    checkpoints: frozenset[str] = frozenset(),
+) -> Planned:
+    """The smallest arena over the numbers of examples that the frozen layers may run on at once.
+
+    With `recompute_bytes` layers are computed again in the backward pass, as few of them as keep the arena within that;
+    `checkpoints` are outputs worth keeping instead. Raises UsageError, naming `block`, where it cannot be reached.
+    """
+    planned = _best_rows(build, variant, batch, rows)
+    if recompute_bytes is None or planned.plan.arena_bytes <= recompute_bytes:
+        return planned
+    everything = _everything_again(build, planned, checkpoints)
+    within = [candidate for candidate in everything if candidate.plan.arena_bytes <= recompute_bytes]
+    if not within:
+        smallest = min(candidate.plan.arena_bytes for candidate in everything)
+        least = f"the arena of block {block} needs {smallest / MEGABYTE:.1f} MB"
+        raise UsageError(
+            f"--recompute {recompute_bytes / MEGABYTE:.1f}MB: {least} even when everything is computed again; give "
+            "more, or export a smaller batch, micro-batch or block"
+        )
+    relaxed = [_relaxed(build, candidate, recompute_bytes) for candidate in within]
+    return min(relaxed, key=lambda candidate: len(candidate.graph.operations))
+
+
+def _best_rows(build: Build, variant: StepVariant, batch: int, rows: Rows) -> Planned:
+    candidates = [plan_variant(build, variant)]
+    count = batch // 2
+    while count >= max(1, batch // _MOST_PARTS) and any(value.role == "frozen" for value in candidates[0].graph.inputs):
+        fewer = replace(variant, prefix_rows=count) if rows == "prefix_rows" else replace(variant, teacher_rows=count)
+        candidates.append(plan_variant(build, fewer))
+        count //= 2
+    smallest = min(candidate.plan.arena_bytes for candidate in candidates)
+    return next(c for c in candidates if c.plan.arena_bytes <= smallest * _TOLERANCE)
+
+
+def plan_variant(build: Build, variant: StepVariant) -> Planned:
+    """Build and plan one variant."""
+    graph = build(variant)
+    return Planned(variant=variant, graph=graph, plan=plan_arena(graph))
+
+
+def _everything_again(build: Build, planned: Planned, checkpoints: frozenset[str]) -> list[Planned]:
+    """Everything computed again, from the checkpoints or from the block's input, held for the next reader or not."""
+    everything = replace(planned.variant, recompute=frozenset(planned.graph.kept))
+    return [
+        plan_variant(build, replace(everything, keep=keep, forgetful=forgetful))
+        for keep in (checkpoints, frozenset[str]())
+        for forgetful in (False, True)
+    ]
+
+
+def _relaxed(build: Build, planned: Planned, budget_bytes: int) -> Planned:
+    """Keep layers again, in the order of the model, wherever the arena stays within the budget."""
+    for name in planned.graph.recomputed:
+        candidate = plan_variant(build, replace(planned.variant, recompute=planned.variant.recompute - {name}))
+        if candidate.plan.arena_bytes <= budget_bytes:
+            planned = candidate
+    return planned

@@ -1,0 +1,1 @@
+"""What is written for which runtime: our bundle, ExecuTorch's TrainingModule, ONNX."""

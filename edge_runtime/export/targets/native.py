@@ -1,0 +1,261 @@
+"""Write a bundle: programs, initial weights and the manifest, as one folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+
+from device_profiles.contract import (
+    INITIAL_WEIGHTS_NAME,
+    MANIFEST_NAME,
+    PROGRAMS_FOLDER,
+    WEIGHTS_FOLDER,
+    DType,
+)
+from device_profiles.errors import ExecutionError, UsageError
+from device_profiles.files import named, sha256_of, write_json
+from device_profiles.folders import atomic_folder, check_output_folder
+from device_profiles.manifest import FileEntry, Loss, Manifest, Optimizer
+from device_profiles.model import Partition
+from edge_runtime.export import models
+from edge_runtime.export.cut.stand_ins import initial_bound
+from edge_runtime.export.cut.tied import check_tied
+from edge_runtime.export.cut.units import even_partition, parse_partition, partition_of
+from edge_runtime.export.ir.faults import faults_named
+from edge_runtime.export.models.checked import notes_on
+from edge_runtime.export.models.factory import create_model
+from edge_runtime.export.plan.programs import BlockModel, TrainingChoices, build_programs
+
+Progress = Callable[[str], None]
+_PARTS = (MANIFEST_NAME, f"{PROGRAMS_FOLDER}/*.pte", f"{WEIGHTS_FOLDER}/*.safetensors")
+
+
+def export_bundle(
+    model: str,
+    output: Path,
+    *,
+    width: int | None = None,
+    blocks: int | None = None,
+    partition: str | None = None,
+    block: int | None = None,
+    batch: int = 32,
+    micro_batch: int | None = None,
+    recompute_bytes: int | None = None,
+    joint: bool = False,
+    optimizer: Optimizer | None = None,
+    loss: Loss | None = None,
+    momentum: float = 0.9,
+    momentum_dtype: DType = "float32",
+    weight_decay: float = 5e-4,
+    input_shape: tuple[int, ...] = (3, 32, 32),
+    input_dtype: DType | None = None,
+    classes: int = 10,
+    head: str | None = None,
+    seed: int = 0,
+    verify: bool = True,
+    progress: Progress = lambda line: None,
+) -> Manifest:
+    """Export a model as a bundle at `output`.
+
+    Args:
+        model: name of a built-in model, or `package.module:factory`, a callable without arguments that returns one.
+        output: folder to write; must not exist, or be an earlier bundle, which is replaced when the new one is whole.
+        width: channels of a built-in model's first convolution.
+        blocks: cut into this many blocks instead of the default ones; not together with `partition`.
+        partition: unit ranges, `0-2,3-4`.
+        block: export only this block's programs (1-based); all by default.
+        batch: examples in one step.
+        head: dotted path of the module where the classifier head begins; recognised by default.
+        micro_batch: examples in one execution; divides `batch`, which it is by default.
+        recompute_bytes: compute layers again in the backward pass until no arena is larger than this.
+        joint: also the steps that train several blocks together, for every run of them.
+        optimizer: of the training programs; by default SGD with `momentum`, `momentum_dtype` and `weight_decay`.
+        loss: what training minimises; by default the cross-entropy.
+        input_dtype: float32, or int64 for tokens; by default what a built-in model takes, and float32 for others.
+        momentum_dtype: how the momentum is stored, float32 or bfloat16.
+        verify: hold the exporter's own step against PyTorch's on random data before the bundle appears.
+        progress: told one line a program.
+
+    Raises UsageError, naming the option, for anything that cannot be exported.
+    """
+    # Here and not above: the simulation takes the rest of this module where executorch is not installed.
+    from edge_runtime.export.emit.pte import emit_program
+
+    check_output_folder(output, _PARTS)
+    torch.manual_seed(seed)
+    module = create_model(model, width=width, classes=classes, input_shape=input_shape)
+    for note in notes_on(module):
+        progress(note)
+    micro_batches = _micro_batches(batch, micro_batch)
+    source = BlockModel.of(
+        module,
+        name=model,
+        batch=batch // micro_batches,
+        input_shape=input_shape,
+        classes=classes,
+        head=head,
+        input_dtype=input_dtype or models.default_dtype(model),
+        batch_option="--batch" if micro_batches == 1 else "--micro-batch",
+    )
+    cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
+    chosen = chosen_blocks(cut_into, block)
+    if optimizer is None:
+        optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
+    check_optimizer(optimizer)
+    if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
+        raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
+    if loss is not None and loss.name == "mse" and source.log_probabilities:
+        raise UsageError("--loss mse: the model ends with log_softmax, which only the cross-entropy takes over")
+    choices = TrainingChoices(
+        optimizer=optimizer,
+        loss=Loss() if loss is None else loss,
+        micro_batches=micro_batches,
+        recompute_bytes=recompute_bytes,
+        joint=joint,
+    )
+    with atomic_folder(output, _PARTS) as folder:
+        (folder / PROGRAMS_FOLDER).mkdir()
+        (folder / WEIGHTS_FOLDER).mkdir()
+        described = []
+        for program, graph, plan in build_programs(source, cut_into, blocks=chosen, choices=choices):
+            progress(f"{program.name}: arena {program.memory.arena_bytes / 2**20:.1f} MB")
+            file = f"{PROGRAMS_FOLDER}/{program.name}.pte"
+            with named(output / file):
+                (folder / file).write_bytes(emit_program(graph, plan))
+            described.append(program)
+        weights = initial_weights(module, source, cut_into)
+        _save_weights(weights, folder, output)
+        if verify:
+            _verify(module, source, choices.loss)
+        manifest = Manifest(
+            created_by=f"profl-edge {_version()}",
+            model=source.model,
+            partition=cut_into,
+            programs=tuple(described),
+            files=_entries(folder),
+        )
+        manifest.check(str(output / MANIFEST_NAME))
+        with named(output / MANIFEST_NAME):
+            write_json(folder / MANIFEST_NAME, manifest)
+    return manifest
+
+
+def _verify(module: nn.Module, source: BlockModel, loss: Loss) -> None:
+    """Hold the step against PyTorch's; raises UsageError where they differ."""
+    # Here and not above: it needs the native module, which the simulation has no use for.
+    from edge_runtime.export.verify.verify import verify
+
+    with faults_named("the step could not be held against PyTorch's"):
+        verify(module, source, loss)
+
+
+def _save_weights(weights: dict[str, torch.Tensor], folder: Path, output: Path) -> None:
+    """Write the initial weights into `folder`, which becomes `output`; raises ExecutionError where there is no room."""
+    file = f"{WEIGHTS_FOLDER}/{INITIAL_WEIGHTS_NAME}.safetensors"
+    try:
+        save_file(weights, folder / file)
+    except (OSError, SafetensorError) as error:
+        raise ExecutionError(f"{output / file}: {error}; make room, or choose another place with -o") from None
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Raise UsageError, naming the option, for what cannot be trained."""
+    for name in ("momentum", "weight_decay", "eps", "clip_norm"):
+        value = getattr(optimizer, name)
+        if not 0 <= value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: must be a finite number of at least 0")
+    if optimizer.momentum >= 1:
+        raise UsageError(f"--momentum {optimizer.momentum}: must lie in [0, 1)")
+    if optimizer.nesterov and optimizer.name != "sgd":
+        raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
+    if optimizer.nesterov and optimizer.momentum <= 0:
+        raise UsageError("--nesterov: needs --momentum above 0")
+    if not (0 <= optimizer.beta1 < 1 and 0 <= optimizer.beta2 < 1):
+        raise UsageError(f"--betas {optimizer.beta1},{optimizer.beta2}: must lie in [0, 1)")
+    if optimizer.name == "adamw" and optimizer.momentum_dtype != "float32":
+        raise UsageError(f"--momentum-dtype {optimizer.momentum_dtype}: is of SGD's momentum; AdamW keeps float32")
+    for present, option in (
+        (optimizer.name != "sgd", f"--optimizer {optimizer.name}"),
+        (optimizer.clip_norm > 0, "--clip-norm"),
+    ):
+        if optimizer.proximal and present:
+            raise UsageError(f"--proximal: is a part of SGD's own step; does not go together with {option}")
+
+
+def _micro_batches(batch: int, micro_batch: int | None) -> int:
+    """Executions of a step; raises UsageError unless the micro-batch divides the batch."""
+    if batch < 1:
+        raise UsageError(f"--batch {batch}: a step needs at least one example")
+    if micro_batch is None:
+        return 1
+    if not 1 <= micro_batch <= batch or batch % micro_batch:
+        raise UsageError(f"--micro-batch {micro_batch}: must divide --batch {batch}")
+    return batch // micro_batch
+
+
+def choose_partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
+    """The partition asked for; by default the built-in model's own blocks, or one a unit for a user's model.
+
+    Raises UsageError, naming the option, for one that the model cannot be trained in.
+    """
+    chosen = _partition(source, model, blocks=blocks, partition=partition)
+    check_tied(source.cut, chosen, source.fixed)
+    return chosen
+
+
+def _partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
+    count = len(source.cut.units)
+    if blocks is not None and partition is not None:
+        raise UsageError("--blocks and --partition: give only one of them")
+    if partition is not None:
+        return parse_partition(partition, count)
+    if blocks is not None:
+        return even_partition([unit.parameter_bytes for unit in source.model.units], blocks, model=model)
+    if model in models.BUILT_IN:
+        return partition_of(list(models.BUILT_IN[model].default_blocks), count)
+    return partition_of([(i, i) for i in range(count)], count)
+
+
+def chosen_blocks(partition: Partition, block: int | None) -> tuple[int, ...]:
+    """Only `block` (1-based), or every block; raises UsageError."""
+    count = len(partition.blocks)
+    if block is not None and not 1 <= block <= count:
+        raise UsageError(f"--block {block}: the partition has blocks 1 to {count}")
+    return tuple(range(1, count + 1)) if block is None else (block,)
+
+
+def initial_weights(module: nn.Module, source: BlockModel, partition: Partition) -> dict[str, torch.Tensor]:
+    """The module's `state_dict` and freshly initialised stand-ins (Kaiming, as they feed no normalisation)."""
+    weights = {name: _stored(value) for name, value in module.state_dict().items()}
+    for name, shape in source.stand_in_shapes(partition).items():
+        bound = initial_bound(shape)
+        weights[name] = torch.empty(shape).uniform_(-bound, bound)
+    return weights | source.constants
+
+
+def _stored(value: torch.Tensor) -> torch.Tensor:
+    """As a manifest describes it: whole numbers and truths are int64."""
+    value = value.detach().clone().contiguous()
+    return value if value.is_floating_point() else value.to(torch.int64)
+
+
+def _entries(folder: Path) -> tuple[FileEntry, ...]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return tuple(
+        FileEntry(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=sha256_of(path))
+        for path in files
+    )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("profl-edge")
+    except metadata.PackageNotFoundError:
+        return "unknown"

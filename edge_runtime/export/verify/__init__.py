@@ -1,0 +1,1 @@
+"""Hold the exporter's own programs against PyTorch before a bundle is written."""

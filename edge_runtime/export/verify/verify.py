@@ -1,0 +1,300 @@
+"""Hold the exporter's own step against PyTorch's, before a bundle is written.
+
+The whole model is made one block, whose program runs once with the real kernels on random data and weights: loss, every
+gradient, running statistics, and the evaluation are compared with what the user's module does by itself
+(`reference.py`). What differs refuses the export and names the first module that does.
+
+This is the one module of the exporter that knows the native module: a leaf that `bundle.py` imports when it is asked
+for.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from device_profiles.contract import HYPERPARAMETERS_INPUT, IMAGES_INPUT, LABELS_INPUT, optimizer_state_name
+from device_profiles.errors import ProflError, UsageError
+from device_profiles.manifest import Loss, Optimizer
+from edge_runtime.device import _native
+from edge_runtime.export.capture.capture import capture
+from edge_runtime.export.cut.units import UnitLayers
+from edge_runtime.export.emit.pte import emit_program
+from edge_runtime.export.ir.builder import StepBuilder
+from edge_runtime.export.ir.graph import StepGraph, Value
+from edge_runtime.export.ir.layers import Layer
+from edge_runtime.export.operators import emit_layer
+from edge_runtime.export.plan.arena import ArenaPlan, plan_arena
+from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.step.train_step import StepVariant, build_evaluation, build_train_step
+from edge_runtime.export.verify.differences import Verdict, behind, unlike
+from edge_runtime.export.verify.reference import Step, at_random_weights, evaluated, trained_step
+
+_SEEDS = (20, 21)
+"""Of random data and weights. A value on the other side of a ReLU by rounding is not there a second time."""
+_MOST_PRODUCTS = 2_000_000_000
+"""Multiplications of a forward pass that is tried; a larger one is made of fewer examples, which shows the same."""
+_LEAST_EXAMPLES = 4
+_REMEDY = "write it with what docs/operators.md lists, or export with --no-verify"
+_FORWARD = "the model's own forward"
+_MOMENTUM = 0.5
+"""SGD's momentum of the tried step: it starts at zero, so that it is the gradient after one step."""
+
+
+def verify(module: nn.Module, source: BlockModel, loss: Loss) -> None:
+    """Raise UsageError, naming the first module that differs, where a program would not do what `module` does."""
+    with torch.random.fork_rng(devices=[]):
+        tried, planned = _small_enough(module, source, loss)
+        found = None
+        for seed in _SEEDS:
+            with at_random_weights(module, seed):
+                found = _Trial(module, tried, loss, seed).verdict(planned)
+            if found is None:
+                return
+    raise UsageError(f"verification: {found}; {_REMEDY}")
+
+
+def _small_enough(module: nn.Module, source: BlockModel, loss: Loss) -> tuple[BlockModel, tuple[StepGraph, ArenaPlan]]:
+    """The model for as many examples as are run at once here, with the program of its step."""
+    most = max(_LEAST_EXAMPLES, source.batch * _MOST_PRODUCTS // max(1, _products(source)))
+    if most >= source.batch:
+        return source, _step_program(source, loss)
+    try:
+        fewer = BlockModel.of(
+            module,
+            name=source.name,
+            batch=most,
+            input_shape=source.input_shape,
+            classes=source.classes,
+            head=source.head,
+            input_dtype=source.input_dtype,
+        )
+    except ProflError:  # a model of one batch size only
+        return source, _step_program(source, loss)
+    return fewer, _step_program(fewer, loss)
+
+
+def _products(source: BlockModel) -> int:
+    """Multiplications of convolutions and linear layers in a forward pass."""
+    layers = [layer for unit in (*source.cut.units, source.cut.head) for layer in unit.layers]
+    total = 0
+    for layer in layers:
+        if layer.kind in ("conv2d", "conv_transpose2d", "linear") and layer.tensors[0] is not None:
+            total += math.prod(layer.shape) * math.prod(source.own_shapes[layer.tensors[0]][1:])
+    return total
+
+
+def _step_program(source: BlockModel, loss: Loss) -> tuple[StepGraph, ArenaPlan]:
+    graph = build_train_step(
+        prefix=(),
+        active=tuple(_undropped(unit) for unit in source.cut.units),
+        stand_ins=(),
+        head=_undropped(source.cut.head),
+        shapes=source.cut.shapes,
+        tensor_shapes=source.own_shapes,
+        optimizer=Optimizer(name="sgd", momentum=_MOMENTUM, weight_decay=0.0),
+        variant=StepVariant(),
+        loss=loss,
+        input_dtype=source.input_dtype,
+        fixed=source.fixed,
+    )
+    return graph, plan_arena(graph)
+
+
+def _undropped(unit: UnitLayers) -> UnitLayers:
+    return replace(unit, layers=tuple(undropped(layer) for layer in unit.layers))
+
+
+def undropped(layer: Layer) -> Layer:
+    """The layer without dropout."""
+    if "dropout" not in layer.attributes:
+        return layer
+    return replace(layer, attributes={**layer.attributes, "dropout": 0.0, "dropout_layer": 0})
+
+
+class _Native:
+    """A program in this process, with its inputs and state filled by name."""
+
+    def __init__(self, graph: StepGraph, plan: ArenaPlan, folder: Path, weights: dict[str, Tensor]) -> None:
+        path = folder / "tried.pte"
+        path.write_bytes(emit_program(graph, plan))
+        self._graph = graph
+        self.program = _native.Program(str(path), torch.get_num_threads(), 0)
+        for value in graph.state:
+            known = weights.get(value.name)
+            self.program.buffer(value.name)[...] = 0 if known is None else known.numpy()
+        self._kept = []
+        for index, value in enumerate(graph.inputs):
+            known = weights.get(value.name)
+            array = np.zeros(value.shape, value.dtype) if known is None else np.ascontiguousarray(known.numpy())
+            self._kept.append(array)
+            self.program.set_input(index, array)
+
+    def run(self, inputs: Tensor) -> list[Tensor]:
+        """Copies of the outputs for a batch."""
+        (data,) = self._graph.data
+        self.program.buffer(data.name)[...] = inputs.numpy()
+        self.program.execute()
+        return [torch.from_numpy(np.array(self.program.output(i))) for i in range(len(self._graph.outputs))]
+
+    def buffer(self, name: str) -> Tensor:
+        """A copy of a tensor of the program's state."""
+        return torch.from_numpy(np.array(self.program.buffer(name)))
+
+
+class _Trial:
+    """One comparison on random data; the module has the weights that both sides are run with."""
+
+    def __init__(self, module: nn.Module, source: BlockModel, loss: Loss, seed: int) -> None:
+        self._module, self._source, self._loss = module, source, loss
+        generator = torch.Generator().manual_seed(seed)
+        shape = (source.batch, *source.input_shape)
+        if source.input_dtype == "int64":
+            vocabulary = source.model.vocabulary or 1
+            self._inputs, self._others = (torch.randint(0, vocabulary, shape, generator=generator) for _ in range(2))
+        else:
+            self._inputs, self._others = (torch.randn(shape, generator=generator) for _ in range(2))
+        if loss.name == "mse":
+            self._targets = torch.randn((source.batch, source.classes), generator=generator)
+        else:
+            self._targets = torch.randint(0, source.classes, (source.batch,), generator=generator)
+        state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+        self._weights = state | source.constants
+
+    def verdict(self, planned: tuple[StepGraph, ArenaPlan]) -> str | None:
+        """What differs, in words; None where nothing does."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._folder = Path(folder)
+            return self._trained(planned) or self._evaluated()
+
+    def _trained(self, planned: tuple[StepGraph, ArenaPlan]) -> str | None:
+        reference = trained_step(self._module, self._inputs, self._targets, self._loss)
+        self._restore()
+        if unlike(reference.again, reference.logits):
+            return (
+                "the model does not put out the same twice for the same input in training; it draws random numbers "
+                "(numpy, random), or forward changes what it reads"
+            )
+        given = {LABELS_INPUT: self._targets, HYPERPARAMETERS_INPUT: torch.tensor([0.0, _MOMENTUM, 0.0, 0.0])}
+        native = _Native(*planned, self._folder, self._weights | given)
+        loss = native.run(self._inputs)[0].reshape(())
+        trained = {value.name for value in planned[0].state}
+        gradients = {
+            name: native.buffer(optimizer_state_name("momentum", name))
+            for name in trained
+            if optimizer_state_name("momentum", name) in trained
+        }
+        aliases = self._source.aliases
+        gradients |= {alias: gradients[name] for alias, name in aliases.items() if name in gradients}
+        statistics = {
+            name: native.buffer(aliases.get(name, name)) if aliases.get(name, name) in trained else self._weights[name]
+            for name in reference.statistics
+            if name in self._weights
+        }
+        verdict = Verdict(reference, self._double)
+        if verdict.loss(loss):
+            place = self._first_output(reference.outputs, training=True)
+            return f"{place} differs from PyTorch in training, the loss by {verdict.share}"
+        name = verdict.gradient(gradients, self._order(trained))
+        if name is not None:
+            module_name = self._first_output(reference.outputs, training=True)
+            if module_name != _FORWARD:
+                return f"{module_name} differs from PyTorch in training, the gradient of '{name}' by {verdict.share}"
+            place = behind(self._layers, name, verdict.good)
+            return f"the gradient of '{name}' differs from PyTorch's by {verdict.share}, {place}"
+        name = verdict.statistic(statistics)
+        if name is not None:
+            return f"'{name}' differs from PyTorch's by {verdict.share} after a step"
+        return None
+
+    def _restore(self) -> None:
+        """The tensors as they were before PyTorch's step."""
+        with torch.no_grad():
+            for name, tensor in self._module.state_dict(keep_vars=True).items():
+                tensor.data = tensor.data.to(self._weights[name].dtype)
+                tensor.copy_(self._weights[name])
+
+    def _double(self) -> Step | None:
+        """The same step in float64; None where the model cannot compute in it."""
+        try:
+            return trained_step(self._module, self._inputs, self._targets, self._loss, double=True)
+        except Exception:  # a constant of float32 in the user's forward, say
+            return None
+        finally:
+            self._restore()
+
+    @property
+    def _layers(self) -> list[Layer]:
+        units = (*self._source.cut.units, self._source.cut.head)
+        return [layer for unit in units for layer in unit.layers]
+
+    def _order(self, trained: set[str]) -> list[str]:
+        """The trained parameters from the model's end on."""
+        names = [name for layer in self._layers for name in layer.tensors if name in trained]
+        return list(dict.fromkeys(reversed(names)))
+
+    def _evaluated(self) -> str | None:
+        outputs: dict[str, Tensor] = {}
+        expected = evaluated(self._module, self._inputs, outputs)
+        batch = self._source.batch
+        mixed = self._inputs.clone()
+        mixed[batch // 2 :] = self._others[batch // 2 :]
+        if batch > 1 and unlike(evaluated(self._module, mixed)[: batch // 2], expected[: batch // 2]):
+            return (
+                "in eval() mode the model's result for one example follows from others of the batch, or is another one "
+                "every time"
+            )
+        graph = build_evaluation(
+            units=self._source.cut.units,
+            stand_ins=(),
+            head=self._source.cut.head,
+            shapes=self._source.cut.shapes,
+            tensor_shapes=self._source.own_shapes,
+            rows=max(1, batch // 2),
+            input_dtype=self._source.input_dtype,
+        )
+        (logits,) = _Native(graph, plan_arena(graph), self._folder, self._weights).run(self._inputs)
+        if self._source.log_probabilities:
+            logits = logits.log_softmax(-1)
+        if not unlike(logits, expected):
+            return None
+        place = self._first_output(outputs, training=False)
+        return (
+            f"{place} differs from PyTorch in evaluation; forward may do something else there (if self.training), "
+            "or eval() may be overridden"
+        )
+
+    def _first_output(self, outputs: dict[str, Tensor], *, training: bool) -> str:
+        """The first module whose result is another one, by a program that puts out every layer's."""
+        source = self._source
+        captured = capture(
+            self._module, batch=source.batch, input_shape=source.input_shape, input_dtype=source.input_dtype
+        )
+        last = {layer.module: layer for layer in captured.layers}
+        asked = [name for name in outputs if name in last and last[name].shape == tuple(outputs[name].shape)]
+        builder = StepBuilder(
+            tensor_shapes=source.own_shapes | {n: tuple(v.shape) for n, v in captured.constants.items()},
+            optimizer=Optimizer(name="sgd"),
+            training=training,
+            differentiates=False,
+            fixed=captured.fixed,
+        )
+        layers = [undropped(layer) for layer in captured.layers]
+        images = Value(IMAGES_INPUT, captured.input_shape, "data", source.input_dtype)
+        builder.graph.data.append(images)
+        values = {captured.input_name: images}
+        for layer in layers:
+            values[layer.output] = emit_layer(builder, layer, values)
+        builder.graph.outputs.extend(values[last[name].output] for name in asked)
+        if asked:
+            native = _Native(builder.graph, plan_arena(builder.graph), self._folder, self._weights | captured.constants)
+            for name, found in zip(asked, native.run(self._inputs), strict=True):
+                if unlike(found, outputs[name]):
+                    return f"module '{name}'"
+        return _FORWARD

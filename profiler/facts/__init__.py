@@ -1,0 +1,1 @@
+"""What the device is and what state it is in, read and never guessed."""

@@ -1,0 +1,1 @@
+"""Find what fits a limit, by real runs under it."""

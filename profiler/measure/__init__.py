@@ -1,0 +1,1 @@
+"""Measure programs in fresh processes, and account for every byte."""

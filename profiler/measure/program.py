@@ -1,0 +1,249 @@
+"""Measure one program: fresh processes, under the limit when there is one; a kill is a result, not a failure.
+
+Memory is that of a real training: the process of `profl-edge train` on generated data, update written, watched from
+outside. Seconds are those of `profl-edge bench` in a process that nobody watches.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from device_profiles.contract import CACHED_PREFIX_VARIANT, PROGRAMS_FOLDER, LimitKind
+from device_profiles.errors import ExecutionError, FormatError, UsageError
+from device_profiles.manifest import Program
+from device_profiles.profile import Conditions
+from device_profiles.timeline import PlanTimeline, Timeline
+from edge_runtime.device.commands.options import one_blas_thread
+from edge_runtime.device.prepare import launch
+from edge_runtime.device.prepare.bundle import open_bundle
+from edge_runtime.device.prepare.job import bench_job, new_job, program_job
+from edge_runtime.device.worker.job import Job
+from profiler.facts.conditions import ConditionsWatch
+from profiler.measure.base import base_bytes
+from profiler.measure.plan_timeline import plan_timeline
+from profiler.measure.processes import Ended, run_measured
+from profiler.measure.program_file import read_program
+from profiler.measure.watch import Watched
+
+_PURPOSES = ("grow", "joint", "distill", "eval")
+_TRAINING_STEPS = 2
+"""The first step touches every page of the arena; the second shows that nothing is added."""
+_BATCHES = 4
+_SCRATCH = ".profl-profile-"
+_TIMED = ("step_seconds_median", "step_seconds_minimum", "step_seconds_maximum", "prefix_seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observation:
+    """What one repetition said of itself (`report`, the keys of `train --json`), or why it did not live to say it."""
+
+    report: dict[str, Any] | None
+    limit_kind: LimitKind
+    reason: str | None
+    died_at_bytes: int | None = None
+    cgroup_peak_bytes: int | None = None
+    minor_faults: int | None = None
+    major_faults: int | None = None
+    watched: Watched | None = None
+    conditions: Conditions | None = None
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """Resident memory over the run, with its first step."""
+        if self.watched is None:
+            return None
+        step = (self.report or {}).get("first_step")
+        return self.watched.timeline(None if step is None else (float(step[0]), float(step[1])))
+
+
+class Meter(Protocol):
+    """Runs one program some steps in processes of its own."""
+
+    def measure(self, program: Program) -> Observation:
+        """Raise FormatError for a damaged bundle, ExecutionError where anything else but memory is at fault."""
+
+    def base_bytes(self) -> int:
+        """Resident memory of a process that is about to load a program; for programs whose own did not live."""
+
+    def plan(self, program: Program) -> PlanTimeline | None:
+        """What the program plans over a step; None where there is no plan."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessMeter:
+    """The training processes of `profl-edge train` and `bench` (for `eval` programs, of `profl-edge eval`).
+
+    Data and update lie in `scratch` (by default where temporary files go). It should be on a disk: in a file system in
+    memory the update would be charged to the process that is measured.
+    """
+
+    bundle: Path
+    limit_bytes: int | None
+    steps: int
+    warmup_steps: int
+    threads: int
+    timeout_seconds: float | None = None
+    scratch: Path | None = None
+
+    def measure(self, program: Program) -> Observation:
+        """Run it; killed by the kernel, or out of memory below an rlimit, means that it does not fit."""
+        if program.purpose not in _PURPOSES:
+            raise UsageError(f"{program.name}: programs for '{program.purpose}' cannot be profiled in this release")
+        with ConditionsWatch() as machine:
+            ended, report = self._evaluate(program) if program.purpose == "eval" else self._train(program)
+        return Observation(
+            report=report,
+            limit_kind=ended.outcome.limit_kind,
+            reason=ended.does_not_fit(),
+            died_at_bytes=ended.died_at_bytes if report is None else None,
+            cgroup_peak_bytes=ended.outcome.cgroup_peak_bytes,
+            minor_faults=ended.minor_faults,
+            major_faults=ended.major_faults,
+            watched=ended.watched,
+            conditions=machine.conditions(),
+        )
+
+    def train(self, program: Program) -> Ended:
+        """One watched training of two steps, its update written; whatever came of it."""
+        from edge_runtime.device.prepare.training import TrainRequest, prepare_training
+
+        cached = program.variant == CACHED_PREFIX_VARIANT
+        with self._folder() as folder:
+            request = TrainRequest(
+                bundle=self.bundle,
+                block=program.block,
+                purpose="distill" if program.purpose == "distill" else "grow",
+                first_block=program.first_trained if program.purpose == "joint" else None,
+                data=self._data(folder, program),
+                steps=_TRAINING_STEPS,
+                output=folder / "update.safetensors",
+                threads=self.threads,
+                checkpoint_every=0,
+                cache_prefix="float32" if cached else None,
+                cache_folder=folder,
+            )
+            prepared = prepare_training(request, json=True)
+            return self._run(prepared.job, watch=True)
+
+    def base_bytes(self) -> int:
+        """Measured without a limit: the base alone is what every other program of the device also needs."""
+        bundle = open_bundle(self.bundle)
+        return base_bytes(bundle, bundle.manifest.programs[0])
+
+    def plan(self, program: Program) -> PlanTimeline | None:
+        """Read from the program's file."""
+        return plan_timeline(read_program(self.bundle / PROGRAMS_FOLDER / f"{program.name}.pte"), program)
+
+    def _train(self, program: Program) -> tuple[Ended, dict[str, Any] | None]:
+        """The memory of a training, with the seconds of a process that nobody watches."""
+        ended = self.train(program)
+        report = self._report(program, ended)
+        if report is None:
+            return ended, None
+        timed = self._bench(program)
+        timing = self._report(program, timed)
+        if timing is None:
+            return timed, None
+        return ended, report | {key: timing[key] for key in _TIMED}
+
+    def _bench(self, program: Program) -> Ended:
+        job = bench_job(
+            open_bundle(self.bundle),
+            program,
+            steps=self.steps,
+            warmup_steps=self.warmup_steps,
+            threads=self.threads,
+            json=True,
+        )
+        return self._run(job, watch=False)
+
+    def _evaluate(self, program: Program) -> tuple[Ended, dict[str, Any] | None]:
+        from edge_runtime.device.prepare.training import data_job, open_examples
+
+        bundle = open_bundle(self.bundle)
+        job = new_job("eval", program_job(bundle, program, threads=self.threads), threads=self.threads, json=True)
+        job["classes"] = bundle.manifest.model.classes
+        with self._folder() as folder:
+            source = open_examples(self._data(folder, program), "train", bundle, program)
+            job["data"] = data_job(source)
+            job["examples"] = len(source)
+            ended = self._run(job, watch=True)
+        return ended, self._report(program, ended)
+
+    def _run(self, job: Job, *, watch: bool) -> Ended:
+        """The training process itself, under the limit; what prepares it is this process, which is not."""
+        job["parent"] = os.getpid()
+        with launch.written(job) as (command, files):
+            return run_measured(
+                command,
+                limit_bytes=self.limit_bytes,
+                watch=watch,
+                timeout_seconds=self.timeout_seconds,
+                pass_fds=files,
+            )
+
+    def _report(self, program: Program, ended: Ended) -> dict[str, Any] | None:
+        if ended.outcome.returncode == 0:
+            report: dict[str, Any] = json.loads(ended.output)
+            if report["program"] != program.name:
+                raise ExecutionError(f"{program.name}: the runtime ran {report['program']} in its place")
+            return report
+        if ended.does_not_fit() is None:
+            # Status 2 says that the bundle or an option is at fault, not the work.
+            kind = FormatError if ended.outcome.returncode == 2 else ExecutionError
+            raise kind(f"{program.name}: {'took too long and was ended' if ended.timed_out else ended.last_line}")
+        return None
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        if self.scratch is not None:
+            _remove_abandoned(self.scratch)
+        with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-", dir=self.scratch) as folder:
+            yield Path(folder).absolute()
+
+    def _data(self, folder: Path, program: Program) -> str:
+        """A data set of some batches of grey images, or of zeros: a step costs the same whatever it sees."""
+        one_blas_thread()
+        import numpy as np
+
+        from edge_runtime.device.data import write_arrays, write_npz
+
+        bundle = open_bundle(self.bundle)
+        model = bundle.manifest.model
+        count = _BATCHES * program.batch
+        path = folder / "generated.npz"
+        labels = np.arange(count, dtype=np.int64) % model.classes
+        if bundle.labels_are_targets(program):
+            labels = np.zeros((count, model.classes), np.float32)
+        if len(model.input_shape) == 3 and model.input_dtype == "float32" and labels.ndim == 1:
+            write_npz(path, np.full((count, *model.input_shape), 128, np.uint8), labels)
+        else:
+            write_arrays(path, np.zeros((count, *model.input_shape), model.input_dtype), labels)
+        return f"npz:{path}"
+
+
+def _remove_abandoned(scratch: Path) -> None:
+    """Remove what a profiler left that was killed before it could."""
+    for path in scratch.glob(f"{_SCRATCH}*"):
+        maker = path.name.removeprefix(_SCRATCH).partition("-")[0]
+        if maker.isdigit() and not is_alive(int(maker)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this number exists; `/proc` need not be there to ask."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True

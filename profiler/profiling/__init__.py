@@ -1,0 +1,1 @@
+"""From a bundle or a model to its profile, program by program."""

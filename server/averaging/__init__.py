@@ -1,0 +1,1 @@
+"""Averages of updates, and tensors on disk."""

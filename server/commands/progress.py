@@ -1,0 +1,63 @@
+"""Progress of a run on standard error: a live line on a terminal, a line a round elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+from server.methods.method import Stage
+from server.rounds.run_state import RoundRecord
+from server.rounds.schedule import Observer
+from server.rounds.seam import Result
+
+
+class TerminalProgress(Observer):
+    """Step, round, clients done, loss, accuracy."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._live = self._stream.isatty()
+        self._where = ""
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        self._clear()
+        print(text, file=self._stream, flush=True)
+
+    def stage_started(self, stage: Stage, rounds: int) -> None:
+        """Announce a stage."""
+        self._where = stage.title
+        self.note(f"{self._where}: {len(stage.work)} clients hold its promise, at most {rounds} rounds")
+
+    def client_done(self, result: Result, done: int, clients: int) -> None:
+        """Redraw the live line; failures are always told."""
+        if result.status != "ok":
+            self.note(f"  {result.client}: {result.status}")
+        if self._live:
+            loss = "" if result.loss_last is None else f", loss {result.loss_last:.3f}"
+            print(f"\r\x1b[K{self._where}: {done}/{clients} clients{loss}", end="", file=self._stream, flush=True)
+
+    def round_done(self, record: RoundRecord) -> None:
+        """One line with the round's numbers."""
+        movement = "" if record.effective_movement is None else f"  movement {record.effective_movement:.3f}"
+        loss = "-" if record.loss is None else f"{record.loss:.3f}"
+        accuracy = "-" if record.accuracy is None else f"{record.accuracy:.4f}"
+        self.note(
+            f"{self._where} round {record.round_of_step:>3}  clients {sum(r.status == 'ok' for r in record.clients)}"
+            f"/{len(record.clients)}  loss {loss}  accuracy {accuracy}{movement}  {record.seconds:.1f} s"
+        )
+        for client, share in record.stopped_early.items():
+            self.note(f"  {client}: stopped early after {share:.0%} of its work")
+        for client, what in record.cut.items():
+            self.note(f"  {client}: {what}")
+        for attempt, reasons in enumerate(record.rejected_before, 1):
+            for client, reason in reasons.items():
+                self.note(f"  {client}: update rejected in attempt {attempt}: {reason}")
+        for client, reason in record.rejected.items():
+            self.note(f"  {client}: update rejected: {reason}")
+        if record.froze_because is not None:
+            self.note(f"{self._where}: ended after {record.round_of_step} rounds ({record.froze_because})")
+
+    def _clear(self) -> None:
+        if self._live:
+            print("\r\x1b[K", end="", file=self._stream)

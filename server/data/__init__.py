@@ -1,0 +1,1 @@
+"""The data set cut into the clients' parts."""

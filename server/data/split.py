@@ -1,0 +1,186 @@
+"""Cut a data set into the clients' parts; deterministic from the seed, whatever order the clients are named in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_profiles.errors import DataError, ProflError, UsageError
+from device_profiles.model import Model
+from edge_runtime.device.data.arrays import ArraySource, write_arrays
+from edge_runtime.device.data.npz import write_npz
+from edge_runtime.device.data.open import open_data, open_raw
+from edge_runtime.device.prepare.training import check_examples
+from server.fleet.fleet import DataSettings
+
+if TYPE_CHECKING:
+    from edge_runtime.device.data.source import Clients, Pixels, Split
+
+Indices = NDArray[np.int64]
+_DRAWS = 1000
+"""Of a Dirichlet split, until every client has enough."""
+
+
+def choose_source(settings: DataSettings) -> tuple[str, list[str]]:
+    """The first source that is there, and why earlier ones are not; raises DataError when none is."""
+    missing = []
+    for source in settings.sources:
+        try:
+            open_raw(source, split="train")
+        except ProflError as error:
+            missing.append(f"{source}: {error}")
+        else:
+            return source, missing
+    raise DataError(f"data.sources: none can be read ({'; '.join(missing)})")
+
+
+def check_source(source: str, model: Model, *, augment: bool) -> None:
+    """Refuse data that `model` cannot be trained on, before anything is written: images of another shape or larger than
+    its input, labels and tokens that it does not know, images to augment that are none.
+
+    Raises DataError or UsageError, as `profl-edge train` would for every client.
+    """
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
+        data = open_data(source, split=split, input_shape=model.input_shape, input_dtype=model.input_dtype)
+        check_examples(data, model)
+        if augment and data.image_shape is None:
+            raise UsageError(
+                f"--augment crop-flip: --data {source} holds inputs of the model's own, not images; leave --augment "
+                "out, or give images of bytes"
+            )
+
+
+def split_indices(
+    labels: NDArray[np.int64], clients: Sequence[str], settings: DataSettings, natural: Clients | None = None
+) -> dict[str, Indices]:
+    """Examples of each client by name: disjoint, sorted, and all of them unless `examples_per_client` caps a part.
+
+    `iid`: shuffled and dealt. `shards`: `shards_per_client` runs of the examples sorted by label (McMahan et al.,
+    2017). `dirichlet`: for every class, shares of the clients from Dirichlet(alpha) (Hsu et al., 2019), drawn again
+    until each client has `min_examples`. `natural`: every client is one of the data set's own, drawn among those with
+    at least `min_examples` where there are more of them than clients; the others are left out.
+
+    Raises DataError where a client would have fewer than `min_examples`, with the remedy.
+    """
+    names = sorted(clients)
+    generator = np.random.default_rng(settings.seed)
+    if settings.split == "natural":
+        parts = _natural(natural, len(names), settings, generator)
+    else:
+        if len(labels) < len(names) * settings.min_examples:
+            raise DataError(
+                f"data.min_examples: {len(labels)} examples are fewer than {settings.min_examples} for each of "
+                f"{len(names)} clients; use fewer clients"
+            )
+        order = generator.permutation(len(labels))
+        if settings.split == "iid":
+            parts = [order[client :: len(names)] for client in range(len(names))]
+        elif settings.split == "shards":
+            parts = _shards(labels, order, len(names), settings, generator)
+        else:
+            parts = _dirichlet(labels, order, len(names), settings, generator)
+    return {name: _capped(part, settings, generator) for name, part in zip(names, parts, strict=True)}
+
+
+def _shards(
+    labels: NDArray[np.int64], order: Indices, clients: int, settings: DataSettings, generator: np.random.Generator
+) -> list[Indices]:
+    count = settings.shards_per_client * clients
+    if len(labels) // count * settings.shards_per_client < settings.min_examples:
+        raise DataError(
+            f"data.shards_per_client: {len(labels)} examples are too few for {count} shards that give every client "
+            f"{settings.min_examples}; use fewer shards or clients"
+        )
+    ordered = order[np.argsort(labels[order], kind="stable")]
+    dealt = generator.permutation(count).reshape(clients, settings.shards_per_client)
+    shards = np.array_split(ordered, count)
+    return [np.concatenate([shards[shard] for shard in own]) for own in dealt]
+
+
+def _dirichlet(
+    labels: NDArray[np.int64], order: Indices, clients: int, settings: DataSettings, generator: np.random.Generator
+) -> list[Indices]:
+    classes = [order[labels[order] == label] for label in np.unique(labels)]
+    fewest = 0
+    for _ in range(_DRAWS):
+        shares = generator.dirichlet([settings.alpha] * clients, len(classes))
+        bounds = [
+            (np.cumsum(share)[:-1] * len(own)).round().astype(int) for share, own in zip(shares, classes, strict=True)
+        ]
+        sizes = sum(np.diff(bound, prepend=0, append=len(own)) for bound, own in zip(bounds, classes, strict=True))
+        if np.min(sizes) >= settings.min_examples:
+            cut = [np.split(own, bound) for own, bound in zip(classes, bounds, strict=True)]
+            return [np.concatenate([pieces[client] for pieces in cut]) for client in range(clients)]
+        fewest = max(fewest, int(np.min(sizes)))
+    raise DataError(
+        f"data.alpha: no Dirichlet({settings.alpha:g}) split of {_DRAWS} gave each of {clients} clients "
+        f"{settings.min_examples} examples (at best {fewest}); use a larger alpha, fewer clients or fewer min_examples"
+    )
+
+
+def _natural(
+    natural: Clients | None, clients: int, settings: DataSettings, generator: np.random.Generator
+) -> list[Indices]:
+    if natural is None:
+        raise DataError("data.split: the data set does not say whose its examples are; use iid, shards or dirichlet")
+    ids = np.asarray(natural.ids)
+    counts = np.bincount(ids, minlength=len(natural.names))
+    enough = np.flatnonzero(counts >= settings.min_examples)
+    if len(enough) < clients:
+        raise DataError(
+            f"data.split: {len(enough)} clients of the data set have {settings.min_examples} examples, the fleet has "
+            f"{clients}; use fewer clients or fewer min_examples"
+        )
+    # All of them in their own order, so that a fleet named alike gets its namesakes; else a draw.
+    chosen = enough if len(enough) == clients else np.sort(generator.choice(enough, clients, replace=False))
+    return [np.flatnonzero(ids == client) for client in chosen]
+
+
+def _capped(part: Indices, settings: DataSettings, generator: np.random.Generator) -> Indices:
+    """At most `examples_per_client` of a part, drawn evenly: parts are ordered by class."""
+    limit = settings.examples_per_client
+    if limit is not None and len(part) > limit:
+        part = generator.choice(part, limit, replace=False)
+    return np.sort(part)
+
+
+def count_examples(source: str, clients: Sequence[str], settings: DataSettings) -> dict[str, int]:
+    """How many examples each client has in the cut that `write_parts` writes."""
+    data = open_raw(source, split="train")
+    parts = split_indices(np.asarray(data.labels), clients, settings, data.clients)
+    return {client: len(indices) for client, indices in parts.items()}
+
+
+def write_parts(source: str, folder: Path, clients: list[str], settings: DataSettings) -> dict[str, Path]:
+    """Write each client's part as npz below `folder` (kept where it is there already); returns them by client."""
+    paths = {client: folder / f"{client}.npz" for client in clients}
+    if all(path.is_file() for path in paths.values()):
+        return paths
+    data = open_raw(source, split="train")
+    labels = np.asarray(data.labels)
+    for client, indices in split_indices(labels, clients, settings, data.clients).items():
+        write = write_arrays if isinstance(data, ArraySource) else write_npz
+        write(paths[client], _examples(data, indices), labels[indices])
+    return paths
+
+
+def read_examples(source: str, split: Split) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """All inputs of a split, uint8 pixels or the inputs themselves, and their labels."""
+    data = open_raw(source, split=split)
+    return _examples(data, range(len(data.labels))), np.asarray(data.labels)
+
+
+def _examples(data: Pixels | ArraySource, indices: Sequence[int] | Indices) -> NDArray[Any]:
+    if isinstance(data, ArraySource):
+        inputs = np.empty((len(indices), *data.input_shape), data.input_dtype)
+        data.fetch(indices, inputs)
+        return inputs
+    images = np.empty((len(indices), *data.shape), np.uint8)
+    for position, index in enumerate(indices):
+        data.read(int(index), images[position])
+    return images

@@ -1,0 +1,180 @@
+"""Set up the `local` engine: export the bundle, profile every client under its limit, plan."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+from device_profiles.contract import CACHED_PREFIX_VARIANT, program_name
+from device_profiles.errors import ExecutionError
+from device_profiles.files import read_json, write_json
+from device_profiles.manifest import Optimizer
+from device_profiles.plan import Plan
+from device_profiles.profile import DeviceProfile
+from edge_runtime.device.prepare.bundle import Bundle, open_bundle
+from server.data.split import check_source, choose_source, write_parts
+from server.engines.local.engine import LocalEngine
+from server.engines.prepared import Prepared
+from server.fleet.fleet import Fleet
+from server.fleet.structure import Structure
+from server.fleet.words import in_words_of
+from server.methods import create_method
+from server.methods.method import Promises, Stage
+from server.planner.planner import make_plan, promise_of
+from server.planner.tables import plan_table
+from server.planner.whole_network import WholeNetwork, measure_whole_network
+from server.rounds.checks import check_rounds
+from server.rounds.stopping import run_child
+from server.rounds.summary_table import unmeasured
+
+Note = Callable[[str], None]
+
+
+def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> Prepared:
+    """Everything for real processes, kept below `output`; what is there already is taken from there."""
+    with in_words_of(fleet.origin, fleet.model.name):
+        return _prepare(fleet, output, note, compare_whole=compare_whole)
+
+
+def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> Prepared:
+    source, missing = choose_source(fleet.data)
+    for line in missing:
+        note(f"data: {line}")
+    note(f"data: {source}, split {fleet.data.split}")
+    bundle = _bundle(fleet, output / "bundle", None)
+    check_source(source, bundle.manifest.model, augment=fleet.training.augment != "none")
+    check_rounds(fleet, _all_stages(fleet, bundle))
+    clients = [client.name for client in fleet.clients]
+    parts = write_parts(source, output / "data", clients, fleet.data)
+    profiles = _profiles(fleet, bundle, output, note)
+    joint = fleet.method.name == "elastic"
+    plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin, joint=joint)
+    write_json(output / "plan.json", plan)
+    note(plan_table(plan))
+    whole = _whole_network(fleet, output, note) if compare_whole else None
+    structure = Structure.of(bundle.manifest)
+    engine = LocalEngine(
+        bundle.path,
+        data=parts,
+        limits={client.name: client.limit_bytes for client in fleet.clients},
+        test_data=source,
+        test_examples=fleet.data.test_examples,
+        settings=fleet.training,
+        cached=_cached(fleet, profiles, plan, note),
+        folder=output / "clients",
+        structure=structure,
+    )
+    return Prepared(
+        engine=engine,
+        structure=structure,
+        promises=_promises(fleet, bundle, profiles, plan),
+        blocks=len(bundle.manifest.partition.blocks),
+        model=bundle.manifest.model,
+        initial_weights=lambda: load_file(bundle.weights_path()),
+        data=source,
+        plan=plan,
+        whole_network=whole,
+    )
+
+
+def _all_stages(fleet: Fleet, bundle: Bundle) -> tuple[Stage, ...]:
+    """The stages that the run has where everybody holds everything: how many there are, before clients are measured."""
+    needs = {program.name: 0 for program in bundle.manifest.programs}
+    names = [client.name for client in fleet.clients]
+    promises = Promises(budgets=dict.fromkeys(names, 0), needs=dict.fromkeys(names, needs))
+    return create_method(fleet.method).stages(fleet, len(bundle.manifest.partition.blocks), promises)
+
+
+def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan) -> Promises:
+    """What was measured to fit, with the margin; the plan's own numbers for growing."""
+    needs: dict[str, dict[str, int]] = {}
+    for name, profile in profiles.items():
+        needs[name] = {}
+        for program in bundle.manifest.programs:
+            cost = profile.cost(program.name)
+            if program.purpose in ("grow", "joint", "distill") and cost is not None and cost.fits:
+                needs[name][program.name] = promise_of(cost, fleet.margin)
+    return Promises(budgets={client.client: client.budget_bytes for client in plan.clients}, needs=needs)
+
+
+def _cached(fleet: Fleet, profiles: Mapping[str, DeviceProfile], plan: Plan, note: Note) -> dict[str, frozenset[str]]:
+    """By client, the work that it holds as well with the outputs of frozen blocks in a file, by what was measured."""
+    if fleet.training.cache_prefix == "none":
+        return {client.client: frozenset() for client in plan.clients}
+    held = {}
+    for client in plan.clients:
+        costs = [cost for cost in profiles[client.client].costs if cost.variant == CACHED_PREFIX_VARIANT and cost.fits]
+        fitting = [cost for cost in costs if promise_of(cost, fleet.margin) <= client.budget_bytes]
+        held[client.client] = frozenset(program_name(cost.purpose, cost.block) for cost in fitting)
+    count = sum(bool(names) for names in held.values())
+    note(f"outputs of frozen blocks: kept as {fleet.training.cache_prefix} by {count} of {len(held)} clients")
+    return held
+
+
+def _bundle(fleet: Fleet, path: Path, blocks: int | None) -> Bundle:
+    if not (path / "manifest.json").is_file():
+        from edge_runtime.export.targets.native import export_bundle
+
+        export_bundle(
+            fleet.model.name,
+            path,
+            width=fleet.model.width,
+            blocks=blocks,
+            partition=fleet.model.partition if blocks is None else None,
+            batch=fleet.model.batch,
+            joint=fleet.method.name == "elastic" and blocks is None,
+            optimizer=Optimizer(
+                name="sgd",
+                momentum=fleet.training.momentum,
+                weight_decay=fleet.training.weight_decay,
+                proximal=fleet.training.proximal > 0,
+                clip_norm=fleet.training.clip_norm,
+            ),
+            input_shape=fleet.model.input_shape,
+            input_dtype=fleet.model.input_dtype,
+            head=fleet.model.head,
+            classes=fleet.model.classes,
+            seed=fleet.model.seed,
+        )
+    return open_bundle(path)
+
+
+def _profiles(fleet: Fleet, bundle: Bundle, output: Path, note: Note) -> dict[str, DeviceProfile]:
+    profiles = {}
+    for client in fleet.clients:
+        path = output / "profiles" / f"{client.name}.json"
+        note(f"profiling {client.name} under {client.limit_mb:g} MB")
+        command = [sys.executable, "-m", "profiler", str(bundle.path), "--limit", f"{client.limit_bytes}B"]
+        command += ["--name", client.name, "-o", str(path), "--threads", str(fleet.training.threads)]
+        command += ["--steps", "2", "--purpose", "grow", "--json"]
+        command += ["--no-cached-prefix"] if fleet.training.cache_prefix == "none" else []
+        command += ["--purpose", "joint"] if fleet.method.name == "elastic" else []
+        command += ["--purpose", "distill"] if fleet.method.shrinking else []
+        finished = run_child(command)
+        if finished.returncode != 0:
+            lines = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
+            raise ExecutionError(f"profile of {client.name}: {lines[-1]}")
+        profiles[client.name] = read_json(path, DeviceProfile)
+    return profiles
+
+
+def _whole_network(fleet: Fleet, output: Path, note: Note) -> WholeNetwork:
+    path = output / "whole_network.json"
+    if path.is_file():
+        return read_json(path, WholeNetwork)
+    note("measuring the whole network under the devices' limits")
+    measured = measure_whole_network(
+        fleet.model,
+        lambda: _bundle(fleet, output / "whole_bundle", 1).path,
+        {client.name: client.limit_bytes for client in fleet.clients},
+        threads=fleet.training.threads,
+        folder=fleet.folder,
+    )
+    for line in unmeasured(measured):
+        note(f"{line}; the run goes on without this comparison")
+    if not unmeasured(measured):
+        write_json(path, measured)
+    return measured

@@ -1,0 +1,328 @@
+"""The fleet file: one TOML document that says which model is trained, on what data, by which devices and how."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from device_profiles.contract import DEFAULT_LEARNING_RATES
+from device_profiles.errors import FormatError
+from server.fleet.words import explained
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One device: its name and its hard memory limit."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+$")]
+    limit_mb: Annotated[float, msgspec.Meta(gt=0)]
+
+    @property
+    def limit_bytes(self) -> int:
+        """The limit in bytes; 1 MB = 1,048,576 bytes."""
+        return int(self.limit_mb * (1 << 20))
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is exported; as on the command line, which says what is meant where an option is left out."""
+
+    name: str
+    width: Positive | None = None
+    classes: Annotated[int, msgspec.Meta(ge=2)] = 10
+    input_shape: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=3)] = (3, 32, 32)
+    batch: Annotated[int, msgspec.Meta(ge=2)] = 32
+    partition: str | None = None
+    seed: int = 0
+    input_dtype: Literal["float32", "int64"] | None = None
+    head: str | None = None
+
+
+class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The data set and how it is cut into the clients' parts.
+
+    Attributes:
+        sources: tried in order, so that a demo can prefer a set that is not on every machine.
+        split: see `data_split.split_indices`; `natural` gives each device one of the data set's own clients.
+        alpha: of the Dirichlet split; the smaller, the fewer classes a client has.
+        shards_per_client: of the split by shards.
+        min_examples: what every client has at least.
+        examples_per_client: more than these are left out.
+        test_examples: of the test split, drawn in proportion to its classes, for evaluations between rounds.
+    """
+
+    sources: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    split: Literal["iid", "shards", "dirichlet", "natural"] = "iid"
+    alpha: Annotated[float, msgspec.Meta(gt=0)] = 0.5
+    shards_per_client: Positive = 2
+    min_examples: Positive = 1
+    examples_per_client: Positive | None = None
+    test_examples: Positive | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a cap below the minimum; msgspec reports it with the field's path."""
+        if self.examples_per_client is not None and self.examples_per_client < self.min_examples:
+            raise ValueError(
+                f"examples_per_client {self.examples_per_client} is below min_examples {self.min_examples}"
+            )
+
+
+class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Local training of a round and the optimizer.
+
+    Attributes:
+        steps: local steps of a round ...
+        epochs: ... or epochs over the client's examples, instead of `steps`.
+        schedule: how the learning rate falls over the rounds of a stage; `milestones` belong to `step`.
+        warmup_rounds: it rises to full over the first rounds of a stage. What a stage starts from was trained for
+            something else, and stand-ins have no normalisation that would hold back a large step.
+        clip_norm: largest norm of all gradients of a step together, 0 for any.
+        proximal: FedProx's mu, 0 without that term.
+        augment: crops with padding 4 and flips, on the client.
+        max_seconds: engine `local`: a client stops after the step that takes longer in all and sends what it has,
+            which counts by the share of its work that was done; 0 for no end.
+        cache_prefix: engine `local`: clients that hold it keep what frozen blocks put out in a file of this type while
+            a stage lasts. It pays where a stage visits an example more than once; engine `simulation` decides by
+            `simulation.cache_mb`.
+        rounds: round budget of the whole run; ProFL may do without one.
+        clients_per_round: drawn anew every round among those with work; all of them by default.
+        evaluate_every: rounds between two evaluations; the last round of a stage always has one.
+        aggregation: `robust` holds the updates of a round against each other before they are averaged; `mean` does not.
+        min_clients: a round counts when as many deliver; else it is repeated, `attempts` times in all.
+    """
+
+    steps: Positive = 20
+    epochs: Positive | None = None
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = DEFAULT_LEARNING_RATES["sgd"]
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    warmup_rounds: Annotated[int, msgspec.Meta(ge=0)] = 0
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
+    clip_norm: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    augment: Literal["none", "crop-flip"] = "none"
+    cache_prefix: Literal["none", "float32", "float16", "int8"] = "none"
+    rounds: Positive | None = None
+    clients_per_round: Positive | None = None
+    evaluate_every: Positive = 1
+    seed: int = 0
+    threads: Positive = 1
+    parallel: Positive = 2
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 600.0
+    max_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    aggregation: Literal["robust", "mean"] = "robust"
+    min_clients: Positive = 1
+    attempts: Positive = 3
+
+
+class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the fleet trains: ProFL, elastic ProFL, or one of the methods that they are compared with (`simulation`).
+
+    Attributes:
+        shrinking: ProFL's first stage, with `shrink_rounds` and `distill_rounds` for every block.
+        freezing: by effective movement, or equal rounds for every step.
+        distill_learning_rate: of distillation; that of the authors' example.
+    """
+
+    name: Literal["profl", "elastic", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl"] = "profl"
+    shrinking: bool = False
+    shrink_rounds: Positive = 5
+    distill_rounds: Positive = 2
+    distill_learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 1e-5
+    freezing: Literal["movement", "equal"] = "movement"
+
+
+class PopulationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Clients by number instead of by name: memory is drawn uniformly from whole MB between both bounds."""
+
+    count: Positive
+    memory_mb: tuple[Positive, Positive] = (100, 900)
+    seed: int = 0
+
+
+class PromiseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a simulation takes memory promises from.
+
+    Attributes:
+        source: `runtime`, the light runtime's own plans; `pytorch`, what PyTorch keeps for a step; `file`, a table.
+        file: JSON object of promises in bytes by the work's name, or of them below `promises`.
+        base_mb: what a process takes beside the plan (`runtime`) or the tensors (`pytorch`).
+        width: count for this width instead of the model's own, so that a narrow network can stand for a wide one.
+        batch: count for this batch.
+    """
+
+    source: Literal["runtime", "pytorch", "file"] = "runtime"
+    file: str | None = None
+    base_mb: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    width: Positive | None = None
+    batch: Annotated[int, msgspec.Meta(ge=2)] | None = None
+
+
+class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `simulation` engine: where it computes, how many clients at once, and what it keeps.
+
+    Attributes:
+        device: `auto` is a GPU where there is one.
+        stack: clients trained as one, with stacked parameters; by default 1 on a CPU and 20 on a GPU.
+        cache_mb: outputs of frozen blocks that are kept while a stage lasts.
+    """
+
+    device: str = "auto"
+    stack: Positive | None = None
+    cache_mb: Annotated[float, msgspec.Meta(ge=0)] = 4096
+
+
+class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a block is frozen by effective movement (Wu, Li, Xu, KDD 2025); defaults after the authors' example.
+
+    Attributes:
+        window: H, rounds over which movement is compared with its path.
+        fit_length: recent values that the line is fitted to.
+        threshold: freeze while the absolute slope of the line (per round) stays under it ...
+        patience: ... for this many evaluations in a row (W).
+        scalars: sampled parameters, all of them if there are fewer.
+        max_rounds: round cap of a step.
+        min_rounds: no freezing before this many rounds.
+    """
+
+    window: Positive = 6
+    fit_length: Annotated[int, msgspec.Meta(ge=2)] = 5
+    threshold: Annotated[float, msgspec.Meta(gt=0)] = 0.02
+    patience: Positive = 3
+    scalars: Positive = 10_000
+    max_rounds: Positive = 50
+    min_rounds: Positive = 1
+    seed: int = 0
+
+
+class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+    """The whole file: `clients` one by one, or a `population` that `read_fleet` turns into them.
+
+    `margin` is added to what a client needs before it is compared with its limit: the part of the peak that may differ
+    between two runs.
+    """
+
+    model: ModelSettings
+    data: DataSettings
+    clients: tuple[ClientSettings, ...] = ()
+    population: PopulationSettings | None = None
+    method: MethodSettings = MethodSettings()
+    training: TrainingSettings = TrainingSettings()
+    freezing: FreezingSettings = FreezingSettings()
+    promises: PromiseSettings = PromiseSettings()
+    simulation: SimulationSettings = SimulationSettings()
+    margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+
+    @property
+    def origin(self) -> str:
+        """What errors call it: the option and the file where it was read from one. No part of its value."""
+        origin: str = self.__dict__.get("origin_text", "fleet file")
+        return origin
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it was read from, None where it was not. No part of its value."""
+        folder: Path | None = self.__dict__.get("folder_read")
+        return folder
+
+    def with_min_clients(self, count: int) -> Fleet:
+        """The same fleet, of the same file, whose rounds need `count` clients."""
+        changed = msgspec.structs.replace(self, training=msgspec.structs.replace(self.training, min_clients=count))
+        changed.__dict__.update(self.__dict__)
+        return changed
+
+    def contradiction(self) -> str | None:
+        """What no round of such a fleet can meet, with the key and the remedy."""
+        training, clients = self.training, len(self.clients)
+        needed, drawn = training.min_clients, training.clients_per_round
+        if needed > clients:
+            return f"training.min_clients {needed}: the fleet has {clients} clients; ask for fewer"
+        if drawn is not None and needed > drawn:
+            return (
+                f"training.min_clients {needed}: training.clients_per_round draws {drawn} each round; ask for fewer, "
+                "or draw more"
+            )
+        if training.max_seconds >= training.timeout_seconds:
+            return (
+                f"training.max_seconds {training.max_seconds:g}: clients are ended after training.timeout_seconds "
+                f"{training.timeout_seconds:g}; give less"
+            )
+        return None
+
+
+def read_fleet(path: Path) -> Fleet:
+    """Read a fleet file; raises FormatError, naming the file and the field."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FormatError(f"--fleet {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"--fleet {path}: {error}") from None
+    return fleet_of(values, path)
+
+
+def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
+    """The fleet that the parsed file says, checked; `path` is named in what is wrong, now and later."""
+    fleet = _checked(values, path)
+    fleet.__dict__["origin_text"] = f"--fleet {path}"
+    fleet.__dict__["folder_read"] = path.parent
+    return fleet
+
+
+def _not_finite(value: Any, key: str = "") -> str | None:
+    """The first key below which there is an infinity, or a value that is no number at all."""
+    if isinstance(value, dict):
+        below = ((f"{key}.{name}" if key else name, inner) for name, inner in value.items())
+    elif isinstance(value, list | tuple):
+        below = ((key, inner) for inner in value)
+    else:
+        return key if isinstance(value, float) and not math.isfinite(value) else None
+    return next((found for name, inner in below if (found := _not_finite(inner, name)) is not None), None)
+
+
+def _checked(values: dict[str, Any], path: Path) -> Fleet:
+    key = _not_finite(values)
+    if key is not None:
+        raise FormatError(f"--fleet {path}: {key}: must be a finite number")
+    try:
+        fleet = msgspec.convert(values, Fleet, strict=True)
+    except msgspec.ValidationError as error:
+        raise FormatError(f"--fleet {path}: {explained(error, Fleet)}") from None
+    if {"steps", "epochs"} <= values.get("training", {}).keys():
+        raise FormatError(f"--fleet {path}: training.steps and training.epochs exclude each other; leave one out")
+    names = [client.name for client in fleet.clients]
+    if len(set(names)) != len(names):
+        raise FormatError(f"--fleet {path}: two clients carry the same name")
+    if bool(fleet.clients) == (fleet.population is not None):
+        raise FormatError(f"--fleet {path}: write either [[clients]], at least one, or [population]")
+    if fleet.training.cache_prefix != "none" and fleet.training.augment != "none":
+        raise FormatError(
+            f"--fleet {path}: training.cache_prefix keeps what training.augment changes every round; leave one out"
+        )
+    if fleet.training.clip_norm > 0 and fleet.training.proximal > 0:
+        raise FormatError(f"--fleet {path}: training.clip_norm and training.proximal exclude each other; leave one out")
+    if fleet.promises.source == "file" and fleet.promises.file is None:
+        raise FormatError(f"--fleet {path}: promises.source is 'file': name it with promises.file")
+    if fleet.population is not None:
+        low, high = fleet.population.memory_mb
+        if low > high:
+            raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
+        fleet = msgspec.structs.replace(fleet, clients=_draw(fleet.population))
+    said = fleet.contradiction()
+    if said is not None:
+        raise FormatError(f"--fleet {path}: {said}")
+    return fleet
+
+
+def _draw(population: PopulationSettings) -> tuple[ClientSettings, ...]:
+    low, high = population.memory_mb
+    drawn = np.random.default_rng(population.seed).integers(low, high, size=population.count, endpoint=True)
+    return tuple(ClientSettings(name=f"client{number:03d}", limit_mb=int(mb)) for number, mb in enumerate(drawn))

@@ -1,0 +1,75 @@
+"""What the server knows of a model: which tensors a piece of work trains, by the names of the `state_dict`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from device_profiles.contract import STAND_IN_PREFIX
+from device_profiles.errors import UsageError
+from device_profiles.manifest import Manifest
+from server.fleet.work import Work
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedTensor:
+    """One tensor that comes back from a client."""
+
+    shape: tuple[int, ...]
+    role: Literal["parameter", "running_statistic"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Structure:
+    """Tensors of a model.
+
+    Attributes:
+        model: names of its `state_dict`, in order.
+        blocks: names that belong to each block, the classifier head excepted.
+        trained: what comes back from a client, by the name of its work.
+    """
+
+    model: tuple[str, ...]
+    blocks: tuple[frozenset[str], ...]
+    trained: Mapping[str, Mapping[str, TrainedTensor]]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Structure:
+        """The structure of a bundle's model, with all of its training programs."""
+        units = manifest.model.units
+        return cls(
+            model=tuple(spec.name for spec in manifest.model.tensors),
+            blocks=tuple(
+                frozenset(name for unit in units[b.first_unit : b.last_unit + 1] for name in unit.tensors)
+                for b in manifest.partition.blocks
+            ),
+            trained={
+                program.name: {
+                    t.name: TrainedTensor(
+                        shape=t.shape, role="parameter" if t.role == "parameter" else "running_statistic"
+                    )
+                    for t in program.tensors
+                    if t.role in ("parameter", "running_statistic")
+                }
+                for program in manifest.programs
+                if program.purpose in ("grow", "joint", "distill")
+            },
+        )
+
+    def tensors(self, work: Work) -> Mapping[str, TrainedTensor]:
+        """What comes back from a client that did `work`; raises UsageError where the engine cannot do it."""
+        if work.name not in self.trained:
+            raise UsageError(
+                f"--engine: this one has no '{work.name}'; methods other than profl and elastic need simulation"
+            )
+        return self.trained[work.name]
+
+    def moving(self, work: Work) -> list[str]:
+        """Parameters whose movement says whether the work has converged: the block's own, or a stand-in's."""
+        parameters = [name for name, tensor in self.tensors(work).items() if tensor.role == "parameter"]
+        if work.purpose == "distill":
+            return [name for name in parameters if name.startswith(STAND_IN_PREFIX)]
+        if work.purpose in ("grow", "joint"):
+            return [name for name in parameters if name in self.blocks[work.block - 1]]
+        return parameters

@@ -1,0 +1,200 @@
+"""What clients send, read as input from strangers: nothing is taken before its size and type are known, and whatever is
+wrong is a FormatError of one plain line."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from device_profiles.errors import FormatError
+from device_profiles.seal import check_seal
+from device_profiles.update import UpdateMetadata
+from server.averaging.aggregation import ReceivedUpdate
+from server.fleet.structure import TrainedTensor
+
+_HEADER_BYTES = 1 << 16
+_HEADER_BYTES_PER_TENSOR = 1 << 10
+_MOST_HEADER_BYTES = 1 << 24
+_ANSWER_BYTES = 1 << 20
+_COMPLAINT_BYTES = 1 << 16
+_SHOWN = 200
+_FLOAT_BYTES = 4
+
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client's report must say; more may be in it."""
+
+    loss_first: float | None
+    loss_last: float | None
+    predicted_peak_bytes: Bytes | None
+    measured_peak_bytes: Bytes | None
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tensor in a safetensors header."""
+
+    dtype: str
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0, le=1 << 40)], ...]
+    data_offsets: tuple[Bytes, Bytes]
+
+
+def plain(text: str) -> str:
+    """`text` of a stranger as it may be printed: on one line, no control characters, cut where it is long."""
+    line = "".join(c if c.isprintable() else " " for c in text[: 4 * _SHOWN])
+    line = " ".join(line.split())
+    return line if len(line) <= _SHOWN and len(text) <= 4 * _SHOWN else f"{line[:_SHOWN]}..."
+
+
+def read_answer(path: Path) -> Answer:
+    """The one JSON object that a client printed."""
+    with path.open("rb") as source:
+        raw = source.read(_ANSWER_BYTES + 1)
+    if len(raw) > _ANSWER_BYTES:
+        raise FormatError(f"its report is longer than {_ANSWER_BYTES} bytes")
+    try:
+        answer = msgspec.json.decode(raw, type=Answer, strict=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"its report: {plain(str(error))}") from None
+    if not all(loss is None or math.isfinite(loss) for loss in (answer.loss_first, answer.loss_last)):
+        raise FormatError("its report: a loss is not a finite number")
+    return answer
+
+
+def last_words(path: Path) -> str:
+    """The last line that a client complained with, "" where it said nothing."""
+    with path.open("rb") as source:
+        source.seek(max(0, source.seek(0, os.SEEK_END) - _COMPLAINT_BYTES))
+        lines = source.read(_COMPLAINT_BYTES).decode(errors="replace").strip().split("\n")
+    return plain(lines[-1]) if lines else ""
+
+
+def read_update(client: str, path: Path, expected: Mapping[str, TrainedTensor] | None = None) -> ReceivedUpdate:
+    """Read an update a client wrote; raises FormatError naming the file.
+
+    With `expected`, the tensors that it was asked for, nothing larger than these is read, and no link is followed.
+    """
+    with _opened(path, follow=expected is None) as file:
+        size = os.fstat(file).st_size
+        header = _read_header(file, size, path, expected)
+        metadata = _metadata(header, path)
+        entries = {plain(name): _entry(name, raw, path) for name, raw in header.items() if name != "__metadata__"}
+        if expected is not None:
+            _check_expected(entries, expected, path)
+        data = _read(file, _check_places(entries, size - os.lseek(file, 0, os.SEEK_CUR), path), path)
+        check_seal(str(path), remedy="have it trained again")
+    tensors = {name: _tensor(entry, data) for name, entry in entries.items()}
+    return ReceivedUpdate(client=client, metadata=metadata, tensors=tensors)
+
+
+@contextmanager
+def _opened(path: Path, *, follow: bool) -> Iterator[int]:
+    # O_NONBLOCK: opening a FIFO would wait for a writer.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        file = os.open(path, flags)
+    except FileNotFoundError:
+        raise FormatError(f"{path}: no update was written") from None
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror or error}") from None
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise FormatError(f"{path}: is not a regular file")
+        yield file
+    finally:
+        os.close(file)
+
+
+def _read(file: int, count: int, path: Path) -> bytes:
+    pieces, left = [], count
+    while left > 0:
+        piece = os.read(file, min(left, 1 << 24))
+        if not piece:
+            raise FormatError(f"{path}: ends {left} bytes too early")
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def _read_header(
+    file: int, size: int, path: Path, expected: Mapping[str, TrainedTensor] | None
+) -> dict[str, msgspec.Raw]:
+    most = _MOST_HEADER_BYTES
+    if expected is not None:
+        most = _HEADER_BYTES + _HEADER_BYTES_PER_TENSOR * len(expected)
+        data = sum(_FLOAT_BYTES * math.prod(tensor.shape) for tensor in expected.values())
+        if size > 8 + most + data:
+            raise FormatError(f"{path}: has {size} bytes, its tensors {data}")
+    if size < 8:
+        raise FormatError(f"{path}: has {size} bytes and is not a safetensors file")
+    length = int.from_bytes(_read(file, 8, path), "little")
+    if length > min(most, size - 8):
+        raise FormatError(f"{path}: its header claims {length} bytes; the file is damaged or not a safetensors file")
+    try:
+        return msgspec.json.decode(_read(file, length, path), type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{path}: header: {plain(str(error))}") from None
+
+
+def _metadata(header: Mapping[str, msgspec.Raw], path: Path) -> UpdateMetadata:
+    try:
+        strings = msgspec.json.decode(header.get("__metadata__", msgspec.Raw(b"{}")), type=dict[str, str])
+        metadata = UpdateMetadata.from_strings(strings, str(path))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{path}: metadata: {plain(str(error))}") from None
+    except FormatError as error:
+        raise FormatError(plain(str(error))) from None
+    if not (math.isfinite(metadata.loss_first) and math.isfinite(metadata.loss_last)):
+        raise FormatError(f"{path}: metadata: a loss is not a finite number")
+    if metadata.steps < 0 or not max(metadata.steps, metadata.examples) < 1 << 53:
+        raise FormatError(f"{path}: metadata: {plain(str(metadata.steps))} steps cannot be")
+    if any(plain(text) != text for text in (metadata.program, metadata.base_version)):
+        raise FormatError(f"{path}: metadata: program and base_version must be short names")
+    return metadata
+
+
+def _entry(name: str, raw: msgspec.Raw, path: Path) -> _Entry:
+    try:
+        entry = msgspec.json.decode(raw, type=_Entry, strict=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{path}: tensor {plain(name)}: {plain(str(error))}") from None
+    if entry.dtype != "F32":
+        raise FormatError(f"{path}: tensor {plain(name)} has type {plain(entry.dtype)}, not F32 (float32)")
+    return entry
+
+
+def _check_expected(entries: Mapping[str, _Entry], expected: Mapping[str, TrainedTensor], path: Path) -> None:
+    odd = sorted(set(entries) ^ set(expected))
+    if odd:
+        raise FormatError(f"{path}: tensor {odd[0]} is missing or not of this block")
+    for name, entry in entries.items():
+        if entry.shape != expected[name].shape:
+            raise FormatError(f"{path}: tensor {name} has shape {entry.shape}, not {expected[name].shape}")
+
+
+def _check_places(entries: Mapping[str, _Entry], size: int, path: Path) -> int:
+    """Bytes of all tensors, which must lie behind each other and fill the rest of the file."""
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        first, last = entry.data_offsets
+        if first != end or last - first != _FLOAT_BYTES * math.prod(entry.shape):
+            raise FormatError(f"{path}: tensor {name} is not where it should be; the file is damaged")
+        end = last
+    if end != size:
+        raise FormatError(f"{path}: has {size} bytes of tensors, its header {end}; it is not whole")
+    return end
+
+
+def _tensor(entry: _Entry, data: bytes) -> NDArray[np.float32]:
+    count = math.prod(entry.shape)
+    return np.frombuffer(data, "<f4", count, entry.data_offsets[0]).reshape(entry.shape).astype(np.float32, copy=False)

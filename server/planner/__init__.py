@@ -1,0 +1,1 @@
+"""From profiles to promises: who can do what, in how many bytes."""

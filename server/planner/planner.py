@@ -1,0 +1,117 @@
+"""The planner: from profiles to what every client does in every step and distillation, with its promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from device_profiles.contract import PREPARING_BYTES, Purpose, program_name
+from device_profiles.errors import FormatError
+from device_profiles.manifest import Manifest
+from device_profiles.plan import ClientPlan, Plan, StepPlan
+from device_profiles.profile import Cost, DeviceProfile
+from edge_runtime.device.worker.text import megabytes_up
+
+DEFAULT_MARGIN = 0.05
+"""Part of the measured peak that is added to it in every promise, for what differs between two runs."""
+
+
+def make_plan(
+    manifest: Manifest,
+    bundle_sha256: str,
+    profiles: Mapping[str, DeviceProfile],
+    *,
+    margin: float = DEFAULT_MARGIN,
+    joint: bool = False,
+) -> Plan:
+    """Plan every step of a bundle for the clients in `profiles` (by name; their limits are the budgets), and every
+    distillation where one of the profiles has them.
+
+    A client trains the active block when its promise, the larger of predicted and measured peak plus `margin`, fits
+    its limit; with `joint`, it trains the longest run of blocks that ends with the active one and fits, of those that
+    were profiled. Raises FormatError where a profile is of another bundle or has no limit.
+    """
+    for client, profile in profiles.items():
+        if profile.bundle_sha256 != bundle_sha256:
+            raise FormatError(f"profile of {client}: measured another bundle; run profl-profile on this one")
+    blocks = [block.index for block in manifest.partition.blocks]
+    steps = [_step("grow", block, profiles, margin, joint=joint) for block in blocks]
+    distilled = [
+        block for block in blocks if any(p.cost(program_name("distill", block)) is not None for p in profiles.values())
+    ]
+    best = tuple(_most_demanding(name, steps) for name in profiles)
+    return Plan(
+        bundle_sha256=bundle_sha256,
+        margin=margin,
+        partition=manifest.partition,
+        participation=_share(best),
+        clients=best,
+        steps=tuple(steps),
+        distillations=tuple(_step("distill", block, profiles, margin) for block in distilled),
+    )
+
+
+def promise_of(cost: Cost, margin: float) -> int:
+    """Bytes that are promised for the whole command: the larger of predicted and measured peak of the training, with
+    the margin, and no less than what the command takes before it trains."""
+    return max(with_margin(max(cost.predicted_peak_bytes, cost.measured_peak_bytes or 0), margin), PREPARING_BYTES)
+
+
+def with_margin(peak_bytes: int, margin: float) -> int:
+    """A peak with the safety margin on it, by the same rule for every engine."""
+    return int(peak_bytes * (1 + margin))
+
+
+def _step(
+    purpose: Purpose, block: int, profiles: Mapping[str, DeviceProfile], margin: float, *, joint: bool = False
+) -> StepPlan:
+    names = [program_name("joint", block, first_block=first) for first in range(1, block)] if joint else []
+    names.append(program_name(purpose, block))
+    plans = tuple(_first_held(names, name, profile, block, margin) for name, profile in profiles.items())
+    return StepPlan(block=block, participation=_share(plans), clients=plans)
+
+
+def _first_held(names: Sequence[str], client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:
+    """The first of the programs `names` that fits, or why the last one does not."""
+    plans = [_assign(name, client, profile, block, margin) for name in names]
+    return next((plan for plan in plans if plan.fits), plans[-1])
+
+
+def _assign(name: str, client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:
+    budget = profile.device.limit_bytes or profile.device.memory_available_bytes
+    if budget is None:
+        raise FormatError(f"profile of {client}: neither limit_bytes nor memory_available_bytes is known")
+    cost = profile.cost(name)
+    if cost is None:
+        return _idle(client, block, budget, None, f"{name} was not profiled")
+    promise = promise_of(cost, margin)
+    if not cost.fits:
+        return _idle(client, block, budget, promise, cost.reason or "does not fit")
+    if promise > budget:
+        reason = f"needs {megabytes_up(promise)}, may use {budget / 2**20:.1f} MB"
+        return _idle(client, block, budget, promise, reason)
+    return ClientPlan(
+        client=client, block=block, program=name, predicted_peak_bytes=promise, budget_bytes=budget, fits=True
+    )
+
+
+def _idle(client: str, block: int, budget: int, promise: int | None, reason: str) -> ClientPlan:
+    return ClientPlan(
+        client=client,
+        block=block,
+        program=None,
+        predicted_peak_bytes=promise,
+        budget_bytes=budget,
+        fits=False,
+        reason=reason,
+    )
+
+
+def _share(plans: tuple[ClientPlan, ...]) -> float:
+    return sum(plan.fits for plan in plans) / len(plans) if plans else 0.0
+
+
+def _most_demanding(client: str, steps: list[StepPlan]) -> ClientPlan:
+    own = [plan for step in steps for plan in step.clients if plan.client == client]
+    fitting = [plan for plan in own if plan.fits]
+    chosen = fitting or own
+    return max(chosen, key=lambda plan: plan.predicted_peak_bytes or 0)

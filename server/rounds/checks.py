@@ -1,0 +1,79 @@
+"""What a run cannot do is said before its first round, and as far as possible before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from device_profiles.errors import ExecutionError, UsageError
+from edge_runtime.export.models.factory import is_own
+from server.data.split import choose_source, count_examples
+from server.fleet.fleet import Fleet
+from server.methods.method import Stage
+
+
+def check_settings(fleet: Fleet, engine: str) -> None:
+    """Raise UsageError for settings that contradict each other, or that `engine` does not know."""
+    said = fleet.contradiction()
+    if said is not None:
+        raise UsageError(said)
+    training = fleet.training
+    if training.max_seconds and engine != "local":
+        raise UsageError(
+            f"training.max_seconds {training.max_seconds:g}: clients of --engine {engine} keep no time; leave it out"
+        )
+    _check_own_model(fleet)
+    if engine == "local" and fleet.method.name not in ("profl", "elastic"):
+        raise UsageError(
+            f"method.name {fleet.method.name}: the light runtime trains by profl and elastic; use --engine simulation"
+        )
+
+
+_OF_ONE_WIDTH = ("profl", "elastic", "fedavg", "exclusivefl", "depthfl")
+"""Methods that take the model as it is."""
+
+
+def _check_own_model(fleet: Fleet) -> None:
+    """What a model whose width nobody but its factory knows cannot do."""
+    if not is_own(fleet.model.name):
+        return
+    for key, width in (("model.width", fleet.model.width), ("promises.width", fleet.promises.width)):
+        if width is not None:
+            raise UsageError(f"{key} {width}: only built-in models have a width; leave it out for {fleet.model.name}")
+    if fleet.method.name not in _OF_ONE_WIDTH:
+        raise UsageError(
+            f"method.name {fleet.method.name}: trains narrower copies of the model, which only built-in models have, "
+            f"not {fleet.model.name}; use one of {', '.join(_OF_ONE_WIDTH)}"
+        )
+
+
+def check_data(fleet: Fleet) -> None:
+    """Raise where the data are missing or cannot be cut so, or too few clients have as much as one batch."""
+    source, _ = choose_source(fleet.data)
+    counts = count_examples(source, [client.name for client in fleet.clients], fleet.data).values()
+    batch, needed = fleet.model.batch, fleet.training.min_clients
+    enough = sum(count >= batch for count in counts)
+    if enough < needed:
+        raise UsageError(
+            f"model.batch {batch}: {enough} of {len(counts)} clients have as many examples (at most {max(counts)}), "
+            f"training.min_clients is {needed}; use a smaller batch"
+        )
+
+
+def check_rounds(fleet: Fleet, stages: Sequence[Stage]) -> None:
+    """Raise ExecutionError where the round budget is smaller than the number of stages."""
+    budget = fleet.training.rounds
+    if budget is not None and budget < len(stages):
+        raise ExecutionError(f"training.rounds {budget}: the method has {len(stages)} stages; give more")
+
+
+def check_stages(fleet: Fleet, stages: Sequence[Stage]) -> None:
+    """Raise ExecutionError where a stage, the last one as well as the first, cannot be trained."""
+    check_rounds(fleet, stages)
+    needed = fleet.training.min_clients
+    for stage in stages:
+        if len(stage.work) < needed:
+            what = f"block {stage.block}" if stage.block else "the network"
+            raise ExecutionError(
+                f"{stage.title}: {len(stage.work)} of {len(fleet.clients)} clients hold the promise of {what}, "
+                f"training.min_clients is {needed}; use a finer model.partition or a smaller model.batch"
+            )

@@ -1,0 +1,226 @@
+"""The state of a run on disk: switched to the next round by one atomic rename, so that no round is lost or doubled.
+
+RUN/state.json           what is finished, naming the weights it belongs to
+RUN/weights/<n>.safetensors   weights after round n of the whole run
+RUN/rounds.jsonl         one object a round, and one with `failed` for a round that too few delivered in, which is no
+                         round of the run; lines the state does not count are cut off at resume
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from device_profiles.contract import FORMAT_VERSION
+from device_profiles.errors import FormatError
+from device_profiles.files import read_json, sha256_of, write_json
+from device_profiles.seal import check_seal
+from server.averaging.tensor_files import save_tensors
+from server.rounds.seam import Result
+
+Weights = dict[str, NDArray[Any]]
+FLEET_NAME = "fleet.json"
+"""The settings of a run, as they were read."""
+STATE_NAME = "state.json"
+"""What is finished of a run."""
+ROUNDS_NAME = "rounds.jsonl"
+
+
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A finished stage, as `summary.json` lists it; `block` is 0 where it trained the whole network."""
+
+    stage: str
+    block: int
+    rounds: int
+    froze_because: str
+    accuracy: float
+    participation: float = 0.0
+
+
+class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `rounds.jsonl`.
+
+    `participation` is the share of the fleet that has work in this stage. `accuracy` is None in a round without an
+    evaluation. `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered, and
+    `rejected_before` the updates rejected in each of them. `failed`: too few delivered in the last attempt as well, and
+    the run stopped; `round` is then the number that the next round has when the run goes on.
+    `stopped_early`: clients that `training.max_seconds` stopped, each with the share of its work that it had done and
+    its update counts by. `cut`: clients whose update was beyond the bounds that the others set, with what was cut down.
+    """
+
+    round: int
+    stage: str
+    block: int
+    round_of_step: int
+    participation: float
+    clients: tuple[Result, ...]
+    rejected: dict[str, str]
+    loss: float | None
+    accuracy: float | None
+    effective_movement: float | None
+    slope: float | None
+    bytes_down: int
+    bytes_up: int
+    seconds: float
+    froze_because: str | None = None
+    repeated: tuple[Result, ...] = ()
+    rejected_before: tuple[dict[str, str], ...] = ()
+    failed: bool = False
+    stopped_early: dict[str, float] = {}
+    cut: dict[str, str] = {}
+
+
+class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is finished: `round` rounds of the run, `round_of_step` of stage number `stage` (from 0).
+
+    `weights_sha256` is the digest of `weights/<round>.safetensors`; `rounds_bytes` the length of rounds.jsonl.
+    """
+
+    format_version: int = FORMAT_VERSION
+    settings_sha256: str
+    round: int
+    stage: int
+    round_of_step: int
+    steps: tuple[StepRecord, ...]
+    finished: bool
+    weights_sha256: str
+    rounds_bytes: int
+
+    def check(self, source: str) -> None:
+        """Raise FormatError where a number is below zero."""
+        for name in ("round", "stage", "round_of_step", "rounds_bytes"):
+            if getattr(self, name) < 0:
+                raise FormatError(f"{source}: {name} is {getattr(self, name)}; restore the file, or start a new run")
+
+
+class RunFolder:
+    """Reads and writes a run's state."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def exists(self) -> bool:
+        """Whether a state was ever saved here."""
+        return (self.folder / STATE_NAME).is_file()
+
+    def load_or_start(self, settings_sha256: str, initial: Callable[[], Weights]) -> tuple[RunState, Weights]:
+        """The last saved state and its weights; where nothing was saved, round 0 with the `initial` weights."""
+        if self.exists:
+            return self.load()
+        state = RunState(
+            settings_sha256=settings_sha256,
+            round=0,
+            stage=0,
+            round_of_step=0,
+            steps=(),
+            finished=False,
+            weights_sha256="",
+            rounds_bytes=0,
+        )
+        weights = initial()
+        return self.save(state, weights, None), weights
+
+    def weights_path(self, round_number: int) -> Path:
+        """Weights after `round_number` rounds of the run."""
+        return self.folder / "weights" / f"{round_number:06d}.safetensors"
+
+    def load(self) -> tuple[RunState, Weights]:
+        """The last saved state and its weights; cuts rounds.jsonl back to it. Raises FormatError naming the file."""
+        state = read_json(self.folder / STATE_NAME, RunState)
+        path = self.weights_path(state.round)
+        if not path.is_file() or sha256_of(path) != state.weights_sha256:
+            raise FormatError(f"{path}: missing or not the file that {STATE_NAME} names")
+        rounds = self.folder / ROUNDS_NAME
+        if state.rounds_bytes and (not rounds.is_file() or rounds.stat().st_size < state.rounds_bytes):
+            raise FormatError(f"{rounds}: shorter than {STATE_NAME} says")
+        if rounds.is_file():
+            with rounds.open("r+b") as lines:
+                lines.truncate(state.rounds_bytes)
+        self._remove_all_but(path)
+        return state, read_tensors(path)
+
+    def save(self, state: RunState, weights: Mapping[str, NDArray[Any]], record: RoundRecord | None) -> RunState:
+        """Save the state after a round: weights, then the round's line, then the state that names both."""
+        path = self.weights_path(state.round)
+        save_tensors(path, weights)
+        length = self._append(record)
+        saved = msgspec.structs.replace(state, weights_sha256=sha256_of(path), rounds_bytes=length)
+        write_json(self.folder / STATE_NAME, saved)
+        self._remove_all_but(path)
+        return saved
+
+    def save_failure(self, state: RunState, record: RoundRecord) -> None:
+        """Keep the line of a round that failed; everything else stays as it was after the round before."""
+        write_json(self.folder / STATE_NAME, msgspec.structs.replace(state, rounds_bytes=self._append(record)))
+
+    def _append(self, record: RoundRecord | None) -> int:
+        """Write a line; the length of the file with it."""
+        rounds = self.folder / ROUNDS_NAME
+        with rounds.open("ab") as lines:
+            if record is not None:
+                lines.write(msgspec.json.encode(record) + b"\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+        return rounds.stat().st_size
+
+    def _remove_all_but(self, weights: Path) -> None:
+        """Remove earlier weights, and what a killed run had not finished writing."""
+        for old in weights.parent.iterdir():
+            if old != weights:
+                old.unlink()
+
+    def records(self) -> list[RoundRecord]:
+        """Every saved round."""
+        return [record for record in self._lines() if not record.failed]
+
+    def failures(self) -> list[RoundRecord]:
+        """The rounds that too few delivered in, each as often as the run stopped at it."""
+        return [record for record in self._lines() if record.failed]
+
+    def _lines(self) -> list[RoundRecord]:
+        """Every line that the state counts: what stands behind them is being written, or was when a run was killed.
+
+        Raises FormatError naming the file and the line.
+        """
+        path = self.folder / ROUNDS_NAME
+        counted = read_json(self.folder / STATE_NAME, RunState).rounds_bytes if self.exists else 0
+        if not counted:
+            return []
+        with in_one_line(path), path.open("rb") as source:
+            raw = source.read(counted)
+        if len(raw) < counted:
+            raise FormatError(f"{path}: shorter than {STATE_NAME} says; restore it from a copy, or start a new run")
+        return [_record(line, f"{path}: line {number}") for number, line in enumerate(raw.splitlines(), 1)]
+
+
+def _record(line: bytes, where: str) -> RoundRecord:
+    try:
+        return msgspec.json.decode(line, type=RoundRecord)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{where}: {error}; restore the file from a copy, or start a new run") from None
+
+
+def read_tensors(path: Path) -> Weights:
+    """Tensors of a file of the run; raises FormatError naming it."""
+    with in_one_line(path):
+        check_seal(str(path), remedy="restore it from a copy, or start a new run")
+        return load_file(path)
+
+
+@contextmanager
+def in_one_line(path: Path) -> Iterator[None]:
+    """Raise FormatError naming `path` where the body cannot read it."""
+    try:
+        yield
+    except (OSError, SafetensorError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise FormatError(f"{path}: {reason}; restore it from a copy, or start a new run") from None
