@@ -1,26 +1,16 @@
-"""Contract strings, defined once: file names, purposes, roles and tensor names that packages exchange."""
+"""Contract strings, defined once: file names, roles and tensor names that packages exchange."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of every JSON document of this package; a reader refuses a version it does not know."""
 
 MANIFEST_NAME = "manifest.json"
 PROGRAMS_FOLDER = "programs"
 WEIGHTS_FOLDER = "weights"
 INITIAL_WEIGHTS_NAME = "initial"
-
-Purpose = Literal["grow", "joint", "shrink", "distill", "eval", "features"]
-"""What a program does.
-
-`grow`: one training step of a block with its output module, also while the model is shrunk, whose steps are the same.
-`joint`: the same of a run of blocks that are trained together, with the output module of the last of them.
-`distill`: one step of a block's distillation into its stand-in. `eval`: logits. `features`: what the frozen blocks
-before a block put out, which is what the `cached-prefix` variants of its training steps read. No program has the
-purpose `shrink`.
-"""
 
 Role = Literal["parameter", "running_statistic", "optimizer_state", "gradient_sum", "frozen"]
 """What a tensor is to a program.
@@ -34,8 +24,6 @@ TRAINED_ROLES: frozenset[Role] = frozenset({"parameter", "running_statistic"})
 InputRole = Literal["data", "label", "hyperparameter", "random", "frozen"]
 DType = Literal["float32", "bfloat16", "int64"]
 ITEM_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "int64": 8}
-TrainingPurpose = Literal["grow", "distill"]
-"""Purposes whose programs train something."""
 OptimizerName = Literal["sgd", "adamw"]
 DEFAULT_LEARNING_RATES: dict[OptimizerName, float] = {"sgd": 0.01, "adamw": 3e-4}
 """Where none is asked for. What was measured to choose them stands in docs/training.md."""
@@ -88,14 +76,6 @@ def stand_in_name(block: int) -> str:
 def optimizer_state_name(slot: str, parameter: str) -> str:
     """Name of an optimizer state tensor; `slot` is `momentum` for SGD."""
     return f"{OPTIMIZER_PREFIX}{slot}.{parameter}"
-
-
-def program_name(purpose: Purpose, block: int, variant: Variant = "default", *, first_block: int | None = None) -> str:
-    """Name of the program of a purpose for a block (1-based): `grow-block2`, `grow-block2-cached-prefix`; with
-    `first_block` for the run of blocks that ends with it: `joint-blocks1-2`."""
-    if first_block is not None:
-        return f"{purpose}-blocks{first_block}-{block}"
-    return f"{purpose}-block{block}" + ("" if variant != CACHED_PREFIX_VARIANT else f"-{variant}")
 
 
 PREPARING_BYTES = 32 << 20

@@ -15,13 +15,13 @@ from device_profiles.contract import (
     InputRole,
     LossName,
     OptimizerName,
-    Purpose,
     Role,
     Variant,
 )
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.manifest_checks import check_files, check_model, check_programs
 from device_profiles.model import Model, Partition
+from device_profiles.work import ProgramWork, block_of, label
 
 
 class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -131,13 +131,13 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ([batch, classes], float32), a `features` program the input of its block ([batch, ...], float32). The first
     `prefix_instructions` instructions are the frozen prefix. A step of `batch` examples is `batch / micro_batch`
     executions, and its loss the sum of theirs; statistics of BatchNorm are then those of each micro-batch. A `distill`
-    program takes no labels. A `joint` program trains blocks `first_block` to `block`; others have no `first_block`. A
+    program takes no labels. A
     tensor may be there twice under one name, as it was in the weights (an input of the role `frozen`) and as it is
     trained (a mutable buffer).
     """
 
     name: str
-    purpose: Purpose
+    work: ProgramWork
     block: int
     batch: int
     micro_batch: int
@@ -149,12 +149,6 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     prefix_instructions: int
     instructions: int
     memory: MemoryPlan
-    first_block: int | msgspec.UnsetType = msgspec.UNSET
-
-    @property
-    def first_trained(self) -> int:
-        """The first block (1-based) that it trains, or `block` where it trains none."""
-        return self.block if isinstance(self.first_block, msgspec.UnsetType) else self.first_block
 
     @property
     def frozen_tensors(self) -> int:
@@ -212,10 +206,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise FormatError(
                     f"{source}: programs: {program.name} is for block {program.block}, which does not exist"
                 )
-            if (program.purpose == "joint") != (program.first_block is not msgspec.UNSET):
-                raise FormatError(f"{source}: programs: {program.name}: first_block belongs to the purpose joint")
-            if program.purpose == "joint" and not 1 <= program.first_trained < program.block:
-                raise FormatError(f"{source}: programs: {program.name}: first_block is not before its block")
+            if block_of(program.work, self.partition) != program.block:
+                raise FormatError(f"{source}: programs: {program.name}: work is not about block {program.block}")
+            if program.name != label(program.work, self.partition, program.variant):
+                raise FormatError(f"{source}: programs: {program.name}: is no name for its work")
             if f"programs/{program.name}.pte" not in paths:
                 raise FormatError(f"{source}: files: programs/{program.name}.pte is missing")
             for value in program.inputs:

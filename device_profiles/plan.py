@@ -8,17 +8,20 @@ import msgspec
 
 from device_profiles.contract import FORMAT_VERSION
 from device_profiles.model import Partition
+from device_profiles.work import Distill, Grow, Joint
 
 
 class ClientPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one client does in the step that trains `block`, or distils it into its stand-in.
 
     `budget_bytes` is the client's hard limit; the promise `predicted_peak_bytes` already carries the safety margin.
-    A client without work has `program` None and a `reason`.
+    `program` is what its `work` is called in the plan's partition. A client without work has None of both, and a
+    `reason`.
     """
 
     client: str
     block: int
+    work: Grow | Joint | Distill | None
     program: str | None
     predicted_peak_bytes: int | None
     budget_bytes: int

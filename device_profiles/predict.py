@@ -20,8 +20,6 @@ from device_profiles.errors import FormatError
 from device_profiles.manifest import Program
 from device_profiles.profile import Cost, DeviceProfile
 
-_TRAINING = ("grow", "shrink", "distill")
-
 MARGIN_BYTES = 4 << 20
 """What a promise adds to a prediction. Half of it is for what differs from program to program. The other half is for
 the kernel: beside resident memory a control group charges page tables, stacks and other structures of the process, what
@@ -82,7 +80,7 @@ def calibrate(costs: Sequence[Cost], source: str = "profile") -> Calibration:
         (
             cost
             for cost in costs
-            if cost.purpose in _TRAINING and cost.variant != CACHED_PREFIX_VARIANT and cost.measured_peak_bytes
+            if cost.work.trains and cost.variant != CACHED_PREFIX_VARIANT and cost.measured_peak_bytes
         ),
         key=_plan_bytes,
     )

@@ -6,11 +6,12 @@ from typing import ClassVar
 
 import msgspec
 
-from device_profiles.contract import FORMAT_VERSION, LimitKind, Purpose, Runtime, Variant
+from device_profiles.contract import FORMAT_VERSION, LimitKind, Runtime, Variant
 from device_profiles.errors import FormatError
 from device_profiles.manifest import Manifest
 from device_profiles.profile_checks import check_cost, check_device, check_profile
 from device_profiles.timeline import PlanTimeline, Timeline
+from device_profiles.work import Grow, ProgramWork
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,7 +96,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     program: str
-    purpose: Purpose
+    work: ProgramWork
     block: int
     fits: bool
     predicted_peak_bytes: int
@@ -211,13 +212,13 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             program = programs.get(cost.program)
             if program is None:
                 raise FormatError(f"{source}: costs: {cost.program} is no program of the bundle")
-            stated = (cost.purpose, cost.block, cost.arena_bytes, cost.frozen_bytes, cost.staging_bytes)
+            stated = (cost.work, cost.block, cost.arena_bytes, cost.frozen_bytes, cost.staging_bytes)
             memory = program.memory
-            planned = (program.purpose, program.block, memory.arena_bytes, memory.frozen_bytes, memory.staging_bytes)
+            planned = (program.work, program.block, memory.arena_bytes, memory.frozen_bytes, memory.staging_bytes)
             if self.runtime == "native" and stated != planned:
                 raise FormatError(f"{source}: costs: {cost.program}: differs from the bundle's plan of it")
         missing = {block.index for block in manifest.partition.blocks} - {
-            cost.block for cost in self.costs if cost.purpose == "grow"
+            cost.block for cost in self.costs if isinstance(cost.work, Grow)
         }
         if every_block and missing:
             blocks = ", ".join(map(str, sorted(missing)))

@@ -12,6 +12,7 @@ import msgspec
 
 from device_profiles import streams
 from device_profiles.errors import ProflError, UsageError
+from device_profiles.work import Joint
 from edge_runtime.options import Finite, OutputFile
 from server.commands.model import finish, merge
 from server.commands.split import split
@@ -64,9 +65,9 @@ def plan(bundle: Path, profiles: Path, margin: float, joint: bool, output: Path 
         known[profile.device.name] = profile
     with _naming("--bundle"):
         opened = open_bundle(bundle)
-        if joint and not any(program.purpose == "joint" for program in opened.manifest.programs):
+        if joint and not any(isinstance(program.work, Joint) for program in opened.manifest.programs):
             raise UsageError(f"{bundle}: has no programs for --joint; export it with --joint")
-    if joint and not any(cost.purpose == "joint" for profile in known.values() for cost in profile.costs):
+    if joint and not any(isinstance(cost.work, Joint) for profile in known.values() for cost in profile.costs):
         raise UsageError("--joint: no profile has measured a run of blocks; profl-profile --purpose joint does")
     with _naming("--profiles"):
         made = make_plan(opened.manifest, opened.digest, known, margin=margin, joint=joint)

@@ -25,7 +25,7 @@ def predict(bundle: Path, profile: Path, examples: int, threads: int | None, as_
     from edge_runtime.device.prepare.bundle import open_bundle
 
     (known,) = read_profiles([profile])
-    programs = [p for p in open_bundle(bundle).manifest.programs if p.purpose in ("grow", "joint", "shrink", "distill")]
+    programs = [p for p in open_bundle(bundle).manifest.programs if p.work.trains]
     found = [predict_peak(program, known, examples=examples, threads=threads) for program in programs]
     if as_json:
         print_json({"predictions": found})

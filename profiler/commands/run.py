@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from device_profiles.work import MEASURED_KINDS
 from edge_runtime.device.commands.options import FILE, print_json, thread_count
 from edge_runtime.options import OutputFile
 from profiler.commands.options import html_option, limit_option, measuring_options, model_choice, write_page
 
-if TYPE_CHECKING:
-    from device_profiles.contract import Purpose
-
-_PURPOSES: dict[str, tuple[Purpose, ...]] = {
-    "grow": ("grow",),
-    "joint": ("joint",),
-    "distill": ("distill",),
-    "eval": ("eval",),
-    "all": ("grow", "joint", "distill", "eval"),
-}
+_PURPOSES: dict[str, tuple[str, ...]] = {**{kind: (kind,) for kind in MEASURED_KINDS}, "all": MEASURED_KINDS}
 
 
 @click.command(epilog="Example: profl-profile bundles/resnet18 --limit 128MB -o phone.json")
@@ -80,8 +72,8 @@ def run(
         classes=classes,
         blocks=blocks,
     )
-    asked = tuple(dict.fromkeys(purpose for name in purposes for purpose in _PURPOSES[name]))
-    request = ProfileRequest(bundle=bundle, purposes=asked, threads=thread_count(threads), **options)
+    asked = tuple(dict.fromkeys(kind for name in purposes for kind in _PURPOSES[name]))
+    request = ProfileRequest(bundle=bundle, kinds=asked, threads=thread_count(threads), **options)
     subject = model_subject(choice, batch) if choice is not None else None
     profile = profile_bundle(request, subject=subject, progress=lambda line: click.echo(line, err=True))
     write_page(html, [profile])

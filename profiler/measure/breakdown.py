@@ -38,7 +38,7 @@ def cost_of(
     peak, file = (last.watched.peak_bytes, last.watched.file_bytes) if last.watched is not None else (None, None)
     return Cost(
         program=program.name,
-        purpose=program.purpose,
+        work=program.work,
         block=program.block,
         fits=fits,
         predicted_peak_bytes=predicted,

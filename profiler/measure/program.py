@@ -21,6 +21,7 @@ from device_profiles.errors import ExecutionError, FormatError, UsageError
 from device_profiles.manifest import Program
 from device_profiles.profile import Conditions
 from device_profiles.timeline import PlanTimeline, Timeline
+from device_profiles.work import Distill, Eval, Features, Joint, blocks_of
 from edge_runtime.device.commands.options import one_blas_thread
 from edge_runtime.device.prepare import launch
 from edge_runtime.device.prepare.bundle import open_bundle
@@ -33,7 +34,6 @@ from profiler.measure.processes import Ended, run_measured
 from profiler.measure.program_file import read_program
 from profiler.measure.watch import Watched
 
-_PURPOSES = ("grow", "joint", "distill", "eval")
 _TRAINING_STEPS = 2
 """The first step touches every page of the arena; the second shows that nothing is added."""
 _BATCHES = 4
@@ -95,10 +95,10 @@ class ProcessMeter:
 
     def measure(self, program: Program) -> Observation:
         """Run it; killed by the kernel, or out of memory below an rlimit, means that it does not fit."""
-        if program.purpose not in _PURPOSES:
-            raise UsageError(f"{program.name}: programs for '{program.purpose}' cannot be profiled in this release")
+        if isinstance(program.work, Features):
+            raise UsageError(f"{program.name}: is measured as a part of the programs that read its outputs")
         with ConditionsWatch() as machine:
-            ended, report = self._evaluate(program) if program.purpose == "eval" else self._train(program)
+            ended, report = self._evaluate(program) if isinstance(program.work, Eval) else self._train(program)
         return Observation(
             report=report,
             limit_kind=ended.outcome.limit_kind,
@@ -120,8 +120,8 @@ class ProcessMeter:
             request = TrainRequest(
                 bundle=self.bundle,
                 block=program.block,
-                purpose="distill" if program.purpose == "distill" else "grow",
-                first_block=program.first_trained if program.purpose == "joint" else None,
+                purpose="distill" if isinstance(program.work, Distill) else "grow",
+                first_block=self._first_block(program) if isinstance(program.work, Joint) else None,
                 data=self._data(folder, program),
                 steps=_TRAINING_STEPS,
                 output=folder / "update.safetensors",
@@ -132,6 +132,11 @@ class ProcessMeter:
             )
             prepared = prepare_training(request, json=True)
             return self._run(prepared.job, watch=True)
+
+    def _first_block(self, program: Program) -> int | None:
+        """The first of the blocks that a program trains together."""
+        blocks = blocks_of(program.work, open_bundle(self.bundle).manifest.partition)
+        return None if blocks is None else blocks[0]
 
     def base_bytes(self) -> int:
         """Measured without a limit: the base alone is what every other program of the device also needs."""

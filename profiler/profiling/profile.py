@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from device_profiles.contract import LimitKind, Purpose, Runtime
+from device_profiles.contract import LimitKind, Runtime
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import read_json, write_json
 from device_profiles.manifest import Program
@@ -37,7 +37,7 @@ class ProfileRequest:
     name: str
     limit_bytes: int | None = None
     block: int | None = None
-    purposes: tuple[Purpose, ...] = ("grow",)
+    kinds: tuple[str, ...] = ("grow",)
     steps: int = 3
     warmup_steps: int = 1
     repetitions: int = 1
@@ -125,7 +125,7 @@ class _Profiling:
         self._request = request
         self._progress = progress
         self._subject = subject
-        self._programs = subject.chosen(request.purposes, request.block)
+        self._programs = subject.chosen(request.kinds, request.block)
         self._meter = meter or meter_of(request, subject)
         outside = _outside(request.limit_bytes)
         self._limit_bytes = request.limit_bytes if outside is None else outside.size_bytes

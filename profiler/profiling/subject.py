@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device_profiles.contract import CACHED_PREFIX_VARIANT, Purpose
+from device_profiles.contract import CACHED_PREFIX_VARIANT
 from device_profiles.errors import UsageError
 from device_profiles.manifest import Program
 from device_profiles.model import Model, Partition
@@ -23,9 +23,9 @@ class Subject:
     programs: tuple[Program, ...]
     digest: str
 
-    def chosen(self, purposes: tuple[Purpose, ...], block: int | None) -> list[Program]:
-        """Programs of these purposes, of one block if asked for; raises UsageError, with what there is, for none."""
-        every = [program for program in self.programs if program.purpose in purposes]
+    def chosen(self, kinds: tuple[str, ...], block: int | None) -> list[Program]:
+        """Programs of these kinds, of one block if asked for; raises UsageError, with what there is, for none."""
+        every = [program for program in self.programs if program.work.kind in kinds]
         chosen = [program for program in every if block in (None, program.block)]
         if not chosen:
             known = ", ".join(program.name for program in every) or "none"

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from device_profiles.contract import program_name
 from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.manifest import MemoryPlan, Optimizer, Program
 from device_profiles.model import Model, Partition
 from device_profiles.timeline import PlanTimeline
+from device_profiles.work import Grow, grow, label
 from profiler.facts.conditions import ConditionsWatch
 from profiler.measure.processes import run_measured
 from profiler.measure.program import Observation
@@ -58,7 +58,7 @@ class TorchMeter:
 
     def measure(self, program: Program) -> Observation:
         """One process; out of memory, on the host or the GPU, means that it does not fit."""
-        if program.purpose != "grow":
+        if not isinstance(program.work, Grow):
             raise UsageError(f"{program.name}: --runtime torch measures training programs only; give --purpose grow")
         spec = step_spec(
             self.model,
@@ -124,8 +124,8 @@ def programs_of(partition: Partition, batch: int) -> tuple[Program, ...]:
     """One training program a block, whose memory is not known before it ran."""
     return tuple(
         Program(
-            name=program_name("grow", block.index),
-            purpose="grow",
+            name=label(grow(partition, block.index), partition),
+            work=grow(partition, block.index),
             block=block.index,
             batch=batch,
             micro_batch=batch,

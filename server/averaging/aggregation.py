@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.update import UpdateMetadata
+from device_profiles.work import Work
 from server.fleet.structure import Structure
-from server.fleet.work import Work
 
 Tensors = Mapping[str, NDArray[np.float32]]
 
@@ -40,8 +40,8 @@ class ReceivedUpdate:
 def reason_to_reject(update: ReceivedUpdate, work: Work, structure: Structure, base_version: str) -> str | None:
     """Why an update must not enter the average: another block or base, wrong tensors, values that are not finite."""
     metadata = update.metadata
-    if metadata.program not in work.programs or metadata.block != work.block:
-        return f"trained {metadata.program}, asked for {work.name}"
+    if metadata.program not in structure.programs(work) or metadata.block != structure.block(work):
+        return f"trained {metadata.program}, asked for {structure.label(work)}"
     if metadata.base_version != base_version:
         return f"started from weights {metadata.base_version or 'without a version'}, not {base_version}"
     if metadata.examples < 1:

@@ -105,7 +105,7 @@ def _run(
     note: Note,
 ) -> Summary:
     folder = RunFolder(output)
-    stages = method.stages(fleet, prepared.blocks, prepared.promises)
+    stages = method.stages(fleet, prepared.partition, prepared.promises)
     check_stages(fleet, stages)
     state, weights = folder.load_or_start(settings, prepared.initial_weights)
     if state.round:
@@ -120,7 +120,9 @@ def _run(
         examples=count_examples(prepared.data, [client.name for client in fleet.clients], fleet.data),
     )
     state, weights = schedule.run(state, weights)
-    accuracy, _ = prepared.engine.evaluate(method.final(prepared.blocks), folder.weights_path(state.round), full=True)
+    accuracy, _ = prepared.engine.evaluate(
+        method.final(prepared.partition), folder.weights_path(state.round), full=True
+    )
     model = output / "model.safetensors"
     write_finished(prepared.model, weights, model)
     summary = summarise(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from device_profiles.model import Model
+from device_profiles.model import Model, Partition
 from device_profiles.plan import Plan
 from server.fleet.structure import Structure
 from server.methods.method import Promises
@@ -19,7 +19,7 @@ class Prepared:
     """An engine with what it knows of the model and of its clients.
 
     Attributes:
-        blocks: of the partition.
+        partition: of the model into blocks.
         model: what is trained.
         initial_weights: of round 0.
         data: the data set that was found.
@@ -30,7 +30,7 @@ class Prepared:
     engine: Engine
     structure: Structure
     promises: Promises
-    blocks: int
+    partition: Partition
     model: Model
     initial_weights: Callable[[], Weights]
     data: str

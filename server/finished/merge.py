@@ -15,19 +15,17 @@ from safetensors.numpy import save_file
 
 from device_profiles.errors import ExecutionError, FormatError, UsageError
 from device_profiles.files import atomic_file, named, sha256_of
-from device_profiles.manifest import Manifest, Program
+from device_profiles.manifest import Manifest
+from device_profiles.work import Distill, Grow, Joint, Work
 from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.tensors import TensorFile
 from edge_runtime.device.prepare.weights_version import weights_version
 from server.averaging.aggregation import ReceivedUpdate, average
 from server.finished.weight_layers import WholeWeights
 from server.fleet.structure import Structure
-from server.fleet.work import Work
 from server.judging.judging import Asked, judge
 from server.judging.strangers import read_update
 from server.rounds.run_state import Weights
-
-_TRAINED = ("grow", "joint", "distill")
 
 
 class MergedUpdate(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +76,7 @@ def merge_updates(
         sound, odd = judge(group, asked, structure, base_version, base.tensors)
         rejected |= odd
         # As in a round of method elastic: who trained fewer blocks together held the others frozen.
-        merged |= average(sound, base.tensors, frozen_count=any(a.work.purpose == "joint" for a in asked.values()))
+        merged |= average(sound, base.tensors, frozen_count=any(isinstance(a.work, Joint) for a in asked.values()))
         weights = sum(update.weight for update in sound)
         described += [
             MergedUpdate(
@@ -106,7 +104,7 @@ def write_merged(weights: Mapping[str, NDArray[Any]], path: Path, merge: Merge) 
 
 def _read(manifest: Manifest, paths: Sequence[Path], steps: int | None) -> _Received:
     """Every file as the update of a client that is called by its path; none counts twice."""
-    programs = {program.name: program for program in manifest.programs if program.purpose in _TRAINED}
+    programs = {program.name: program for program in manifest.programs if program.work.trains}
     received = _Received(updates=[], asked={}, rejected={})
     seen: dict[str, str] = {}
     for path in paths:
@@ -123,19 +121,13 @@ def _read(manifest: Manifest, paths: Sequence[Path], steps: int | None) -> _Rece
         program = programs.get(update.metadata.program)
         if digest in seen:
             received.rejected[client] = f"is the same update as {seen[digest]}"
-        elif program is None:
+        elif program is None or not isinstance(program.work, (Grow, Joint, Distill)):
             received.rejected[client] = f"trained {update.metadata.program}, which is no training program of the bundle"
         else:
             received.updates.append(update)
-            received.asked[client] = Asked(work=_work(program), batch=program.batch, examples=None, steps=steps)
+            received.asked[client] = Asked(work=program.work, batch=program.batch, examples=None, steps=steps)
         seen.setdefault(digest, client)
     return received
-
-
-def _work(program: Program) -> Work:
-    if program.purpose == "joint":
-        return Work(purpose="joint", first=program.first_trained, block=program.block)
-    return Work(purpose="distill" if program.purpose == "distill" else "grow", block=program.block)
 
 
 def _without_version(received: _Received, version: str) -> Iterator[tuple[str, str]]:
@@ -157,7 +149,7 @@ def _rounds(
     groups: dict[tuple[bool, int], list[ReceivedUpdate]] = {}
     for update in updates:
         work = asked[update.client].work
-        groups.setdefault((work.purpose == "distill", work.block), []).append(update)
+        groups.setdefault((isinstance(work, Distill), structure.block(work)), []).append(update)
     owners: dict[str, ReceivedUpdate] = {}
     for group in groups.values():
         own = {name for update in group for name in structure.tensors(asked[update.client].work)}

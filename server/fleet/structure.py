@@ -9,7 +9,8 @@ from typing import Literal
 from device_profiles.contract import STAND_IN_PREFIX
 from device_profiles.errors import UsageError
 from device_profiles.manifest import Manifest
-from server.fleet.work import Work
+from device_profiles.model import Partition
+from device_profiles.work import Distill, Grow, Joint, Work, blocks_of, label, programs_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,13 +27,15 @@ class Structure:
 
     Attributes:
         model: names of its `state_dict`, in order.
+        partition: how it is cut into blocks.
         blocks: names that belong to each block, the classifier head excepted.
-        trained: what comes back from a client, by the name of its work.
+        trained: what comes back from a client, by its work.
     """
 
     model: tuple[str, ...]
+    partition: Partition
     blocks: tuple[frozenset[str], ...]
-    trained: Mapping[str, Mapping[str, TrainedTensor]]
+    trained: Mapping[Work, Mapping[str, TrainedTensor]]
 
     @classmethod
     def of(cls, manifest: Manifest) -> Structure:
@@ -40,12 +43,13 @@ class Structure:
         units = manifest.model.units
         return cls(
             model=tuple(spec.name for spec in manifest.model.tensors),
+            partition=manifest.partition,
             blocks=tuple(
                 frozenset(name for unit in units[b.first_unit : b.last_unit + 1] for name in unit.tensors)
                 for b in manifest.partition.blocks
             ),
             trained={
-                program.name: {
+                program.work: {
                     t.name: TrainedTensor(
                         shape=t.shape, role="parameter" if t.role == "parameter" else "running_statistic"
                     )
@@ -53,23 +57,36 @@ class Structure:
                     if t.role in ("parameter", "running_statistic")
                 }
                 for program in manifest.programs
-                if program.purpose in ("grow", "joint", "distill")
+                if isinstance(program.work, (Grow, Joint, Distill))
             },
         )
 
     def tensors(self, work: Work) -> Mapping[str, TrainedTensor]:
         """What comes back from a client that did `work`; raises UsageError where the engine cannot do it."""
-        if work.name not in self.trained:
+        if work not in self.trained:
             raise UsageError(
-                f"--engine: this one has no '{work.name}'; methods other than profl and elastic need simulation"
+                f"--engine: this one has no '{self.label(work)}'; methods other than profl and elastic need simulation"
             )
-        return self.trained[work.name]
+        return self.trained[work]
 
     def moving(self, work: Work) -> list[str]:
         """Parameters whose movement says whether the work has converged: the block's own, or a stand-in's."""
         parameters = [name for name, tensor in self.tensors(work).items() if tensor.role == "parameter"]
-        if work.purpose == "distill":
+        if isinstance(work, Distill):
             return [name for name in parameters if name.startswith(STAND_IN_PREFIX)]
-        if work.purpose in ("grow", "joint"):
-            return [name for name in parameters if name in self.blocks[work.block - 1]]
+        if isinstance(work, (Grow, Joint)):
+            return [name for name in parameters if name in self.blocks[self.block(work) - 1]]
         return parameters
+
+    def label(self, work: Work) -> str:
+        """What people read, and the name of the bundle's program, where it has one."""
+        return label(work, self.partition)
+
+    def programs(self, work: Work) -> frozenset[str]:
+        """Names that an update of `work` may carry."""
+        return programs_of(work, self.partition)
+
+    def block(self, work: Work) -> int:
+        """The block (1-based) that is asked for, 0 where it is the whole network."""
+        blocks = blocks_of(work, self.partition)
+        return 0 if blocks is None else blocks[1]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_profiles.work import Work
 from server.averaging.aggregation import ReceivedUpdate, corner
 from server.fleet.structure import Structure, TrainedTensor
-from server.fleet.work import Work
 
 Base = Mapping[str, NDArray[Any]]
 

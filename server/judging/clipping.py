@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from device_profiles.work import Work
 from server.averaging.aggregation import ReceivedUpdate, corner
 from server.fleet.structure import Structure
-from server.fleet.work import Work
 from server.judging.alike import Base, Group, channel_floor, groups, statistics_of
 from server.judging.outliers import VARIANCE_FACTOR
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from device_profiles.work import Work
 from server.averaging.aggregation import ReceivedUpdate, reason_to_reject
 from server.fleet.structure import Structure
-from server.fleet.work import Work
 from server.judging.clipping import bounded
 from server.judging.outliers import alone_outliers, outliers
 

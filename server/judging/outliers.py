@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from device_profiles.work import Work
 from server.averaging.aggregation import ReceivedUpdate, corner
 from server.fleet.structure import Structure
-from server.fleet.work import Work
 from server.judging.alike import ENOUGH, Base, Group, allowed_moves, channel_floor, groups, parameters_of, statistics_of
 
 OUTLIER_FACTOR = 10.0

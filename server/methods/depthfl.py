@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from device_profiles.model import Partition
+from device_profiles.work import Work, depth
 from server.fleet.fleet import Fleet, MethodSettings
-from server.fleet.work import Work
 from server.methods.method import Promises, Stage, budget_of
 
 
@@ -28,25 +29,25 @@ class DepthFL:
     def __init__(self, settings: MethodSettings) -> None:
         self._settings = settings
 
-    def works(self, blocks: int) -> tuple[Work, ...]:
+    def works(self, partition: Partition) -> tuple[Work, ...]:
         """Every depth, the deepest first."""
-        return tuple(Work(purpose="depth", block=depth) for depth in range(blocks, 0, -1))
+        return tuple(depth(partition, block.index) for block in reversed(partition.blocks))
 
-    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
         """One, of the round budget."""
-        depths = self.works(blocks)
+        depths = self.works(partition)
         held = {client: promises.first_held(client, depths) for client in promises.budgets}
         return (
             Stage(
                 name="train",
                 block=0,
-                work={client: depth for client, depth in held.items() if depth is not None},
+                work={client: work for client, work in held.items() if work is not None},
                 evaluated=depths[0],
                 rounds=budget_of(fleet, self.name),
                 consistency=1.0,
             ),
         )
 
-    def final(self, blocks: int) -> Work:
+    def final(self, partition: Partition) -> Work:
         """All classifiers of the full depth."""
-        return Work(purpose="depth", block=blocks)
+        return depth(partition, len(partition.blocks))

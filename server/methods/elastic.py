@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from device_profiles.model import Partition
+from device_profiles.work import Work, joint
 from server.fleet.fleet import Fleet
-from server.fleet.work import Work
 from server.methods.method import Promises, Stage
 from server.methods.profl import ProFL
 
@@ -23,25 +24,25 @@ class ElasticProFL(ProFL):
     name = "elastic"
     source = "this project; the steps are those of Wu, Li, Xu, KDD 2025"
 
-    def works(self, blocks: int) -> tuple[Work, ...]:
+    def works(self, partition: Partition) -> tuple[Work, ...]:
         """Those of ProFL, and every run of blocks."""
-        runs = [run for block in range(2, blocks + 1) for run in _runs(block)]
-        return (*super().works(blocks), *runs)
+        runs = [run for block in partition.blocks[1:] for run in _runs(partition, block.index)]
+        return (*super().works(partition), *runs)
 
-    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
         """Those of ProFL; in growing, each client with the longest run that it holds."""
         return tuple(
-            _elastic(stage, promises) if stage.name == "grow" and stage.block > 1 else stage
-            for stage in super().stages(fleet, blocks, promises)
+            _elastic(stage, partition, promises) if stage.name == "grow" and stage.block > 1 else stage
+            for stage in super().stages(fleet, partition, promises)
         )
 
 
-def _runs(block: int) -> list[Work]:
+def _runs(partition: Partition, block: int) -> list[Work]:
     """Blocks 1 to `block` together, 2 to `block`, and so on; not `block` alone."""
-    return [Work(purpose="joint", first=first, block=block) for first in range(1, block)]
+    return [joint(partition, first, block) for first in range(1, block)]
 
 
-def _elastic(stage: Stage, promises: Promises) -> Stage:
-    longest = {client: promises.first_held(client, _runs(stage.block)) for client in promises.budgets}
+def _elastic(stage: Stage, partition: Partition, promises: Promises) -> Stage:
+    longest = {client: promises.first_held(client, _runs(partition, stage.block)) for client in promises.budgets}
     runs = {client: run for client, run in longest.items() if run is not None}
     return replace(stage, work={**stage.work, **runs}, frozen_count=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from device_profiles.errors import ExecutionError
+from device_profiles.model import Partition
+from device_profiles.work import Work, first_trained_unit
 from server.fleet.fleet import Fleet, FreezingSettings
-from server.fleet.work import Work
 
 StageName = Literal["shrink", "distill", "grow", "train"]
 
@@ -48,7 +49,7 @@ class Stage:
 
     def moves_before(self, work: Work) -> bool:
         """Whether some client trains blocks that are frozen for those who do `work`."""
-        return work.first_block > min(other.first_block for other in self.work.values())
+        return first_trained_unit(work) > min(first_trained_unit(other) for other in self.work.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,13 +84,13 @@ class Method(Protocol):
     name: str
     source: str
 
-    def works(self, blocks: int) -> tuple[Work, ...]:
+    def works(self, partition: Partition) -> tuple[Work, ...]:
         """Everything that clients may be asked for, for promises."""
 
-    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
         """The stages of a run, in order; raises ExecutionError where nobody could take part."""
 
-    def final(self, blocks: int) -> Work:
+    def final(self, partition: Partition) -> Work:
         """What is evaluated at the end."""
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from server.fleet.fleet import Fleet, FreezingSettings, MethodSettings
-from server.fleet.work import Work
+from dataclasses import replace
+
+from device_profiles.model import Partition
+from device_profiles.work import Work, distill, grow
+from server.fleet.fleet import Fleet, MethodSettings
 from server.methods.method import Promises, Stage, StageName
 
 
@@ -22,67 +25,40 @@ class ProFL:
     def __init__(self, settings: MethodSettings) -> None:
         self._settings = settings
 
-    def works(self, blocks: int) -> tuple[Work, ...]:
+    def works(self, partition: Partition) -> tuple[Work, ...]:
         """Every block grown, and every stand-in distilled."""
-        grown = [Work(purpose="grow", block=block) for block in range(1, blocks + 1)]
-        distilled = [Work(purpose="distill", block=block) for block in range(2, blocks + 1)]
+        grown = [grow(partition, block.index) for block in partition.blocks]
+        distilled = [distill(partition, block.index) for block in partition.blocks[1:]]
         return (*grown, *(distilled if self._settings.shrinking else ()))
 
-    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
         """T to 2 shrunk and distilled, then 1 to T grown."""
-        settings = self._settings
+        settings, blocks = self._settings, len(partition.blocks)
+        steps = [grow(partition, block) for block in range(1, blocks + 1)]
         shrinking: list[Stage] = []
         if settings.shrinking:
             for block in range(blocks, 1, -1):
-                shrinking.append(self._stage("shrink", "grow", block, settings.shrink_rounds, promises))
-                distil = self._stage(
-                    "distill", "distill", block, settings.distill_rounds, promises, rate=settings.distill_learning_rate
-                )
-                shrinking.append(distil)
-        rounds, freezing = fleet.freezing.max_rounds, fleet.freezing
+                step = steps[block - 1]
+                shrinking.append(_stage("shrink", block, step, step, settings.shrink_rounds, promises))
+                # A stand-in is judged by what the model does with it: the step before, in which it is the block.
+                stand_in = distill(partition, block)
+                distilled = _stage("distill", block, stand_in, steps[block - 2], settings.distill_rounds, promises)
+                shrinking.append(replace(distilled, learning_rate=settings.distill_learning_rate))
+        rounds = fleet.freezing.max_rounds
         spent = sum(stage.rounds for stage in shrinking)
         if settings.freezing == "equal" and fleet.training.rounds is not None:
             rounds = max(1, (fleet.training.rounds - spent) // blocks)
-        growing = [
-            self._stage(
-                "grow",
-                "grow",
-                block,
-                rounds,
-                promises,
-                freezing=freezing if settings.freezing == "movement" else None,
-                last=block == blocks and fleet.training.rounds is not None,
-            )
-            for block in range(1, blocks + 1)
-        ]
+        growing = [_stage("grow", block, step, step, rounds, promises) for block, step in enumerate(steps, start=1)]
+        if settings.freezing == "movement":
+            growing = [replace(stage, freezing=fleet.freezing) for stage in growing]
+        if fleet.training.rounds is not None:
+            growing[-1] = replace(growing[-1], takes_the_rest=True)
         return (*shrinking, *growing)
 
-    def _stage(
-        self,
-        name: StageName,
-        purpose: str,
-        block: int,
-        rounds: int,
-        promises: Promises,
-        *,
-        freezing: FreezingSettings | None = None,
-        last: bool = False,
-        rate: float | None = None,
-    ) -> Stage:
-        work = Work(purpose="distill" if purpose == "distill" else "grow", block=block)
-        # A stand-in is judged by what the model does with it: the step before, in which it takes the block's place.
-        evaluated = Work(purpose="grow", block=block - 1) if purpose == "distill" else work
-        return Stage(
-            name=name,
-            block=block,
-            work=promises.holders(work),
-            evaluated=evaluated,
-            rounds=rounds,
-            freezing=freezing,
-            takes_the_rest=last,
-            learning_rate=rate,
-        )
-
-    def final(self, blocks: int) -> Work:
+    def final(self, partition: Partition) -> Work:
         """The whole model: the last block behind all the others."""
-        return Work(purpose="grow", block=blocks)
+        return grow(partition, len(partition.blocks))
+
+
+def _stage(name: StageName, block: int, work: Work, evaluated: Work, rounds: int, promises: Promises) -> Stage:
+    return Stage(name=name, block=block, work=promises.holders(work), evaluated=evaluated, rounds=rounds)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from device_profiles.model import Partition
+from device_profiles.work import Whole, Work
 from server.fleet.fleet import Fleet, MethodSettings
-from server.fleet.work import Work
 from server.methods.method import Promises, Stage, budget_of
 
-_WHOLE = Work(purpose="whole")
+_WHOLE = Whole()
 
 
 class ExclusiveFL:
@@ -21,15 +22,15 @@ class ExclusiveFL:
     def __init__(self, settings: MethodSettings) -> None:
         self._settings = settings
 
-    def works(self, blocks: int) -> tuple[Work, ...]:
+    def works(self, partition: Partition) -> tuple[Work, ...]:
         """The whole network."""
         return (_WHOLE,)
 
-    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
         """One, of the round budget."""
         return (_train(fleet, promises.holders(_WHOLE), budget_of(fleet, self.name)),)
 
-    def final(self, blocks: int) -> Work:
+    def final(self, partition: Partition) -> Work:
         """The whole network."""
         return _WHOLE
 
@@ -40,7 +41,7 @@ class FedAvg(ExclusiveFL):
     name = "fedavg"
     source = "McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017"
 
-    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
         """One, of the round budget, without a look at memory."""
         return (_train(fleet, {client: _WHOLE for client in promises.budgets}, budget_of(fleet, self.name)),)
 

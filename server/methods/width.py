@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from device_profiles.errors import ExecutionError
+from device_profiles.model import Partition
+from device_profiles.work import Narrow, Width, Work
 from server.fleet.fleet import Fleet, MethodSettings
-from server.fleet.work import Work
 from server.methods.method import Promises, Stage, budget_of
 
-_SIXTEENTHS = tuple(Work(purpose="narrow", ratio=part / 16) for part in range(16, 0, -1))
+_SIXTEENTHS: tuple[Work, ...] = tuple(Narrow(ratio=part / 16) for part in range(16, 0, -1))
 
 
 class AllSmall:
@@ -24,11 +25,11 @@ class AllSmall:
         self._settings = settings
         self._chosen = _SIXTEENTHS[-1]
 
-    def works(self, blocks: int) -> tuple[Work, ...]:
+    def works(self, partition: Partition) -> tuple[Work, ...]:
         """Every width."""
         return _SIXTEENTHS
 
-    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
         """One, of the round budget."""
         fitting = [work for work in _SIXTEENTHS if len(promises.holders(work)) == len(promises.budgets)]
         if not fitting:
@@ -38,7 +39,7 @@ class AllSmall:
         rounds = budget_of(fleet, self.name)
         return (Stage(name="train", block=0, work=work, evaluated=self._chosen, rounds=rounds),)
 
-    def final(self, blocks: int) -> Work:
+    def final(self, partition: Partition) -> Work:
         """The network of the width that was chosen."""
         return self._chosen
 
@@ -57,22 +58,22 @@ class HeteroFL:
 
     name = "heterofl"
     source = "Diao, Ding, Tarokh, HeteroFL: Computation and Communication Efficient Federated Learning, ICLR 2021"
-    LEVELS = tuple(Work(purpose="width", ratio=ratio) for ratio in (1.0, 0.5, 0.25, 0.125, 0.0625))
+    LEVELS: tuple[Work, ...] = tuple(Width(ratio=ratio) for ratio in (1.0, 0.5, 0.25, 0.125, 0.0625))
 
     def __init__(self, settings: MethodSettings) -> None:
         self._settings = settings
 
-    def works(self, blocks: int) -> tuple[Work, ...]:
+    def works(self, partition: Partition) -> tuple[Work, ...]:
         """Every level."""
         return self.LEVELS
 
-    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
         """One, of the round budget."""
         held = {client: promises.first_held(client, self.LEVELS) for client in promises.budgets}
         work = {client: level for client, level in held.items() if level is not None}
         rounds = budget_of(fleet, self.name)
         return (Stage(name="train", block=0, work=work, evaluated=self.LEVELS[0], rounds=rounds),)
 
-    def final(self, blocks: int) -> Work:
+    def final(self, partition: Partition) -> Work:
         """The full width."""
         return self.LEVELS[0]

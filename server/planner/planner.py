@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from device_profiles.contract import PREPARING_BYTES, Purpose, program_name
+from device_profiles.contract import PREPARING_BYTES
 from device_profiles.errors import FormatError
 from device_profiles.manifest import Manifest
+from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
 from device_profiles.profile import Cost, DeviceProfile
+from device_profiles.work import Distill, Grow, Joint, block_of, distill, grow, label
+from device_profiles.work import joint as join_blocks
 from edge_runtime.device.worker.text import megabytes_up
+
+Trained = Grow | Joint | Distill
 
 DEFAULT_MARGIN = 0.05
 """Part of the measured peak that is added to it in every promise, for what differs between two runs."""
@@ -34,11 +39,12 @@ def make_plan(
         if profile.bundle_sha256 != bundle_sha256:
             raise FormatError(f"profile of {client}: measured another bundle; run profl-profile on this one")
     blocks = [block.index for block in manifest.partition.blocks]
-    steps = [_step("grow", block, profiles, margin, joint=joint) for block in blocks]
-    distilled = [
-        block for block in blocks if any(p.cost(program_name("distill", block)) is not None for p in profiles.values())
-    ]
-    best = tuple(_most_demanding(name, steps) for name in profiles)
+    partition = manifest.partition
+    steps = [_step(_grown(partition, block, joint=joint), partition, profiles, margin) for block in blocks]
+    taught = {block: distill(partition, block) for block in blocks}
+    measured = {cost.work for profile in profiles.values() for cost in profile.costs}
+    distilled = [_step([work], partition, profiles, margin) for work in taught.values() if work in measured]
+    best = tuple(_most_demanding(plans) for plans in zip(*(step.clients for step in steps), strict=True))
     return Plan(
         bundle_sha256=bundle_sha256,
         margin=margin,
@@ -46,7 +52,7 @@ def make_plan(
         participation=_share(best),
         clients=best,
         steps=tuple(steps),
-        distillations=tuple(_step("distill", block, profiles, margin) for block in distilled),
+        distillations=tuple(distilled),
     )
 
 
@@ -61,22 +67,30 @@ def with_margin(peak_bytes: int, margin: float) -> int:
     return int(peak_bytes * (1 + margin))
 
 
+def _grown(partition: Partition, block: int, *, joint: bool) -> list[Trained]:
+    """What a client may train in the step of `block`, the best first."""
+    runs: list[Trained] = [join_blocks(partition, first, block) for first in range(1, block)] if joint else []
+    return [*runs, grow(partition, block)]
+
+
 def _step(
-    purpose: Purpose, block: int, profiles: Mapping[str, DeviceProfile], margin: float, *, joint: bool = False
+    choices: Sequence[Trained], partition: Partition, profiles: Mapping[str, DeviceProfile], margin: float
 ) -> StepPlan:
-    names = [program_name("joint", block, first_block=first) for first in range(1, block)] if joint else []
-    names.append(program_name(purpose, block))
-    plans = tuple(_first_held(names, name, profile, block, margin) for name, profile in profiles.items())
+    block = block_of(choices[-1], partition)
+    plans = tuple(_first_held(choices, name, profile, partition, margin) for name, profile in profiles.items())
     return StepPlan(block=block, participation=_share(plans), clients=plans)
 
 
-def _first_held(names: Sequence[str], client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:
-    """The first of the programs `names` that fits, or why the last one does not."""
-    plans = [_assign(name, client, profile, block, margin) for name in names]
+def _first_held(
+    choices: Sequence[Trained], client: str, profile: DeviceProfile, partition: Partition, margin: float
+) -> ClientPlan:
+    """The first of `choices` that fits, or why the last one does not."""
+    block = block_of(choices[-1], partition)
+    plans = [_assign(work, label(work, partition), client, profile, block, margin) for work in choices]
     return next((plan for plan in plans if plan.fits), plans[-1])
 
 
-def _assign(name: str, client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:
+def _assign(work: Trained, name: str, client: str, profile: DeviceProfile, block: int, margin: float) -> ClientPlan:
     budget = profile.device.limit_bytes or profile.device.memory_available_bytes
     if budget is None:
         raise FormatError(f"profile of {client}: neither limit_bytes nor memory_available_bytes is known")
@@ -90,7 +104,13 @@ def _assign(name: str, client: str, profile: DeviceProfile, block: int, margin: 
         reason = f"needs {megabytes_up(promise)}, may use {budget / 2**20:.1f} MB"
         return _idle(client, block, budget, promise, reason)
     return ClientPlan(
-        client=client, block=block, program=name, predicted_peak_bytes=promise, budget_bytes=budget, fits=True
+        client=client,
+        block=block,
+        work=work,
+        program=name,
+        predicted_peak_bytes=promise,
+        budget_bytes=budget,
+        fits=True,
     )
 
 
@@ -98,6 +118,7 @@ def _idle(client: str, block: int, budget: int, promise: int | None, reason: str
     return ClientPlan(
         client=client,
         block=block,
+        work=None,
         program=None,
         predicted_peak_bytes=promise,
         budget_bytes=budget,
@@ -110,8 +131,7 @@ def _share(plans: tuple[ClientPlan, ...]) -> float:
     return sum(plan.fits for plan in plans) / len(plans) if plans else 0.0
 
 
-def _most_demanding(client: str, steps: list[StepPlan]) -> ClientPlan:
-    own = [plan for step in steps for plan in step.clients if plan.client == client]
+def _most_demanding(own: Sequence[ClientPlan]) -> ClientPlan:
+    """Of one client's plans, the one with the largest promise: of those that it holds, if there are any."""
     fitting = [plan for plan in own if plan.fits]
-    chosen = fitting or own
-    return max(chosen, key=lambda plan: plan.predicted_peak_bytes or 0)
+    return max(fitting or own, key=lambda plan: plan.predicted_peak_bytes or 0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
+from device_profiles.work import Joint, blocks_of
 from edge_runtime.device.worker.text import tenths_up
 
 _MB = float(1 << 20)
@@ -12,7 +14,7 @@ _MB = float(1 << 20)
 
 def plan_table(plan: Plan) -> str:
     """A line a client, a column a block: its promise in MB, or `-` without work; below it the same for distillation."""
-    runs = any(_run(client) for step in plan.steps for client in step.clients)
+    runs = any(_run(client, plan.partition) for step in plan.steps for client in step.clients)
     width = 13 if runs else 10
     lines = _promises("client", plan, plan.steps, width)
     if plan.distillations:
@@ -23,11 +25,10 @@ def plan_table(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _run(plan: ClientPlan) -> str:
+def _run(plan: ClientPlan, partition: Partition) -> str:
     """`1-2 ` for blocks 1 to 2 together, nothing for one block alone."""
-    name = plan.program or ""
-    prefix = "joint-blocks"
-    return f"{name.removeprefix(prefix)} " if name.startswith(prefix) else ""
+    blocks = blocks_of(plan.work, partition) if isinstance(plan.work, Joint) else None
+    return f"{blocks[0]}-{blocks[1]} " if blocks is not None else ""
 
 
 def _promises(title: str, plan: Plan, steps: Sequence[StepPlan], width: int) -> list[str]:
@@ -40,7 +41,11 @@ def _promises(title: str, plan: Plan, steps: Sequence[StepPlan], width: int) -> 
         cells = ""
         for step in columns:
             own = step.clients[position] if step else None
-            promise = f"{_run(own)}{tenths_up(own.predicted_peak_bytes or 0)}" if own and own.fits else "-" * bool(own)
+            promise = (
+                f"{_run(own, plan.partition)}{tenths_up(own.predicted_peak_bytes or 0)}"
+                if own and own.fits
+                else "-" * bool(own)
+            )
             cells += f"{promise:>{width}}"
         lines.append(f"{client.client:<12}{client.budget_bytes / _MB:>9.1f}{cells}".rstrip())
     shares = "".join(f"{f'{step.participation:.0%}' if step else '':>{width}}" for step in columns)

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import msgspec
 
+from device_profiles.work import Work
 from server.averaging.aggregation import ReceivedUpdate
-from server.fleet.work import Work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ from tests.support.mutations import mutated_bytes
 def test_the_most_that_is_alive_is_what_the_manifest_states(name: str, request: pytest.FixtureRequest) -> None:
     bundle: Path = request.getfixturevalue(name)
     programs = read_json(bundle / "manifest.json", Manifest).programs
-    assert {program.purpose for program in programs} >= {"grow", "eval"}
+    assert {program.work.kind for program in programs} >= {"grow", "eval"}
     for program in programs:
         file = read_program(bundle / "programs" / f"{program.name}.pte")
         plan = plan_timeline(file, program)
@@ -42,12 +42,12 @@ def test_the_most_that_is_alive_is_what_the_manifest_states(name: str, request: 
         peak = alive.index(max(alive))
         assert plan.parameters_bytes[peak] == program.memory.parameters_bytes
         assert plan.optimizer_state_bytes[peak] == program.memory.optimizer_state_bytes
-        if name == "summing_bundle" and program.purpose == "grow":
+        if name == "summing_bundle" and program.work.kind == "grow":
             sums = sum(4 * math.prod(t.shape) for t in program.tensors if t.role == "gradient_sum")
             assert 0 < sums <= min(plan.gradients_bytes)
         assert list(plan.touched_bytes) == sorted(plan.touched_bytes)
         assert 0 <= program.memory.arena_bytes - plan.touched_bytes[-1] < 4096
-        if program.purpose == "eval":
+        if program.work.kind == "eval":
             assert not any(plan.gradients_bytes) and not any(plan.optimizer_state_bytes)
 
 

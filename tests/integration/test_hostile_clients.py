@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from device_profiles.update import UpdateMetadata
+from device_profiles.work import Whole
 from server.averaging.aggregation import ReceivedUpdate, average
 from server.fleet.structure import Structure, TrainedTensor
-from server.fleet.work import Work
 from server.judging.judging import Asked, judge
+from tests.support.partitions import blocks_of_one_unit
 
 CLIENTS = tuple(f"c{number}" for number in range(10))
 ATTACKER = "c3"
-WORK = Work(purpose="whole")
+WORK = Whole()
 ROUNDS, STEPS, BATCH, CLASSES, FEATURES = 12, 10, 32, 10, 32
 Tensors = dict[str, np.ndarray]
 Attack = Callable[[Tensors, Tensors], Tensors]
@@ -118,7 +119,9 @@ def _run(attack: Attack | None, *, robust: bool) -> tuple[float, set[str], Tenso
     weights = _tensors(network)
     roles = {n: TrainedTensor(shape=t.shape, role="parameter" if n in parameters else "running_statistic")
              for n, t in weights.items()}  # fmt: skip
-    structure = Structure(model=tuple(weights), blocks=(frozenset(weights),), trained={"whole": roles})
+    structure = Structure(
+        model=tuple(weights), partition=blocks_of_one_unit(1), blocks=(frozenset(weights),), trained={WORK: roles}
+    )
     asked = {client: Asked(work=WORK, batch=BATCH, examples=320, steps=STEPS) for client in CLIENTS}
     touched: set[str] = set()
     for number in range(ROUNDS):

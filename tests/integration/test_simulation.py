@@ -17,6 +17,7 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
+from device_profiles.work import Narrow, Whole, Width, Work, depth, distill, grow, joint, label  # noqa: E402
 from edge_runtime.device import _native  # noqa: E402
 from edge_runtime.device.data.npz import write_npz  # noqa: E402
 from edge_runtime.device.data.open import open_data  # noqa: E402
@@ -31,6 +32,7 @@ from server.engines.simulation.examples import (  # noqa: E402
     model_inputs,
 )
 from server.engines.simulation.promises import promises_of  # noqa: E402
+from server.engines.simulation.segments import ModelPieces  # noqa: E402
 from server.engines.simulation.trainables import Terms, TrainableSet, initial_classifiers  # noqa: E402
 from server.fleet.fleet import (  # noqa: E402
     ClientSettings,
@@ -41,19 +43,19 @@ from server.fleet.fleet import (  # noqa: E402
     read_fleet,
 )
 from server.fleet.fleet import TrainingSettings as Training  # noqa: E402
-from server.fleet.work import Work  # noqa: E402
 from server.rounds.run_state import RoundRecord  # noqa: E402
 from server.rounds.schedule import Observer  # noqa: E402
 from server.rounds.seam import Result, Task  # noqa: E402
 
-WORKS = [
-    *[Work(purpose="grow", block=block) for block in (1, 2, 3)],
-    *[Work(purpose="joint", first=first, block=3) for first in (1, 2)],
-    *[Work(purpose="distill", block=block) for block in (2, 3)],
-    Work(purpose="whole"),
-    Work(purpose="narrow", ratio=0.5),
-    Work(purpose="width", ratio=0.5),
-    *[Work(purpose="depth", block=depth) for depth in (1, 2, 3)],
+PARTITION = ModelPieces(ModelSettings(name="cnn", width=4, batch=8)).partition
+WORKS: list[Work] = [
+    *[grow(PARTITION, block) for block in (1, 2, 3)],
+    *[joint(PARTITION, first, 3) for first in (1, 2)],
+    *[distill(PARTITION, block) for block in (2, 3)],
+    Whole(),
+    Narrow(ratio=0.5),
+    Width(ratio=0.5),
+    *[depth(PARTITION, block) for block in (1, 2, 3)],
 ]
 
 
@@ -174,7 +176,7 @@ def test_stacked_clients_end_where_single_ones_do(work: Work, tmp_path: Path) ->
 
 def test_clipped_gradients_are_those_of_pytorch_for_single_and_stacked_clients(tmp_path: Path) -> None:
     setting = Setting(tmp_path, clip_norm=0.2, stack=1)
-    work = Work(purpose="whole")
+    work = Whole()
     alone, stacked = setting.train(work), Setting(tmp_path, clip_norm=0.2, stack=3).train(work)
     trainable = setting.works.of(work)
     start = {name: torch.from_numpy(tensor) for name, tensor in load_file(setting.path).items()}
@@ -198,7 +200,7 @@ def test_clipped_gradients_are_those_of_pytorch_for_single_and_stacked_clients(t
 @pytest.mark.parametrize("prefix", ["stage2", None])
 @pytest.mark.parametrize(
     "work",
-    [Work(purpose="grow", block=3), Work(purpose="joint", first=2, block=3), Work(purpose="distill", block=2)],
+    [grow(PARTITION, 3), joint(PARTITION, 2, 3), distill(PARTITION, 2)],
     ids=lambda work: work.name,
 )
 def test_kept_features_change_nothing(work: Work, prefix: str | None, tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_kept_features_change_nothing(work: Work, prefix: str | None, tmp_path: 
 
 def test_all_blocks_trained_together_are_the_whole_network(tmp_path: Path) -> None:
     setting = Setting(tmp_path)
-    together, whole = setting.train(Work(purpose="joint", first=1, block=3)), setting.train(Work(purpose="whole"))
+    together, whole = setting.train(joint(PARTITION, 1, 3)), setting.train(Whole())
     for client, tensors in whole.items():
         assert set(together[client]) == set(tensors)
         for name, tensor in tensors.items():
@@ -222,17 +224,17 @@ def test_all_blocks_trained_together_are_the_whole_network(tmp_path: Path) -> No
 
 def test_a_run_of_blocks_trains_what_its_blocks_hold_behind_those_that_stay_frozen(tmp_path: Path) -> None:
     setting = Setting(tmp_path)
-    alone = setting.works.of(Work(purpose="grow", block=3))
-    run = setting.works.of(Work(purpose="joint", first=2, block=3))
+    alone = setting.works.of(grow(PARTITION, 3))
+    run = setting.works.of(joint(PARTITION, 2, 3))
     assert set(run.trained) == set(alone.trained) | {n for n in setting.works.pieces.block_names(2) if "num_" not in n}
-    assert run.prefix is setting.works.of(Work(purpose="grow", block=2)).prefix
+    assert run.prefix is setting.works.of(grow(PARTITION, 2)).prefix
     assert alone.read == run.read
 
 
 def test_classes_that_a_client_lacks_stay_out_of_heterofls_head(tmp_path: Path) -> None:
     setting = Setting(tmp_path)
     start = load_file(setting.path)["fc.weight"]
-    trained = setting.train(Work(purpose="width", ratio=1.0))["b"]["fc.weight"]
+    trained = setting.train(Width(ratio=1.0))["b"]["fc.weight"]
     decay = (1 - 0.02 * 5e-4) ** 6  # weight decay alone moves them
     np.testing.assert_allclose(trained[4:], start[4:], rtol=1 - decay)
     assert not np.allclose(trained[:4], start[:4], rtol=1e-3)
@@ -243,7 +245,7 @@ def test_a_client_with_too_few_examples_is_a_result_and_no_exception(tmp_path: P
     setting.clients["a"] = Examples(setting.clients["a"].inputs[:5], setting.clients["a"].labels[:5])
     task = Task(
         client="a",
-        work=Work(purpose="whole"),
+        work=Whole(),
         weights=setting.path,
         base_version="v",
         steps=1,
@@ -258,7 +260,8 @@ def test_a_client_with_too_few_examples_is_a_result_and_no_exception(tmp_path: P
 def test_narrower_and_shallower_work_promises_less() -> None:
     fleet = _fleet()
     for source in ("pytorch", "runtime"):
-        table = promises_of(fleet, WORKS, source=source)
+        promises = promises_of(fleet, WORKS, PARTITION, source=source)
+        table = {label(work, PARTITION): needed for work, needed in promises.items()}
         assert table["narrow-0.5"] < table["whole"]
         assert table["depth1"] < table["depth2"] < table["whole"] * 1.1
         assert all(table[f"distill-block{block}"] < table["whole"] for block in (2, 3))

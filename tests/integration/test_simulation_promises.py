@@ -13,17 +13,18 @@ pytest.importorskip("torch", reason="the engine computes with torch")
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from device_profiles.manifest import Optimizer
+from device_profiles.work import Grow, grow, label
 from edge_runtime.export.plan.programs import TrainingChoices, build_programs
 from server.engines.simulation.promises import promises_of
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.setup import prepare_simulation
 from server.engines.simulation.trainables import TrainableSet, narrower_width
 from server.fleet.fleet import ClientSettings, DataSettings, Fleet, ModelSettings, PromiseSettings, TrainingSettings
-from server.fleet.work import Work
 from server.methods import create_method
 
 MB = 1 << 20
-GROWN = [Work(purpose="grow", block=block) for block in (1, 2, 3)]
+PARTITION = ModelPieces(ModelSettings(name="cnn", width=4, batch=16)).partition
+GROWN = [grow(PARTITION, block) for block in (1, 2, 3)]
 
 
 def _fleet(**settings: object) -> Fleet:
@@ -39,30 +40,30 @@ def _fleet(**settings: object) -> Fleet:
 def test_a_client_of_the_simulation_works_where_the_promise_with_the_margin_fits(
     margin: float, holders: set[str], tmp_path: Path
 ) -> None:
-    table = {work.name: MB for work in GROWN}
+    table = {label(work, PARTITION): MB for work in GROWN}
     (tmp_path / "table.json").write_text(json.dumps(table))
     promises = PromiseSettings(source="file", file=str(tmp_path / "table.json"))
     fleet = _fleet(promises=promises, margin=margin)
     prepared = prepare_simulation(fleet, tmp_path / "run", lambda line: None, create_method(fleet.method))
     assert set(prepared.promises.holders(GROWN[0])) == holders
-    assert prepared.promises.needs["small"]["grow-block1"] == int(MB * (1 + margin))
+    assert prepared.promises.needs["small"][GROWN[0].name] == int(MB * (1 + margin))
     # Kept without it: as the `promises.file` of another run it would count twice.
     assert json.loads((tmp_path / "run" / "promises.json").read_text())["promises"] == table
 
 
 def test_a_promise_of_the_runtime_counts_the_weights_that_fedprox_keeps() -> None:
     fleet = _fleet(training=TrainingSettings(proximal=0.1))
-    with_term = promises_of(fleet, GROWN, source="runtime")
-    without = promises_of(_fleet(), GROWN, source="runtime")
+    with_term = promises_of(fleet, GROWN, PARTITION, source="runtime")
+    without = promises_of(_fleet(), GROWN, PARTITION, source="runtime")
     pieces = ModelPieces(fleet.model)
     training = fleet.training
     optimizer = Optimizer(name="sgd", momentum=training.momentum, weight_decay=training.weight_decay, proximal=True)
     exported = {
-        program.name: program.memory.total_bytes(training.threads)
+        program.work: program.memory.total_bytes(training.threads)
         for program, _, _ in build_programs(
             pieces.source, pieces.partition, blocks=(1, 2, 3), choices=TrainingChoices(optimizer=optimizer)
         )
-        if program.purpose == "grow" and program.variant == "default"
+        if isinstance(program.work, Grow) and program.variant == "default"
     }
     base = int(9.1 * MB)
     assert with_term == {name: size + base for name, size in exported.items()}
@@ -71,13 +72,13 @@ def test_a_promise_of_the_runtime_counts_the_weights_that_fedprox_keeps() -> Non
 
 def test_a_promise_counted_for_pytorch_holds_the_weights_that_fedprox_keeps() -> None:
     fleet = _fleet(training=TrainingSettings(proximal=0.1))
-    with_term = promises_of(fleet, GROWN, source="pytorch")
-    without = promises_of(_fleet(), GROWN, source="pytorch")
+    with_term = promises_of(fleet, GROWN, PARTITION, source="pytorch")
+    without = promises_of(_fleet(), GROWN, PARTITION, source="pytorch")
     works = TrainableSet(fleet.model)
     for work in GROWN:
         trained = works.of(work).trained.values()
         parameters = sum(int(np.prod(tensor.shape)) for tensor in trained if tensor.role == "parameter")
-        assert with_term[work.name] - without[work.name] == 4 * parameters > 0
+        assert with_term[work] - without[work] == 4 * parameters > 0
 
 
 @pytest.mark.parametrize("full", [8, 20, 64])

@@ -12,14 +12,15 @@ torch = pytest.importorskip("torch", reason="the engine computes with torch")
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from device_profiles.errors import FormatError, ProflError, UsageError
+from device_profiles.work import grow
 from edge_runtime.device.data.arrays import write_arrays
 from edge_runtime.device.data.npz import write_npz
 from server.engines.simulation.engine import choose_device
 from server.engines.simulation.promises import read_promises
 from server.engines.simulation.setup import prepare_simulation
 from server.fleet.fleet import fleet_of
-from server.fleet.work import Work
 from server.methods import create_method
+from tests.support.partitions import blocks_of_one_unit
 
 BASE: dict[str, dict[str, object]] = {
     "model": {"name": "cnn", "width": 4, "batch": 8, "input_shape": [3, 16, 16]},
@@ -109,6 +110,6 @@ def test_a_promise_that_is_no_whole_number_is_called_that(value: object, said: s
     path = tmp_path / "promises.json"
     path.write_text(json.dumps({"grow-block1": value}))
     with pytest.raises(FormatError, match=f"promises.json: grow-block1: {said}"):
-        read_promises(path, [Work(purpose="grow", block=1)])
+        read_promises(path, [grow(blocks_of_one_unit(2), 1)], blocks_of_one_unit(2))
     with pytest.raises(FormatError, match="has no bytes for grow-block2"):
-        read_promises(path, [Work(purpose="grow", block=2)])
+        read_promises(path, [grow(blocks_of_one_unit(2), 2)], blocks_of_one_unit(2))

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from device_profiles.work import grow, joint, label
+
 torch = pytest.importorskip("torch", reason="the reference is PyTorch eager")
 
 from safetensors.torch import load_file  # noqa: E402  # after the skip
 
-from device_profiles.contract import Purpose, optimizer_state_name, program_name  # noqa: E402
+from device_profiles.contract import optimizer_state_name  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
 from device_profiles.manifest import Manifest, Program  # noqa: E402
 from edge_runtime.device import _native  # noqa: E402
@@ -105,8 +107,9 @@ def _ten_steps(
         BlockReference(name, manifest.partition, block, weights, width=width, double=double, first=first)
         for double in doubles
     ]
-    purpose: Purpose = "grow" if first is None else "joint"
-    described = manifest.program(program_name(purpose, block, first_block=first))
+    partition = manifest.partition
+    work = grow(partition, block) if first is None else joint(partition, first, block)
+    described = manifest.program(label(work, partition))
     program = _native.Program(str(folder / "programs" / f"{described.name}.pte"), 2, described.prefix_instructions)
     for tensor in described.tensors:
         program.buffer(tensor.name)[...] = 0 if tensor.role == "optimizer_state" else weights[tensor.name].numpy()

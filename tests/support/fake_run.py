@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
 from device_profiles.update import UpdateMetadata
+from device_profiles.work import Work, block_of, label
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.fleet import (
     ClientSettings,
@@ -24,7 +25,6 @@ from server.fleet.fleet import (
     TrainingSettings,
 )
 from server.fleet.structure import Structure
-from server.fleet.work import Work
 from server.methods import create_method
 from server.methods.method import Promises
 from server.rounds.run_state import RunFolder, RunState, Weights
@@ -63,13 +63,13 @@ class FakeEngine:
 
     def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
         self.tick()
-        return zlib.crc32(weights.read_bytes()) / 2**32, float(work.block)
+        return zlib.crc32(weights.read_bytes()) / 2**32, float(block_of(work, MANIFEST.partition))
 
 
 def _update(task: Task) -> ReceivedUpdate:
     weights = load_file(task.weights)
     generator = np.random.default_rng([task.seed, ord(task.client)])
-    program = MANIFEST.program(task.work.name)
+    program = MANIFEST.program(label(task.work, MANIFEST.partition))
     tensors = {
         t.name: weights[t.name] + generator.standard_normal(t.shape, np.float32)
         for t in program.tensors
@@ -78,7 +78,7 @@ def _update(task: Task) -> ReceivedUpdate:
     # Variances of one round differ by little.
     tensors |= {name: 1 + np.abs(tensor) / 10 for name, tensor in tensors.items() if name.endswith("running_var")}
     metadata = UpdateMetadata(
-        block=task.work.block,
+        block=block_of(task.work, MANIFEST.partition),
         program=program.name,
         examples=EXAMPLES[task.client],
         steps=task.steps or 1,
@@ -131,13 +131,12 @@ def run(
     fleet = fleet_of(min_clients=min_clients, rounds=rounds, training=training, method=method, freezing=freezing)
     promises = Promises(
         budgets={name: 2 << 20 if name in holders else 1 << 19 for name in CLIENTS},
-        needs={name: {program.name: 1 << 20 for program in MANIFEST.programs} for name in CLIENTS},
+        needs={name: {program.work.name: 1 << 20 for program in MANIFEST.programs} for name in CLIENTS},
     )
-    blocks = len(MANIFEST.partition.blocks)
     run_folder = RunFolder(folder)
     schedule = Schedule(
         fleet=fleet,
-        stages=create_method(fleet.method).stages(fleet, blocks, promises),
+        stages=create_method(fleet.method).stages(fleet, MANIFEST.partition, promises),
         structure=Structure.of(MANIFEST),
         engine=engine,
         folder=run_folder,

@@ -8,11 +8,13 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
-from device_profiles.contract import HYPERPARAMETERS, WORKSPACE_BYTES_PER_THREAD, InputRole, Purpose, Role
+from device_profiles.contract import HYPERPARAMETERS, WORKSPACE_BYTES_PER_THREAD, InputRole, Role
 from device_profiles.files import sha256_of, write_json
 from device_profiles.manifest import FileEntry, Manifest, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
-from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
+from device_profiles.model import Model, Partition, TensorSpec, Unit
+from device_profiles.work import ProgramWork, block_of, distill, grow, joint, label, of_block
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
+from tests.support.partitions import blocks_of_one_unit
 
 _WEIGHT = (2, 3)
 _NOTHING = MemoryPlan(
@@ -70,43 +72,41 @@ def _block(index: int, prefix: str, fixed: bool) -> Shapes:
 def _programs(held: list[Shapes], behind: list[Shapes], head: Shapes, proximal: bool) -> list[Program]:
     programs = []
     count = len(held)
+    partition = blocks_of_one_unit(count)
     for block in range(1, count + 1):
         before, after = _joined(held[: block - 1]), _joined([*behind[block:], head])
-        programs.append(_program("grow", block, before, held[block - 1] | after, proximal=proximal))
-        programs.append(_program("eval", block, before | held[block - 1] | after, {}))
+        programs.append(_program(grow(partition, block), partition, before, held[block - 1] | after, proximal=proximal))
+        programs.append(_program(of_block("eval", partition, block), partition, before | held[block - 1] | after, {}))
         if block > 1:
-            programs.append(_program("features", block, before, {}))
+            programs.append(_program(of_block("features", partition, block), partition, before, {}))
             student = behind[block - 1] | (head if block == count else {})
-            programs.append(_program("distill", block, before | held[block - 1] | after, student))
+            programs.append(_program(distill(partition, block), partition, before | held[block - 1] | after, student))
     for first in range(1, count):
         before, trained = _joined(held[: first - 1]), _joined([*held[first - 1 :], head])
-        programs.append(_program("joint", count, before, trained, first_block=first))
+        programs.append(_program(joint(partition, first, count), partition, before, trained))
     return programs
 
 
 def _program(
-    purpose: Purpose,
-    block: int,
+    work: ProgramWork,
+    partition: Partition,
     frozen: Shapes,
     trained: Shapes,
     *,
     proximal: bool = False,
-    first_block: int | None = None,
 ) -> Program:
     changed = {name: shape for name, shape in trained.items() if not name.endswith(".fixed")}
     read = frozen | {name: shape for name, shape in trained.items() if proximal or name not in changed}
     role: InputRole = "frozen"
     parameter: Role = "parameter"
-    name = f"{purpose}-block{block}" if first_block is None else f"{purpose}-blocks{first_block}-{block}"
-    more = {} if first_block is None else {"first_block": first_block}
     inputs = [ProgramInput(name=n, role=role, dtype="float32", shape=shape) for n, shape in read.items()]
     if trained:
         count = HYPERPARAMETERS["sgd"] + proximal
         inputs.append(ProgramInput(name="hyperparameters", role="hyperparameter", dtype="float32", shape=(count,)))
     return Program(
-        name=name,
-        purpose=purpose,
-        block=block,
+        name=label(work, partition),
+        work=work,
+        block=block_of(work, partition),
         batch=2,
         micro_batch=2,
         variant="default",
@@ -116,7 +116,6 @@ def _program(
         prefix_instructions=0,
         instructions=1,
         memory=_memory(inputs),
-        **more,
     )
 
 
@@ -140,11 +139,10 @@ def _manifest(folder: Path, held: list[Shapes], head: Shapes, programs: list[Pro
         head=tuple(head),
         tensors=tuple(TensorSpec(name=n, dtype="float32", shape=s) for n, s in _joined([*held, head]).items()),
     )
-    blocks = tuple(Block(index=i + 1, first_unit=i, last_unit=i) for i in range(len(held)))
     return Manifest(
         created_by="tests",
         model=model,
-        partition=Partition(blocks=blocks),
+        partition=blocks_of_one_unit(len(held)),
         programs=tuple(programs),
         files=tuple(
             FileEntry(path=str(f), size_bytes=(folder / f).stat().st_size, sha256=sha256_of(folder / f)) for f in files

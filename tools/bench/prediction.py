@@ -29,6 +29,7 @@ from device_profiles.files import read_json, write_json
 from device_profiles.manifest import Manifest, Program
 from device_profiles.predict import MARGIN_BYTES, Prediction, predict
 from device_profiles.profile import DeviceProfile
+from device_profiles.work import Grow
 from profiler.measure.processes import Ended, run_measured
 from profiler.measure.program import ProcessMeter
 from profiler.profiling.profile import ProfileRequest, profile_bundle
@@ -150,7 +151,7 @@ class Bench:
         plain = self._export(_without_recompute(entry), _without_recompute(entry).name, [])
         bundles = []
         for program in read_json(plain / MANIFEST_NAME, Manifest).programs:
-            if program.purpose == "grow" and program.variant == "default":
+            if isinstance(program.work, Grow) and program.variant == "default":
                 limit = int(program.memory.arena_bytes * entry.recompute)
                 try:
                     options = ["--block", str(program.block), "--recompute", f"{limit}B"]
@@ -273,7 +274,7 @@ def _same(draw: Draw, point: Point, limit_bytes: int) -> bool:
 
 def _trainings(bundle: Path) -> list[Program]:
     programs = read_json(bundle / MANIFEST_NAME, Manifest).programs
-    return [program for program in programs if program.purpose == "grow" and program.variant != "cached-prefix"]
+    return [program for program in programs if isinstance(program.work, Grow) and program.variant != "cached-prefix"]
 
 
 def _without_recompute(entry: Entry) -> Entry:

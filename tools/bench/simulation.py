@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from device_profiles.work import Whole, Work, grow, label
 from edge_runtime.export import models
 from server.engines.simulation.engine import SimulationEngine
 from server.engines.simulation.examples import Examples, batch_indices, model_inputs
@@ -29,7 +30,6 @@ from server.fleet.fleet import (
     SimulationSettings,
     TrainingSettings,
 )
-from server.fleet.work import Work
 from server.rounds.seam import Task
 
 _SHAPE = (3, 32, 32)
@@ -83,13 +83,15 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
         save_file(works.pieces.initial_weights(), weights)
-        measured: dict[str, list[float]] = {"plain loop": [], "whole": []}
-        blocks = [Work(purpose="grow", block=block) for block in range(1, works.pieces.blocks + 1)]
-        measured |= {work.name: [] for work in blocks}
+        measured: dict[str, list[float]] = {"plain loop": []}
+        partition = works.pieces.partition
+        asked: list[Work] = [Whole(), *(grow(partition, block.index) for block in partition.blocks)]
+        measured |= {label(work, partition): [] for work in asked}
         for repeat in range(repeats + 1):
             measured["plain loop"].append(_plain(fleet, data, weights, where))
-            for number, work in enumerate([Work(purpose="whole"), *blocks]):
-                measured[work.name].append(_engine(engine, names, weights, work, stage=number, version=str(repeat)))
+            for number, work in enumerate(asked):
+                seconds = _engine(engine, names, weights, work, stage=number, version=str(repeat))
+                measured[label(work, partition)].append(seconds)
     result = {name: statistics.median(seconds[1:]) for name, seconds in measured.items()}
     if as_json:
         click.echo(json.dumps({"device": device, "threads": threads, "seconds": result}))

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from device_profiles.contract import INITIAL_WEIGHTS_NAME, MANIFEST_NAME, WEIGHTS_FOLDER, program_name
+from device_profiles.contract import INITIAL_WEIGHTS_NAME, MANIFEST_NAME, WEIGHTS_FOLDER
 from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest, Optimizer
+from device_profiles.work import grow, label
 from edge_runtime.device import _native
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.plan.programs import BlockModel
@@ -171,7 +172,8 @@ class Workload:
         return graphs
 
     def _optimizer(self, index: int) -> Optimizer:
-        optimizer = self.manifest.program(program_name("grow", index)).optimizer
+        partition = self.manifest.partition
+        optimizer = self.manifest.program(label(grow(partition, index), partition)).optimizer
         assert optimizer is not None  # of a training program
         return optimizer
 

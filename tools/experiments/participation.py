@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from device_profiles.files import atomic_file
+from device_profiles.work import Whole, Work, grow, label
 from server.engines.simulation.promises import promises_of
+from server.engines.simulation.segments import ModelPieces
 from server.fleet.fleet import PromiseSettings
-from server.fleet.work import Work
 from tools.experiments.promises.make import FILE, full_network
 
 _MB = 1 << 20
@@ -35,15 +36,19 @@ def main(memory_mb: tuple[int, int], batches: tuple[int, ...], output: Path) -> 
     """Write the table of ResNet18 (width 64, four blocks) as Markdown and print it."""
     if not 1 <= memory_mb[0] <= memory_mb[1]:
         raise click.UsageError(f"--memory-mb {memory_mb[0]} {memory_mb[1]}: give the least first, at least 1")
-    works = [*(Work(purpose="grow", block=block) for block in range(1, 5)), Work(purpose="whole")]
-    tables = {
-        "published thresholds": promises_of(full_network(128, PromiseSettings(source="file", file=str(FILE))), works)
-    }
+    published = full_network(128, PromiseSettings(source="file", file=str(FILE)))
+    partition = ModelPieces(published.model).partition
+    works: list[Work] = [*(grow(partition, block.index) for block in partition.blocks), Whole()]
+    tables = {"published thresholds": promises_of(published, works, partition)}
     for batch in batches:
         pytorch, runtime = (PromiseSettings(source=source) for source in ("pytorch", "runtime"))
-        tables[f"PyTorch's tensors, batch {batch}"] = promises_of(full_network(batch, pytorch), works)
-        tables[f"this runtime, batch {batch}"] = promises_of(full_network(batch, runtime), works)
-    lines = table_of(tables, [work.name for work in works], memory_mb)
+        tables[f"PyTorch's tensors, batch {batch}"] = promises_of(full_network(batch, pytorch), works, partition)
+        tables[f"this runtime, batch {batch}"] = promises_of(full_network(batch, runtime), works, partition)
+    named = {
+        title: {label(work, partition): needed for work, needed in promises.items()}
+        for title, promises in tables.items()
+    }
+    lines = table_of(named, [label(work, partition) for work in works], memory_mb)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(output) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

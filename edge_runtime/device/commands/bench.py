@@ -10,7 +10,7 @@ import click
 from edge_runtime.device.commands.options import bundle_argument, json_option, thread_count, threads_option
 
 if TYPE_CHECKING:
-    from device_profiles.contract import TrainingPurpose
+    from device_profiles.work import TrainingKind
 
 
 @click.command(epilog="Example: profl-edge bench BUNDLE --block 2 --steps 20 --threads 1 --json")
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def bench(
     bundle: Path,
     block: int,
-    purpose: TrainingPurpose,
+    purpose: TrainingKind,
     steps: int,
     warmup_steps: int,
     cache_prefix: bool,

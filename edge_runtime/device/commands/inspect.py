@@ -76,9 +76,9 @@ def _program(program: Program, threads: int, profile: DeviceProfile | None) -> d
     memory = program.memory
     entry = {
         "program": program.name,
-        "purpose": program.purpose,
+        "work": program.work.name,
+        "purpose": program.work.kind,
         "block": program.block,
-        "first_block": program.first_trained,
         "variant": program.variant,
         "batch": program.batch,
         "memory": msgspec.structs.asdict(memory),

@@ -11,11 +11,11 @@ from device_profiles.contract import (
     MANIFEST_NAME,
     PROGRAMS_FOLDER,
     WEIGHTS_FOLDER,
-    Purpose,
 )
 from device_profiles.errors import DigestError, FormatError, UsageError
 from device_profiles.files import read_json, sha256_of
 from device_profiles.manifest import FileEntry, Manifest, Program
+from device_profiles.work import BlockKind, Distill, joint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,23 +30,23 @@ class Bundle:
     manifest: Manifest
     digest: str
 
-    def program_for(self, purpose: Purpose, block: int, *, cached_prefix: bool = False) -> Program:
-        """The program of `purpose` for `block` (1-based); raises UsageError with the blocks there are.
+    def program_for(self, kind: BlockKind, block: int, *, cached_prefix: bool = False) -> Program:
+        """The program of `kind` for `block` (1-based); raises UsageError with the blocks there are.
 
         `cached_prefix` chooses the training step that reads the prefix's outputs instead of images.
         """
         for program in self.manifest.programs:
             cached = program.variant == CACHED_PREFIX_VARIANT
-            if program.purpose == purpose and program.block == block and cached == cached_prefix:
+            if program.work.kind == kind and program.block == block and cached == cached_prefix:
                 return program
-        if purpose == "distill" and block == 1:
+        if kind == "distill" and block == 1:
             raise UsageError(
                 "--purpose distill --block 1: no block before it is ever trained, so that nothing stands in for it; "
                 "give --block 2 or a later one"
             )
-        blocks = sorted({p.block for p in self.manifest.programs if p.purpose == purpose})
+        blocks = sorted({p.block for p in self.manifest.programs if p.work.kind == kind})
         known = ", ".join(map(str, blocks)) or "none"
-        raise UsageError(f"{self.path}: no '{purpose}' program for block {block}; give --block one of: {known}")
+        raise UsageError(f"{self.path}: no '{kind}' program for block {block}; give --block one of: {known}")
 
     def joint_program(self, first_block: int, block: int) -> Program:
         """The program that trains blocks `first_block` to `block` together; raises UsageError without it."""
@@ -54,8 +54,9 @@ class Bundle:
             raise UsageError(f"--first-block {first_block}: give a block before --block {block}, or leave it out")
         if block > len(self.manifest.partition.blocks):
             return self.program_for("grow", block)  # which says what blocks there are
+        asked = joint(self.manifest.partition, first_block, block)
         for program in self.manifest.programs:
-            if program.purpose == "joint" and (program.first_block, program.block) == (first_block, block):
+            if program.work == asked:
                 return program
         raise UsageError(
             f"--first-block {first_block}: {self.path} has no program for blocks {first_block} to {block} together; "
@@ -65,7 +66,7 @@ class Bundle:
     def labels_are_targets(self, program: Program) -> bool:
         """Whether the model of `program` is trained towards numbers (the mean squared error) instead of labels."""
         # A distillation has a loss of its own and takes no labels: the data are those of its block's evaluation.
-        if program.purpose == "distill":
+        if isinstance(program.work, Distill):
             program = self.program_for("eval", program.block)
         return program.loss.name == "mse"
 

@@ -10,10 +10,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_profiles.contract import PROGRAMS_FOLDER, Augmentation, TrainingPurpose
+from device_profiles.contract import PROGRAMS_FOLDER, Augmentation
 from device_profiles.errors import UsageError
 from device_profiles.files import sha256_of
 from device_profiles.manifest import Program
+from device_profiles.work import TrainingKind
 from edge_runtime.device.data import DataSource
 from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.job import program_job
@@ -44,12 +45,12 @@ def default_folder() -> Path:
     return folder / "profl-edge"
 
 
-def cache_programs(bundle: Bundle, block: int, purpose: TrainingPurpose) -> tuple[Program, Program]:
+def cache_programs(bundle: Bundle, block: int, kind: TrainingKind) -> tuple[Program, Program]:
     """The program that computes the features, and the training step that reads them; raises UsageError without."""
     if block == 1:
         raise UsageError("--cache-prefix: block 1 has no frozen blocks before it; leave --cache-prefix out")
     try:
-        return bundle.program_for("features", block), bundle.program_for(purpose, block, cached_prefix=True)
+        return bundle.program_for("features", block), bundle.program_for(kind, block, cached_prefix=True)
     except UsageError:
         raise UsageError(
             f"--cache-prefix: {bundle.path} has no programs for it at block {block}; export the bundle again"

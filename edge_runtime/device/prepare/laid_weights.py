@@ -15,6 +15,7 @@ from device_profiles.contract import CONSTANT_PREFIX, STAND_IN_PREFIX, TRAINED_R
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.manifest import Manifest, Program
 from device_profiles.weights_file import check_tensors
+from device_profiles.work import Distill, Eval
 from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.tensors import TensorFile
 from edge_runtime.device.prepare.weights_version import weights_version
@@ -113,7 +114,9 @@ class LaidWeights:
 
     def _about_missing(self, program: Program, missing: list[str]) -> str:
         files = " ".join(f"--weights {path}" for path in self.files)
-        earlier = ", evaluate an earlier block with --block" if program.purpose == "eval" and program.block > 1 else ""
+        earlier = (
+            ", evaluate an earlier block with --block" if isinstance(program.work, Eval) and program.block > 1 else ""
+        )
         them = "it" if len(missing) == 1 else "them"
         return (
             f"{files}: {program.name} reads {_listed(missing)}, and no file holds {them}; "
@@ -158,9 +161,8 @@ def _read_only(programs: Sequence[Program]) -> list[str]:
     names: dict[str, None] = {}
     for program in programs:
         # A proximal term reads what is trained as it was; a distillation's teacher is a part of what it reads.
-        trained = (
-            {t.name for t in program.tensors if t.role in TRAINED_ROLES} if program.purpose != "distill" else set()
-        )
+        teaches = isinstance(program.work, Distill)
+        trained = set() if teaches else {t.name for t in program.tensors if t.role in TRAINED_ROLES}
         names |= {
             i.name: None
             for i in program.inputs

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from device_profiles.contract import DEFAULT_DISTILLATION_RATES, DEFAULT_LEARNING_RATES, Augmentation, TrainingPurpose
+from device_profiles.contract import DEFAULT_DISTILLATION_RATES, DEFAULT_LEARNING_RATES, Augmentation
 from device_profiles.errors import DataError, UsageError
 from device_profiles.manifest import Program
 from device_profiles.model import Model
 from device_profiles.outputs import followed, in_place, temporary_start
+from device_profiles.work import Distill, TrainingKind
 from edge_runtime.device.data import DataSource, Split, open_data
 from edge_runtime.device.data.source import extents
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
@@ -42,7 +43,7 @@ class TrainRequest:
     bundle: Path
     block: int
     data: str
-    purpose: TrainingPurpose = "grow"
+    purpose: TrainingKind = "grow"
     first_block: int | None = None
     steps: int | None = None
     epochs: float | None = None
@@ -264,7 +265,7 @@ def _learning_rate(request: TrainRequest, program: Program) -> float:
     """The one that was asked for, or the usual one of the program's optimizer."""
     if request.learning_rate is not None or program.optimizer is None:
         return request.learning_rate or 0.0
-    rates = DEFAULT_DISTILLATION_RATES if program.purpose == "distill" else DEFAULT_LEARNING_RATES
+    rates = DEFAULT_DISTILLATION_RATES if isinstance(program.work, Distill) else DEFAULT_LEARNING_RATES
     return rates[program.optimizer.name]
 
 

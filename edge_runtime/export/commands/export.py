@@ -206,8 +206,7 @@ def _table(manifest: Manifest) -> str:
     width = max(len(program.name) for program in manifest.programs) + 2
     lines = [f"{'program':<{width}}{'units':>7}{'arena MB':>10}{'live MB':>10}{'frozen MB':>11}"]
     for program in manifest.programs:
-        blocks = manifest.partition.blocks
-        units = f"{blocks[program.first_trained - 1].first_unit}-{blocks[program.block - 1].last_unit}"
+        units = f"{program.work.units[0]}-{program.work.units[-1]}"
         memory = program.memory
         lines.append(
             f"{program.name:<{width}}{units:>7}{memory.arena_bytes / 2**20:>10.1f}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from device_profiles.contract import (
     HYPERPARAMETERS_INPUT,
     LABELS_INPUT,
@@ -11,11 +9,11 @@ from device_profiles.contract import (
     WORKSPACE_BYTES_PER_THREAD,
     DType,
     InputRole,
-    Purpose,
     Variant,
-    program_name,
 )
 from device_profiles.manifest import Loss, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
+from device_profiles.model import Partition
+from device_profiles.work import ProgramWork, block_of, label
 from edge_runtime.export.ir.graph import PERSISTENT_ROLES, StepGraph, Value
 from edge_runtime.export.plan.arena import ArenaPlan, aligned
 from edge_runtime.export.plan.frozen_residency import staying
@@ -24,8 +22,8 @@ PlannedProgram = tuple[Program, StepGraph, ArenaPlan]
 
 
 def planned_program(
-    purpose: Purpose,
-    block: int,
+    work: ProgramWork,
+    partition: Partition,
     graph: StepGraph,
     plan: ArenaPlan,
     *,
@@ -34,13 +32,12 @@ def planned_program(
     variant: Variant,
     optimizer: Optimizer | None = None,
     loss: Loss | None = None,
-    first_block: int | None = None,
 ) -> PlannedProgram:
-    """The program's entry, with the graph and the plan that it describes; `first_block` of a `joint` one."""
+    """The program's entry, with the graph and the plan that it describes; `work` is about blocks of `partition`."""
     program = Program(
-        name=program_name(purpose, block, variant, first_block=first_block),
-        purpose=purpose,
-        block=block,
+        name=label(work, partition, variant),
+        work=work,
+        block=block_of(work, partition),
         batch=batch,
         micro_batch=micro_batch,
         variant=variant,
@@ -54,7 +51,6 @@ def planned_program(
         prefix_instructions=graph.prefix_operations,
         instructions=len(graph.operations),
         memory=_memory(graph, plan),
-        first_block=msgspec.UNSET if first_block is None else first_block,
     )
     return program, graph, plan
 

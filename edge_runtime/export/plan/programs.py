@@ -12,6 +12,7 @@ from device_profiles.contract import CACHED_PREFIX_VARIANT, DType, Variant, stan
 from device_profiles.errors import UsageError
 from device_profiles.manifest import Loss, Optimizer
 from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
+from device_profiles.work import distill, grow, joint, of_block
 from edge_runtime.export.capture.capture import capture
 from edge_runtime.export.capture.tracing import OneValueError
 from edge_runtime.export.cut.names import aliases_in
@@ -268,8 +269,8 @@ def _grow(
     elif planned.variant.recompute:
         name = "recompute"
     described = planned_program(
-        "grow" if first is None else "joint",
-        index,
+        grow(partition, index) if first is None else joint(partition, first, index),
+        partition,
         planned.graph,
         planned.plan,
         batch=source.batch * choices.micro_batches,
@@ -277,7 +278,6 @@ def _grow(
         variant=name,
         optimizer=choices.optimizer,
         loss=choices.loss,
-        first_block=first,
     )
     return described, planned.variant.prefix_rows
 
@@ -313,8 +313,8 @@ def _distill(
 
     def described(planned: Planned, variant: Variant) -> PlannedProgram:
         return planned_program(
-            "distill",
-            index,
+            distill(partition, index),
+            partition,
             planned.graph,
             planned.plan,
             batch=source.batch * choices.micro_batches,
@@ -347,8 +347,8 @@ def _evaluation(source: BlockModel, partition: Partition, index: int, loss: Loss
 
     planned = fewest_bytes(build, StepVariant(), batch=source.batch, block=index)
     return planned_program(
-        "eval",
-        index,
+        of_block("eval", partition, index),
+        partition,
         planned.graph,
         planned.plan,
         batch=source.batch,
@@ -370,5 +370,11 @@ def _features(source: BlockModel, partition: Partition, index: int, rows: int) -
     )
     plan = plan_arena(graph)
     return planned_program(
-        "features", index, graph, plan, batch=source.batch, micro_batch=source.batch, variant="default"
+        of_block("features", partition, index),
+        partition,
+        graph,
+        plan,
+        batch=source.batch,
+        micro_batch=source.batch,
+        variant="default",
     )

@@ -22,10 +22,11 @@ from torch.export.experimental import _export_forward_backward
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from device_profiles.contract import DType, program_name
+from device_profiles.contract import DType
 from device_profiles.errors import UsageError
 from device_profiles.files import named, write_json
 from device_profiles.folders import atomic_folder, check_output_folder
+from device_profiles.work import grow, label
 from edge_runtime.export.capture.tracing import example_input, quiet
 from edge_runtime.export.ir.faults import reason_of
 from edge_runtime.export.models import default_dtype
@@ -111,7 +112,7 @@ def export_executorch(
             for name, tensor in graphs.tensors.items():
                 tensor.data.copy_(tensors[name])
             program, buffers = training_program(graphs, images, labels)
-            file = f"{program_name('grow', index)}.pte"
+            file = f"{label(grow(cut_into, index), cut_into)}.pte"
             with named(output / file):
                 (folder / file).write_bytes(program)
             progress(f"{file}: {len(program) / 2**20:.1f} MB")

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from device_profiles.errors import ExecutionError, FormatError, ProflError
+from device_profiles.work import Joint, Work, blocks_of
 from edge_runtime.device.limits.processes import LimitedProcess, Outcome, start_limited
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.fleet import TrainingSettings
 from server.fleet.structure import Structure
-from server.fleet.work import Work
 from server.judging.strangers import Answer, last_words, plain, read_answer, read_update
 from server.rounds.seam import Result, Task
 from server.rounds.stopping import run_child
@@ -35,7 +35,7 @@ class LocalEngine:
         data: each client's part.
         limits: each client's hard limit in bytes.
         test_data: the data set whose test split is evaluated, on the server and without a limit.
-        cached: names of the work that each client also holds with the outputs of frozen blocks in a file.
+        cached: the work that each client also holds with the outputs of frozen blocks in a file.
         folder: for updates and the clients' messages, in a folder of this process: a client that outlived a killed
             server for a moment holds the lock of another file.
         structure: of the bundle's model; an update that is larger than what it says is not read.
@@ -50,7 +50,7 @@ class LocalEngine:
         test_data: str,
         test_examples: int | None,
         settings: TrainingSettings,
-        cached: Mapping[str, frozenset[str]],
+        cached: Mapping[str, frozenset[Work]],
         folder: Path,
         structure: Structure,
     ) -> None:
@@ -89,13 +89,14 @@ class LocalEngine:
 
     def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
         """Accuracy and loss by `profl-edge eval` with all the machine's cores; `full`: on every test example."""
-        command = [sys.executable, "-m", "edge_runtime.device", "eval", str(self._bundle), "--block", str(work.block)]
+        block = str(self._structure.block(work))
+        command = [sys.executable, "-m", "edge_runtime.device", "eval", str(self._bundle), "--block", block]
         command += ["--data", self._test_data, "--weights", str(weights), "--json"]
         if self._test_examples is not None and not full:
             command += ["--limit", str(self._test_examples)]
         finished = run_child(command)
         if finished.returncode != 0:
-            raise ExecutionError(f"evaluation of block {work.block}: {_last_line(finished.stderr)}")
+            raise ExecutionError(f"evaluation of block {block}: {_last_line(finished.stderr)}")
         report = json.loads(finished.stdout)
         return float(report["accuracy"]), float(report["loss"])
 
@@ -140,6 +141,15 @@ class LocalEngine:
         )
         return result, update
 
+    def _asked(self, work: Work) -> list[str]:
+        """The options that ask for `work`."""
+        blocks = blocks_of(work, self._structure.partition)
+        assert blocks is not None  # the bundle has a program of it
+        options = ["--block", str(blocks[1])]
+        if isinstance(work, Joint):
+            return [*options, "--first-block", str(blocks[0])]
+        return [*options, "--purpose", work.kind]
+
     def _end_clients(self) -> None:
         """End the clients that train; one that is being started ends itself."""
         self._ending = True
@@ -148,11 +158,7 @@ class LocalEngine:
 
     def _run(self, task: Task, output: Path, said: Path, complaint: Path) -> tuple[Outcome, bool]:
         command = [sys.executable, "-m", "edge_runtime.device", "train", str(self._bundle)]
-        command += ["--block", str(task.work.block), "--data", f"npz:{self._data[task.client]}"]
-        if task.work.purpose == "joint":
-            command += ["--first-block", str(task.work.first_block)]
-        elif task.work.purpose != "grow":
-            command += ["--purpose", task.work.purpose]
+        command += [*self._asked(task.work), "--data", f"npz:{self._data[task.client]}"]
         command += ["--weights", str(task.weights), "--base-version", task.base_version, "-o", str(output)]
         command += ["--epochs", str(task.epochs)] if task.steps is None else ["--steps", str(task.steps)]
         command += ["--lr", str(task.learning_rate), "--seed", str(task.seed)]
@@ -162,7 +168,7 @@ class LocalEngine:
             command += ["--proximal-mu", str(task.proximal)]
         if self._settings.augment != "none":
             command += ["--augment", self._settings.augment]
-        if task.prefix is not None and task.work.name in self._cached[task.client]:
+        if task.prefix is not None and task.work in self._cached[task.client]:
             command += ["--cache-prefix", "--cache-prefix-dtype", self._settings.cache_prefix]
             command += ["--cache-dir", str(prefix_folder(Path(self._caches.name) / task.client, task.prefix))]
         command += ["--threads", str(self._settings.threads), "--checkpoint-every", "0", "--json"]

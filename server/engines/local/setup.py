@@ -8,12 +8,13 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-from device_profiles.contract import CACHED_PREFIX_VARIANT, program_name
+from device_profiles.contract import CACHED_PREFIX_VARIANT
 from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json, write_json
 from device_profiles.manifest import Optimizer
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
+from device_profiles.work import Distill, Grow, Work
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 from server.data.split import check_source, choose_source, write_parts
 from server.engines.local.engine import LocalEngine
@@ -71,7 +72,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
         engine=engine,
         structure=structure,
         promises=_promises(fleet, bundle, profiles, plan),
-        blocks=len(bundle.manifest.partition.blocks),
+        partition=bundle.manifest.partition,
         model=bundle.manifest.model,
         initial_weights=lambda: load_file(bundle.weights_path()),
         data=source,
@@ -82,10 +83,10 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
 
 def _all_stages(fleet: Fleet, bundle: Bundle) -> tuple[Stage, ...]:
     """The stages that the run has where everybody holds everything: how many there are, before clients are measured."""
-    needs = {program.name: 0 for program in bundle.manifest.programs}
+    needs = {program.work.name: 0 for program in bundle.manifest.programs}
     names = [client.name for client in fleet.clients]
     promises = Promises(budgets=dict.fromkeys(names, 0), needs=dict.fromkeys(names, needs))
-    return create_method(fleet.method).stages(fleet, len(bundle.manifest.partition.blocks), promises)
+    return create_method(fleet.method).stages(fleet, bundle.manifest.partition, promises)
 
 
 def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan) -> Promises:
@@ -95,20 +96,21 @@ def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile
         needs[name] = {}
         for program in bundle.manifest.programs:
             cost = profile.cost(program.name)
-            if program.purpose in ("grow", "joint", "distill") and cost is not None and cost.fits:
-                needs[name][program.name] = promise_of(cost, fleet.margin)
+            default = program.variant != CACHED_PREFIX_VARIANT
+            if program.work.trains and default and cost is not None and cost.fits:
+                needs[name][program.work.name] = promise_of(cost, fleet.margin)
     return Promises(budgets={client.client: client.budget_bytes for client in plan.clients}, needs=needs)
 
 
-def _cached(fleet: Fleet, profiles: Mapping[str, DeviceProfile], plan: Plan, note: Note) -> dict[str, frozenset[str]]:
+def _cached(fleet: Fleet, profiles: Mapping[str, DeviceProfile], plan: Plan, note: Note) -> dict[str, frozenset[Work]]:
     """By client, the work that it holds as well with the outputs of frozen blocks in a file, by what was measured."""
     if fleet.training.cache_prefix == "none":
         return {client.client: frozenset() for client in plan.clients}
-    held = {}
+    held: dict[str, frozenset[Work]] = {}
     for client in plan.clients:
         costs = [cost for cost in profiles[client.client].costs if cost.variant == CACHED_PREFIX_VARIANT and cost.fits]
         fitting = [cost for cost in costs if promise_of(cost, fleet.margin) <= client.budget_bytes]
-        held[client.client] = frozenset(program_name(cost.purpose, cost.block) for cost in fitting)
+        held[client.client] = frozenset(cost.work for cost in fitting if isinstance(cost.work, (Grow, Distill)))
     count = sum(bool(names) for names in held.values())
     note(f"outputs of frozen blocks: kept as {fleet.training.cache_prefix} by {count} of {len(held)} clients")
     return held

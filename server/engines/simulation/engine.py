@@ -15,13 +15,13 @@ from torch.nn import functional
 
 from device_profiles.errors import DataError, ExecutionError, UsageError
 from device_profiles.update import UpdateMetadata
+from device_profiles.work import Work, blocks_of, label
 from edge_runtime.device.data.source import sample
 from server.averaging.aggregation import ReceivedUpdate
 from server.engines.simulation.examples import Examples, batch_indices, crop_and_flip, model_inputs
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, WholeWork
 from server.engines.simulation.training import Sgd, Trained, train_alone, train_stacked
 from server.fleet.fleet import Fleet
-from server.fleet.work import Work
 from server.rounds.seam import Result, Task
 
 _CALIBRATION_BATCHES = 40
@@ -210,6 +210,8 @@ class SimulationEngine:
     ) -> tuple[Result, ReceivedUpdate | None]:
         examples = len(self._clients[task.client])
         steps = self._steps(task)
+        partition = self._work.pieces.partition
+        blocks = blocks_of(task.work, partition)
         up = sum(4 * tensor.numel() for tensor in trained.tensors.values())
         down = up
         if not task.has_frozen:
@@ -233,8 +235,8 @@ class SimulationEngine:
         update = ReceivedUpdate(
             client=task.client,
             metadata=UpdateMetadata(
-                block=task.work.block,
-                program=task.work.name,
+                block=0 if blocks is None else blocks[1],
+                program=label(task.work, partition),
                 examples=examples,
                 steps=steps,
                 base_version=task.base_version,
@@ -269,7 +271,8 @@ class SimulationEngine:
             accuracy = float((answers.argmax(1) == test.labels).double().mean())
             loss = float(functional.cross_entropy(answers, test.labels))
         if not np.isfinite(loss):
-            raise ExecutionError(f"evaluation of {work.name}: the loss is {loss}; try a smaller learning_rate")
+            name = label(work, self._work.pieces.partition)
+            raise ExecutionError(f"evaluation of {name}: the loss is {loss}; try a smaller learning_rate")
         return accuracy, loss
 
     def _few_tests(self, limit: int) -> Examples:

@@ -13,27 +13,30 @@ from torch import Tensor
 from device_profiles.errors import FormatError
 from device_profiles.manifest import Optimizer
 from device_profiles.model import Block, Partition
+from device_profiles.work import Distill, Narrow, Width, Work, blocks_of, distill, grow, label
 from edge_runtime.export.plan.programs import TrainingChoices, build_programs
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
-from server.fleet.work import Work
 
 _MB = 1 << 20
 RUNTIME_BASE_MB = 9.1
 """Python and the native module in a training process, measured (docs/memory.md)."""
 
 
-def promises_of(fleet: Fleet, works: Sequence[Work], *, source: str | None = None) -> dict[str, int]:
-    """Bytes that a training process needs for each of `works`, by name, from the fleet file's `promises.source`.
+def promises_of(
+    fleet: Fleet, works: Sequence[Work], partition: Partition, *, source: str | None = None
+) -> dict[Work, int]:
+    """Bytes that a training process needs for each of `works`, from the fleet file's `promises.source`.
 
-    The fleet's margin is not in them. Raises FormatError where a table lacks one of them.
+    The works are about blocks of `partition`. The fleet's margin is not in them. Raises FormatError where a table
+    lacks one of them.
     """
     settings = fleet.promises
     source = settings.source if source is None else source
     if source == "file":
         assert settings.file is not None  # read_fleet asks for it
-        return read_promises(Path(settings.file), works)
+        return read_promises(Path(settings.file), works, partition)
     model = msgspec.structs.replace(
         fleet.model,
         width=fleet.model.width if settings.width is None else settings.width,
@@ -42,18 +45,18 @@ def promises_of(fleet: Fleet, works: Sequence[Work], *, source: str | None = Non
     if source == "runtime":
         base = RUNTIME_BASE_MB if settings.base_mb is None else settings.base_mb
         planner = _RuntimePlans(model, fleet)
-        return {work.name: planner.bytes_of(work) + int(base * _MB) for work in works}
+        return {work: planner.bytes_of(work) + int(base * _MB) for work in works}
     base = 0.0 if settings.base_mb is None else settings.base_mb
     counted = TrainableSet(model)
     proximal = fleet.training.proximal > 0
     return {
-        work.name: counted_bytes(counted.of(work), counted.pieces_of(work), proximal=proximal) + int(base * _MB)
+        work: counted_bytes(counted.of(work), counted.pieces_of(work), proximal=proximal) + int(base * _MB)
         for work in works
     }
 
 
-def read_promises(path: Path, works: Sequence[Work]) -> dict[str, int]:
-    """A table of promises; raises FormatError naming the file."""
+def read_promises(path: Path, works: Sequence[Work], partition: Partition) -> dict[Work, int]:
+    """A table of promises by what works are called in `partition`; raises FormatError naming the file."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -63,15 +66,16 @@ def read_promises(path: Path, works: Sequence[Work]) -> dict[str, int]:
     table = table.get("promises", table) if isinstance(table, dict) else table
     if not isinstance(table, dict):
         raise FormatError(f"promises.file {path}: is no object of bytes by work")
-    missing = [work.name for work in works if work.name not in table]
+    names = {work: label(work, partition) for work in works}
+    missing = [name for name in names.values() if name not in table]
     if missing:
         raise FormatError(f"promises.file {path}: has no bytes for {', '.join(missing)}")
-    for name in (work.name for work in works):
+    for name in names.values():
         if type(table[name]) is not int or table[name] < 0:
             raise FormatError(
                 f"promises.file {path}: {name}: {json.dumps(table[name])} is not a whole number of bytes, at least 0"
             )
-    return {work.name: int(table[work.name]) for work in works}
+    return {work: int(table[name]) for work, name in names.items()}
 
 
 def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, proximal: bool = False) -> int:
@@ -137,21 +141,17 @@ class _RuntimePlans:
         stand-ins of what is missing, which take at least as much.
         """
         width = self._model.width
-        if work.purpose in ("narrow", "width"):
+        if isinstance(work, (Narrow, Width)):
             width = narrower_width(self._model, work.ratio)
         if width not in self._pieces:
             self._pieces[width] = ModelPieces(self._model, width=width)
         pieces = self._pieces[width]
-        partition, block, purpose = pieces.partition, work.block, "grow"
-        if work.purpose == "distill":
-            purpose = "distill"
-        elif work.purpose in ("grow", "joint"):
-            partition, block = _merged(partition, work.first_block, work.block), work.first_block
-        else:
-            depth = work.block if work.purpose == "depth" else pieces.blocks
-            partition, block = _merged(partition, 1, depth), 1
-        for program, _, _ in build_programs(pieces.source, partition, blocks=(block,), choices=self._choices):
-            if program.purpose == purpose:
+        # Narrower models are cut like the full one, but their units may be fewer; all of them are meant.
+        first, last = blocks_of(work, pieces.partition) or (1, pieces.blocks)
+        partition = pieces.partition if isinstance(work, Distill) else _merged(pieces.partition, first, last)
+        asked = distill(partition, first) if isinstance(work, Distill) else grow(partition, first)
+        for program, _, _ in build_programs(pieces.source, partition, blocks=(first,), choices=self._choices):
+            if program.work == asked:
                 return program.memory.total_bytes(self._threads)
         raise FormatError(f"promises: the runtime has no program for {work.name}")
 

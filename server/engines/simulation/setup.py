@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from device_profiles.files import write_json
+from device_profiles.model import Partition
+from device_profiles.work import Work, label
 from server.data.split import check_source, choose_source, read_examples, write_parts
 from server.engines.prepared import Prepared
 from server.engines.simulation.engine import SimulationEngine, choose_device
@@ -17,7 +19,6 @@ from server.engines.simulation.trainables import TrainableSet, initial_classifie
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
-from server.fleet.work import Work
 from server.methods.method import Method, Promises
 from server.planner.planner import with_margin
 from server.rounds.run_state import Weights
@@ -40,17 +41,19 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
     trainables = TrainableSet(fleet.model)
     augment = fleet.training.augment != "none"
     check_source(source, trainables.pieces.source.model, augment=augment)
-    blocks = trainables.pieces.blocks
-    works = method.works(blocks)
-    table = promises_of(fleet, works)
+    partition = trainables.pieces.partition
+    works = method.works(partition)
+    table = promises_of(fleet, works, partition)
     # Without the margin, so that the file can be the `promises.file` of another run.
-    write_json(output / "promises.json", {"source": fleet.promises.source, "margin": fleet.margin, "promises": table})
-    needs = {name: with_margin(promise, fleet.margin) for name, promise in table.items()}
+    labelled = {label(work, partition): table[work] for work in works}
+    document = {"source": fleet.promises.source, "margin": fleet.margin, "promises": labelled}
+    write_json(output / "promises.json", document)
+    needs = {work.name: with_margin(promise, fleet.margin) for work, promise in table.items()}
     promises = Promises(
         budgets={client.name: client.limit_bytes for client in fleet.clients},
         needs={client.name: needs for client in fleet.clients},
     )
-    used = _used(fleet, blocks, method, promises)
+    used = _used(fleet, partition, method, promises)
     names = [client.name for client in fleet.clients]
     parts = write_parts(source, output / "data", names, fleet.data)
     engine = SimulationEngine(
@@ -64,29 +67,29 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
 
     def initial() -> Weights:
         weights = trainables.pieces.initial_weights()
-        weights |= initial_classifiers({work.name: trainables.of(work) for work in used}, fleet.model.seed)
+        weights |= initial_classifiers([trainables.of(work) for work in used], fleet.model.seed)
         return {name: tensor.numpy() for name, tensor in weights.items()}
 
     return Prepared(
         engine=engine,
         structure=Structure(
             model=tuple(spec.name for spec in trainables.pieces.source.model.tensors),
-            blocks=tuple(trainables.pieces.block_names(block) for block in range(1, blocks + 1)),
-            trained={work.name: trainables.of(work).trained for work in used},
+            partition=partition,
+            blocks=tuple(trainables.pieces.block_names(block.index) for block in partition.blocks),
+            trained={work: trainables.of(work).trained for work in used},
         ),
         promises=promises,
-        blocks=blocks,
+        partition=partition,
         model=trainables.pieces.source.model,
         initial_weights=initial,
         data=source,
     )
 
 
-def _used(fleet: Fleet, blocks: int, method: Method, promises: Promises) -> Sequence[Work]:
+def _used(fleet: Fleet, partition: Partition, method: Method, promises: Promises) -> Sequence[Work]:
     """What some client really does, or is evaluated: the rest of the widths need not be captured."""
-    stages = method.stages(fleet, blocks, promises)
-    works = {work.name: work for stage in stages for work in (*stage.work.values(), stage.evaluated)}
-    return tuple(works.values())
+    stages = method.stages(fleet, partition, promises)
+    return tuple(dict.fromkeys(work for stage in stages for work in (*stage.work.values(), stage.evaluated)))
 
 
 def _test_examples(source: str, device: torch.device) -> Examples:

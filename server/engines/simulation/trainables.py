@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from device_profiles.contract import STAND_IN_PREFIX, stand_in_name
+from device_profiles.work import Depth, Distill, Grow, Joint, Narrow, Width, Work, blocks_of
 from edge_runtime.export.models import built_in
 from server.engines.simulation.segments import ModelPieces, Segment, State
 from server.fleet.fleet import ModelSettings
 from server.fleet.structure import TrainedTensor
-from server.fleet.work import Work
 
 _STATISTICS = ("running_mean", "running_var")
 _DEPTH_PREFIX = "depth_classifier.block"
@@ -203,11 +203,11 @@ def _trained(pieces: ModelPieces, names: list[str]) -> dict[str, TrainedTensor]:
     }
 
 
-def initial_classifiers(work: Mapping[str, Trainable], seed: int) -> dict[str, Tensor]:
+def initial_classifiers(work: Iterable[Trainable], seed: int) -> dict[str, Tensor]:
     """Weights of DepthFL's classifiers, drawn as a linear layer's are."""
     generator = torch.Generator().manual_seed(seed)
     drawn: dict[str, Tensor] = {}
-    for trainable in work.values():
+    for trainable in work:
         for name, tensor in trainable.trained.items():
             if name.startswith(_DEPTH_PREFIX) and name not in drawn:
                 inputs = trainable.trained[name.rsplit(".", 1)[0] + ".weight"].shape[1]
@@ -222,27 +222,28 @@ class TrainableSet:
         self._settings = settings
         self.pieces = ModelPieces(settings)
         self._narrower: dict[int, ModelPieces] = {}
-        self._made: dict[str, Trainable] = {}
+        self._made: dict[Work, Trainable] = {}
 
     def of(self, work: Work) -> Trainable:
         """The functions of `work`."""
-        if work.name not in self._made:
-            self._made[work.name] = self._make(work)
-        return self._made[work.name]
+        if work not in self._made:
+            self._made[work] = self._make(work)
+        return self._made[work]
 
     def _make(self, work: Work) -> Trainable:
-        if work.purpose in ("grow", "joint"):
-            return BlockWork(self.pieces, work.block, work.first)
-        if work.purpose == "distill":
-            return DistillWork(self.pieces, work.block)
-        if work.purpose == "depth":
-            return DepthWork(self.pieces, work.block)
-        hetero = work.purpose == "width"
+        blocks = blocks_of(work, self.pieces.partition)
+        if blocks is not None and isinstance(work, (Grow, Joint)):
+            return BlockWork(self.pieces, blocks[1], blocks[0])
+        if blocks is not None and isinstance(work, Distill):
+            return DistillWork(self.pieces, blocks[1])
+        if blocks is not None and isinstance(work, Depth):
+            return DepthWork(self.pieces, blocks[1])
+        hetero = isinstance(work, Width)
         return WholeWork(self.pieces_of(work), masked=hetero, calibrated=hetero)
 
     def pieces_of(self, work: Work) -> ModelPieces:
         """The model that `work` is a part of: the full one, or a narrower one."""
-        if work.ratio == 1.0:
+        if not isinstance(work, (Narrow, Width)) or work.ratio == 1.0:
             return self.pieces
         width = narrower_width(self._settings, work.ratio)
         if width not in self._narrower:

@@ -14,6 +14,7 @@ from device_profiles.files import read_json
 from device_profiles.manifest import Manifest, Program
 from device_profiles.predict import BYTES_PER_EXAMPLE, MARGIN_BYTES, calibrate, predict
 from device_profiles.profile import Cost, DeviceProfile
+from device_profiles.work import Eval
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 PROFILE = read_json(GOLDEN / "profile.json", DeviceProfile)
@@ -83,7 +84,7 @@ def test_a_large_data_set_is_part_of_the_promise() -> None:
 def test_evaluations_cached_prefixes_and_what_did_not_fit_do_not_calibrate() -> None:
     used = _cost("a", 8 << 20, 0)
     others = [
-        msgspec.structs.replace(_cost("e", 9 << 20, 5), purpose="eval"),
+        msgspec.structs.replace(_cost("e", 9 << 20, 5), work=Eval(last_unit=0)),
         msgspec.structs.replace(_cost("c", 9 << 20, 5), variant="cached-prefix"),
         msgspec.structs.replace(_cost("k", 9 << 20, 5), fits=False, measured_peak_bytes=None, reason="killed"),
     ]

@@ -156,7 +156,7 @@ def _bundle(folder: Path) -> Path:
 
 
 def _grow_programs() -> list[str]:
-    return [p.name for p in read_json(GOLDEN / "manifest.json", Manifest).programs if p.purpose == "grow"]
+    return [p.name for p in read_json(GOLDEN / "manifest.json", Manifest).programs if p.work.kind == "grow"]
 
 
 def test_an_interrupted_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:

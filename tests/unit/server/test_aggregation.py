@@ -11,10 +11,11 @@ import pytest
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
 from device_profiles.update import UpdateMetadata
+from device_profiles.work import Width, distill, grow
 from server.averaging.aggregation import ReceivedUpdate, average, reason_to_reject
 from server.fleet.structure import Structure, TrainedTensor
-from server.fleet.work import Work
 from server.judging.outliers import outliers
+from tests.support.partitions import blocks_of_one_unit
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "manifest.json"
 
@@ -27,8 +28,8 @@ def _update(client: str, examples: int, **tensors: np.ndarray) -> ReceivedUpdate
 
 
 BASE = {"w": np.zeros(2, np.float32), "v": np.zeros(1, np.float32)}
-BLOCK_1 = Work(purpose="grow", block=1)
 STRUCTURE = Structure.of(read_json(GOLDEN, Manifest))
+BLOCK_1 = grow(STRUCTURE.partition, 1)
 
 
 def test_the_mean_is_weighted_by_examples() -> None:
@@ -79,12 +80,13 @@ def test_rows_that_a_client_did_not_train_do_not_count() -> None:
     np.testing.assert_array_equal(merged["w"], np.float32([[3], [6]]))
 
 
-WIDE, NARROW = Work(purpose="width", ratio=1.0), Work(purpose="width", ratio=0.5)
+WIDE, NARROW = Width(ratio=1.0), Width(ratio=0.5)
 MOVING = Structure(
     model=("w", "bn.running_mean", "bn.running_var"),
+    partition=blocks_of_one_unit(1),
     blocks=(frozenset({"w"}),),
     trained={
-        work.name: {
+        work: {
             "w": TrainedTensor(shape=(4,), role="parameter"),
             "bn.running_mean": TrainedTensor(shape=(2,), role="running_statistic"),
         }
@@ -187,11 +189,11 @@ def test_what_must_not_enter_the_average_is_rejected_with_its_reason() -> None:
 
 
 def test_an_update_of_another_program_of_the_same_block_is_rejected() -> None:
-    distilled = Work(purpose="distill", block=1)
+    distilled = distill(STRUCTURE.partition, 1)
     said = reason_to_reject(_update("a", 5, **_complete()), distilled, STRUCTURE, "v")
     assert said == "trained grow-block1, asked for distill-block1"
 
 
 def test_an_update_of_another_block_is_rejected() -> None:
-    said = reason_to_reject(_update("a", 5, **_complete()), Work(purpose="grow", block=2), STRUCTURE, "v")
+    said = reason_to_reject(_update("a", 5, **_complete()), grow(STRUCTURE.partition, 2), STRUCTURE, "v")
     assert "trained grow-block1, asked for grow-block2" in str(said)

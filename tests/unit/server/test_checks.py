@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from device_profiles.errors import DataError, ExecutionError, FormatError, UsageError
+from device_profiles.work import distill, grow
 from server.cli import cli
 from server.commands.run import run_fleet
 from server.engines.prepared import Prepared
@@ -23,6 +24,7 @@ from server.rounds.checks import check_data, check_settings, check_stages
 from server.rounds.schedule import Observer
 from tests.support.fake_run import CLIENTS, EXAMPLES, MANIFEST, FakeEngine, initial_weights
 from tests.support.fake_run import fleet_of as fake_fleet
+from tests.support.partitions import blocks_of_one_unit
 
 
 def _fleet(batch: int = 32, data: DataSettings | None = None, **training: Any) -> Fleet:
@@ -73,9 +75,11 @@ def test_a_batch_that_too_few_clients_can_fill_is_refused(tmp_path: Path) -> Non
 def test_a_stage_behind_others_that_too_few_hold_is_refused_as_the_first_is() -> None:
     settings = MethodSettings(shrinking=True)
     fleet = msgspec.structs.replace(_fleet(), method=settings)
-    needs = {f"{purpose}-block{block}": 1 for purpose in ("grow", "distill") for block in (2, 3)} | {"grow-block1": 9}
+    partition = blocks_of_one_unit(3)
+    needs = {kind(partition, block).name: 1 for kind in (grow, distill) for block in (2, 3)}
+    needs[grow(partition, 1).name] = 9
     promises = Promises(budgets=dict.fromkeys(CLIENTS, 5), needs=dict.fromkeys(CLIENTS, needs))
-    stages = create_method(settings).stages(fleet, 3, promises)
+    stages = create_method(settings).stages(fleet, partition, promises)
     with pytest.raises(
         ExecutionError, match=r"grow 1: 0 of 3 clients hold the promise of block 1, training\.min_clients"
     ):
@@ -109,9 +113,11 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             structure=Structure.of(MANIFEST),
             promises=Promises(
                 budgets={client.name: 0 if client.name in small else 1 for client in fleet.clients},
-                needs={client.name: {program.name: 1 for program in MANIFEST.programs} for client in fleet.clients},
+                needs={
+                    client.name: {program.work.name: 1 for program in MANIFEST.programs} for client in fleet.clients
+                },
             ),
-            blocks=3,
+            partition=MANIFEST.partition,
             model=MANIFEST.model,
             initial_weights=initial_weights,
             data="digits",
@@ -215,7 +221,7 @@ def test_min_clients_of_the_command_line_takes_the_place_of_the_fleet_files(
     )
     seen = []
     monkeypatch.setattr("server.commands.run.run_fleet", lambda fleet, output, **options: seen.append(fleet))
-    monkeypatch.setattr("server.planner.tables.summary_table", lambda summary: "")
+    monkeypatch.setattr("server.rounds.summary_table.summary_table", lambda summary: "")
     for options in ([], ["--min-clients", "3"]):
         done = CliRunner().invoke(cli, ["run", "--fleet", str(path), "-o", str(tmp_path / "run"), *options])
         assert done.exit_code == 0, done.output

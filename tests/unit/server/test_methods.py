@@ -5,20 +5,21 @@ from __future__ import annotations
 import pytest
 
 from device_profiles.errors import ExecutionError
+from device_profiles.work import block_of, blocks_of, grow
 from server.fleet.fleet import ClientSettings, DataSettings, Fleet, FreezingSettings, MethodSettings, ModelSettings
 from server.fleet.fleet import TrainingSettings as Training
-from server.fleet.work import Work
 from server.methods import METHODS, create_method
 from server.methods.method import Promises, Stage
+from tests.support.partitions import blocks_of_one_unit, by_name
 
-BLOCKS = 3
-NEEDS = {
+PARTITION = blocks_of_one_unit(3)
+NEEDS = by_name({
     "grow-block1": 50, "grow-block2": 30, "grow-block3": 20, "distill-block2": 25, "distill-block3": 10,
     "joint-blocks1-2": 70, "joint-blocks2-3": 60, "joint-blocks1-3": 100,
     "whole": 100, "depth1": 55, "depth2": 80, "depth3": 101,
     **{f"narrow-{part / 16:g}": 6 * part for part in range(1, 17)},
     **{f"width-{ratio:g}": int(100 * ratio) for ratio in (1, 0.5, 0.25, 0.125, 0.0625)},
-}  # fmt: skip
+}, PARTITION)  # fmt: skip
 BUDGETS = {"large": 200, "medium": 60, "small": 20}
 
 
@@ -35,7 +36,7 @@ def _fleet(method: MethodSettings, rounds: int | None = 30) -> Fleet:
 
 def _stages(settings: MethodSettings, **options: int | None) -> tuple[Stage, ...]:
     promises = Promises(budgets=BUDGETS, needs={client: NEEDS for client in BUDGETS})
-    return create_method(settings).stages(_fleet(settings, **options), BLOCKS, promises)
+    return create_method(settings).stages(_fleet(settings, **options), PARTITION, promises)
 
 
 def test_every_method_names_its_source_and_all_the_work_it_gives() -> None:
@@ -43,8 +44,8 @@ def test_every_method_names_its_source_and_all_the_work_it_gives() -> None:
         settings = MethodSettings(name=name, shrinking=True)  # type: ignore[arg-type]  # one of the literals
         method = create_method(settings)
         assert method.name == name and len(method.source) > 20
-        given = {work for stage in _stages(settings) for work in (*stage.work.values(), method.final(BLOCKS))}
-        assert given <= set(method.works(BLOCKS))
+        given = {work for stage in _stages(settings) for work in (*stage.work.values(), method.final(PARTITION))}
+        assert given <= set(method.works(PARTITION))
 
 
 def test_profl_shrinks_back_to_front_then_grows_front_to_back() -> None:
@@ -53,9 +54,7 @@ def test_profl_shrinks_back_to_front_then_grows_front_to_back() -> None:
         "shrink 3", "distill 3", "shrink 2", "distill 2", "grow 1", "grow 2", "grow 3",
     ]  # fmt: skip
     assert [stage.rounds for stage in stages] == [4, 2, 4, 2, 8, 8, 8]
-    assert stages[1].evaluated == Work(
-        purpose="grow", block=2
-    )  # the step in which the stand-in takes the block's place
+    assert stages[1].evaluated == grow(PARTITION, 2)  # the step in which the stand-in takes the block's place
     assert stages[1].learning_rate == 1e-5 and stages[0].learning_rate is None
     assert [sorted(stage.work) for stage in stages[4:]] == [
         ["large", "medium"], ["large", "medium"], ["large", "medium", "small"],
@@ -75,15 +74,13 @@ def test_elastic_profl_gives_each_client_the_longest_run_of_blocks_that_it_holds
         "shrink 3", "distill 3", "shrink 2", "distill 2", "grow 1", "grow 2", "grow 3",
     ]  # fmt: skip
     assert not any(stage.frozen_count for stage in stages[:5])  # nobody trains more than one block there
-    assert [
-        {client: (work.first_block, work.block) for client, work in stage.work.items()} for stage in stages[4:]
-    ] == [
+    assert [{client: blocks_of(work, PARTITION) for client, work in stage.work.items()} for stage in stages[4:]] == [
         {"large": (1, 1), "medium": (1, 1)},
         {"large": (1, 2), "medium": (2, 2)},
         {"large": (1, 3), "medium": (2, 3), "small": (3, 3)},
     ]
     last = stages[-1]
-    assert last.frozen_count and last.evaluated == Work(purpose="grow", block=3)
+    assert last.frozen_count and last.evaluated == grow(PARTITION, 3)
     assert [last.moves_before(last.work[client]) for client in BUDGETS] == [False, True, True]
 
 
@@ -107,7 +104,7 @@ def test_heterofl_gives_each_client_its_width() -> None:
 
 def test_depthfl_gives_each_client_its_depth_and_leaves_out_who_holds_none() -> None:
     (stage,) = _stages(MethodSettings(name="depthfl"))
-    assert {client: work.block for client, work in stage.work.items()} == {"large": 3, "medium": 1}
+    assert {client: block_of(work, PARTITION) for client, work in stage.work.items()} == {"large": 3, "medium": 1}
 
 
 def test_methods_without_an_end_of_their_own_ask_for_a_round_budget() -> None:

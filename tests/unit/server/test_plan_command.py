@@ -58,7 +58,8 @@ def test_runs_of_blocks_need_a_bundle_and_profiles_of_them(profiles: Path, tmp_p
     write()
     assert _error(*options) == f"--bundle: {bundle}: has no programs for --joint; export it with --joint"
     grown = next(program for program in document["programs"] if program["name"] == "grow-block2")
-    document["programs"].append(grown | {"name": "joint-blocks1-2", "purpose": "joint", "first_block": 1})
+    run = grown["work"] | {"kind": "joint", "first_unit": 0}
+    document["programs"].append(grown | {"name": "joint-blocks1-2", "work": run})
     document["files"].append({"path": "programs/joint-blocks1-2.pte", "size_bytes": 0, "sha256": "0" * 64})
     write()
     assert _error(*options).startswith(

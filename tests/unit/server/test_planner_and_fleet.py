@@ -8,12 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device_profiles.contract import PREPARING_BYTES, program_name
+from device_profiles.contract import PREPARING_BYTES
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
+from device_profiles.model import Partition
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
+from device_profiles.work import distill, joint
 from server.fleet.fleet import read_fleet
 from server.planner.planner import make_plan, promise_of
 from server.planner.tables import plan_table
@@ -68,13 +70,13 @@ def test_a_program_that_was_killed_is_not_planned(manifest: Manifest, profile: D
     assert step.participation == 0 and step.clients[0].reason == "does not fit"
 
 
-def _distilled(profile: DeviceProfile, peaks: dict[int, int]) -> DeviceProfile:
+def _distilled(profile: DeviceProfile, partition: Partition, peaks: dict[int, int]) -> DeviceProfile:
     """`profile` with distillations of these blocks as well."""
     measured = tuple(
         msgspec.structs.replace(
             profile.costs[0],
-            program=program_name("distill", block),
-            purpose="distill",
+            program=f"distill-block{block}",
+            work=distill(partition, block),
             block=block,
             predicted_peak_bytes=peak,
             measured_peak_bytes=peak,
@@ -89,7 +91,7 @@ def test_distillations_are_planned_for_every_client_where_they_were_profiled(
 ) -> None:
     limit = profile.device.limit_bytes
     assert limit is not None
-    profiles = {"both": _distilled(profile, {2: 40 << 20, 3: limit}), "grown": profile}
+    profiles = {"both": _distilled(profile, manifest.partition, {2: 40 << 20, 3: limit}), "grown": profile}
     plan = make_plan(manifest, profile.bundle_sha256, profiles, margin=0.05)
     assert [step.block for step in plan.distillations] == [2, 3]
     both, grown = plan.distillations[0].clients
@@ -110,8 +112,8 @@ def test_with_runs_of_blocks_a_client_trains_the_longest_that_fits(manifest: Man
     runs = tuple(
         msgspec.structs.replace(
             grown,
-            program=program_name("joint", 3, first_block=first),
-            purpose="joint",
+            program=f"joint-blocks{first}-3",
+            work=joint(manifest.partition, first, 3),
             predicted_peak_bytes=peak,
             measured_peak_bytes=peak,
         )
@@ -132,7 +134,7 @@ def test_the_table_has_distillations_below_the_blocks_that_they_are_of(
     manifest: Manifest, profile: DeviceProfile
 ) -> None:
     limit = profile.device.limit_bytes or 0
-    profiles = {"board": _distilled(profile, {2: 40 << 20, 3: limit})}
+    profiles = {"board": _distilled(profile, manifest.partition, {2: 40 << 20, 3: limit})}
     lines = plan_table(make_plan(manifest, profile.bundle_sha256, profiles, margin=0.05)).splitlines()
     assert len(lines) == 8 and lines[3] == ""
     assert lines[4] == "to distil    limit MB             block 2   block 3"

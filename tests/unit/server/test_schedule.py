@@ -15,10 +15,10 @@ from safetensors.numpy import load_file
 
 from device_profiles.contract import STAND_IN_PREFIX
 from device_profiles.errors import ExecutionError
+from device_profiles.work import block_of, depth, distill, grow
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.fleet import FreezingSettings, MethodSettings, TrainingSettings
 from server.fleet.structure import Structure, TrainedTensor
-from server.fleet.work import Work
 from server.methods import create_method
 from server.methods.method import Promises, Stage
 from server.rounds.freezing import effective_movement, sample_scalars
@@ -53,7 +53,7 @@ def _summary(folder: Path) -> Summary:
         method="profl",
         data="digits",
         accuracy=0.5,
-        stages=create_method(fleet.method).stages(fleet, 3, promises),
+        stages=create_method(fleet.method).stages(fleet, MANIFEST.partition, promises),
         promises=promises,
         state=run_folder.load()[0],
         records=run_folder.records(),
@@ -66,7 +66,7 @@ def _summary(folder: Path) -> Summary:
 def test_blocks_grow_front_to_back_and_every_tensor_of_the_model_is_trained(tmp_path: Path) -> None:
     engine = FakeEngine()
     state, weights = run(tmp_path, engine)
-    assert [tasks[0].work.block for tasks in engine.calls] == [1, 1, 2, 2, 3, 3]
+    assert [block_of(tasks[0].work, MANIFEST.partition) for tasks in engine.calls] == [1, 1, 2, 2, 3, 3]
     assert [(step.block, step.rounds, step.froze_because) for step in state.steps] == [
         (block, 2, "round cap 2") for block in (1, 2, 3)
     ]
@@ -80,7 +80,7 @@ def test_a_frozen_block_does_not_change_any_more(tmp_path: Path) -> None:
     after: dict[int, np.ndarray] = {}
 
     def remember(call: int, task: Task, update: ReceivedUpdate) -> Answer:
-        after[task.work.block] = load_file(task.weights)["stage1.0.weight"]
+        after[block_of(task.work, MANIFEST.partition)] = load_file(task.weights)["stage1.0.weight"]
         return update
 
     _, weights = run(tmp_path, FakeEngine(fate=remember))
@@ -401,8 +401,8 @@ def _one_stage(folder: Path, stage: Stage, engine: FakeEngine) -> None:
     run_folder = RunFolder(folder)
     trained = {
         **Structure.of(MANIFEST).trained,
-        "distill-block2": {_STAND_IN: TrainedTensor(shape=(2,), role="parameter")},
-        "depth2": Structure.of(MANIFEST).trained["grow-block2"],
+        distill(MANIFEST.partition, 2): {_STAND_IN: TrainedTensor(shape=(2,), role="parameter")},
+        depth(MANIFEST.partition, 2): Structure.of(MANIFEST).trained[grow(MANIFEST.partition, 2)],
     }
     structure = dataclasses.replace(Structure.of(MANIFEST), trained=trained)
     schedule = Schedule(
@@ -421,9 +421,9 @@ def _one_stage(folder: Path, stage: Stage, engine: FakeEngine) -> None:
 
 def test_distillation_trains_with_its_own_learning_rate(tmp_path: Path) -> None:
     settings = MethodSettings(shrinking=True, distill_learning_rate=0.003)
-    needs = {f"{purpose}-block{block}": 1 for purpose in ("grow", "distill") for block in (1, 2, 3)}
+    needs = {kind(MANIFEST.partition, block).name: 1 for kind in (grow, distill) for block in (1, 2, 3)}
     promises = Promises(budgets=dict.fromkeys(CLIENTS, 2), needs=dict.fromkeys(CLIENTS, needs))
-    stages = create_method(settings).stages(fleet_of(method=settings), 3, promises)
+    stages = create_method(settings).stages(fleet_of(method=settings), MANIFEST.partition, promises)
     distil = next(stage for stage in stages if stage.title == "distill 2")
     engine = _Refuses()
     _one_stage(tmp_path, distil, engine)
@@ -431,7 +431,7 @@ def test_distillation_trains_with_its_own_learning_rate(tmp_path: Path) -> None:
 
 
 def test_self_distillation_comes_in_over_the_first_half_of_the_rounds(tmp_path: Path) -> None:
-    work = {name: Work(purpose="depth", block=2) for name in CLIENTS}
+    work = {name: depth(MANIFEST.partition, 2) for name in CLIENTS}
     stage = Stage(name="train", block=0, work=work, evaluated=work["a"], rounds=8, consistency=1.0)
     engine = _Refuses()
     _one_stage(tmp_path, stage, engine)
@@ -444,7 +444,7 @@ def test_movement_is_that_of_the_sampled_scalars_of_the_block_alone(tmp_path: Pa
     states: list[dict[str, np.ndarray]] = []
 
     def remember(call: int, task: Task, update: ReceivedUpdate) -> Answer:
-        if task.client == "a" and task.work.block == 1:
+        if task.client == "a" and block_of(task.work, MANIFEST.partition) == 1:
             states.append(load_file(task.weights))
         return update
 

@@ -18,16 +18,16 @@ from device_profiles.errors import FormatError
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
 from device_profiles.update import UpdateMetadata
+from device_profiles.work import grow
 from edge_runtime.device.limits import processes as limits
 from server.engines.local import engine as local
 from server.fleet.fleet import TrainingSettings
 from server.fleet.structure import Structure
-from server.fleet.work import Work
 from server.judging.strangers import read_answer, read_update
 from server.rounds.seam import Result, Task
 
 STRUCTURE = Structure.of(read_json(Path(__file__).resolve().parents[2] / "golden" / "manifest.json", Manifest))
-WORK = Work(purpose="grow", block=1)
+WORK = grow(STRUCTURE.partition, 1)
 EXPECTED = STRUCTURE.tensors(WORK)
 METADATA: dict[str, Any] = {
     "block": 1,

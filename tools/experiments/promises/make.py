@@ -10,7 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from device_profiles.files import write_json
+from device_profiles.work import label
 from server.engines.simulation.promises import promises_of
+from server.engines.simulation.segments import ModelPieces
 from server.fleet.fleet import ClientSettings, DataSettings, Fleet, MethodSettings, ModelSettings, PromiseSettings
 from server.methods import METHODS, create_method
 
@@ -31,12 +33,12 @@ def full_network(batch: int, promises: PromiseSettings) -> Fleet:
 
 def main() -> None:
     """Write the table beside this file."""
-    works = {
-        work.name: work
-        for name in METHODS
-        for work in create_method(MethodSettings(name=name, shrinking=True)).works(4)  # type: ignore[arg-type]
-    }
-    counted = promises_of(full_network(128, PromiseSettings(source="pytorch")), list(works.values()))
+    fleet = full_network(128, PromiseSettings(source="pytorch"))
+    partition = ModelPieces(fleet.model).partition
+    methods = [create_method(MethodSettings(name=name, shrinking=True)) for name in METHODS]  # type: ignore[arg-type]
+    works = dict.fromkeys(work for method in methods for work in method.works(partition))
+    needed_by = promises_of(fleet, list(works), partition)
+    counted = {label(work, partition): needed for work, needed in needed_by.items()}
     scale = PUBLISHED_MB["whole"] * _MB / counted["whole"]
     table = {name: int(needed * scale) for name, needed in counted.items()}
     table |= {name: mb * _MB for name, mb in PUBLISHED_MB.items()}
