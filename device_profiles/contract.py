@@ -78,13 +78,5 @@ def optimizer_state_name(slot: str, parameter: str) -> str:
     return f"{OPTIMIZER_PREFIX}{slot}.{parameter}"
 
 
-PREPARING_BYTES = 32 << 20
-"""Resident memory of a command while it reads bundle, data and options and has not become the training process yet: a
-promise is never below it. A test holds it against real commands."""
-
-VARIATION_BYTES = 512 << 10
-"""Part of every promise: what the base of a process differs by between two starts, and the supervisor beside it. A
-limit is enough where the promise without it fits, so that a limit set to a promise is kept by every later start."""
-
 WORKSPACE_BYTES_PER_THREAD = 1 << 20
 """Tile buffers of the native kernels, per thread; a test holds it against the native module."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from device_profiles.contract import VARIATION_BYTES
 from device_profiles.errors import UsageError
 from device_profiles.manifest import Program
+from device_profiles.promise import VARIATION_BYTES
 from profiler.fit.bisection import Candidate, Fit, Trial, find_batch, find_fit
 from profiler.measure.program import Meter, Observation
 from profiler.profiling.profile import ProfileRequest, meter_of, subject_of

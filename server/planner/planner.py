@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from device_profiles.contract import PREPARING_BYTES
 from device_profiles.errors import FormatError
 from device_profiles.manifest import Manifest
 from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
-from device_profiles.profile import Cost, DeviceProfile
+from device_profiles.profile import DeviceProfile
+from device_profiles.promise import DEFAULT_MARGIN, promise_of
 from device_profiles.work import Distill, Grow, Joint, block_of, distill, grow, label
 from device_profiles.work import joint as join_blocks
 from edge_runtime.device.worker.text import megabytes_up
 
 Trained = Grow | Joint | Distill
-
-DEFAULT_MARGIN = 0.05
-"""Part of the measured peak that is added to it in every promise, for what differs between two runs."""
 
 
 def make_plan(
@@ -54,17 +51,6 @@ def make_plan(
         steps=tuple(steps),
         distillations=tuple(distilled),
     )
-
-
-def promise_of(cost: Cost, margin: float) -> int:
-    """Bytes that are promised for the whole command: the larger of predicted and measured peak of the training, with
-    the margin, and no less than what the command takes before it trains."""
-    return max(with_margin(max(cost.predicted_peak_bytes, cost.measured_peak_bytes or 0), margin), PREPARING_BYTES)
-
-
-def with_margin(peak_bytes: int, margin: float) -> int:
-    """A peak with the safety margin on it, by the same rule for every engine."""
-    return int(peak_bytes * (1 + margin))
 
 
 def _grown(partition: Partition, block: int, *, joint: bool) -> list[Trained]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from device_profiles.contract import PREPARING_BYTES
+from device_profiles.promise import PREPARING_BYTES
 from edge_runtime.device.limits.cgroups import MemoryGroup, create_group
 from tests.support.device_commands import Done, profl_edge, start, wait_for
 

@@ -6,9 +6,10 @@ import importlib.util
 import os
 from typing import Literal
 
-from device_profiles.contract import TRAINED_ROLES, VARIATION_BYTES
+from device_profiles.contract import TRAINED_ROLES
 from device_profiles.errors import ExecutionError
 from device_profiles.manifest import Program
+from device_profiles.promise import VARIATION_BYTES
 from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.hyperparameters import hyperparameters
 from edge_runtime.device.prepare.laid_weights import LaidWeights

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
-from device_profiles.contract import PREPARING_BYTES
 from device_profiles.errors import ExecutionError, PromiseError
+from device_profiles.promise import PREPARING_BYTES
 from edge_runtime.device.limits.cgroups import create_group
 from edge_runtime.device.limits.control_groups import MemoryLimit, memory_limit
 from edge_runtime.device.limits.mark import current_limit

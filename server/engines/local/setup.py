@@ -14,6 +14,7 @@ from device_profiles.files import read_json, write_json
 from device_profiles.manifest import Optimizer
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
+from device_profiles.promise import promise_of
 from device_profiles.work import Distill, Grow, Work
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 from server.data.split import check_source, choose_source, write_parts
@@ -24,7 +25,7 @@ from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
 from server.methods import create_method
 from server.methods.method import Promises, Stage
-from server.planner.planner import make_plan, promise_of
+from server.planner.planner import make_plan
 from server.planner.tables import plan_table
 from server.planner.whole_network import WholeNetwork, measure_whole_network
 from server.rounds.checks import check_rounds

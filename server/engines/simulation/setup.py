@@ -9,6 +9,7 @@ import torch
 
 from device_profiles.files import write_json
 from device_profiles.model import Partition
+from device_profiles.promise import with_margin
 from device_profiles.work import Work, label
 from server.data.split import check_source, choose_source, read_examples, write_parts
 from server.engines.prepared import Prepared
@@ -20,7 +21,6 @@ from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
 from server.methods.method import Method, Promises
-from server.planner.planner import with_margin
 from server.rounds.run_state import Weights
 
 Note = Callable[[str], None]

@@ -8,16 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device_profiles.contract import PREPARING_BYTES
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
 from device_profiles.model import Partition
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
+from device_profiles.promise import PREPARING_BYTES, promise_of
 from device_profiles.work import distill, joint
 from server.fleet.fleet import read_fleet
-from server.planner.planner import make_plan, promise_of
+from server.planner.planner import make_plan
 from server.planner.tables import plan_table
 
 ROOT = Path(__file__).resolve().parents[3]
