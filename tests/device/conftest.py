@@ -28,7 +28,7 @@ def _exported(bundle: Path, *options: str) -> Path:
     for package in ("torch", "executorch"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"exporting a bundle needs {package}: pip install profl-edge[export]")
-    command = [sys.executable, "-m", "edge_runtime.export.commands.export", "export", "--model", "cnn", "--batch", "8"]
+    command = [sys.executable, "-m", "edge_runtime.device", "export", "--model", "cnn", "--batch", "8"]
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [*command, *options, "-o", str(bundle)],

@@ -80,7 +80,7 @@ def test_the_bench_and_inspect_know_distillations(cnn_bundle: Path) -> None:
 def proximal_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Block 3 of `cnn`, batch 8, with the proximal term."""
     bundle = tmp_path_factory.mktemp("proximal") / "cnn"
-    command = [sys.executable, "-m", "edge_runtime.export.commands.export", "export", "--model", "cnn", "--batch", "8"]
+    command = [sys.executable, "-m", "edge_runtime.device", "export", "--model", "cnn", "--batch", "8"]
     command += ["--block", "3", "--proximal", "-o", str(bundle)]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

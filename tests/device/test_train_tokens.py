@@ -24,7 +24,7 @@ def _export(output: Path, model: str, *options: str) -> Path:
     command = [
         sys.executable,
         "-m",
-        "edge_runtime.export.commands.export",
+        "edge_runtime.device",
         "export",
         "--batch",
         "8",

@@ -43,7 +43,7 @@ def study(folder: Path, seed: int, asked: argparse.Namespace) -> list[dict[str, 
     """The rows of one seed."""
     bundle = folder / "bundle"
     model = ["--model", "resnet18", "--width", asked.width, "--batch", asked.batch, "--seed", seed]
-    _run("edge_runtime.export.commands.export", "export", *model, "-o", bundle)
+    _run("edge_runtime.device", "export", *model, "-o", bundle)
     common: list[object] = ["--data", asked.data, "--lr", asked.lr, "--seed", seed, "--threads", asked.threads]
     weights = bundle / "weights" / "initial.safetensors"
     for block in range(1, asked.block):

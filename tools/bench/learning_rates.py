@@ -41,7 +41,7 @@ def exported(model: str, optimizer: str, options: tuple[str, ...], folder: Path)
     command = [
         sys.executable,
         "-m",
-        "edge_runtime.export.commands.export",
+        "edge_runtime.device",
         "export",
         "--model",
         model,

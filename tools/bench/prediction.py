@@ -16,12 +16,15 @@ import json
 import random
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import msgspec
+
+if __package__ in (None, ""):  # started by its path: the repository is not on the path of modules
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from device_profiles.contract import MANIFEST_NAME
 from device_profiles.errors import UsageError
@@ -33,106 +36,12 @@ from device_profiles.work import Grow
 from profiler.measure.processes import Ended, run_measured
 from profiler.measure.program import ProcessMeter
 from profiler.profiling.profile import ProfileRequest, profile_bundle
+from tools.bench.prediction_grid import CALIBRATIONS, GRID, Draw, Entry, Point, Study
 
 MB = float(1 << 20)
 TIMEOUT_SECONDS = 150.0
 """At a limit below its need a process may also be kept alive by reclaim alone, without getting anywhere."""
 TIGHT = 0.9
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One bundle of the grid."""
-
-    model: str
-    width: int
-    batch: int
-    micro_batch: int | None = None
-    recompute: float | None = None
-    momentum_dtype: str = "float32"
-
-    @property
-    def name(self) -> str:
-        """A folder's name, and the row's in the table."""
-        parts = [self.model, f"w{self.width}", f"b{self.batch}"]
-        if self.micro_batch is not None:
-            parts.append(f"micro{self.micro_batch}")
-        if self.recompute is not None:
-            parts.append("recompute")
-        if self.momentum_dtype != "float32":
-            parts.append("bf16")
-        return "-".join(parts)
-
-
-CALIBRATIONS = {
-    # what of a model's name it stands for: one bundle that is not in the grid
-    "cnn": Entry(model="cnn", width=24, batch=96),
-    "resnet": Entry(model="resnet18", width=24, batch=24),
-    "vgg": Entry(model="vgg11_bn", width=24, batch=24),
-}
-GRID = (
-    Entry(model="cnn", width=16, batch=64),
-    Entry(model="cnn", width=32, batch=128),
-    Entry(model="cnn", width=32, batch=128, micro_batch=32),
-    Entry(model="resnet18", width=16, batch=32),
-    Entry(model="resnet18", width=32, batch=16),
-    Entry(model="resnet18", width=32, batch=32, micro_batch=8),
-    Entry(model="resnet18", width=32, batch=32, recompute=0.85),
-    Entry(model="resnet18", width=64, batch=8),
-    Entry(model="resnet18", width=64, batch=32),
-    Entry(model="resnet18", width=64, batch=32, micro_batch=16),
-    Entry(model="resnet18", width=64, batch=16, momentum_dtype="bfloat16"),
-    Entry(model="resnet34", width=32, batch=16),
-    Entry(model="resnet34", width=48, batch=16, micro_batch=4),
-    Entry(model="vgg11_bn", width=32, batch=64),
-    Entry(model="vgg11_bn", width=64, batch=16),
-    Entry(model="vgg11_bn", width=64, batch=32, momentum_dtype="bfloat16"),
-    Entry(model="vgg16_bn", width=32, batch=32, recompute=0.85),
-    Entry(model="vgg16_bn", width=48, batch=8),
-)
-
-
-class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One program of the grid: predicted and measured."""
-
-    bundle: str
-    program: str
-    variant: str
-    batch: int
-    prediction: Prediction
-    measured_bytes: int
-    file_bytes: int
-
-    @property
-    def error(self) -> float:
-        """Relative to what was measured."""
-        return abs(self.prediction.peak_bytes - self.measured_bytes) / self.measured_bytes
-
-    @property
-    def above_bytes(self) -> int:
-        """How far the measurement is above the prediction."""
-        return self.measured_bytes - self.prediction.peak_bytes
-
-
-class Draw(msgspec.Struct, frozen=True, kw_only=True):
-    """One training under a limit."""
-
-    bundle: str
-    program: str
-    limit_bytes: int
-    lived: bool
-    limit_kind: str
-    peak_bytes: int | None
-    why: str | None
-
-
-class Study(msgspec.Struct, kw_only=True):
-    """All results so far; what is there is not measured again."""
-
-    threads: int
-    points: list[Point] = []
-    promised: list[Draw] = []
-    tight: list[Draw] = []
 
 
 class Bench:
@@ -164,7 +73,7 @@ class Bench:
         path = self._work / "bundles" / name
         if path.exists():
             return path
-        command = [sys.executable, "-m", "edge_runtime.export.commands.export", "export", "--model", entry.model]
+        command = [sys.executable, "-m", "edge_runtime.device", "export", "--model", entry.model]
         command += ["--width", str(entry.width), "--batch", str(entry.batch), "-o", str(path)]
         command += ["--momentum-dtype", entry.momentum_dtype, *options]
         if entry.micro_batch is not None:
