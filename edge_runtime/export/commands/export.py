@@ -10,9 +10,10 @@ import click
 import msgspec
 
 from device_profiles import streams
-from device_profiles.contract import DType, LossName, OptimizerName
+from device_profiles.contract import DType, LossName
 from device_profiles.errors import ProflError, UsageError
-from device_profiles.manifest import Loss, Manifest, Optimizer
+from device_profiles.manifest import Loss, Manifest
+from device_profiles.optimizer import KINDS, Optimizer, OptimizerName
 from edge_runtime.export.targets.targets import TARGETS, export_target
 from edge_runtime.options import Finite, Size
 
@@ -63,7 +64,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     help="Compute layers again in the backward pass until no arena is larger: 48MB.",
 )
 @click.option("--joint", is_flag=True, help="Also the steps that train several blocks together, for every run of them.")
-@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True, help="Optimizer.")
+@click.option("--optimizer", type=click.Choice(list(KINDS)), default="sgd", show_default=True, help="Optimizer.")
 @click.option(
     "--momentum", type=Finite(0.0, 1.0, max_open=True), default=0.9, show_default=True, help="SGD's momentum."
 )
