@@ -31,7 +31,7 @@ OTHER_SETS = 6
 
 
 def test_every_registered_kernel_has_a_generator_and_no_other_has() -> None:
-    registration = (ROOT / "edge_runtime" / "csrc" / "kernels" / "registration.cpp").read_text()
+    registration = (ROOT / "edge_runtime" / "csrc" / "kernels" / "common" / "registration.cpp").read_text()
     assert set(re.findall(r'Kernel\("profl::(\w+)\.out"', registration)) == set(GENERATORS)
 
 

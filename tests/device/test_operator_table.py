@@ -38,7 +38,7 @@ def _native(name: str, stack: Stack) -> str:
 
 
 def test_every_kernel_has_a_row_and_both_readers_have_all_of_them() -> None:
-    registered = re.findall(r'Kernel\("profl::(\w+)\.out"', (KERNELS / "registration.cpp").read_text())
+    registered = re.findall(r'Kernel\("profl::(\w+)\.out"', (KERNELS / "common" / "registration.cpp").read_text())
     assert sorted(registered) == sorted(OPERATORS) == sorted(_operators.operators())
 
 

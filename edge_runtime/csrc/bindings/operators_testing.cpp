@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "engine/operator_row.h"
-#include "kernels/stack.h"
+#include "kernels/common/stack.h"
 #include "threads/thread_pool.h"
 
 namespace nb = nanobind;

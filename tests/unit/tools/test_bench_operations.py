@@ -15,7 +15,7 @@ from edge_runtime.export.cut.units import partition_of
 from edge_runtime.export.plan.programs import BlockModel, TrainingChoices, build_programs
 from tools.bench.operations import ATTENTION, MATMUL, PRODUCTS, floating_point_operations
 
-REGISTRATION = Path(__file__).resolve().parents[3] / "edge_runtime" / "csrc" / "kernels" / "registration.cpp"
+REGISTRATION = Path(__file__).resolve().parents[3] / "edge_runtime" / "csrc" / "kernels" / "common" / "registration.cpp"
 
 
 def test_a_step_of_the_small_network_counts_what_its_layers_multiply() -> None:
