@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/operator_row.h"
+#include "operators/operator_row.h"
 
 namespace profl {
 

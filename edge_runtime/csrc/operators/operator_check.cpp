@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "engine/operator_row.h"
+#include "operators/operator_row.h"
 
 namespace profl {
 namespace {

@@ -1,5 +1,5 @@
 // Reading rows of the table of operators.
-#include "engine/operator_row.h"
+#include "operators/operator_row.h"
 
 #include <cstdlib>
 #include <stdexcept>
