@@ -11,6 +11,9 @@
 
 namespace profl {
 
+constexpr char kNamespace[] = "profl::";  // of every operator
+constexpr size_t kLongestName = 1024;     // of a tensor, or of an operator as it is shown
+
 struct FileValue {
   static constexpr int64_t kOutside = -1;
 

@@ -1,55 +1,13 @@
 // Reading rows of the table of operators.
 #include "operators/operator_row.h"
 
-#include <cstdlib>
 #include <stdexcept>
+
+#include "operators/operator_expression.h"
+#include "operators/operator_text.h"
 
 namespace profl {
 namespace {
-
-[[noreturn]] void wrong(std::string_view line, const char* what) {
-  throw std::logic_error("operators.txt: '" + std::string(line) + "': " + what);
-}
-
-bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
-std::string_view trimmed(std::string_view text) {
-  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
-  while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
-  return text;
-}
-
-// Takes what stands before `end`, which it takes as well.
-std::string_view take_until(std::string_view& text, std::string_view end) {
-  const size_t at = text.find(end);
-  const std::string_view taken = text.substr(0, at);
-  text = at == std::string_view::npos ? std::string_view() : text.substr(at + end.size());
-  return taken;
-}
-
-std::string_view take_word(std::string_view& text) {
-  text = trimmed(text);
-  return take_until(text, " ");
-}
-
-// Lines without comments and empty ones.
-class Lines {
- public:
-  explicit Lines(std::string_view text) : rest_(text) {}
-  bool next(std::string_view* line) {
-    while (!rest_.empty()) {
-      *line = take_until(rest_, "\n");
-      if (!trimmed(*line).empty() && line->front() != '#') return true;
-    }
-    return false;
-  }
-
- private:
-  std::string_view rest_;
-};
-
-double number_of(std::string_view text) { return std::strtod(std::string(text).c_str(), nullptr); }
 
 class RowReader {
  public:
@@ -112,9 +70,9 @@ class RowReader {
       p.shaped = true;
       line.remove_prefix(1);
       std::string_view list = take_until(line, "]");
-      while (!list.empty()) p.symbols.push_back(symbol(trimmed(take_until(list, ","))));
+      while (!list.empty()) p.symbols.push_back(symbol_of(trimmed(take_until(list, ",")), row_));
     } else if (!line.empty() && is_letter(line.front())) {
-      p.symbols.push_back(symbol(take_word(line)));
+      p.symbols.push_back(symbol_of(take_word(line), row_));
     }
     line = trimmed(line);
     if (line.empty()) return;
@@ -158,23 +116,8 @@ class RowReader {
       e.kind = Extent::Kind::maybe;
       text.remove_suffix(1);
     }
-    if (!e.any) e.value = expression(text);
+    if (!e.any) e.value = read_expression(text, row_);
     return e;
-  }
-
-  int32_t symbol(std::string_view name) {
-    for (size_t i = 0; i < row_.symbols.size(); ++i) {
-      if (row_.symbols[i] == name) return static_cast<int32_t>(i);
-    }
-    row_.symbols.push_back(name);
-    return static_cast<int32_t>(row_.symbols.size()) - 1;
-  }
-
-  int32_t parameter_index(std::string_view name) const {
-    for (size_t i = 0; i < row_.parameters.size(); ++i) {
-      if (row_.parameters[i].name == name) return static_cast<int32_t>(i);
-    }
-    wrong(name, "no such parameter");
   }
 
   Rule rule(std::string_view text) {
@@ -184,88 +127,15 @@ class RowReader {
       const size_t at = text.find(comparison);
       if (at == std::string_view::npos) continue;
       r.comparison = comparison;
-      r.left = expression(text.substr(0, at));
-      r.right = expression(text.substr(at + comparison.size()));
+      r.left = read_expression(text.substr(0, at), row_);
+      r.right = read_expression(text.substr(at + comparison.size()), row_);
       return r;
     }
     std::string_view list = text;
     take_until(list, "(");
     list = take_until(list, ")");
-    while (!list.empty()) r.parameters.push_back(parameter_index(trimmed(take_until(list, ","))));
+    while (!list.empty()) r.parameters.push_back(parameter_of(trimmed(take_until(list, ",")), row_));
     return r;
-  }
-
-  // Expressions: sums of products of numbers, symbols, functions and what stands in parentheses.
-
-  Expression expression(std::string_view text) {
-    Expression e;
-    sum(text, e);
-    if (!trimmed(text).empty()) wrong(text, "behind the end of an expression");
-    return e;
-  }
-
-  static bool take(std::string_view& text, char c) {
-    text = trimmed(text);
-    if (text.empty() || text.front() != c) return false;
-    text.remove_prefix(1);
-    return true;
-  }
-
-  void sum(std::string_view& text, Expression& e) {
-    product(text, e);
-    for (;;) {
-      const char sign = take(text, '+') ? '+' : take(text, '-') ? '-' : '\0';
-      if (sign == '\0') return;
-      product(text, e);
-      e.steps.push_back({sign, 0});
-    }
-  }
-
-  void product(std::string_view& text, Expression& e) {
-    factor(text, e);
-    for (;;) {
-      const char sign = take(text, '*') ? '*' : take(text, '/') ? '/' : take(text, '%') ? '%' : '\0';
-      if (sign == '\0') return;
-      factor(text, e);
-      e.steps.push_back({sign, 0});
-    }
-  }
-
-  void factor(std::string_view& text, Expression& e) {
-    if (take(text, '(')) {
-      sum(text, e);
-      if (!take(text, ')')) wrong(text, "a parenthesis is open");
-      return;
-    }
-    size_t length = 0;
-    while (length < text.size() && (is_letter(text[length]) || is_digit(text[length]))) ++length;
-    const std::string_view word = text.substr(0, length);
-    text.remove_prefix(length);
-    if (word.empty()) wrong(text, "an expression is missing");
-    if (is_digit(word.front())) {
-      e.steps.push_back({'n', static_cast<int32_t>(number_of(word))});
-    } else if (take(text, '(')) {
-      function(word, text, e);
-      if (!take(text, ')')) wrong(text, "a parenthesis is open");
-    } else {
-      e.steps.push_back({'s', symbol(word)});
-    }
-  }
-
-  void function(std::string_view name, std::string_view& text, Expression& e) {
-    if (name == "min") {
-      sum(text, e);
-      if (!take(text, ',')) wrong(text, "min has two operands");
-      sum(text, e);
-      e.steps.push_back({'m', 0});
-      return;
-    }
-    if (name != "present" && name != "type" && name != "elements" && name != "rank" && name != "count") {
-      wrong(name, "no such function");
-    }
-    const std::string_view parameter = trimmed(text.substr(0, text.find(')')));
-    text.remove_prefix(text.find(')'));
-    e.steps.push_back({name.front(), parameter_index(parameter)});
   }
 
   OperatorRow& row_;

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/common/inline.h"
+
 namespace profl {
 
 // The numbers are part of the programs' format (edge_runtime/export/operators/activation.py); append only.
@@ -22,8 +24,6 @@ enum class Activation : int64_t {
   softplus = 10,  // parameter: beta
   elu = 11,       // parameter: the limit below zero, without its sign
 };
-
-#define PROFL_INLINE inline __attribute__((always_inline))
 
 // e^x as power * (1 + rest) by Cephes' expf: relative error below 2e-7 from -87 to 88.3, above which the power of two
 // is infinite.

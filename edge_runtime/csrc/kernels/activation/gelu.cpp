@@ -1,4 +1,5 @@
 // GELU, exact (with the error function) and in its approximation by the hyperbolic tangent.
+#include "kernels/activation/activation.h"
 #include "kernels/common/kernels.h"
 #include "kernels/common/pieces.h"
 #include "kernels/common/vector_math.h"

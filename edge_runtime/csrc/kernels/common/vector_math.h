@@ -6,7 +6,7 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/activation/activation.h"
+#include "kernels/common/inline.h"
 
 namespace profl {
 

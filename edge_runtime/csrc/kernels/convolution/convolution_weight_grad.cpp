@@ -15,7 +15,6 @@
 namespace profl {
 namespace {
 
-constexpr int64_t kWorkspaceFloats = static_cast<int64_t>(kWorkspaceBytesPerThread / sizeof(float));
 constexpr int64_t kMostPixels = 128;   // of one piece, whose products are added up one after the other
 constexpr int64_t kMostColumns = 192;  // output channels of one task
 

@@ -1,9 +1,8 @@
-// Element by element: addition, the optimizer step, filling; and sums over everything but the channel.
+// Element by element: addition and filling; and sums over everything but the channel.
 #include <algorithm>
 
 #include "kernels/common/kernels.h"
 #include "kernels/common/pieces.h"
-#include "kernels/optimizer/sgd_update.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
@@ -29,14 +28,6 @@ void add(Context&, Stack stack) {
   const Arguments a(stack);
   pieces(a.elements(0),
          [&](int64_t first, int64_t last) { add_range(a.read(0), a.read(1), a.flag(2), a.write(3), first, last); });
-}
-
-void sgd(Context&, Stack stack) {
-  const Arguments a(stack);
-  const SgdUpdate update(a.tensor(2));
-  const SgdUpdate::Tensors tensors(a, 0, 3);
-  pieces(a.elements(0),
-         [&](int64_t first, int64_t last) { update.apply(a.read(1) + first, tensors.from(first), last - first); });
 }
 
 void fill(Context&, Stack stack) {

@@ -23,6 +23,22 @@ struct Gemm {
   bool spill = false;           // c has room for whole tiles: kTileMultiple rows, and columns up to the next in a row
 };
 
+// c = a b.
+inline Gemm matrix_product(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,
+                           float* c, int64_t ldc) {
+  Gemm g{};
+  g.m = m;
+  g.n = n;
+  g.k = k;
+  g.a = a;
+  g.lda = lda;
+  g.b = b;
+  g.ldb = ldb;
+  g.c = c;
+  g.ldc = ldc;
+  return g;
+}
+
 // Bytes of the workspace that `gemm` uses; a caller within `parallel_for` has the rest for itself.
 constexpr size_t kGemmWorkspaceBytes = size_t{512} << 10;
 

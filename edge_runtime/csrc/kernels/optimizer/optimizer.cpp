@@ -1,10 +1,11 @@
-// AdamW, and gradient clipping by the norm of all gradients together.
+// SGD, AdamW, and gradient clipping by the norm of all gradients together.
 #include <algorithm>
 #include <cmath>
 
 #include "kernels/common/kernels.h"
 #include "kernels/common/pieces.h"
 #include "kernels/common/row_sums.h"
+#include "kernels/optimizer/sgd_update.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
@@ -58,6 +59,14 @@ double sum_of_squares(const float* x, int64_t elements) {
 }
 
 }  // namespace
+
+void sgd(Context&, Stack stack) {
+  const Arguments a(stack);
+  const SgdUpdate update(a.tensor(2));
+  const SgdUpdate::Tensors tensors(a, 0, 3);
+  pieces(a.elements(0),
+         [&](int64_t first, int64_t last) { update.apply(a.read(1) + first, tensors.from(first), last - first); });
+}
 
 void adamw(Context&, Stack stack) {
   const Arguments a(stack);

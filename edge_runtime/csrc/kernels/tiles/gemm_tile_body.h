@@ -68,6 +68,7 @@ void outer(int depth, const float* a, int64_t lda, const float* b, int64_t ldb, 
 }
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+inline void save(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
 
 void weighted(int taps, const float* weights, const int32_t* offsets, const float* from, int64_t count, float* to) {
   constexpr int64_t kStep = 4 * PROFL_LANES;
@@ -122,6 +123,7 @@ void dots(const float* a, const float* b, const int32_t* offsets, int64_t count,
 }  // namespace profl
 
 #include "kernels/tiles/depthwise_tile_body.h"
+#include "kernels/tiles/turn_tile_body.h"
 #include "kernels/tiles/winograd_tile_body.h"
 
 namespace profl {

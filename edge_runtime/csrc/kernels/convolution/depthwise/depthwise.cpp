@@ -8,8 +8,6 @@
 namespace profl {
 namespace {
 
-constexpr int64_t kWorkspaceFloats = static_cast<int64_t>(kWorkspaceBytesPerThread / sizeof(float));
-
 // One direction: which of the `step` phases of the input the taps read, and how many positions further.
 struct Phases {
   int64_t lowest, count = 0, reach = 0;

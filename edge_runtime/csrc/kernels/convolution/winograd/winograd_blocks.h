@@ -18,7 +18,6 @@ constexpr int64_t kSharedPoints = 25;   // more points leave room for
 constexpr int64_t kFewerChannels = 32;  // so many
 
 struct WinogradBlocks {
-  static constexpr int64_t kWorkspaceFloats = static_cast<int64_t>(kWorkspaceBytesPerThread / sizeof(float));
   static constexpr int64_t kPad = 16;  // floats between points, so that they do not meet in the same cache sets
 
   int64_t channels, outputs, tiles;
