@@ -42,6 +42,12 @@ def _order(arrows: dict[str, set[str]]) -> list[str]:
     return order
 
 
+def _parts() -> list[str]:
+    """The parts in the order of docs/architecture.md; what is only for tests and the supervisor are not among them."""
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("`edge_runtime/csrc` has six parts")[2]
+    return re.findall(r"^- `(\w+)/`:", text.partition("A family of kernels")[0], re.MULTILINE)
+
+
 def _documented() -> dict[str, set[str]]:
     """The table of families in docs/architecture.md: what each folder includes beside `common`."""
     text = (ROOT / "docs" / "architecture.md").read_text().partition("| folder | what it holds | includes |")[2]
@@ -60,6 +66,17 @@ def test_no_folder_is_included_by_a_folder_that_it_includes() -> None:
 
 def test_a_ring_of_folders_is_found() -> None:
     assert _order({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["d"]
+
+
+def test_parts_include_only_parts_before_them() -> None:
+    parts = _parts()
+    assert len(parts) == 6
+    for folder, included in _arrows().items():
+        part = folder.partition("/")[0]
+        reached = {name.partition("/")[0] for name in included} - {part}
+        if part in parts:
+            assert reached <= set(parts[: parts.index(part)]), part
+    assert {name.partition("/")[0] for name in FILES} == {*parts, "supervisor", "testing"}
 
 
 def test_families_include_each_other_as_is_documented() -> None:
