@@ -1,6 +1,6 @@
 """Checks of the table of operators that have a name, because their tensors may have any number of dimensions.
 
-`csrc/engine/operator_check.cpp` has the same; a test holds both against each other.
+`csrc/operators/operator_shapes.cpp` has the same; a test holds both against each other.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The table of operators, `data/operators.txt`: what each takes and puts out, and whether an instruction keeps to it.
 
-The runtime has the same table compiled in and reads it in `csrc/engine/operator_row.cpp`; a test holds both readers
+The runtime has the same table compiled in and reads it in `csrc/operators/operator_row.cpp`; a test holds both readers
 against each other.
 """
 

@@ -10,7 +10,7 @@
 
 #include "bindings/device.h"
 #include "engine/program.h"
-#include "kernels/gemm_tile.h"
+#include "kernels/tiles/gemm_tile.h"
 #include "threads/thread_pool.h"
 
 namespace nb = nanobind;

@@ -12,8 +12,8 @@
 #include <memory>
 #include <vector>
 
-#include "engine/operator_row.h"
-#include "kernels/stack.h"
+#include "kernels/common/stack.h"
+#include "operators/operator_row.h"
 #include "threads/thread_pool.h"
 
 namespace nb = nanobind;
@@ -139,6 +139,12 @@ std::vector<std::string> operators() {
   return names;
 }
 
+std::vector<std::string> registered() {
+  std::vector<std::string> names;
+  for (const auto& kernel : executorch::runtime::get_registered_kernels()) names.emplace_back(kernel.name_);
+  return names;
+}
+
 }  // namespace
 
 NB_MODULE(_operators, module) {
@@ -148,6 +154,7 @@ NB_MODULE(_operators, module) {
   module.def("check", &check, nb::arg("name"), nb::arg("arguments"),
              "What of the arguments does not keep to the row of an operator; tensors are (type, sizes).");
   module.def("operators", &operators, "The operators of the table that is compiled in.");
+  module.def("registered", &registered, "All kernels that are registered with ExecuTorch, its own among them.");
   module.def("set_threads", &profl::set_thread_count, nb::arg("threads"));
   module.def("fill_workspace", &fill_workspace, nb::arg("value"),
              "Fill the kernels' workspace, so that what they read and did not write shows.");

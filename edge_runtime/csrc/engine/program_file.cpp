@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <stdexcept>
 
 #include "engine/flatbuffer.h"
 
@@ -37,9 +36,7 @@ enum ValueType : uint8_t { kNull = 1, kInt, kBool, kDouble, kTensor, kString, kI
 enum InstructionType : uint8_t { kKernelCall = 1, kJumpFalseCall = 4 };
 
 constexpr uint32_t kArenaMemory = 1;
-constexpr size_t kLongestName = 1024;
 constexpr size_t kMostBytes = size_t{16} << 20;  // programs of 200 layers have a hundred thousand
-constexpr char kNamespace[] = "profl::";
 
 [[noreturn]] void refuse(const std::string& what) { throw BrokenFile(what); }
 
@@ -279,40 +276,6 @@ class Reader {
 }  // namespace
 
 ProgramFile ProgramFile::read(const uint8_t* data, size_t size) { return Reader(data, size).read(); }
-
-void ProgramFile::check() const {
-  std::vector<std::optional<OperatorRow>> rows(operators.size());
-  for (size_t i = 0; i < operators.size(); ++i) {
-    try {
-      rows[i].emplace(operators[i]);
-    } catch (const std::invalid_argument&) {
-      throw MissingOperator(kNamespace + operators[i].substr(0, kLongestName) + ".out");
-    }
-  }
-  for (size_t at = 0; at < instructions.size(); ++at) {
-    const FileInstruction& instruction = instructions[at];
-    std::vector<const Argument*> stack;
-    for (int32_t index : instruction.arguments) stack.push_back(&values[static_cast<size_t>(index)].argument);
-    const std::string where = "instruction " + std::to_string(at) + " (";
-    if (instruction.operation == FileInstruction::kJump) {
-      const Argument& asked = *stack[0];
-      const bool one = asked.kind == Argument::Kind::tensor && asked.element == Element::boolean && asked.elements == 1;
-      if (!one) refuse(where + "jump): it does not ask a boolean");
-      continue;
-    }
-    const OperatorRow& row = *rows[static_cast<size_t>(instruction.operation)];
-    const std::string violation = row.violation(stack);
-    if (!violation.empty()) refuse(where + std::string(row.name) + "): " + violation);
-    size_t outputs = 0;
-    for (const Parameter& parameter : row.parameters) outputs += parameter.output;
-    for (size_t i = instruction.arguments.size() - outputs; i < instruction.arguments.size(); ++i) {
-      const FileValue& value = values[static_cast<size_t>(instruction.arguments[i])];
-      const bool tensor = value.argument.kind == Argument::Kind::tensor;
-      if (tensor && value.offset == FileValue::kOutside)
-        refuse(where + std::string(row.name) + "): it writes an input");
-    }
-  }
-}
 
 std::vector<size_t> ProgramFile::uses(size_t input) const {
   std::vector<size_t> found;

@@ -7,9 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "engine/operator_row.h"
+#include "operators/operator_row.h"
 
 namespace profl {
+
+constexpr char kNamespace[] = "profl::";  // of every operator
+constexpr size_t kLongestName = 1024;     // of a tensor, or of an operator as it is shown
 
 struct FileValue {
   static constexpr int64_t kOutside = -1;

@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "engine/program.h"
-#include "kernels/gemm_tile.h"
+#include "kernels/tiles/gemm_tile.h"
 
 namespace {
 

@@ -9,6 +9,7 @@ namespace profl {
 
 // Bytes of tile buffers each thread owns; the memory plan counts them.
 constexpr size_t kWorkspaceBytesPerThread = size_t{1} << 20;
+constexpr int64_t kWorkspaceFloats = static_cast<int64_t>(kWorkspaceBytesPerThread / sizeof(float));
 
 // Sets the number of threads (>= 1) and allocates their tile buffers. Not to be called while work runs.
 void set_thread_count(int count);

@@ -22,14 +22,14 @@ ACTIVATIONS = {
     "softplus": 10,
     "elu": 11,
 }
-"""Number of each activation in a program; `csrc/kernels/activation.h` has the same."""
+"""Number of each activation in a program; `csrc/kernels/activation/activation.h` has the same."""
 
 FUSED = frozenset(ACTIVATIONS) - {"none", "leaky_relu", "softplus", "elu"}
 """Those without a parameter, which normalisations and frozen convolutions apply to what they store."""
 
 
 SUBTRACT, MULTIPLY = 1, 2
-"""Numbers of `csrc/kernels/arithmetic.cpp`, as in `elementwise.py`, which imports this module."""
+"""Numbers of `csrc/kernels/elementwise/arithmetic.cpp`, as in `elementwise.py`, which imports this module."""
 _SOFTPLUS_THRESHOLD = 20.0
 """PyTorch's default: from there on softplus is its argument to the last bit."""
 _SELU = (1.6732632423543772, 1.0507009873554805)

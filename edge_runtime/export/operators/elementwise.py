@@ -12,7 +12,7 @@ from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators.activation import activation_gradient
 
 ADD, SUBTRACT, MULTIPLY, DIVIDE = range(4)
-"""Number of each operation in a program; `csrc/kernels/arithmetic.cpp` has the same."""
+"""Number of each operation in a program; `csrc/kernels/elementwise/arithmetic.cpp` has the same."""
 
 
 def _capture_pair(operation: int, number: Callable[[float], tuple[float, float]]) -> Callable[[CapturedNode], Layer]:

@@ -7,7 +7,7 @@ from edge_runtime.export.ir.graph import Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 
 NEAREST, NEAREST_EXACT, LINEAR, LINEAR_CORNERS = range(4)
-"""Number of each way in a program; `csrc/kernels/resample.cpp` has the same."""
+"""Number of each way in a program; `csrc/kernels/pooling/resample.cpp` has the same."""
 MOST_COLUMNS = 1 << 16
 """Of the output: the kernels keep their places in the workspace."""
 

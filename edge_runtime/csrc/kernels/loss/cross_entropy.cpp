@@ -1,0 +1,64 @@
+// Cross-entropy with its gradient in one pass, as a share of the mean over `examples`.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/common/kernels.h"
+
+namespace profl {
+namespace {
+
+struct Row {
+  double total, log_total, sum;  // of e^(x - largest), its logarithm, and of x - largest
+  float largest;
+};
+
+Row row_of(const float* logits, int64_t classes) {
+  Row row{0, 0, 0, logits[0]};
+  for (int64_t k = 1; k < classes; ++k) row.largest = logits[k] > row.largest ? logits[k] : row.largest;
+  for (int64_t k = 0; k < classes; ++k) {
+    const double shifted = static_cast<double>(logits[k]) - row.largest;
+    row.total += std::exp(shifted);
+    row.sum += shifted;
+  }
+  row.log_total = std::log(row.total);
+  return row;
+}
+
+}  // namespace
+
+// Label smoothing takes `smoothing` of the weight off the label and spreads it evenly over all classes.
+void cross_entropy(Context& context, Stack stack) {
+  const Arguments a(stack);
+  const int64_t batch = a.size(0, 0), classes = a.size(0, 1);
+  const float* logits = a.read(0);
+  const int64_t* labels = a.tensor(1).const_data_ptr<int64_t>();
+  const double examples = static_cast<double>(a.integer(2)), smoothing = a.exact_number(3);
+  float* gradient = a.write(5);
+  const auto is_class = [&](int64_t label) { return label >= 0 && label < classes; };
+  if (!std::all_of(labels, labels + batch, is_class)) {
+    context.fail(Error::InvalidArgument);
+    return;
+  }
+  double loss = 0;
+  const double spread = smoothing / static_cast<double>(classes);
+  for (int64_t n = 0; n < batch; ++n) {
+    const float* values = logits + n * classes;
+    const Row row = row_of(values, classes);
+    // Asked again: a program from a stranger may have let the gradient overwrite it.
+    const int64_t label = labels[n];
+    if (!is_class(label)) {
+      context.fail(Error::InvalidArgument);
+      return;
+    }
+    loss += row.log_total - (1.0 - smoothing) * (static_cast<double>(values[label]) - row.largest) - spread * row.sum;
+    if (gradient == nullptr) continue;
+    for (int64_t k = 0; k < classes; ++k) {
+      const double probability = std::exp(static_cast<double>(values[k]) - row.largest) / row.total;
+      const double wanted = (k == label ? 1.0 - smoothing : 0.0) + spread;
+      gradient[n * classes + k] = static_cast<float>((probability - wanted) / examples);
+    }
+  }
+  *a.write(4) = static_cast<float>(loss / examples);
+}
+
+}  // namespace profl
