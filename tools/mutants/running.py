@@ -26,6 +26,12 @@ import sys
 # An editable install would find the modules of the tree that it was made from.
 sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__name__.endswith("RedirectingFinder")]
 """
+_SETTINGS = """
+from hypothesis import Phase
+# A failure is enough: nobody reads the smallest one.
+settings.register_profile("mutants", settings.get_profile("profl"), phases=(Phase.explicit, Phase.generate))
+settings.load_profile("mutants")
+"""
 PASSED = 0
 
 
@@ -38,6 +44,8 @@ def copy_tree(root: Path, copy: Path) -> None:
         elif source.exists():
             shutil.copy2(source, copy / name)
     (copy / "sitecustomize.py").write_text(_CUSTOMIZE)
+    with (copy / "tests" / "conftest.py").open("a") as settings:
+        settings.write(_SETTINGS)
 
 
 def run_tests(copy: Path, module: str, tests: Sequence[str], *, seconds: float, log: Path) -> int | None:
