@@ -96,11 +96,11 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.BinOp) and not isinstance(node.left, ast.JoinedStr):
         if other_operator := _ARITHMETIC.get(type(node.op)):
             yield ast.BinOp(left=node.left, op=other_operator(), right=node.right)
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        yield ast.Constant(value=node.value + 1)
-        yield ast.Constant(value=node.value - 1)
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
         yield ast.Constant(value=not node.value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        yield ast.Constant(value=node.value + 1)
+        yield ast.Constant(value=node.value - 1)
     elif isinstance(node, ast.Return) and node.value is not None and not isinstance(node.value, ast.Constant):
         yield ast.Return(value=ast.Constant(value=None))
     elif isinstance(node, ast.If | ast.IfExp | ast.While) and not isinstance(node.test, ast.Compare | ast.UnaryOp):
