@@ -205,20 +205,25 @@ class _Scale:
         first = math.ceil(self.low / MB / step)
         return [number * step * MB for number in range(first, int(self.high / MB / step) + 1)]
 
+    def labelled(self, count: int = 6) -> list[tuple[float, str]]:
+        """The same with their labels; the last one says the unit."""
+        ticks = self.ticks(count)
+        return [(t, f"{t / MB:g}{' MB' if t == ticks[-1] else ''}") for t in ticks]
+
 
 def _vertical_grid(scale: _Scale, top: float, bottom: float) -> str:
     return "".join(
         f'<line class="grid" x1="{scale(t):.1f}" y1="{top}" x2="{scale(t):.1f}" y2="{bottom}"/>'
-        f'<text class="tick" x="{scale(t):.1f}" y="{bottom + 14}" text-anchor="middle">{t / MB:g}</text>'
-        for t in scale.ticks()
+        f'<text class="tick" x="{scale(t):.1f}" y="{bottom + 14}" text-anchor="middle">{label}</text>'
+        for t, label in scale.labelled()
     )
 
 
 def _horizontal_grid(scale: _Scale, left: float, right: float) -> str:
     return "".join(
         f'<line class="grid" x1="{left}" y1="{scale(t):.1f}" x2="{right}" y2="{scale(t):.1f}"/>'
-        f'<text class="tick" x="{left - 6}" y="{scale(t) + 4:.1f}" text-anchor="end">{t / MB:g}</text>'
-        for t in scale.ticks(5)
+        f'<text class="tick" x="{left - 6}" y="{scale(t) + 4:.1f}" text-anchor="end">{label}</text>'
+        for t, label in scale.labelled(5)
     )
 
 

@@ -18,10 +18,10 @@ def split(fleet_path: Path, output: Path | None, as_json: bool) -> None:
     import msgspec
 
     from device_profiles.files import atomic_file
-    from server.data.split_picture import draw_split
     from server.data.split_report import report_split, split_table
     from server.fleet.fleet import read_fleet
     from server.fleet.words import in_words_of
+    from server.report.split_picture import draw_split
 
     fleet = read_fleet(fleet_path)
     with in_words_of(fleet.origin, fleet.model.name):

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
+from server.report.drawing import COLOURS, FAINT, shown
 from server.report.runs import Run
 
-matplotlib.rcParams.update(
-    {"svg.fonttype": "none", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
-)
-COLOURS = ("#1f5fa8", "#d1802a", "#2e8b57", "#a23b72", "#6b6b6b", "#c0392b", "#7a68c0", "#3aa0a0", "#111111")
 _WIDTH = 9.0
 _MB = float(1 << 20)
+_ROUND = "round"
 _LABEL_ROOM = 0.017
 """Part of a figure's width that the upright name of a stage takes."""
 
 
-def svg(figure: Figure) -> str:
-    """The figure as an SVG element, with the same text for the same figure."""
-    with matplotlib.rc_context({"svg.hashsalt": "profl"}):
-        written = io.StringIO()
-        figure.savefig(written, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    return re.sub(r"^.*?(?=<svg)", "", written.getvalue(), flags=re.DOTALL)
-
-
 def accuracy_over_rounds(runs: Sequence[Run]) -> Figure:
     """Test accuracy after every evaluated round, with the boundaries of a single run's stages."""
-    figure, axes = _axes("round", "test accuracy")
+    figure, axes = _axes(_ROUND, "test accuracy")
     for colour, run in zip(_colours(runs), runs, strict=True):
         rounds, accuracies = run.accuracies()
-        axes.plot(rounds, accuracies, marker="o", markersize=3, color=colour, label=run.name)
+        axes.plot(rounds, accuracies, marker="o", markersize=3, color=colour)
     if len(runs) == 1:
         _mark_stages(axes, runs[0], {first: first - 0.5 for _, first, _ in runs[0].stages()})
     _finish(axes, runs)
@@ -52,7 +42,7 @@ def accuracy_over_device_seconds(runs: Sequence[Run]) -> Figure:
     for colour, run in zip(_colours(runs), runs, strict=True):
         rounds, accuracies = run.accuracies()
         seconds = run.device_seconds()
-        axes.plot([seconds[r] for r in rounds], accuracies, marker="o", markersize=3, color=colour, label=run.name)
+        axes.plot([seconds[r] for r in rounds], accuracies, marker="o", markersize=3, color=colour)
     if len(runs) == 1:
         ends = runs[0].device_seconds()
         _mark_stages(axes, runs[0], {first: ends.get(first - 1, 0.0) for _, first, _ in runs[0].stages()})
@@ -65,13 +55,14 @@ def effective_movement(run: Run) -> Figure:
     settings = run.fleet.freezing
     figure = Figure(figsize=(_WIDTH, 5.0))
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 2)})
-    for (title, first, last), colour in zip(run.stages(), _cycle(), strict=False):
+    named: list[tuple[Line2D, str]] = []
+    for (title, first, last), colour in zip(run.stages(), cycle(COLOURS), strict=False):
         own = [r for r in run.rounds if first <= r.round <= last and r.effective_movement is not None]
         if not own:
             continue
         rounds = np.array([r.round for r in own])
         values = np.array([r.effective_movement for r in own], dtype=np.float64)
-        upper.plot(rounds, values, marker="o", markersize=3, color=colour, label=title)
+        named += [(upper.plot(rounds, values, marker="o", markersize=3, color=colour)[0], title)]
         fitted = slice(-min(settings.fit_length, len(own)), None)
         if len(rounds[fitted]) > 1:
             slope, offset = np.polyfit(rounds[fitted], values[fitted], 1)
@@ -88,9 +79,10 @@ def effective_movement(run: Run) -> Figure:
     upper.set_ylabel("effective movement")
     upper.set_ylim(0, 1.05)
     lower.set_ylabel("|slope| a round")
-    lower.set_xlabel("round")
-    if upper.lines:
-        upper.legend(frameon=False, fontsize=8, ncols=4, loc="lower left")
+    lower.set_xlabel(_ROUND)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if named:
+        _legend(upper, *zip(*named, strict=True), fontsize=8, ncols=4, loc="lower left")
     return figure
 
 
@@ -101,7 +93,7 @@ def participation(run: Run) -> Figure:
     figure, axes = _axes("", "clients with work, %", height=2.8)
     bars = axes.bar(range(len(shares)), [100 * share for share in shares.values()], color=COLOURS[0], width=0.6)
     axes.bar_label(bars, fmt="%.0f", padding=2)
-    axes.set_xticks(range(len(shares)), list(shares))
+    axes.set_xticks(range(len(shares)), [shown(title) for title in shares])
     axes.set_ylim(0, 112)
     return figure
 
@@ -112,7 +104,7 @@ def memory(run: Run) -> Figure:
     titles, promised, measured = [], [], []
     for title, first, last in run.stages():
         results = [c for r in run.rounds if first <= r.round <= last for c in r.clients]
-        titles.append(title)
+        titles.append(shown(title))
         promised.append(max((c.predicted_peak_bytes or 0 for c in results), default=0) / _MB)
         measured.append(max((c.measured_peak_bytes or 0 for c in results), default=0) / _MB)
     places = np.arange(len(titles))
@@ -130,10 +122,10 @@ def memory(run: Run) -> Figure:
 
 def communication(runs: Sequence[Run]) -> Figure:
     """Bytes of all clients in every round, down and up together."""
-    figure, axes = _axes("round", "MB a round, down and up", height=2.8)
+    figure, axes = _axes(_ROUND, "MB a round, down and up", height=2.8)
     for colour, run in zip(_colours(runs), runs, strict=True):
         moved = [(r.bytes_down + r.bytes_up) / _MB for r in run.rounds]
-        axes.plot([r.round for r in run.rounds], moved, color=colour, drawstyle="steps-mid", label=run.name)
+        axes.plot([r.round for r in run.rounds], moved, color=colour, drawstyle="steps-mid")
     axes.set_ylim(bottom=0)
     _finish(axes, runs)
     return figure
@@ -143,6 +135,8 @@ def _axes(x: str, y: str, *, height: float = 3.6) -> tuple[Figure, Any]:
     figure = Figure(figsize=(_WIDTH, height))
     axes = figure.subplots()
     axes.set_xlabel(x)
+    if x == _ROUND:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(y)
     axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -151,7 +145,14 @@ def _axes(x: str, y: str, *, height: float = 3.6) -> tuple[Figure, Any]:
 
 def _finish(axes: Any, runs: Sequence[Run]) -> None:
     if len(runs) > 1:
-        axes.legend(frameon=False, fontsize=9, loc="best")
+        _legend(axes, axes.lines, [run.name for run in runs], fontsize=9, loc="best")
+
+
+def _legend(axes: Any, lines: Sequence[Line2D], names: Sequence[str], **places: Any) -> None:
+    """A legend with any names: given as labels, those that begin with an underscore would be left out."""
+    legend = axes.legend(lines, [str(number) for number in range(len(names))], frameon=False, **places)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(shown(name))
 
 
 def _mark_stages(axes: Any, run: Run, starts: Mapping[int, float]) -> None:
@@ -169,14 +170,17 @@ def _mark_stages(axes: Any, run: Run, starts: Mapping[int, float]) -> None:
         axes.axvline(start, color="#9aa4b1", linewidth=0.8, linestyle=":")
         if end - start >= room:
             axes.annotate(
-                title, (start, 1.0), xycoords=("data", "axes fraction"), xytext=(1, 3), textcoords="offset points",
-                rotation=90, va="bottom", fontsize=8, color="#55606e",
-            )  # fmt: skip
+                shown(title),
+                (start, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(1, 3),
+                textcoords="offset points",
+                rotation=90,
+                va="bottom",
+                fontsize=8,
+                color=FAINT,
+            )
 
 
 def _colours(runs: Sequence[Run]) -> list[str]:
     return [COLOURS[position % len(COLOURS)] for position in range(len(runs))]
-
-
-def _cycle() -> list[str]:
-    return list(COLOURS) * 4

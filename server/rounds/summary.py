@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
-from server.fleet.fleet import Fleet
+from server.fleet.fleet import ClientSettings, Fleet
 from server.methods.method import Promises, Stage
 from server.planner.whole_network import WholeNetwork
 from server.rounds.run_state import RoundRecord, RunState, StepRecord
@@ -75,6 +77,10 @@ def summarise(
     `failed` are the rounds at which the run stopped because too few delivered: their costs and failures count.
     """
     working = {client for stage in stages for client in stage.work}
+    done = _by_client(records, failed)
+    by_step: dict[tuple[str, int], list[Stage]] = defaultdict(list)
+    for stage in stages:
+        by_step[stage.name, stage.block].append(stage)
     return Summary(
         model=fleet.model.name,
         method=method,
@@ -82,9 +88,7 @@ def summarise(
         accuracy=accuracy,
         rounds=state.round,
         steps=tuple(_step(step) for step in state.steps),
-        clients=tuple(
-            _client(client.name, client.limit_bytes, records, failed, stages, promises) for client in fleet.clients
-        ),
+        clients=tuple(_client(client, done.get(client.name, _Done()), by_step, promises) for client in fleet.clients),
         participation=len(working) / len(fleet.clients),
         bytes_down=sum(record.bytes_down for record in (*records, *failed)),
         bytes_up=sum(record.bytes_up for record in (*records, *failed)),
@@ -106,29 +110,54 @@ def _step(step: StepRecord) -> StepSummary:
     )
 
 
+@dataclass(slots=True)
+class _Done:
+    """What one client did in all rounds. `steps`: stage and block of the rounds that took its update."""
+
+    limit_kind: str = "none"
+    measured_peak_bytes: int = 0
+    oom_kills: int = 0
+    failures: int = 0
+    rounds: int = 0
+    steps: set[tuple[str, int]] = field(default_factory=set)
+
+
+def _by_client(records: Sequence[RoundRecord], failed: Sequence[RoundRecord]) -> dict[str, _Done]:
+    """Every client of any record, in one pass: a run has thousands of rounds, each with many clients."""
+    found: dict[str, _Done] = defaultdict(_Done)
+    for record in (*records, *failed):
+        for result in (*record.repeated, *record.clients):
+            done = found[result.client]
+            done.limit_kind = result.limit_kind
+            done.measured_peak_bytes = max(done.measured_peak_bytes, result.measured_peak_bytes or 0)
+            done.oom_kills += result.oom_kills
+            done.failures += result.status != "ok"
+        for rejected in (*record.rejected_before, record.rejected):
+            for client in rejected:
+                found[client].failures += 1
+    for record in records:
+        step = (record.stage, record.block)
+        for result in record.clients:
+            if result.status == "ok" and result.client not in record.rejected:
+                done = found[result.client]
+                done.rounds += 1
+                done.steps.add(step)
+    return found
+
+
 def _client(
-    name: str,
-    limit_bytes: int,
-    records: Sequence[RoundRecord],
-    failed: Sequence[RoundRecord],
-    stages: Sequence[Stage],
-    promises: Promises,
+    client: ClientSettings, done: _Done, stages: Mapping[tuple[str, int], Sequence[Stage]], promises: Promises
 ) -> ClientSummary:
-    own = [(record, result) for record in records for result in record.clients if result.client == name]
-    everything = (*records, *failed)
-    all_results = [r for record in everything for r in (*record.repeated, *record.clients) if r.client == name]
-    rejections = [reasons for record in everything for reasons in (*record.rejected_before, record.rejected)]
-    taken = [record for record, result in own if result.status == "ok" and name not in record.rejected]
-    steps = {(record.stage, record.block) for record in taken}
-    works = [stage.work[name] for stage in stages if (stage.name, stage.block) in steps and name in stage.work]
+    name = client.name
+    works = [stage.work[name] for step in done.steps for stage in stages.get(step, ()) if name in stage.work]
     return ClientSummary(
         client=name,
-        limit_bytes=limit_bytes,
-        limit_kind=all_results[-1].limit_kind if all_results else "none",
+        limit_bytes=client.limit_bytes,
+        limit_kind=done.limit_kind,
         predicted_peak_bytes=max((promises.needs[name].get(work.name, 0) for work in works), default=0),
-        measured_peak_bytes=max((result.measured_peak_bytes or 0 for result in all_results), default=0),
-        oom_kills=sum(result.oom_kills for result in all_results),
-        blocks=tuple(sorted({block for _, block in steps})),
-        rounds=len(taken),
-        failures=sum(result.status != "ok" for result in all_results) + sum(name in each for each in rejections),
+        measured_peak_bytes=done.measured_peak_bytes,
+        oom_kills=done.oom_kills,
+        blocks=tuple(sorted({block for _, block in done.steps})),
+        rounds=done.rounds,
+        failures=done.failures,
     )

@@ -16,7 +16,7 @@ from device_profiles.errors import FormatError
 from edge_runtime.device import _native
 from edge_runtime.device.prepare.bundle import open_bundle
 from edge_runtime.device.prepare.job import bench_job
-from edge_runtime.device.worker.engine import Engine
+from edge_runtime.device.worker.loaded_program import LoadedProgram
 from tests.support.device_commands import profl_edge
 
 Program = dict[str, Any]
@@ -32,10 +32,10 @@ def _changed(bundle: Path, folder: Path, change: Callable[[Program], object], na
     return copy
 
 
-def _engine(bundle: Path, name: str = "grow-block2") -> Engine:
+def _loaded(bundle: Path, name: str = "grow-block2") -> LoadedProgram:
     opened = open_bundle(bundle)
     job = bench_job(opened, opened.manifest.program(name), steps=1, warmup_steps=0, threads=1, json=True)
-    return Engine(_native, job["program"], job)
+    return LoadedProgram(_native, job["program"], job)
 
 
 def _read_anew(program: Program) -> dict[str, Any]:
@@ -70,7 +70,7 @@ NUMBERS = [0, -1, 2**31, 2**63, 2**64, -(2**63)]
 def test_a_manifest_that_contradicts_its_program_is_refused(what: str, cnn_bundle: Path, tmp_path: Path) -> None:
     change, message = CONTRADICTIONS[what]
     with pytest.raises(FormatError, match=message) as raised:
-        _engine(_changed(cnn_bundle, tmp_path, change))
+        _loaded(_changed(cnn_bundle, tmp_path, change))
     assert "\n" not in str(raised.value)
 
 
@@ -79,10 +79,10 @@ def test_frozen_weights_are_read_before_exactly_the_instructions_that_take_them(
 ) -> None:
     names = [p.name for p in open_bundle(cnn_bundle).manifest.programs if any(i.read_before for i in p.inputs)]
     for name in names[:1]:
-        _engine(cnn_bundle, name)
+        _loaded(cnn_bundle, name)
         hostile = _changed(cnn_bundle, tmp_path, lambda p: _read_anew(p).update(read_before=[0, 1, 2]), name)
         with pytest.raises(FormatError, match="read before other instructions"):
-            _engine(hostile, name)
+            _loaded(hostile, name)
     assert names, "no program of the bundle reads a frozen tensor anew"
 
 

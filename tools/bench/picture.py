@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from device_profiles.files import atomic_file
-from device_profiles.svg import FAINT, INK, axis_step, document, level_lines, text
 from tools.bench.results import MEGABYTE, TITLES, BlockFacts, Results, RuntimeName
+from tools.bench.svg import FAINT, INK, axis_step, document, level_lines, text
 
 _WIDTH = 920
 _LEFT, _RIGHT = 64, 24

@@ -11,14 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from device_profiles.files import atomic_file
+from server.report.drawing import COLOURS, svg
 from server.report.figures import (
-    COLOURS,
     accuracy_over_device_seconds,
     accuracy_over_rounds,
     effective_movement,
     memory,
     participation,
-    svg,
 )
 from server.report.runs import read_run
 from tools.experiments.results import Outcome

@@ -13,7 +13,7 @@ from device_profiles.promise import VARIATION_BYTES
 from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.hyperparameters import betas_of, hyperparameters
 from edge_runtime.device.prepare.laid_weights import LaidWeights
-from edge_runtime.device.worker.job import Job, NamedValue, ProgramInput, ProgramJob
+from edge_runtime.device.worker.job import Job, JobInput, NamedValue, ProgramJob
 
 _BENCH_LEARNING_RATE = 0.01
 
@@ -66,7 +66,7 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Laid
     Raises FormatError or DigestError where a file is not what the manifest says.
     """
     weights = LaidWeights(bundle) if weights is None else weights
-    inputs: list[ProgramInput] = [
+    inputs: list[JobInput] = [
         (
             i.name,
             i.role,

@@ -69,14 +69,14 @@ class TrainRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Prepared:
+class PreparedTraining:
     """A job, and the data set whose open files it names."""
 
     job: Job
     data: DataSource
 
 
-def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
+def prepare_training(request: TrainRequest, *, json: bool) -> PreparedTraining:
     """The request as a job. The caller holds the lock of the output.
 
     Raises a child of ProflError with one line for everything that is wrong with the files, the data or the options.
@@ -146,13 +146,13 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     if request.output is None:
         if request.resume:
             raise UsageError("--resume needs -o: the checkpoint lies beside the output")
-        return Prepared(job=job, data=data)
+        return PreparedTraining(job=job, data=data)
     job["output"] = str(request.output)
     if in_place(str(request.output)):
         if request.resume:
             raise UsageError(f"--resume: no checkpoint lies beside -o {request.output}; give the name of a file")
         job["checkpoint_every"] = 0
-        return Prepared(job=job, data=data)
+        return PreparedTraining(job=job, data=data)
     checkpoint = checkpoint_path(request.output)
     job["checkpoint"] = str(checkpoint)
     if request.resume and checkpoint.exists():
@@ -163,7 +163,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
             raise UsageError(
                 f"{checkpoint}: is at step {progress.steps}, beyond --steps {job['steps']}; give more steps"
             )
-    return Prepared(job=job, data=data)
+    return PreparedTraining(job=job, data=data)
 
 
 def _joint_program(request: TrainRequest, bundle: Bundle) -> Program:

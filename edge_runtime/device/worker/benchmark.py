@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from device_profiles.errors import FormatError
-from edge_runtime.device.worker.engine import Engine
+from edge_runtime.device.worker.loaded_program import LoadedProgram
 from edge_runtime.device.worker.progress import ProgressLine
 from edge_runtime.device.worker.report import StepTimes, step_report
 from edge_runtime.device.worker.text import megabytes, megabytes_up
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 def base_bytes(native: Any, job: Job) -> int:
     """The base of the program: its arena is made, which takes no memory, and never touched."""
-    engine = Engine(native, job["program"], job)
-    engine.promise(StepTimes().rehearse)
-    return engine.base_bytes
+    loaded = LoadedProgram(native, job["program"], job)
+    loaded.promise(StepTimes().rehearse)
+    return loaded.base_bytes
 
 
 def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
     """Train on one batch that repeats; steps of the warm-up are made, but not timed."""
     program = job["program"]
-    engine = Engine(native, program, job)
-    if engine.data is None:
+    loaded = LoadedProgram(native, program, job)
+    if loaded.data is None:
         raise FormatError(f"{program['path']}: takes no images")
     times = StepTimes()
-    engine.promise(times.rehearse)
-    engine.load_tensors()
-    if engine.labels is not None:
-        label_format: Any = engine.labels.format
-        labels = engine.labels.cast("B").cast(label_format)
+    loaded.promise(times.rehearse)
+    loaded.load_tensors()
+    if loaded.labels is not None:
+        label_format: Any = loaded.labels.format
+        labels = loaded.labels.cast("B").cast(label_format)
         for position in range(len(labels)):
             labels[position] = position % job["classes"]
     losses: list[float] = []
@@ -41,10 +41,10 @@ def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
     for step in range(-job["warmup_steps"], job["steps"]):
         loss = total = prefix = 0.0
         for hyperparameters in job["hyperparameters"]:
-            _fill(native, engine.data, job["vocabulary"])
-            engine.set_hyperparameters(hyperparameters)
-            seconds = engine.execute()
-            loss += engine.output()[()]
+            _fill(native, loaded.data, job["vocabulary"])
+            loaded.set_hyperparameters(hyperparameters)
+            seconds = loaded.execute()
+            loss += loaded.output()[()]
             total, prefix = total + seconds[0], prefix + seconds[1]
         losses = [*losses[:1], loss]
         if step >= 0:
@@ -54,7 +54,7 @@ def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
     report = step_report(
         native,
         job,
-        engine,
+        loaded,
         times,
         steps=job["steps"],
         examples=program["batch"],
@@ -65,7 +65,7 @@ def bench(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
         f"block {program['block']} ({program['name']}), {job['steps']} steps, {job['threads']} threads",
         f"step           {times.median():.4f} s ({times.minimum:.4f} to {times.maximum:.4f}), "
         f"prefix {times.prefix_median() or 0:.4f} s",
-        f"promised peak  {megabytes_up(engine.predicted_bytes)}",
+        f"promised peak  {megabytes_up(loaded.predicted_bytes)}",
         f"measured peak  {megabytes(native.peak_resident_bytes())}",
     ]
     return report, "\n".join(table), 0

@@ -6,7 +6,7 @@ import math
 
 from device_profiles.errors import ExecutionError, FormatError
 from edge_runtime.device.worker.batches import Examples
-from edge_runtime.device.worker.engine import Engine
+from edge_runtime.device.worker.loaded_program import LoadedProgram
 from edge_runtime.device.worker.progress import ProgressLine
 from edge_runtime.device.worker.report import initial_line
 from edge_runtime.device.worker.text import json_text, megabytes
@@ -27,8 +27,8 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
     program = job["program"]
     assert job["data"] is not None  # the command asks for it
     source = Examples(native, job["data"])
-    engine = Engine(native, program, job)
-    if engine.data is None:
+    loaded = LoadedProgram(native, program, job)
+    if loaded.data is None:
         raise FormatError(f"{program['path']}: takes no images")
 
     def rehearse() -> None:
@@ -37,17 +37,17 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
         (_, loss), error = score(outputs, 0), squared_error(outputs, outputs)
         json_text({"accuracy": loss, "loss": error, "shown": f"{loss:.4f}", "indices": list(range(program["batch"]))})
 
-    engine.promise(rehearse)
-    engine.load_tensors()
+    loaded.promise(rehearse)
+    loaded.load_tensors()
     examples, targets = job["examples"], job["data"]["targets"]
     chosen = range(examples) if job["drawn"] is None else memoryview(job["drawn"]).cast("q")
     right, loss = 0, 0.0
     line = ProgressLine(examples)
     for start in range(0, examples, program["batch"]):
         indices = list(chosen[start : start + program["batch"]])
-        source.fetch_filled(indices, engine.data, epoch=0)
-        engine.execute()
-        logits = engine.output()
+        source.fetch_filled(indices, loaded.data, epoch=0)
+        loaded.execute()
+        logits = loaded.output()
         classes = job["classes"]
         flat = logits.cast("B").cast("f")
         for row, index in enumerate(indices):
@@ -72,10 +72,10 @@ def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]
         "loss": loss / examples,
         "examples": examples,
         "initial_blocks": job["initial_blocks"],
-        "predicted_peak_bytes": engine.predicted_bytes,
+        "predicted_peak_bytes": loaded.predicted_bytes,
         "measured_peak_bytes": native.peak_resident_bytes(),
-        "arena_bytes": engine.arena_bytes,
-        "base_bytes": engine.base_bytes,
+        "arena_bytes": loaded.arena_bytes,
+        "base_bytes": loaded.base_bytes,
         "threads": job["threads"],
     }
     table = [

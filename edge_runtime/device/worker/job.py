@@ -19,7 +19,7 @@ Part = tuple[int, int, int, int] | tuple[int, bytes]
 NamedValue = tuple[str, str, str, tuple[int, ...], Source | None]
 """Name, role, type, shape, and where its bytes come from (None: zeros, or what the training fills in)."""
 
-ProgramInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int], int]
+JobInput = tuple[str, str, str, tuple[int, ...], Source | None, list[int], int]
 """As `NamedValue`, then the instructions before which a frozen tensor is read into the arena, and where in it; none and
 0 where the tensor stays in memory of its own."""
 
@@ -39,7 +39,7 @@ class ProgramJob(TypedDict):
     prefix_instructions: int
     instructions: int
     data: NamedValue | None
-    inputs: list[ProgramInput]
+    inputs: list[JobInput]
     tensors: list[NamedValue]
     memory: dict[str, int]
 

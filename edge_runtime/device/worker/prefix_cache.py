@@ -15,7 +15,7 @@ import stat
 import sys
 
 from device_profiles.errors import DataError, UsageError
-from edge_runtime.device.worker.engine import Engine
+from edge_runtime.device.worker.loaded_program import LoadedProgram
 from edge_runtime.device.worker.progress import ProgressLine
 from edge_runtime.device.worker.text import json_text, megabytes
 
@@ -104,13 +104,13 @@ class PrefixCache:
 
         A signal ends it early, and what is there is kept. Raises PromiseError, UsageError where the disk is full.
         """
-        engine = Engine(native, self._job["program"], job)
-        engine.promise(examples.rehearse)
+        loaded = LoadedProgram(native, self._job["program"], job)
+        loaded.promise(examples.rehearse)
         if not check_only:
             self._allocate()
-            engine.load_tensors()
-            self._compute(native, engine, examples)
-        return engine.predicted_bytes
+            loaded.load_tensors()
+            self._compute(native, loaded, examples)
+        return loaded.predicted_bytes
 
     def fetch(self, indices: list[int], batch: memoryview[Any], *, epoch: int) -> None:
         """Fill the first rows of `batch` with the features of examples, of the version that `epoch` has.
@@ -134,8 +134,8 @@ class PrefixCache:
         if not self._matches() or not self.complete:
             raise DataError(f"{self._path}: another process replaced it; start again, or choose another --cache-dir")
 
-    def _compute(self, native: Any, engine: Engine, examples: Examples) -> None:
-        data = engine.data
+    def _compute(self, native: Any, loaded: LoadedProgram, examples: Examples) -> None:
+        data = loaded.data
         assert data is not None  # a program for features takes images
         size = len(data)
         done = first = noted = self._done()
@@ -145,9 +145,9 @@ class PrefixCache:
             version, first_example = divmod(done, self._examples)
             indices = list(range(first_example, min(first_example + size, self._examples)))
             examples.fetch_filled(indices, data, epoch=version)
-            engine.execute()
+            loaded.execute()
             offset = _HEADER_BYTES + done * self._layout.row_bytes
-            failed = self._layout.write(self._file, offset, engine.output(), len(indices))
+            failed = self._layout.write(self._file, offset, loaded.output(), len(indices))
             if failed:
                 raise OSError(failed, os.strerror(failed), self._path)
             done += len(indices)

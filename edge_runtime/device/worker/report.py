@@ -10,8 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from edge_runtime.device.worker.engine import Engine
     from edge_runtime.device.worker.job import Job
+    from edge_runtime.device.worker.loaded_program import LoadedProgram
 
 _KEPT_STEPS = 4096
 _SMOOTHED_STEPS = 20
@@ -70,7 +70,7 @@ def smoothed(before: float | None, loss: float, count: int) -> float:
 def step_report(
     native: Any,
     job: Job,
-    engine: Engine,
+    loaded: LoadedProgram,
     times: StepTimes,
     *,
     steps: int,
@@ -81,12 +81,12 @@ def step_report(
     **more: object,
 ) -> dict[str, object]:
     """What `train` and `bench` print with `--json`. Seconds are of this process; None where it made no step."""
-    memory = engine.program["memory"]
+    memory = loaded.program["memory"]
     defaults: dict[str, object] = {"interrupted": False, "resumed_from": 0, "output": None, "cache_bytes": None}
     limits: dict[str, object] = {"limit_bytes": job["limit_bytes"], "limit_kind": job["limit_kind"]}
     return {
-        "block": engine.program["block"],
-        "program": engine.program["name"],
+        "block": loaded.program["block"],
+        "program": loaded.program["name"],
         "steps": steps,
         "examples": examples,
         "loss_first": loss_first,
@@ -97,15 +97,15 @@ def step_report(
         "step_seconds_maximum": times.maximum,
         "prefix_seconds": times.prefix_median(),
         "first_step": times.first,
-        "predicted_peak_bytes": engine.predicted_bytes,
+        "predicted_peak_bytes": loaded.predicted_bytes,
         "measured_peak_bytes": native.peak_resident_bytes(),
-        "base_bytes": engine.base_bytes,
-        "arena_bytes": engine.arena_bytes,
+        "base_bytes": loaded.base_bytes,
+        "arena_bytes": loaded.arena_bytes,
         "frozen_bytes": memory["frozen"],
         "workspace_bytes": memory["workspace_per_thread"] * job["threads"],
         "staging_bytes": memory["staging"],
         "threads": job["threads"],
-        "instruction_set": engine.instruction_set,
+        "instruction_set": loaded.instruction_set,
         **defaults,
         **limits,
         **more,

@@ -9,8 +9,8 @@ from device_profiles.errors import ExecutionError, FormatError
 from device_profiles.seal import new_sha256
 from edge_runtime.device.worker.batches import Batches, Examples
 from edge_runtime.device.worker.bias_correction import of_step
-from edge_runtime.device.worker.engine import Engine
 from edge_runtime.device.worker.files import write_tensors
+from edge_runtime.device.worker.loaded_program import LoadedProgram
 from edge_runtime.device.worker.progress import ProgressLine
 from edge_runtime.device.worker.report import StepTimes, smoothed, step_report, step_table
 from edge_runtime.device.worker.text import json_text
@@ -56,11 +56,11 @@ class _Training:
         if job["output"] is not None:
             new_sha256()  # an import now is given back before the base is measured
         self._cache = self._open_cache()
-        self._engine = Engine(native, program, job)
-        if self._engine.data is None:
+        self._loaded = LoadedProgram(native, program, job)
+        if self._loaded.data is None:
             raise FormatError(f"{program['path']}: takes no images")
-        self._labels, self._data = self._engine.labels, self._engine.data
-        self._engine.promise(self._rehearse)
+        self._labels, self._data = self._loaded.labels, self._loaded.data
+        self._loaded.promise(self._rehearse)
 
     def _open_cache(self) -> PrefixCache | None:
         """Have the outputs of the frozen prefix computed, where the job wants them cached."""
@@ -101,9 +101,9 @@ class _Training:
         job = self._job
         if job["check_only"]:
             return None, "", 0
-        self._engine.load_tensors()
+        self._loaded.load_tensors()
         if job["state"]:
-            self._engine.read_state(job["state"])
+            self._loaded.read_state(job["state"])
         times = StepTimes()
         self._loop(times)
         signal = self._native.noted_signal()
@@ -114,7 +114,7 @@ class _Training:
         report = step_report(
             self._native,
             job,
-            self._engine,
+            self._loaded,
             times,
             steps=self._steps_done,
             examples=len(self._examples),
@@ -131,7 +131,7 @@ class _Training:
             cache_filled_examples=self._cache.filled if self._cache is not None else None,
             cache_seconds=self._cache_seconds if self._cache is not None else None,
         )
-        report["predicted_peak_bytes"] = max(self._engine.predicted_bytes, self._filling_bytes)
+        report["predicted_peak_bytes"] = max(self._loaded.predicted_bytes, self._filling_bytes)
         return report, step_table(report), 128 + _SIGINT if interrupted and signal == _SIGINT else 0
 
     def _loop(self, times: StepTimes) -> None:
@@ -175,10 +175,10 @@ class _Training:
         for position, hyperparameters in enumerate(self._job["hyperparameters"]):
             part = indices[position * size : (position + 1) * size]
             self._fetch(part, epoch)
-            self._engine.set_hyperparameters(of_step(hyperparameters, self._job["betas"], step))
-            self._engine.set_random(self._job["seed"], step * self._engine.executions + position)
-            seconds = self._engine.execute()
-            loss += self._engine.output()[()]
+            self._loaded.set_hyperparameters(of_step(hyperparameters, self._job["betas"], step))
+            self._loaded.set_random(self._job["seed"], step * self._loaded.executions + position)
+            seconds = self._loaded.execute()
+            loss += self._loaded.output()[()]
             total, prefix = total + seconds[0], prefix + seconds[1]
         times.add(total, prefix)
         if loss - loss != 0 or self._is_absurd(loss):
@@ -196,7 +196,7 @@ class _Training:
     def _diverged(self, step: int, what: str, remedy: str = "try a smaller --lr") -> ExecutionError:
         kept = self._job["checkpoint"] is not None and os.path.exists(self._job["checkpoint"])
         return ExecutionError(
-            f"step {step} of {self._engine.program['name']}: {what}; {remedy}"
+            f"step {step} of {self._loaded.program['name']}: {what}; {remedy}"
             + (" (the last checkpoint is kept)" if kept else "")
         )
 
@@ -209,7 +209,7 @@ class _Training:
         path = self._job["checkpoint"]
         assert path is not None  # _checkpoint_due and _save ask for an output, which has one
         self._native.release_unused_pages()  # writing needs other code than a step, which would come on top of it
-        state = self._engine.state_tensors()
+        state = self._loaded.state_tensors()
         self._check_finite(state)
         progress = json_text(
             {
@@ -234,11 +234,11 @@ class _Training:
             if self._job["checkpoint"] is not None:  # a device as output has none
                 self._checkpoint()
             return
-        trained = self._engine.trained_tensors()
+        trained = self._loaded.trained_tensors()
         self._check_finite(trained)
         metadata = {
-            "block": self._engine.program["block"],
-            "program": self._engine.program["name"],
+            "block": self._loaded.program["block"],
+            "program": self._loaded.program["name"],
             "examples": len(self._examples),
             "steps": self._steps_done,
             "base_version": self._job["base_version"],

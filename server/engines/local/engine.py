@@ -170,7 +170,7 @@ class LocalEngine:
             command += ["--augment", self._settings.augment]
         if task.prefix is not None and task.work in self._cached[task.client]:
             command += ["--cache-prefix", "--cache-prefix-dtype", self._settings.cache_prefix]
-            command += ["--cache-dir", str(prefix_folder(Path(self._caches.name) / task.client, task.prefix))]
+            command += ["--cache-dir", str(remove_other_prefixes(Path(self._caches.name) / task.client, task.prefix))]
         command += ["--threads", str(self._settings.threads), "--checkpoint-every", "0", "--json"]
         environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
         with said.open("wb") as stdout, complaint.open("wb") as stderr:
@@ -196,8 +196,8 @@ class LocalEngine:
         return outcome, timed_out
 
 
-def prefix_folder(client: Path, prefix: str) -> Path:
-    """A client's folder for what frozen blocks put out; what others of them did is of no use any more, and large."""
+def remove_other_prefixes(client: Path, prefix: str) -> Path:
+    """Remove what blocks of other prefixes put out, which is of no use any more and large; the folder of this one."""
     folder = client / prefix
     for other in client.glob("*"):
         if other != folder:

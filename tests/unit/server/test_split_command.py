@@ -7,15 +7,18 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+pytest.importorskip("matplotlib", reason="pictures are drawn with it")
+
 from device_profiles.errors import DataError, FormatError
 from server.cli import cli
-from server.data.split_picture import draw_split
 from server.data.split_report import ClientPart, SplitReport, report_split
 from server.fleet.fleet import read_fleet
+from server.report.split_picture import draw_split
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -83,7 +86,7 @@ def test_the_picture_is_a_file_of_its_own_with_every_count(tmp_path: Path) -> No
     counts = [count for part in json.loads(done.stdout)["clients"] for count in part["class_counts"] if count]
     assert all(str(count) in texts for count in counts)
     assert {f"d{number}" for number in range(6)} <= set(texts)
-    assert "href" not in picture.read_text()
+    assert not re.findall(r'href="(?!#)', picture.read_text())
 
 
 @pytest.mark.parametrize(("clients", "classes"), [(1, 1), (3, 2), (20, 7), (41, 10), (100, 10), (100, 100), (500, 3)])
@@ -92,21 +95,60 @@ def test_any_number_of_clients_and_classes_stays_inside_the_picture(clients: int
     report = _report(clients, classes, natural)
     drawn = draw_split(report)
     root = ElementTree.fromstring(drawn)
-    width, height = int(root.attrib["width"]), int(root.attrib["height"])
-    assert width == 960 and height < 1000
+    left, top, width, height = map(float, root.attrib["viewBox"].split())
+    assert (left, top, width) == (0, 0, 720) and height < 800
     for element in root.iter(f"{SVG}text"):
-        assert 0 <= float(element.attrib["x"]) <= width and 0 <= float(element.attrib["y"]) <= height
+        x, y = _place(element)
+        assert 0 <= x <= width and 0 <= y <= height
     titles = [element.text or "" for element in root.iter(f"{SVG}title")]
     assert len(titles) == clients
     for part, title in zip(report.clients, titles, strict=True):
         assert title.startswith(part.client) and f"{part.examples} examples" in title
-    assert len(drawn) < 3_000_000
+    assert len(drawn) < 1_000_000
+
+
+def _place(text: ElementTree.Element) -> tuple[float, float]:
+    """Where a text of matplotlib's stands: its own coordinates, or what it is moved by before it is turned."""
+    if "x" in text.attrib:
+        return float(text.attrib["x"]), float(text.attrib["y"])
+    x, y = re.findall(r"translate\(([-\d.]+) ([-\d.]+)\)", text.attrib["transform"])[0]
+    return float(x), float(y)
+
+
+def _colours_of_cells(drawn: str) -> list[str]:
+    mesh = drawn.split('<g id="QuadMesh_1">')[1].split('<g id="matplotlib.axis')[0]
+    return re.findall(r"fill: (#[0-9a-f]{6})", mesh)
 
 
 def test_every_cell_has_the_shade_of_its_count() -> None:
-    drawn = draw_split(_report(50, 8))
-    cells = sum(path.count("M") for path in re.findall(r'<path d="([^"]*)" fill="#(?!2563eb")', drawn))
-    assert cells == 50 * 8
+    report = _report(50, 8)
+    cells = _colours_of_cells(draw_split(report))
+    counts = [part.class_counts[label] for label in range(8) for part in report.clients]
+    assert len(cells) == 50 * 8
+    shades = dict(zip(counts, cells, strict=True))
+    assert [shades[count] for count in counts] == cells  # the same count, the same shade
+    ordered = [_brightness(shades[count]) for count in sorted(shades)]
+    assert ordered == sorted(ordered, reverse=True) and ordered[0] > 2 * ordered[-1]
+
+
+def _brightness(colour: str) -> float:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return 0.3 * red + 0.59 * green + 0.11 * blue
+
+
+def test_a_class_that_a_client_has_none_of_is_white() -> None:
+    report = _report(3, 2)
+    first = msgspec.structs.replace(report.clients[0], class_counts=(0, 7))
+    report = msgspec.structs.replace(report, clients=(first, *report.clients[1:]))
+    drawn = draw_split(report)
+    assert len(_colours_of_cells(drawn)) == 5
+    assert "device-0: 61 examples; by class 1: 7<" in re.sub(r"device-0: \d+", "device-0: 61", drawn)
+
+
+def test_a_large_map_is_a_picture_inside_of_the_file_and_the_same_every_time() -> None:
+    drawn = draw_split(_report(80, 80))
+    assert 'href="data:image/png;base64,' in drawn and drawn.count("href") == drawn.count('="#') + 1
+    assert drawn == draw_split(_report(80, 80))
 
 
 def test_a_split_that_cannot_be_is_one_line(tmp_path: Path) -> None:

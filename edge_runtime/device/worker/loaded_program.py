@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from edge_runtime.device.worker.job import Job, ProgramInput, ProgramJob, Source
+    from edge_runtime.device.worker.job import Job, JobInput, ProgramJob, Source
 
 _FORMATS: dict[str, tuple[Any, int]] = {"float32": ("f", 4), "int64": ("q", 8), "bfloat16": ("H", 2)}
 _SIGN = 1 << 63
@@ -21,7 +21,7 @@ _ALIGNMENT_BYTES = 64
 _OUT_OF_MEMORY = ("no memory", "allocate memory", "out of memory", "memoryallocationfailed")
 
 
-class Engine:
+class LoadedProgram:
     """A program of a bundle. Call `promise`, then `load_tensors`, before the first `execute`.
 
     Attributes:
@@ -209,7 +209,7 @@ class Engine:
         if data is not None:
             self.data = self._native.buffer_view(data[0])
 
-    def _frozen_memory(self, inputs: list[ProgramInput]) -> dict[int, memoryview[Any]]:
+    def _frozen_memory(self, inputs: list[JobInput]) -> dict[int, memoryview[Any]]:
         """Where each frozen input that stays lies, untouched.
 
         Pages of a mapped file would count as the process's as well, and the kernel maps neighbours by rules of its own.
