@@ -22,7 +22,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.group()
 def cli() -> None:
-    """Plan a fleet's work from device profiles and run the rounds."""
+    """Plan the work of a fleet from device profiles, and run federated training."""
 
 
 @contextmanager
@@ -35,16 +35,16 @@ def _naming(option: str) -> Iterator[None]:
 
 
 @cli.command(epilog="Example: profl-server plan --bundle bundles/resnet18 --profiles profiles/ -o plan.json")
-@click.option("--bundle", type=_FILE, required=True, help="Bundle that was profiled.")
+@click.option("--bundle", type=_FILE, required=True, help="The bundle that was profiled.")
 @click.option("--profiles", type=_FILE, required=True, help="Folder of device profiles (*.json).")
-@click.option("--margin", type=Finite(0, 1), default=0.05, show_default=True, help="Safety margin.")
 @click.option(
-    "--joint", is_flag=True, help="Give each device the longest run of blocks that it holds (method elastic)."
+    "--margin", type=Finite(0, 1), default=0.05, show_default=True, help="Safety margin, as a part of the peak."
 )
-@click.option("-o", "--output", type=OutputFile(), help="Plan to write.")
+@click.option("--joint", is_flag=True, help="Give each device the longest run of blocks that fits it (method elastic).")
+@click.option("-o", "--output", type=OutputFile(), help="Plan file to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(bundle: Path, profiles: Path, margin: float, joint: bool, output: Path | None, as_json: bool) -> None:
-    """Assign the blocks of a bundle to the devices that hold them."""
+    """Assign the blocks of a bundle to the devices that they fit."""
     from device_profiles.files import read_json, write_json
     from device_profiles.profile import DeviceProfile
     from edge_runtime.device.prepare.bundle import open_bundle
@@ -61,14 +61,16 @@ def plan(bundle: Path, profiles: Path, margin: float, joint: bool, output: Path 
         with _naming("--profiles"):
             profile = read_json(path, DeviceProfile)
         if profile.device.name in known:
-            raise UsageError(f"--profiles {path}: a second profile of {profile.device.name}; name it with --name")
+            raise UsageError(
+                f"--profiles {path}: is a second profile of {profile.device.name}; rename it with profl-profile --name"
+            )
         known[profile.device.name] = profile
     with _naming("--bundle"):
         opened = open_bundle(bundle)
         if joint and not any(isinstance(program.work, Joint) for program in opened.manifest.programs):
             raise UsageError(f"{bundle}: has no programs for --joint; export it with --joint")
     if joint and not any(isinstance(cost.work, Joint) for profile in known.values() for cost in profile.costs):
-        raise UsageError("--joint: no profile has measured a run of blocks; profl-profile --purpose joint does")
+        raise UsageError("--joint: no profile contains runs of blocks; measure them with profl-profile --purpose joint")
     with _naming("--profiles"):
         made = make_plan(opened.manifest, opened.digest, known, margin=margin, joint=joint)
     if output is not None:
@@ -79,17 +81,21 @@ def plan(bundle: Path, profiles: Path, margin: float, joint: bool, output: Path 
 @cli.command(epilog="Example: profl-server run --fleet examples/fleets/demo.toml -o runs/demo")
 @click.option("--fleet", "fleet_path", type=_FILE, required=True, help="Fleet file (TOML).")
 @click.option(
-    "--engine", type=click.Choice(["local", "simulation"]), default="local", show_default=True, help="Where rounds run."
+    "--engine",
+    type=click.Choice(["local", "simulation"]),
+    default="local",
+    show_default=True,
+    help="Real processes under their limits, or virtual clients.",
 )
-@click.option("-o", "--output", type=_FILE, default=Path("runs/latest"), show_default=True, help="Run folder.")
+@click.option("-o", "--output", type=_FILE, default=Path("runs/latest"), show_default=True, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder, if there is one.")
 @click.option(
     "--min-clients",
     type=click.IntRange(1),
-    help="Clients that must deliver for a round to count, instead of the fleet file's training.min_clients; a run may "
-    "be resumed with another number.",
+    help="Clients that must deliver for a round to count; overrides training.min_clients of the fleet file. A resumed "
+    "run may use another number.",
 )
-@click.option("--no-whole-network", is_flag=True, help="Skip measuring who could train the whole network.")
+@click.option("--no-whole-network", is_flag=True, help="Do not measure which devices could train the whole network.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def run(
     fleet_path: Path,
@@ -100,12 +106,12 @@ def run(
     no_whole_network: bool,
     as_json: bool,
 ) -> None:
-    """Train a fleet by the method its file names; state is saved after every round.
+    """Train a fleet with the method that its file names. The state is saved after every round.
 
-    The engine `local` profiles, plans and trains with real processes under their limits; `simulation` trains virtual
-    clients with PyTorch.
+    The engine `local` profiles, plans and trains with real processes under their memory limits. The engine `simulation`
+    trains virtual clients in PyTorch.
 
-    Ctrl-C and SIGTERM end the run and its clients with exit status 130; --resume continues it after its last round.
+    Ctrl-C and SIGTERM stop the run and its clients (exit status 130). --resume continues after the last round.
     """
     from server.commands.progress import TerminalProgress
     from server.commands.run import run_fleet, saved_as
@@ -136,12 +142,12 @@ def run(
 
 @cli.command(epilog="Example: profl-server report runs/demo --html report.html")
 @click.argument("runs", type=_FILE, nargs=-1, required=True)
-@click.option("--html", type=OutputFile(), help="Page to write.")
+@click.option("--html", type=OutputFile(), help="HTML page to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def report(runs: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
-    """Show one run in full, or compare several: a table, and with --html a page with figures.
+    """Show one run in full, or compare several, as a table; with --html also as a page with figures.
 
-    Works while a run goes on.
+    A run can be shown while it is in progress.
     """
     from device_profiles.files import atomic_file
     from server.report.run_tables import as_object, report_table

@@ -13,12 +13,12 @@ from device_profiles.errors import ProflError
 
 _COMMANDS = {
     # command: module that holds it as an attribute of the same name, line of the overview
-    "models": ("edge_runtime.export.commands.export", "Built-in models, their units and default blocks."),
-    "export": ("edge_runtime.export.commands.export", "Turn a PyTorch model into a bundle (host, needs torch)."),
-    "inspect": ("edge_runtime.device.commands.inspect", "Blocks, programs and memory plan of a bundle."),
+    "models": ("edge_runtime.export.commands.export", "List built-in models with their units and default blocks."),
+    "export": ("edge_runtime.export.commands.export", "Turn a PyTorch model into a bundle (requires torch)."),
+    "inspect": ("edge_runtime.device.commands.inspect", "Show blocks, programs and memory plan of a bundle."),
     "train": ("edge_runtime.device.commands.train", "Train one block."),
-    "eval": ("edge_runtime.device.commands.eval", "Accuracy and loss on the test split."),
-    "bench": ("edge_runtime.device.commands.bench", "Time and memory of training steps on synthetic data."),
+    "eval": ("edge_runtime.device.commands.eval", "Evaluate accuracy and loss."),
+    "bench": ("edge_runtime.device.commands.bench", "Measure time and memory of training steps on synthetic data."),
 }
 _HOST_PACKAGES = {"torch", "executorch", "onnx", "torchao"}
 
@@ -51,7 +51,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="profl-edge")
 def application() -> None:
-    """Train one block of a network on a small device, within a promised memory."""
+    """Train one block of a neural network on a small device, within a promised memory limit."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,16 +19,16 @@ from profiler.commands.options import html_option, profiles_argument, read_profi
     type=Finite(0, 1),
     default=0.02,
     show_default=True,
-    help="Smallest relative difference of memory that is marked; five times as much of time.",
+    help="Relative difference of memory from which values are marked; for time, five times as much.",
 )
 @html_option
 @json_option
 def compare(profiles: tuple[Path, ...], threshold: float, html: Path | None, as_json: bool) -> None:
-    """Compare devices or versions side by side with the first PROFILE; differences are marked."""
+    """Compare profiles with the first one, side by side; differences are marked."""
     from profiler.report.compare import comparison_of, comparison_table
 
     if len(profiles) < 2:
-        raise UsageError("compare: give two or more profiles; one alone is shown by profl-profile show")
+        raise UsageError("compare: requires two or more profiles; profl-profile show shows a single one")
     read = read_profiles(profiles)
     found = comparison_of(read, threshold=threshold)
     write_page(html, read)

@@ -33,8 +33,8 @@ def fit(
 ) -> None:
     """Find the largest batch of each block, and its cheapest variant, that trains under --limit.
 
-    BUNDLES are of one model, exported with different batches or variants. With --runtime torch and --model, any batch
-    up to --batch is tried. Every answer rests on real runs under the limit; a kill means that it does not fit.
+    BUNDLES contain the same model, exported with different batches or variants. With --runtime torch and --model, all
+    batches up to --batch are candidates. Candidates really run under the limit; one that is killed does not fit.
     """
     from profiler.fit.fitting import fit_bundles, fit_model
     from profiler.profiling.profile import ProfileRequest

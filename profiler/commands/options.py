@@ -26,22 +26,24 @@ _MEASURING = [
         type=click.Choice(["native", "torch"]),
         default="native",
         show_default=True,
-        help="Who runs the steps: this package's runtime, or PyTorch eager (needs torch).",
+        help="Runtime to measure: this package's own, or PyTorch eager (requires torch).",
     ),
     click.option(
         "--device",
         type=click.Choice(["cpu", "cuda"]),
         default="cpu",
         show_default=True,
-        help="Where PyTorch runs them.",
+        help="Device for --runtime torch.",
     ),
-    click.option("--model", help="With --runtime torch: a built-in model or package.module:factory, without a bundle."),
+    click.option(
+        "--model", help="With --runtime torch, instead of a bundle: a built-in model or package.module:factory."
+    ),
     click.option("--width", type=click.IntRange(1), help="Channels of a built-in model's first convolution."),
-    click.option("--input", "input_text", default="3x32x32", show_default=True, help="Shape of an example, CxHxW."),
-    click.option("--classes", type=click.IntRange(2), default=10, show_default=True, help="Classes of the model."),
+    click.option("--input", "input_text", default="3x32x32", show_default=True, help="Shape of one example, CxHxW."),
+    click.option("--classes", type=click.IntRange(2), default=10, show_default=True, help="Number of classes."),
     click.option("--blocks", type=click.IntRange(1), help="Cut the model into N blocks."),
-    click.option("--batch", type=click.IntRange(2), default=32, show_default=True, help="Examples in a step."),
-    click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="Timed steps of a process."),
+    click.option("--batch", type=click.IntRange(2), default=32, show_default=True, help="Examples in one step."),
+    click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="Timed steps in each process."),
     click.option(
         "--warmup", "warmup_steps", type=click.IntRange(0), default=1, show_default=True, help="Untimed steps."
     ),
@@ -51,16 +53,16 @@ _MEASURING = [
         type=Finite(1),
         default=900.0,
         show_default=True,
-        help="Seconds after which a process is ended.",
+        help="Seconds after which a process is stopped.",
     ),
     threads_option,
-    click.option("--name", default=platform.node() or "device", help="Name of the device [default: its host name]."),
+    click.option("--name", default=platform.node() or "device", help="Name of the device [default: the host name]."),
     json_option,
 ]
 limit_option = click.option(
-    "--limit", "limit_bytes", type=Size(), metavar="SIZE", help="Hard memory limit of every measurement: 128MB."
+    "--limit", "limit_bytes", type=Size(), metavar="SIZE", help="Hard memory limit of every measurement, such as 128MB."
 )
-html_option = click.option("--html", type=OutputFile(), help="Also write one self-contained page with pictures.")
+html_option = click.option("--html", type=OutputFile(), help="Also write a self-contained HTML page with figures.")
 profiles_argument = click.argument("profiles", nargs=-1, required=True, type=FILE)
 
 

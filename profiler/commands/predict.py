@@ -13,14 +13,18 @@ from profiler.commands.options import read_profiles
 
 @click.command(epilog="Example: profl-profile predict bundles/batch64 --profile phone.json")
 @click.argument("bundle", type=FILE)
-@click.option("--profile", type=FILE, required=True, help="Profile of the device, measured with any bundle.")
+@click.option("--profile", type=FILE, required=True, help="Profile of the device; any bundle may have been measured.")
 @click.option(
-    "--examples", type=click.IntRange(0), default=0, show_default=True, help="Size of a data set of many thousands."
+    "--examples",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Number of examples of a large data set (many thousands).",
 )
-@click.option("--threads", type=click.IntRange(1, 256), help="Threads of the training [default: the profile's].")
+@click.option("--threads", type=click.IntRange(1, 256), help="Number of threads [default: that of the profile].")
 @json_option
 def predict(bundle: Path, profile: Path, examples: int, threads: int | None, as_json: bool) -> None:
-    """Predict the peak of every training program of BUNDLE on the device of a profile; nothing is run."""
+    """Predict the peak of every training program of BUNDLE on a profiled device, without running it."""
     from device_profiles.predict import predict as predict_peak
     from edge_runtime.device.prepare.bundle import open_bundle
 

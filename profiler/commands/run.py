@@ -25,7 +25,7 @@ _PURPOSES: dict[str, tuple[str, ...]] = {**{kind: (kind,) for kind in MEASURED_K
     multiple=True,
     default=["grow"],
     show_default=True,
-    help="Programs; may be given several times.",
+    help="Programs to measure; may be repeated.",
 )
 @click.option(
     "--no-cached-prefix",
@@ -33,9 +33,9 @@ _PURPOSES: dict[str, tuple[str, ...]] = {**{kind: (kind,) for kind in MEASURED_K
     is_flag=True,
     flag_value=False,
     default=True,
-    help="Leave out programs that read the outputs of frozen blocks from a cache.",
+    help="Skip programs that read the outputs of frozen blocks from a cache.",
 )
-@click.option("--repetitions", type=click.IntRange(1), default=1, show_default=True, help="Processes a program.")
+@click.option("--repetitions", type=click.IntRange(1), default=1, show_default=True, help="Processes for each program.")
 @click.option(
     "-o", "--output", type=OutputFile(), default=Path("profile.json"), show_default=True, help="Profile to write."
 )
@@ -55,9 +55,9 @@ def run(
     blocks: int | None,
     **options: Any,
 ) -> None:
-    """Measure programs of BUNDLE, each in fresh processes, and write the profile.
+    """Measure each program of BUNDLE in fresh processes, and write a profile.
 
-    The profile is written after every program; the same command continues an interrupted one.
+    The profile is saved after every program. Repeat the command to continue an interrupted profile.
     """
     from profiler.profiling.profile import ProfileRequest, profile_bundle
     from profiler.profiling.subject import model_subject

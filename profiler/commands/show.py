@@ -15,9 +15,9 @@ from profiler.commands.options import html_option, profiles_argument, read_profi
 @html_option
 @json_option
 def show(profiles: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
-    """Show device profiles as tables; with --json, one object with all of them under `profiles`.
+    """Show device profiles as tables.
 
-    `shipped:NAME` is a profile that came with the package.
+    `shipped:NAME` is a profile that comes with the package. With --json, all profiles are in one object, under `profiles`.
     """
     from profiler.report.table import profile_table
 

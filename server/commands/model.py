@@ -22,15 +22,18 @@ _FILE = click.Path(path_type=Path)
 @click.argument("bundle", type=_FILE)
 @click.argument("updates", type=_FILE, nargs=-1, required=True)
 @click.option(
-    "--weights", type=_FILE, multiple=True, help="Weights that the updates started from; several lie over each other."
+    "--weights",
+    type=_FILE,
+    multiple=True,
+    help="Weights that the updates started from. May be repeated; later files take precedence.",
 )
 @click.option(
     "--base-version",
-    help="What updates say they started from, where they were trained with --base-version of their own.",
+    help="Base version of the updates, if they were trained with a --base-version of your own.",
 )
-@click.option("--steps", type=click.IntRange(1), help="Steps that each was asked for, where some stopped early.")
-@click.option("--skip-rejected", is_flag=True, help="Merge what is left when updates are rejected.")
-@click.option("-o", "--output", type=OutputFile(), required=True, help="Whole weights to write (safetensors).")
+@click.option("--steps", type=click.IntRange(1), help="Steps that each client was asked for, if some stopped early.")
+@click.option("--skip-rejected", is_flag=True, help="Merge the remaining updates if some are rejected.")
+@click.option("-o", "--output", type=OutputFile(), required=True, help="File of whole weights to write (safetensors).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def merge(
     bundle: Path,
@@ -42,10 +45,11 @@ def merge(
     output: Path,
     as_json: bool,
 ) -> None:
-    """Average updates of `profl-edge train` as a round does, and write whole weights for the next training.
+    """Average updates of `profl-edge train`, and write whole weights for the next training.
 
-    Every update is checked as in a round: it must have started from the bundle's initial weights with --weights laid
-    over them, have the tensors of its program, and be no outlier. Updates count by their numbers of examples.
+    Every update is checked as in a round of a run. It must have started from the bundle's initial weights with
+    --weights laid over them, must have the tensors of its program, and must not be an outlier. Updates are weighted by
+    their numbers of examples.
     """
     from server.finished.merge import merge_updates, refuse_rejected, write_merged
     from server.finished.weight_layers import lay_weights
@@ -69,16 +73,22 @@ def merge(
 @click.command(epilog="Example: profl-server finish bundle --weights round9.safetensors -o model.safetensors")
 @click.argument("bundle", type=_FILE)
 @click.option(
-    "--weights", type=_FILE, multiple=True, required=True, help="Trained weights; several lie over each other in order."
+    "--weights",
+    type=_FILE,
+    multiple=True,
+    required=True,
+    help="Trained weights. May be repeated; later files take precedence.",
 )
-@click.option("--initial-blocks", is_flag=True, help="Keep blocks that were never trained at their initial values.")
-@click.option("-o", "--output", type=OutputFile(), required=True, help="Model to write (safetensors).")
+@click.option(
+    "--initial-blocks", is_flag=True, help="Allow blocks that were never trained; they keep their initial values."
+)
+@click.option("-o", "--output", type=OutputFile(), required=True, help="Model file to write (safetensors).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def finish(bundle: Path, weights: tuple[Path, ...], initial_blocks: bool, output: Path, as_json: bool) -> None:
-    """Write the finished model: every tensor of the model's state_dict, which PyTorch loads with strict=True.
+    """Write the finished model, which PyTorch loads with strict=True.
 
-    Stand-ins and what else only training needs is left out. The header says which model it is, its classes, and how
-    pixels are scaled.
+    The file contains every tensor of the model's state_dict, and nothing that only training needs. Its header contains
+    the model's name, its classes, and how pixels are scaled.
     """
     from server.finished.finish import Finished, initial_parts, refuse_initial
     from server.finished.finished_model import write_finished

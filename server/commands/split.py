@@ -14,7 +14,7 @@ from edge_runtime.options import OutputFile
 @click.option("-o", "--output", type=OutputFile(), help="Picture to write (SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def split(fleet_path: Path, output: Path | None, as_json: bool) -> None:
-    """Show which examples each client gets: a table, and a picture with -o."""
+    """Show which examples each client gets, as a table; with -o also as a picture."""
     import msgspec
 
     from device_profiles.files import atomic_file

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 @bundle_argument
 @click.option("--block", type=click.IntRange(1), default=1, show_default=True, help="Block, counted from 1.")
 @click.option(
-    "--purpose", type=click.Choice(["grow", "distill"]), default="grow", show_default=True, help="Which training."
+    "--purpose",
+    type=click.Choice(["grow", "distill"]),
+    default="grow",
+    show_default=True,
+    help="Train the block, or distil it into its stand-in.",
 )
 @click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Timed steps.")
 @click.option("--warmup", "warmup_steps", type=click.IntRange(0), default=1, show_default=True, help="Untimed steps.")
-@click.option("--cache-prefix", is_flag=True, help="The step that reads the prefix's outputs from a cache.")
+@click.option("--cache-prefix", is_flag=True, help="Time the step that reads the prefix's outputs from a cache.")
 @threads_option
 @json_option
 def bench(
@@ -34,7 +38,7 @@ def bench(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Time and memory of training steps of one block, on synthetic data."""
+    """Measure time and memory of training steps of one block, on synthetic data."""
     from edge_runtime.device.prepare import launch
     from edge_runtime.device.prepare.bundle import open_bundle
     from edge_runtime.device.prepare.job import bench_job

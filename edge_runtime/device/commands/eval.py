@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     type=click.Choice(["test", "train"]),
     default="test",
     show_default=True,
-    help="Which examples of the data.",
+    help="Part of the data to evaluate on.",
 )
-@click.option("--limit", type=click.IntRange(1), help="Use a draw of N examples that keeps the classes in proportion.")
+@click.option("--limit", type=click.IntRange(1), help="Evaluate on N examples, drawn in proportion to the classes.")
 @threads_option
 @json_option
 def eval_command(
@@ -52,7 +52,7 @@ def eval_command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Accuracy and loss of the model up to a block, on the test split of the data (--split train: the rest)."""
+    """Evaluate accuracy and loss of the model up to a block."""
     one_blas_thread()
     from edge_runtime.device.data.source import sample
     from edge_runtime.device.prepare import launch

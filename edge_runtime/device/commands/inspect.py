@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: profl-edge inspect BUNDLE --profile phone.json")
 @bundle_argument
-@click.option("--profile", "profile_path", type=FILE, help="Device profile: show the promise on that device.")
+@click.option("--profile", "profile_path", type=FILE, help="Device profile; the promise on that device is shown.")
 @threads_option
 @json_option
 def inspect(bundle: Path, profile_path: Path | None, threads: int | None, as_json: bool) -> None:
-    """Blocks, programs and memory plan of BUNDLE; with a profile, the promise on that device."""
+    """Show blocks, programs and memory plan of BUNDLE; with a profile, also the promise on that device."""
     from device_profiles.errors import UsageError
     from device_profiles.files import read_json
     from device_profiles.profile import DeviceProfile

@@ -14,18 +14,18 @@ from edge_runtime.device.data.open import KNOWN
 FILE = click.Path(path_type=Path)
 bundle_argument = click.argument("bundle", type=FILE)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object.")
-data_option = click.option("--data", required=True, help=f"One of {KNOWN}.")
+data_option = click.option("--data", required=True, help=f"Data set: {KNOWN}.")
 weights_option = click.option(
     "--weights",
     type=FILE,
     multiple=True,
-    help="Safetensors file that is laid over the bundle's initial weights; several are laid over each other in order.",
+    help="Safetensors file that replaces initial weights of the bundle. May be repeated; later files take precedence.",
 )
 initial_prefix_option = click.option(
-    "--initial-prefix", is_flag=True, help="Blocks that are in no file of --weights keep the bundle's initial values."
+    "--initial-prefix", is_flag=True, help="Keep the bundle's initial values for blocks that are in no --weights file."
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(1, 256), default=None, help="Threads of the kernels [default: the physical cores]."
+    "--threads", type=click.IntRange(1, 256), default=None, help="Number of threads [default: the physical cores]."
 )
 
 

@@ -46,7 +46,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @click.option(
     "--first-block",
     type=click.IntRange(1),
-    help="Train the blocks from this one to --block together, of a bundle exported with --joint.",
+    help="Train the blocks from this one to --block together. Requires a bundle exported with --joint.",
 )
 @click.option(
     "--purpose",
@@ -56,57 +56,72 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
     help="Train the block, or distil it into its stand-in.",
 )
 @data_option
-@click.option("--steps", type=click.IntRange(1), help="Training steps.")
+@click.option("--steps", type=click.IntRange(1), help="Number of training steps.")
 @click.option(
-    "--epochs", type=Finite(0.0, 1e9, min_open=True), help="Passes over the data, also parts of one [default: 1]."
+    "--epochs", type=Finite(0.0, 1e9, min_open=True), help="Passes over the data; fractions are allowed [default: 1]."
 )
 @click.option(
     "--max-seconds",
     type=Finite(0.0, min_open=True),
-    help="Stop after the step that takes longer than this in all, and write the update of what was done.",
+    help="Stop after the step that exceeds this time, and write the update.",
 )
 @click.option("--lr", "learning_rate", type=Finite(0.0), help=f"Learning rate [default: {_DEFAULT_RATES}].")
 @click.option(
     "--proximal-mu",
     type=Finite(0.0),
-    help="Factor of FedProx's proximal term, of a bundle exported with --proximal [default: 0].",
+    help="Factor of FedProx's proximal term. Requires a bundle exported with --proximal [default: 0].",
 )
 @click.option(
     "--augment",
     type=click.Choice(["crop-flip"]),
-    help="Crop images at random, 4 pixels of black around them, and turn half of them over.",
+    help="Random crops (with a black border of 4 pixels) and random horizontal flips.",
 )
-@click.option("--augment-seed", type=int, help="Seed of what --augment does [default: that of --seed].")
+@click.option("--augment-seed", type=int, help="Seed of --augment [default: the value of --seed].")
 @click.option(
     "--augment-epoch",
     type=click.IntRange(0),
-    help="Number of the first epoch for --augment, of a training that goes on over several runs [default: 0].",
+    help="Number of the first epoch for --augment, if a training is spread over several runs [default: 0].",
 )
-@click.option("--seed", "--batch-seed", "seed", type=int, default=0, show_default=True, help="Seed of the order.")
+@click.option(
+    "--seed", "--batch-seed", "seed", type=int, default=0, show_default=True, help="Seed of the order of examples."
+)
 @weights_option
 @initial_prefix_option
-@click.option("-o", "--output", type=OutputFile(), help="Update to write (safetensors) [default: nothing is kept].")
 @click.option(
-    "--base-version", help="Name of the weights that training starts from, for the update [default: their digest]."
+    "-o",
+    "--output",
+    type=OutputFile(),
+    help="Update file to write (safetensors) [default: none; the result is not kept].",
 )
-@click.option("--memory-limit", "limit_bytes", type=Size(), metavar="SIZE", help="Hard limit of the process: 128MB.")
+@click.option("--base-version", help="Name of the starting weights, stored in the update [default: their digest].")
+@click.option(
+    "--memory-limit",
+    "limit_bytes",
+    type=Size(),
+    metavar="SIZE",
+    help="Hard memory limit of the process, such as 128MB.",
+)
 @threads_option
 @click.option(
-    "--checkpoint-every", type=click.IntRange(0), default=100, show_default=True, help="In steps; 0: when stopped."
+    "--checkpoint-every",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="Steps between checkpoints; 0: only when stopped.",
 )
-@click.option("--resume", is_flag=True, help="Continue from the checkpoint beside the output, if there is one.")
+@click.option("--resume", is_flag=True, help="Continue from the checkpoint beside the output file, if there is one.")
 @click.option("--cache-prefix", is_flag=True, help="Compute the frozen blocks once, and train from a file.")
 @click.option(
     "--cache-prefix-dtype",
     type=click.Choice(["float32", "float16", "int8"]),
-    help="How the file holds numbers; float32 is exact [default: float32].",
+    help="Number type of the cache; float32 is exact [default: float32].",
 )
 @click.option(
     "--cached-augmentations",
     type=click.IntRange(1),
-    help="With --augment, the file holds N versions of every image; epoch e reads version e modulo N.",
+    help="With --augment: cache N versions of every image; epoch e reads version e modulo N.",
 )
-@click.option("--cache-dir", "cache_folder", type=FILE, help="Folder of that file [default: the user's cache].")
+@click.option("--cache-dir", "cache_folder", type=FILE, help="Folder of the cache [default: the user's cache folder].")
 @json_option
 def train(
     bundle: Path,
@@ -118,17 +133,17 @@ def train(
 ) -> NoReturn:
     """Train one block of BUNDLE and write the update.
 
-    With --purpose distill the stand-in of the block (for the last block also the classifier head) learns to do what the
-    block does; labels take no part in it.
+    With --purpose distill, the stand-in of the block learns to imitate the block (for the last block, so does the
+    classifier head). Labels are not used.
 
-    Examples are shuffled from the seed and the epoch; those that do not fill a last batch are left out of the epoch.
-    SIGTERM stops after the step in progress and leaves a checkpoint for --resume; --max-seconds writes the update.
+    The order of examples depends on the seed and the epoch. An incomplete last batch of an epoch is left out. SIGTERM
+    stops the training after the current step and saves a checkpoint for --resume.
     """
     if options["steps"] is not None and options["epochs"] is not None:
-        raise UsageError("--steps and --epochs: give one of the two")
+        raise UsageError("--steps: cannot be combined with --epochs")
     for given, option in ((cache_prefix_dtype, "--cache-prefix-dtype"), (options["cache_folder"], "--cache-dir")):
         if given is not None and not cache_prefix:
-            raise UsageError(f"{option}: is of --cache-prefix; give both, or leave it out")
+            raise UsageError(f"{option}: requires --cache-prefix")
     one_blas_thread()
     from edge_runtime.device.prepare.launch import check_room
     from edge_runtime.device.prepare.lock import exclusive
@@ -162,6 +177,6 @@ def _notes(request: TrainRequest, job: Job) -> None:
     blocks = job["initial_blocks"]
     if blocks and not request.initial_prefix:
         which = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {', '.join(map(str, blocks))}"
-        note(f"without --weights {which}, frozen in this training, keep{'s' * (len(blocks) == 1)} the initial values")
+        note(f"without --weights, {which} (frozen in this training) keep{'s' * (len(blocks) == 1)} the initial values")
     if request.output is None:
-        note("without -o nothing of this training is kept")
+        note("without -o, the result of this training is not kept")

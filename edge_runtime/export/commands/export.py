@@ -22,17 +22,17 @@ _input_option = click.option(
     "--input",
     "input_text",
     help="Shape of one example: 3x32x32 (images), 6x128 (channels over time), 16 (features) "
-    "[default: the built-in model's, 3x32x32 for others].",
+    "[default: that of a built-in model, else 3x32x32].",
 )
 _input_dtype_option = click.option(
     "--input-dtype",
     type=click.Choice(["float32", "int64"]),
-    help="int64 for a model of tokens [default: the built-in model's, float32 for others].",
+    help="Type of the input; int64 for tokens [default: that of a built-in model, else float32].",
 )
 _classes_option = click.option(
-    "--classes", type=int, help="Number of classes [default: the built-in model's, 10 for others]."
+    "--classes", type=int, help="Number of classes [default: that of a built-in model, else 10]."
 )
-_head_option = click.option("--head", help="Module where the classifier head begins, where it is not recognised.")
+_head_option = click.option("--head", help="Module where the classifier head begins, if it is not recognised.")
 
 
 def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[float, float]:
@@ -51,56 +51,72 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @_input_dtype_option
 @_classes_option
 @_head_option
-@click.option("--blocks", type=int, help="Cut into N blocks of about as many units each.")
-@click.option("--partition", help="Cut at these units: 0-2,3-4,5-8.")
+@click.option("--blocks", type=int, help="Cut into N blocks with about the same number of units.")
+@click.option("--partition", help="Units of each block, such as 0-2,3-4,5-8.")
 @click.option("--block", type=int, help="Export only this block's programs.")
 @click.option("--all", "everything", is_flag=True, help="Export every block's programs (the default).")
 @click.option("--batch", default=32, show_default=True, help="Examples in one step.")
-@click.option("--micro-batch", type=int, help="Examples of one execution, which a step of --batch accumulates.")
+@click.option("--micro-batch", type=int, help="Examples in one execution; a step accumulates executions up to --batch.")
 @click.option(
     "--recompute",
     type=Size(),
     metavar="SIZE",
-    help="Compute layers again in the backward pass until no arena is larger: 48MB.",
+    help="Recompute layers in the backward pass until every arena fits this size, such as 48MB.",
 )
-@click.option("--joint", is_flag=True, help="Also the steps that train several blocks together, for every run of them.")
+@click.option("--joint", is_flag=True, help="Also export programs that train several consecutive blocks together.")
 @click.option("--optimizer", type=click.Choice(list(KINDS)), default="sgd", show_default=True, help="Optimizer.")
 @click.option(
     "--momentum", type=Finite(0.0, 1.0, max_open=True), default=0.9, show_default=True, help="SGD's momentum."
 )
-@click.option("--nesterov", is_flag=True, help="Nesterov's momentum.")
-@click.option("--betas", default="0.9,0.999", show_default=True, callback=_betas, help="Decay of AdamW's moments.")
-@click.option("--eps", type=Finite(0.0), default=1e-8, show_default=True, help="AdamW's divisor's floor.")
-@click.option("--clip-norm", type=Finite(0.0), default=0.0, help="Largest norm of all gradients [0: any].")
+@click.option("--nesterov", is_flag=True, help="Use Nesterov's momentum.")
+@click.option(
+    "--betas", default="0.9,0.999", show_default=True, callback=_betas, help="Decay rates of AdamW's moments."
+)
+@click.option(
+    "--eps",
+    type=Finite(0.0),
+    default=1e-8,
+    show_default=True,
+    help="AdamW: added to the denominator for numerical stability.",
+)
+@click.option("--clip-norm", type=Finite(0.0), default=0.0, help="Largest norm of all gradients together; 0: no limit.")
 @click.option(
     "--momentum-dtype",
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="How the momentum is stored.",
+    help="Type in which the momentum is stored.",
 )
 @click.option("--weight-decay", type=Finite(0.0), default=5e-4, show_default=True, help="Weight decay.")
 @click.option(
-    "--proximal", is_flag=True, help="Programs with FedProx's proximal term; `train --proximal-mu` gives its factor."
+    "--proximal", is_flag=True, help="Add FedProx's proximal term; its factor is given by `train --proximal-mu`."
 )
-@click.option("--loss", type=click.Choice(["cross-entropy", "mse"]), default="cross-entropy", show_default=True)
-@click.option("--label-smoothing", type=Finite(0.0, 1.0), default=0.0, help="Share of every label spread over all.")
+@click.option(
+    "--loss", type=click.Choice(["cross-entropy", "mse"]), default="cross-entropy", show_default=True, help="Loss."
+)
+@click.option(
+    "--label-smoothing", type=Finite(0.0, 1.0), default=0.0, help="Part of each label that is spread over all classes."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the initial weights.")
 @click.option(
     "--target",
     type=click.Choice(TARGETS),
     default="native",
     show_default=True,
-    help="A bundle for this runtime, programs for ExecuTorch's TrainingModule, or the whole model for inference.",
+    help="native: a bundle for this runtime; executorch: programs for TrainingModule; onnx: the model for inference.",
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="Trained tensors (safetensors), for other targets.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="Trained weights (safetensors) for --target executorch or onnx."
+)
 @click.option(
     "--verify/--no-verify",
     default=True,
     show_default=True,
-    help="Hold the step against PyTorch's on random data before anything is written.",
+    help="Compare a training step with PyTorch on random data before anything is written.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder; a file for onnx.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write; a file for onnx."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def export(
@@ -140,14 +156,14 @@ def export(
 ) -> None:
     """Cut a model into blocks and write each block's training step as one program."""
     if everything and block is not None:
-        raise UsageError("--all and --block: give only one of them")
+        raise UsageError("--all: cannot be combined with --block")
     _refuse_options_of_the_other(context, optimizer)
     input_shape, classes = _asked_or_usual(model, input_text, classes)
     if target != "native":
         export_target(context, input_shape=input_shape, classes=classes)
         return
     if weights is not None:
-        raise UsageError("--weights: a bundle holds initial weights; give these to `profl-edge train --weights`")
+        raise UsageError("--weights: cannot be combined with --target native; use `profl-edge train --weights`")
     from edge_runtime.export.ir.faults import faults_named
     from edge_runtime.export.targets.native import export_bundle
 
@@ -200,7 +216,7 @@ def _refuse_options_of_the_other(context: click.Context, optimizer: OptimizerNam
         for name in names:
             given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
             if given and owner != optimizer:
-                raise UsageError(f"--{name}: is of --optimizer {owner}; leave it out with --optimizer {optimizer}")
+                raise UsageError(f"--{name}: requires --optimizer {owner}")
 
 
 def _table(manifest: Manifest) -> str:
@@ -238,7 +254,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 
 @click.command("models", epilog="Example: profl-edge models --model resnet18")
-@click.option("--model", help="Show one: a built-in model or package.module:factory.")
+@click.option("--model", help="Show one model: a built-in one or package.module:factory.")
 @_width_option
 @_input_option
 @_input_dtype_option
@@ -254,7 +270,7 @@ def models(
     head: str | None,
     as_json: bool,
 ) -> None:
-    """List the built-in models, or show the units of one model and where it cannot be cut."""
+    """List the built-in models, or show one model's units and where it cannot be cut."""
     if model is None:
         _list_built_in(as_json)
         return

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from server.fleet.work import Work
 
 from server.fleet.fleet import ClientSettings, DataSettings, Fleet, ModelSettings
-from server.fleet.work import Work
 from server.methods.method import Promises, Stage
 from server.rounds.run_state import RoundRecord, RunState
 from server.rounds.seam import Result
