@@ -12,8 +12,9 @@ SANITIZED := build/sanitize
 # Those of kernels, but the ones that only start others, and the random ones, which have lines of their own.
 SANITIZED_TESTS := $(filter-out %_instruction_sets.py %_random.py,$(wildcard tests/device/test_kernels*.py))
 
-# A worker a core. Tests of one file stay together and share its fixtures; the long ones, of devices, come first.
-WORKERS := -n auto --dist loadfile --no-loadscope-reorder
+# A worker a core, of 1 GB each. Tests of one file stay together and share its fixtures; those of devices come first,
+# which take the longest.
+WORKERS := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test sanitize lint format wheel wheel-aarch64 data
 .DEFAULT_GOAL := help

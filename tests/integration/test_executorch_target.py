@@ -87,7 +87,7 @@ def test_a_block_of_a_model_of_tokens_is_trained_as_pytorch_does(block: int, tmp
     options = {"input_shape": (12,), "input_dtype": "int64", "classes": 9, "batch": BATCH}
     export_executorch(name, output, seed=3, block=block, blocks=2, **options)  # type: ignore[arg-type]
     torch.manual_seed(3)
-    model = create_model(name, classes=9, input_shape=(12,))
+    model = create_model(name, width=None, classes=9, input_shape=(12,))
     source = BlockModel.of(model, name="text", batch=BATCH, input_shape=(12,), classes=9, input_dtype="int64")
     partition = choose_partition(source, name, blocks=2, partition=None)
     weights = initial_weights(model, source, partition)
