@@ -12,6 +12,10 @@ SANITIZED := build/sanitize
 # Those of kernels, but the ones that only start others, and the random ones, which have lines of their own.
 SANITIZED_TESTS := $(filter-out %_instruction_sets.py %_random.py,$(wildcard tests/device/test_kernels*.py))
 
+# A worker a core, of 1 GB each. Tests of one file stay together and share its fixtures; those of devices come first,
+# which take the longest.
+WORKERS := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help demo test sanitize lint format wheel wheel-aarch64 data
 .DEFAULT_GOAL := help
 
@@ -22,7 +26,7 @@ demo: $(STAMP) data ## train one network on six devices none of which could trai
 	$(BIN)/profl-server run --fleet examples/fleets/demo.toml --engine local -o runs/demo --resume
 
 test: $(STAMP) lint ## every test and check; CI runs this and sanitize
-	$(BIN)/python -m pytest -m "not study"
+	$(BIN)/python -m pytest -m "not study" $(WORKERS)
 
 # PyTorch, the reference, runs on one thread: its others would only wait for it. -qq leaves the last word to `make test`.
 # On two cores this takes less than five minutes; docs/security.md says how to fuzz for longer.

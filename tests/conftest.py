@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+
+# Before PyTorch is imported, here and in the processes that tests start: the tests' layers are small, workers of
+# pytest-xdist share the cores, and a result must not hang on how many of them there are.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

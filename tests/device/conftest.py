@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.device_commands import profl_edge
 
 
 @pytest.fixture(scope="session")
@@ -28,15 +27,6 @@ def _exported(bundle: Path, *options: str) -> Path:
     for package in ("torch", "executorch"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"exporting a bundle needs {package}: pip install profl-edge[export]")
-    command = [sys.executable, "-m", "edge_runtime.device", "export", "--model", "cnn", "--batch", "8"]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [*command, *options, "-o", str(bundle)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = profl_edge("export", "--model", "cnn", "--batch", 8, *options, "--no-verify", "-o", bundle)
+    assert done.status == 0, done.errors
     return bundle

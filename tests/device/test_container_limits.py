@@ -64,14 +64,20 @@ def _commands(bundle: Path) -> dict[str, list[str]]:
     return {name: [sys.executable, "-m", "edge_runtime.device", *words[name], "--json"] for name in words}
 
 
+@pytest.fixture(scope="module")
+def large_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One block that promises more than 33 MB."""
+    bundle = tmp_path_factory.mktemp("bundles") / "large"
+    export = ["export", "--model", "cnn", "--input", "1x28x28", "--width", "64", "--batch", "64", "--blocks", "1"]
+    assert profl_edge(*export, "--no-verify", "-o", bundle).status == 0
+    return bundle
+
+
 @pytest.mark.parametrize("command", ["train", "bench"])
 def test_a_container_too_small_for_the_promise_is_refused_in_one_line(
-    tmp_path: Path, group: MemoryGroup, command: str
+    large_bundle: Path, group: MemoryGroup, command: str
 ) -> None:
-    bundle = tmp_path / "large"
-    export = ["export", "--model", "cnn", "--input", "1x28x28", "--width", "64", "--batch", "64", "--blocks", "1"]
-    assert profl_edge(*export, "-o", bundle).status == 0
-    line = _run_inside(group, 33 * _MEGABYTE, _commands(bundle)[command]).refusal(2)
+    line = _run_inside(group, 33 * _MEGABYTE, _commands(large_bundle)[command]).refusal(2)
     assert "the memory limit of this process's control group (cgroup-v" in line
     assert re.search(r"33\.0MB is below the \d+\.\d MB that grow-block1 needs", line)
 
@@ -95,11 +101,8 @@ def test_a_container_as_large_as_the_promise_lets_the_command_live(
         assert (report["limit_bytes"], report["limit_kind"]) == (PREPARING_BYTES, group.kind)
 
 
-def test_a_limit_of_ones_own_above_the_containers_does_not_hide_it(tmp_path: Path, group: MemoryGroup) -> None:
-    bundle = tmp_path / "large"
-    export = ["export", "--model", "cnn", "--input", "1x28x28", "--width", "64", "--batch", "64", "--blocks", "1"]
-    assert profl_edge(*export, "-o", bundle).status == 0
-    command = [*_commands(bundle)["train"], "--memory-limit", "512MB"]
+def test_a_limit_of_ones_own_above_the_containers_does_not_hide_it(large_bundle: Path, group: MemoryGroup) -> None:
+    command = [*_commands(large_bundle)["train"], "--memory-limit", "512MB"]
     line = _run_inside(group, 33 * _MEGABYTE, command).refusal(2)
     assert "control group" in line and "33.0MB is below" in line
 

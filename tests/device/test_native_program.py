@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from device_profiles.errors import ExecutionError
 from edge_runtime.device import _native
 from edge_runtime.device.prepare.hyperparameters import hyperparameters
-from tests.support.native_program import ROOT, TrainStep, build_train_step, write_state
+from tests.support.native_program import TrainStep, build_train_step, link_train_step, write_state
 from tests.support.native_step import NativeStep
 from tools.aarch64.libraries import executorch_library
 from tools.aarch64.wheel import COMPILER, FOLDER, TOOLCHAIN
@@ -33,7 +33,7 @@ TOLERANCE = 1e-5
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the emulated machines are compared with x86_64"),
-    # All kernels are compiled, for 64-bit ARM a second time: on a machine that does other things, past the usual limit.
+    # All kernels are compiled for 64-bit ARM: on a machine that does other things, past the usual limit.
     pytest.mark.timeout(1800),
 ]
 
@@ -78,8 +78,8 @@ def emulator(machine: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def native() -> TrainStep:
-    return TrainStep(program=build_train_step(ROOT / "build" / "train_step-x86_64"))
+def native(tmp_path_factory: pytest.TempPathFactory) -> TrainStep:
+    return TrainStep(program=link_train_step(tmp_path_factory.mktemp("native") / "build"))
 
 
 @pytest.fixture(scope="module")

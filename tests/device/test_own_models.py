@@ -61,7 +61,7 @@ def test_inputs_that_are_no_images_are_trained_block_by_block(
 def test_the_promise_for_the_last_block_of_a_deep_network_holds_one_layer_of_its_prefix(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     model = ("--model", "tests.support.models:deep_transformer", "--partition", "0-39,40", "--block", "2")
-    programs = profl_edge("export", *model, "--batch", "4", "-o", bundle, "--json").report()["programs"]
+    programs = profl_edge("export", *model, "--batch", "4", "--no-verify", "-o", bundle, "--json").report()["programs"]
     (step,) = (program for program in programs if program["name"] == "grow-block2")
     sizes = [4 * math.prod(value["shape"]) for value in step["inputs"] if value["role"] == "frozen"]
     assert len(sizes) > 200

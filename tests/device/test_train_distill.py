@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from device_profiles.update import UpdateMetadata
+from tests.support import warm
 from tests.support.device_commands import profl_edge, start, wait_for
 
 _ROOT = Path(__file__).parents[2]
@@ -80,9 +79,8 @@ def test_the_bench_and_inspect_know_distillations(cnn_bundle: Path) -> None:
 def proximal_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Block 3 of `cnn`, batch 8, with the proximal term."""
     bundle = tmp_path_factory.mktemp("proximal") / "cnn"
-    command = [sys.executable, "-m", "edge_runtime.device", "export", "--model", "cnn", "--batch", "8"]
-    command += ["--block", "3", "--proximal", "-o", str(bundle)]
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+    options = ["--model", "cnn", "--batch", 8, "--block", 3, "--proximal", "--no-verify", "-o", bundle]
+    done = warm.run("edge_runtime.export.commands.export:main", "export", *options, folder=_ROOT)
     assert done.returncode == 0, done.stderr
     return bundle
 

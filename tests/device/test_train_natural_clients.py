@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.skipif(importlib.util.find_spec("seglearn") is None, reason="the package seglearn is not installed")
 def test_motion_of_watches_is_learned_without_naming_shapes(tmp_path: Path) -> None:
     bundle, weights = tmp_path / "bundle", tmp_path / "update.safetensors"
-    profl_edge("export", "--model", "cnn1d", "--width", 8, "--block", 1, "-o", bundle, "--json").report()
+    profl_edge("export", "--model", "cnn1d", "--width", 8, "--block", 1, "--no-verify", "-o", bundle, "--json").report()
     trained = profl_edge(
         "train", bundle, "--block", 1, "--data", "smartwatch", "--epochs", 1, "--lr", 0.05, "-o", weights, "--json",
         guarded=True,
@@ -36,7 +36,9 @@ def test_characters_of_a_role_are_learned_without_naming_shapes(tmp_path: Path) 
     words = np.random.default_rng(0).choice(["the king", "my lord", "a crown", "good night"], 1500)
     lines = "\n".join(" ".join(words[at : at + 6]) for at in range(0, len(words), 6))
     (plays / "play.txt").write_text(f"KING.\n{lines}\n")
-    profl_edge("export", "--model", "text_transformer", "--width", 16, "--block", 1, "-o", bundle, "--json").report()
+    profl_edge(
+        "export", "--model", "text_transformer", "--width", 16, "--block", 1, "--no-verify", "-o", bundle, "--json"
+    ).report()
     trained = profl_edge(
         "train", bundle, "--block", 1, "--data", f"shakespeare:{plays}", "--steps", 60, "--lr", 0.2, "-o", weights,
         "--json", guarded=True,

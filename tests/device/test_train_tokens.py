@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,33 +11,14 @@ import pytest
 from edge_runtime.device.data.arrays import write_arrays
 from tests.support.device_commands import profl_edge, start, wait_for
 
-_ROOT = Path(__file__).parents[2]
-
 
 def _export(output: Path, model: str, *options: str) -> Path:
     for package in ("torch", "executorch"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"exporting a bundle needs {package}: pip install profl-edge[export]")
-    command = [
-        sys.executable,
-        "-m",
-        "edge_runtime.device",
-        "export",
-        "--batch",
-        "8",
-        *options,
-        "-o",
-        str(output),
-    ]
-    done = subprocess.run(
-        [*command, "--model", f"tests.support.token_models:{model}"],
-        cwd=_ROOT,
-        env={**os.environ, "PYTHONPATH": str(_ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    model = f"tests.support.token_models:{model}"
+    done = profl_edge("export", "--model", model, "--batch", 8, *options, "--no-verify", "-o", output)
+    assert done.status == 0, done.errors
     return output
 
 

@@ -87,6 +87,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
             batch=BATCH,
             micro_batch=micro_batch,
             optimizer=optimizer,
+            verify=False,
             **told,
         )
         module = create_model(case.model, width=case.width, **options)

@@ -45,7 +45,8 @@ def _compare_ten_steps(optimizer: Optimizer, block: int, micro_batch: int, tmp_p
     torch.set_num_threads(1)
     bundle = tmp_path / "bundle"
     export_bundle(
-        "cnn", bundle, width=8, batch=BATCH, block=block, optimizer=optimizer, micro_batch=micro_batch
+        "cnn", bundle, width=8, batch=BATCH, block=block, optimizer=optimizer, micro_batch=micro_batch,
+        verify=False,
     )  # fmt: skip
     weights = load_file(bundle / "weights" / "initial.safetensors")
     arrays = {key: value.numpy() for key, value in weights.items()}
@@ -81,7 +82,9 @@ def test_the_weights_that_it_started_from_are_counted(tmp_path: Path) -> None:
     memory = {}
     for proximal in (False, True):
         optimizer = Optimizer(name="sgd", momentum=0.9, proximal=proximal)
-        manifest = export_bundle("cnn", tmp_path / str(proximal), batch=BATCH, block=1, optimizer=optimizer)
+        manifest = export_bundle(
+            "cnn", tmp_path / str(proximal), batch=BATCH, block=1, optimizer=optimizer, verify=False
+        )
         program = manifest.program("grow-block1")
         memory[proximal] = program.memory
         trained = {tensor.name: tensor for tensor in program.tensors if tensor.role == "parameter"}

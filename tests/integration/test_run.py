@@ -19,6 +19,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from edge_runtime.export import models  # noqa: E402
 from server.engines.local.engine import remove_other_prefixes  # noqa: E402
+from tests.support import warm  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 FLEET = """
@@ -56,10 +57,11 @@ limit_mb = 8
 
 
 def _command(fleet: Path, output: Path, *more: str) -> list[str]:
-    return [
-        sys.executable, "-m", "server", "run", "--fleet", str(fleet), "-o", str(output), "--no-whole-network",
-        "--json", *more,
-    ]  # fmt: skip
+    return ["run", "--fleet", str(fleet), "-o", str(output), "--no-whole-network", "--json", *more]
+
+
+def _run(fleet: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return warm.run(warm.PROFL_SERVER, *_command(fleet, output, *more), folder=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(fleet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("run") / "whole"
-    done = subprocess.run(_command(fleet, output), capture_output=True, text=True, check=False, cwd=ROOT)
+    command = [sys.executable, "-m", "server", *_command(fleet, output)]  # a fresh one, as a user starts it
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((output / "summary.json").read_text())
     return output
@@ -120,9 +123,7 @@ def test_eval_and_pytorch_agree_on_the_assembled_model(finished: Path, tmp_path:
 
 def test_a_killed_run_resumes_without_losing_or_doubling_a_round(fleet: Path, finished: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
-    process = subprocess.Popen(
-        _command(fleet, output), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    process = warm.Process(warm.PROFL_SERVER, _command(fleet, output), folder=ROOT)
     rounds = output / "rounds.jsonl"
     deadline = time.monotonic() + 240
     while (not rounds.is_file() or rounds.read_bytes().count(b"\n") < 2) and time.monotonic() < deadline:
@@ -131,7 +132,7 @@ def test_a_killed_run_resumes_without_losing_or_doubling_a_round(fleet: Path, fi
     time.sleep(0.15)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    again = subprocess.run(_command(fleet, output, "--resume"), capture_output=True, text=True, check=False, cwd=ROOT)
+    again = _run(fleet, output, "--resume")
     assert again.returncode == 0, again.stderr
     lines = [json.loads(line) for line in rounds.read_bytes().splitlines()]
     assert [line["round"] for line in lines] == list(range(1, len(lines) + 1))
@@ -145,7 +146,7 @@ def test_a_killed_run_resumes_without_losing_or_doubling_a_round(fleet: Path, fi
 def test_kept_outputs_of_frozen_blocks_do_not_change_the_model(finished: Path, tmp_path: Path) -> None:
     fleet, output = tmp_path / "fleet.toml", tmp_path / "cached"
     fleet.write_text(FLEET.replace("steps = 4", 'steps = 4\ncache_prefix = "float32"'))
-    done = subprocess.run(_command(fleet, output), capture_output=True, text=True, check=False, cwd=ROOT)
+    done = _run(fleet, output)
     assert done.returncode == 0, done.stderr
     assert "outputs of frozen blocks: kept as float32 by 2 of 3 clients" in done.stderr
     ours, expected = (load_file(folder / "model.safetensors") for folder in (output, finished))
@@ -157,7 +158,7 @@ def test_kept_outputs_of_frozen_blocks_do_not_change_the_model(finished: Path, t
 def test_too_few_rounds_for_the_steps_are_refused_before_a_client_is_profiled(tmp_path: Path) -> None:
     fleet, output = tmp_path / "fleet.toml", tmp_path / "short"
     fleet.write_text(FLEET.replace("steps = 4", "steps = 4\nrounds = 2"))
-    refused = subprocess.run(_command(fleet, output), capture_output=True, text=True, check=False, cwd=ROOT)
+    refused = _run(fleet, output)
     assert refused.returncode == 1
     assert "training.rounds 2: the method has 3 stages" in refused.stderr and "profiling" not in refused.stderr
     assert not (output / "profiles").exists() and not (output / "state.json").exists()
@@ -166,7 +167,7 @@ def test_too_few_rounds_for_the_steps_are_refused_before_a_client_is_profiled(tm
 def test_clients_whose_time_is_over_send_what_they_have_and_count_by_it(tmp_path: Path) -> None:
     fleet, output = tmp_path / "fleet.toml", tmp_path / "hurried"
     fleet.write_text(FLEET.replace("steps = 4", "steps = 1000000\nmax_seconds = 1.0\nrounds = 3"))
-    done = subprocess.run(_command(fleet, output), capture_output=True, text=True, check=False, cwd=ROOT)
+    done = _run(fleet, output)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (output / "rounds.jsonl").read_bytes().splitlines()]
     assert len(lines) == 3
@@ -194,7 +195,6 @@ def test_a_folder_of_another_run_is_refused(
 ) -> None:
     other = tmp_path / "other.toml"
     other.write_text(FLEET.replace("steps = 4", "steps = 5"))
-    command = _command(other, finished, *([change] if change else []))
-    refused = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    refused = _run(other, finished, *([change] if change else []))
     assert refused.returncode == 2
     assert message in refused.stderr and refused.stderr.count("\n") == 1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.support import warm
 
 pytest.importorskip("torch", reason="the bundle is exported with torch")
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
@@ -58,9 +58,9 @@ def _clients(output: Path) -> list[psutil.Process]:
 def test_clients_end_with_the_server_and_the_run_resumes(tmp_path: Path) -> None:
     fleet, output = tmp_path / "fleet.toml", tmp_path / "run"
     fleet.write_text(FLEET)
-    command = [sys.executable, "-m", "server", "run", "--fleet", str(fleet), "-o", str(output), "--no-whole-network"]
+    command = ["run", "--fleet", fleet, "-o", output, "--no-whole-network"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = warm.Process(warm.PROFL_SERVER, command, folder=ROOT, environment=environment)
     deadline = time.monotonic() + 240
     while len(list((output / "clients").rglob("*.lock"))) < 2:
         assert server.poll() is None and time.monotonic() < deadline
@@ -71,9 +71,7 @@ def test_clients_end_with_the_server_and_the_run_resumes(tmp_path: Path) -> None
     while _clients(output):
         assert time.monotonic() < started + 2, "a client outlived its server"
         time.sleep(0.01)
-    again = subprocess.run(
-        [*command, "--resume"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    again = warm.run(warm.PROFL_SERVER, *command, "--resume", folder=ROOT, environment=environment)
     assert again.returncode == 0, again.stderr
     lines = [json.loads(line) for line in (output / "rounds.jsonl").read_bytes().splitlines()]
     assert [line["round"] for line in lines] == [1]
@@ -83,15 +81,15 @@ def test_clients_end_with_the_server_and_the_run_resumes(tmp_path: Path) -> None
 def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     fleet, output = tmp_path / "fleet.toml", tmp_path / "run"
     fleet.write_text(FLEET)
-    command = [sys.executable, "-m", "server", "run", "--fleet", str(fleet), "-o", str(output), "--resume"]
+    command = ["run", "--fleet", fleet, "-o", output, "--resume"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    first = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = warm.Process(warm.PROFL_SERVER, command, folder=ROOT, environment=environment)
     try:
         deadline = time.monotonic() + 60
         while not (output / "settings.sha256").exists():
             assert first.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
-        second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        second = warm.run(warm.PROFL_SERVER, *command, folder=ROOT, environment=environment)
         assert second.returncode == 2
         assert "another process is writing it" in second.stderr and second.stderr.count("\n") == 1
     finally:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ torch = pytest.importorskip("torch", reason="the models are torch's")
 
 from safetensors.torch import load_file  # noqa: E402
 from torch import nn  # noqa: E402
+
+from tests.support import warm  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = """
@@ -139,8 +139,8 @@ def _run(
     ((fleet.parent if beside else elsewhere) / "own_networks.py").write_text(MODULE + more)
     fleet.write_text(f"[model]\n{model or MODEL_OF[kind]}{REST.format(data=data)}\n[method]\nname = '{method}'\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "server", "run", "--fleet", str(fleet), "-o", str(folder / "run"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=elsewhere, env=environment)
+    command = ["run", "--fleet", fleet, "-o", folder / "run", *options]
+    done = warm.run(warm.PROFL_SERVER, *command, folder=elsewhere, environment=environment)
     return Ran(done.returncode, done.stdout, done.stderr, folder / "run")
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.support import warm
 
 pytest.importorskip("torch", reason="both engines are set up with torch")
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
@@ -63,19 +63,9 @@ def test_a_run_that_is_stopped_by_a_signal_ends_its_clients_and_goes_on_later(
 ) -> None:
     fleet, output = tmp_path / "fleet.toml", tmp_path / "run"
     fleet.write_text(FLEET)
-    command = [sys.executable, "-m", "server", "run", "--fleet", str(fleet), "--engine", engine, "-o", str(output)]
-    command += ["--no-whole-network"]
+    command = ["run", "--fleet", fleet, "--engine", engine, "-o", output, "--no-whole-network"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that starts the tests in the background has SIGINT ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    server = warm.Process(warm.PROFL_SERVER, command, folder=ROOT, environment=environment)
     rounds = output / "rounds.jsonl"
     deadline = time.monotonic() + 240
     while not rounds.is_file() or rounds.read_bytes().count(b"\n") < 2:
@@ -93,9 +83,7 @@ def test_a_run_that_is_stopped_by_a_signal_ends_its_clients_and_goes_on_later(
     assert _of_the_run(output) == []
     assert not list(output.rglob("cache-*")) and not list(output.rglob("candidate*"))
     assert not (tmp_path / "run.lock").exists()
-    again = subprocess.run(
-        [*command, "--resume"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    again = warm.run(warm.PROFL_SERVER, *command, "--resume", folder=ROOT, environment=environment)
     assert again.returncode == 0, again.stderr
     assert f"resumed after round {saved}" in again.stderr
     assert [json.loads(line)["round"] for line in rounds.read_bytes().splitlines()] == [1, 2, 3, 4]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +44,9 @@ from server.fleet.fleet import TrainingSettings as Training  # noqa: E402
 from server.rounds.run_state import RoundRecord  # noqa: E402
 from server.rounds.schedule import Observer  # noqa: E402
 from server.rounds.seam import Result, Task  # noqa: E402
+from tests.support import warm  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
 
 PARTITION = ModelPieces(ModelSettings(name="cnn", width=4, batch=8)).partition
 WORKS: list[Work] = [
@@ -311,9 +312,8 @@ limit_mb = 90
 
 def _run(folder: Path, engine: str) -> dict[str, Any]:
     """The summary of a run of `fleet.toml` in `folder`, below which it lies by the engine's name."""
-    command = [sys.executable, "-m", "server", "run", "--fleet", str(folder / "fleet.toml"), "--engine", engine]
-    command += ["-o", str(folder / engine), "--no-whole-network", "--json"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["--fleet", folder / "fleet.toml", "--engine", engine, "--no-whole-network", "--json"]
+    finished = warm.run(warm.PROFL_SERVER, "run", *options, "-o", folder / engine, folder=ROOT)
     assert finished.returncode == 0, finished.stderr
     summary: dict[str, Any] = json.loads(finished.stdout)
     return summary

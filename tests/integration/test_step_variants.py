@@ -27,13 +27,13 @@ BATCH, WIDTH, RATE = 8, 8, 0.02
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plain") / "bundle"
-    export_bundle("resnet18", folder, width=WIDTH, batch=BATCH)
+    export_bundle("resnet18", folder, width=WIDTH, batch=BATCH, verify=False)
     return folder
 
 
 def _variant(tmp_path: Path, **options: object) -> Path:
     folder = tmp_path / "bundle"
-    export_bundle("resnet18", folder, width=WIDTH, batch=BATCH, **options)  # type: ignore[arg-type]
+    export_bundle("resnet18", folder, width=WIDTH, batch=BATCH, verify=False, **options)  # type: ignore[arg-type]
     return folder
 
 
@@ -241,7 +241,7 @@ def test_cached_features_train_the_same_bits_as_the_prefix_in_the_step(block: in
 def test_large_frozen_weights_lie_where_the_block_will_be_and_cost_nothing(plain: Path, tmp_path: Path) -> None:
     """Wide enough that weights exceed what is worth reading anew."""
     folder = tmp_path / "wide"
-    export_bundle("resnet18", folder, width=64, batch=32, block=4)
+    export_bundle("resnet18", folder, width=64, batch=32, block=4, verify=False)
     program = _described(folder, "grow-block4")
     sizes = [v.size_bytes for v in program.inputs if v.role == "frozen"]
     assert 0 < program.memory.frozen_bytes < 0.01 * sum(sizes)  # vectors of BatchNorm stay

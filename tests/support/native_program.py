@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from device_profiles.contract import TRAINED_ROLES
+from edge_runtime.device import _native
 from tests.support.native_step import Array, NativeStep
 
 ROOT = Path(__file__).parents[2]
@@ -18,11 +19,26 @@ ROOT = Path(__file__).parents[2]
 
 def build_train_step(folder: Path, *definitions: str) -> Path:
     """Build it into `folder`, where a second build does only what changed; returns the program."""
+    _configure(folder, *definitions)
+    _run(["cmake", "--build", str(folder), "--target", "train_step"])
+    return folder / "train_step"
+
+
+def link_train_step(folder: Path) -> Path:
+    """Build it with the kernels of the installed module: to compile them again takes minutes."""
+    _configure(folder)
+    compiled = "CMakeFiles/train_step.dir/edge_runtime/csrc/testing/train_step.cpp.o"
+    _run(["cmake", "--build", str(folder), "--target", compiled])
+    installed, program = Path(_native.__file__).parent, folder / "train_step"
+    libraries = [str(installed / name) for name in ("libprofl_kernels.so", "libexecutorch.so")]
+    _run(["c++", str(folder / compiled), *libraries, f"-Wl,-rpath,{installed}", "-pthread", "-o", str(program)])
+    return program
+
+
+def _configure(folder: Path, *definitions: str) -> None:
     configure = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(folder)]
     chosen = ["PROFL_PYTHON_MODULES=OFF", "PROFL_TRAIN_STEP=ON", f"Python_EXECUTABLE={sys.executable}", *definitions]
     _run([*configure, *(f"-D{definition}" for definition in chosen)])
-    _run(["cmake", "--build", str(folder), "--target", "train_step"])
-    return folder / "train_step"
 
 
 def _run(command: list[str]) -> None:
