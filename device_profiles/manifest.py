@@ -9,17 +9,18 @@ import msgspec
 
 from device_profiles.contract import (
     FORMAT_VERSION,
+    HYPERPARAMETERS,
     ITEM_BYTES,
     DType,
     InputRole,
     LossName,
+    OptimizerName,
     Role,
     Variant,
 )
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.manifest_checks import check_files, check_model, check_programs
 from device_profiles.model import Model, Partition
-from device_profiles.optimizer import Optimizer
 from device_profiles.work import ProgramWork, block_of, label
 
 
@@ -77,6 +78,40 @@ class ProgramTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     role: Role
     dtype: DType
     shape: tuple[int, ...]
+
+
+class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Optimizer of a training program; the device fills its hyperparameters in for every execution.
+
+    `momentum_dtype` is how the momentum is stored; it is computed with in float32. `beta1`, `beta2` and `eps` are
+    AdamW's. `clip_norm` is the largest norm of all gradients together, 0 where they are not clipped. With `proximal`
+    the gradient of every parameter gains mu (parameter - the one the training started from), FedProx's proximal term;
+    mu is given at run time, and the start is read from the mapped weights.
+    """
+
+    name: OptimizerName
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    momentum_dtype: DType = "float32"
+    nesterov: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float = 0.0
+    proximal: bool = False
+
+    @property
+    def sums_in_momentum(self) -> bool:
+        """Whether the gradients of micro-batches can be summed in the momentum, which costs no memory.
+
+        Else each gradient has a sum of its own, and the update waits for the last micro-batch.
+        """
+        return self.name == "sgd" and not self.nesterov and self.clip_norm == 0
+
+
+def hyperparameter_count(optimizer: Optimizer) -> int:
+    """Numbers in the hyperparameters of a program with this optimizer."""
+    return HYPERPARAMETERS[optimizer.name] + optimizer.proximal
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

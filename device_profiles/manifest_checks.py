@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from device_profiles.contract import (
+    HYPERPARAMETERS,
     ITEM_BYTES,
     RANDOM_INPUT,
     WORKSPACE_BYTES_PER_THREAD,
@@ -109,7 +110,8 @@ def _check_optimizer(program: Any, where: str) -> None:
     check_fields(program.optimizer, f"{where}: optimizer")
     check_fields(program.loss, f"{where}: loss")
     optimizer = program.optimizer
-    count = optimizer.hyperparameter_count(program.batch // program.micro_batch)
+    apart = program.batch != program.micro_batch and not optimizer.sums_in_momentum
+    count = HYPERPARAMETERS[optimizer.name] + optimizer.proximal + apart
     if (given[0].dtype, given[0].shape) != ("float32", (count,)):
         raise FormatError(f"{where}: inputs: {given[0].name}: {optimizer.name} takes {count} float32 hyperparameters")
 

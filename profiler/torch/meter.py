@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import msgspec
 
 from device_profiles.errors import ExecutionError, UsageError
-from device_profiles.manifest import MemoryPlan, Program
+from device_profiles.manifest import MemoryPlan, Optimizer, Program
 from device_profiles.model import Model, Partition
-from device_profiles.optimizer import Optimizer
 from device_profiles.timeline import PlanTimeline
 from device_profiles.work import Grow, grow, label
 from profiler.facts.conditions import ConditionsWatch

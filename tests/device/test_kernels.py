@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="the reference is PyTorch in float64
 
 from torch.nn import functional  # noqa: E402
 
-from device_profiles.optimizer import Optimizer  # noqa: E402
+from device_profiles.manifest import Optimizer  # noqa: E402
 from edge_runtime.device import _operators  # noqa: E402
 from edge_runtime.device.prepare.hyperparameters import hyperparameters  # noqa: E402
 from edge_runtime.export.operators.activation import ACTIVATIONS  # noqa: E402

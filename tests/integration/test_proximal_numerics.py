@@ -13,8 +13,7 @@ from safetensors.torch import load_file  # noqa: E402  # after the skip
 
 from device_profiles.errors import UsageError  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
-from device_profiles.manifest import Manifest  # noqa: E402
-from device_profiles.optimizer import Optimizer  # noqa: E402
+from device_profiles.manifest import Manifest, Optimizer  # noqa: E402
 from edge_runtime.device.prepare.hyperparameters import hyperparameters  # noqa: E402
 from edge_runtime.export.models.factory import create_model  # noqa: E402
 from edge_runtime.export.plan.programs import BlockModel  # noqa: E402

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="the engine computes with torch")
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
-from device_profiles.optimizer import Optimizer
+from device_profiles.manifest import Optimizer
 from device_profiles.work import Grow, grow, label
 from edge_runtime.export.plan.programs import TrainingChoices, build_programs
 from server.engines.simulation.promises import promises_of

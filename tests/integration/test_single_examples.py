@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="the exporter needs torch")
 from safetensors.torch import load_file  # noqa: E402
 
 from device_profiles.errors import UsageError  # noqa: E402
-from device_profiles.optimizer import Optimizer  # noqa: E402
+from device_profiles.manifest import Optimizer  # noqa: E402
 from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 from tests.support.native_step import Array, NativeStep  # noqa: E402
 

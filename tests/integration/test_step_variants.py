@@ -14,8 +14,7 @@ from torch.nn import functional  # noqa: E402
 
 from device_profiles.errors import UsageError  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
-from device_profiles.manifest import Manifest, Program  # noqa: E402
-from device_profiles.optimizer import Optimizer  # noqa: E402
+from device_profiles.manifest import Manifest, Optimizer, Program  # noqa: E402
 from edge_runtime.device import _native  # noqa: E402
 from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 from tests.support.native_step import Array, NativeStep  # noqa: E402

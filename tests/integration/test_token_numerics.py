@@ -15,8 +15,7 @@ from safetensors.torch import load_file  # noqa: E402  # after the skip
 from torch.nn import functional  # noqa: E402
 
 from device_profiles.files import read_json  # noqa: E402
-from device_profiles.manifest import Loss, Manifest  # noqa: E402
-from device_profiles.optimizer import Optimizer  # noqa: E402
+from device_profiles.manifest import Loss, Manifest, Optimizer  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
 from edge_runtime.export.cut.units import CutModel  # noqa: E402
 from edge_runtime.export.plan.programs import BlockModel  # noqa: E402

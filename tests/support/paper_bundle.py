@@ -10,9 +10,8 @@ from safetensors.numpy import save_file
 
 from device_profiles.contract import HYPERPARAMETERS, WORKSPACE_BYTES_PER_THREAD, InputRole, Role
 from device_profiles.files import sha256_of, write_json
-from device_profiles.manifest import FileEntry, Manifest, MemoryPlan, Program, ProgramInput, ProgramTensor
+from device_profiles.manifest import FileEntry, Manifest, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
 from device_profiles.model import Model, Partition, TensorSpec, Unit
-from device_profiles.optimizer import Optimizer
 from device_profiles.work import ProgramWork, block_of, distill, grow, joint, label, of_block
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 from tests.support.partitions import blocks_of_one_unit

@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 from device_profiles.contract import INITIAL_WEIGHTS_NAME, MANIFEST_NAME, WEIGHTS_FOLDER
 from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json
-from device_profiles.manifest import Manifest
-from device_profiles.optimizer import Optimizer
+from device_profiles.manifest import Manifest, Optimizer
 from device_profiles.work import grow, label
 from edge_runtime.device import _native
 from edge_runtime.export.models.factory import create_model

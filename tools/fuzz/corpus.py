@@ -14,9 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from device_profiles.manifest import Loss
+from device_profiles.manifest import Loss, Optimizer
 from device_profiles.operators import table
-from device_profiles.optimizer import Optimizer
 from edge_runtime.export.targets.native import export_bundle
 from profiler.measure.program_file import JUMP, read_program
 from tests.support.odd_models import ODD, Around, Function

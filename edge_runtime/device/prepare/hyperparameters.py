@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_profiles.optimizer import Optimizer
+from device_profiles.manifest import Optimizer
 from edge_runtime.device.worker.bias_correction import bias_corrections
 
 
@@ -40,8 +40,3 @@ def hyperparameters(
         1.0 if optimizer.nesterov else 0.0,
     ]
     return [*values, proximal_mu if first else 0.0] if optimizer.proximal else values
-
-
-def betas_of(optimizer: Optimizer) -> tuple[float, float] | None:
-    """AdamW's, from which the process follows the corrections of every step; None where no number differs by step."""
-    return (optimizer.beta1, optimizer.beta2) if optimizer.name == "adamw" else None

@@ -11,7 +11,7 @@ from device_profiles.errors import ExecutionError
 from device_profiles.manifest import Program
 from device_profiles.promise import VARIATION_BYTES
 from edge_runtime.device.prepare.bundle import Bundle
-from edge_runtime.device.prepare.hyperparameters import betas_of, hyperparameters
+from edge_runtime.device.prepare.hyperparameters import hyperparameters
 from edge_runtime.device.prepare.laid_weights import LaidWeights
 from edge_runtime.device.worker.job import Job, JobInput, NamedValue, ProgramJob
 
@@ -123,7 +123,8 @@ def set_optimizer(job: Job, program: Program, learning_rate: float, proximal_mu:
     job["hyperparameters"] = [
         hyperparameters(optimizer, learning_rate, i, count, step=0, proximal_mu=proximal_mu) for i in range(count)
     ]
-    job["betas"] = betas_of(optimizer)
+    if optimizer.name == "adamw":
+        job["betas"] = (optimizer.beta1, optimizer.beta2)
 
 
 def bench_job(bundle: Bundle, program: Program, *, steps: int, warmup_steps: int, threads: int, json: bool) -> Job:

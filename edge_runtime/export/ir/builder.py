@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from device_profiles.contract import RANDOM_INPUT
-from edge_runtime.export.ir.graph import Argument, Operation, StepGraph, Value, ValueRole
+from device_profiles.manifest import Optimizer
+from edge_runtime.export.ir.graph import Operation, StepGraph, Value, ValueRole
 from edge_runtime.export.ir.layers import Layer
+from edge_runtime.export.step.optimizers import add_to_sum, emit_update, emit_waiting_updates
 
 Shapes = dict[str, tuple[int, ...]]
 Values = dict[str, Value]
@@ -29,47 +30,18 @@ ADDS_TO: dict[str, int] = {"conv2d_input_grad": 2}
 """Operators whose argument at this place is added to their first output, so that a sum of gradients costs no tensor."""
 
 
-class Updates(Protocol):
-    """An optimizer as the builder asks it: the builder says when, the optimizer how.
-
-    Attributes:
-        sums_apart: gradients are summed over the micro-batches of a step, each in a tensor of its own.
-        waits: no update before every gradient is complete (for clipping, or because sums are apart).
-        fuses: a gradient that is used once can go straight into its update.
-    """
-
-    sums_apart: bool
-    waits: bool
-    fuses: bool
-
-    def update(self, builder: StepBuilder, parameter: Value, gradient: Value) -> None:
-        """Update `parameter` in place."""
-
-    def fused_update(
-        self, builder: StepBuilder, operator: str, arguments: tuple[Argument, ...], parameter: Value
-    ) -> None:
-        """A gradient and the update with it in one operation; only where it `fuses`."""
-
-    def add_to_sum(self, builder: StepBuilder, parameter: Value, gradient: Value) -> Value:
-        """Add a micro-batch's gradient to those of the step so far; returns their sum."""
-
-    def waiting_updates(self, builder: StepBuilder, gradients: list[tuple[Value, Value]]) -> None:
-        """All updates at once: (parameter, complete gradient)."""
-
-
 @dataclass(slots=True)
 class StepBuilder:
     """`tensor_shapes` has every `state_dict` tensor and stand-in; `recompute` names outputs of layers.
 
-    One execution is one of `micro_batches` that make up a step of the optimizer, which is `updates`; programs that
-    train nothing have none. `tensors` are inputs and mutable
+    One execution is one of `micro_batches` that make up a step of the optimizer. `tensors` are inputs and mutable
     buffers by name, `frozen` the inputs that are mapped from the weights file: a program may have both of one name,
     such as a trained head and the one it started from. `fixed` names tensors that no training changes: buffers that
     serve as weights, constants, parameters that the user froze.
     """
 
     tensor_shapes: Shapes
-    updates: Updates | None = None
+    optimizer: Optimizer
     micro_batches: int = 1
     recompute: frozenset[str] = frozenset()
     forgetful: bool = False
@@ -86,6 +58,11 @@ class StepBuilder:
     _pending: dict[Value, Value] = field(default_factory=dict)
     _waiting: list[tuple[Value, Value]] = field(default_factory=list)
     _counter: int = 0
+
+    @property
+    def sums_apart(self) -> bool:
+        """Whether every gradient is summed over the micro-batches of a step, and updates are made in the last one."""
+        return self.micro_batches > 1 and not self.optimizer.sums_in_momentum
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -218,7 +195,7 @@ class StepBuilder:
             self._finish(parameter, waiting)
         self._pending.clear()
         if self._waiting:
-            self._optimizer.waiting_updates(self, self._waiting)
+            emit_waiting_updates(self, self._waiting)
 
     def _sum(self, first: Value, second: Value, others: list[Value]) -> Value:
         """first + second; joined into the operation that computes the second where that can add.
@@ -270,25 +247,18 @@ class StepBuilder:
         else:
             self._finish(parameter, gradient)
 
-    @property
-    def _optimizer(self) -> Updates:
-        assert self.updates is not None  # parameters are trained with an optimizer
-        return self.updates
-
     def _finish(self, parameter: Value, gradient: Value) -> None:
         """Update a parameter whose gradient is complete: now, or when all gradients are there to be clipped, or when
         all micro-batches are."""
-        if self._optimizer.sums_apart:
-            gradient = self._optimizer.add_to_sum(self, parameter, gradient)
-        if self._optimizer.waits:
+        if self.sums_apart:
+            gradient = add_to_sum(self, parameter, gradient)
+        if self.sums_apart or self.optimizer.clip_norm > 0:
             self._waiting.append((parameter, gradient))
         else:
-            self._optimizer.update(self, parameter, gradient)
+            emit_update(self, parameter, gradient)
 
     def fuses_update(self, parameter: Value) -> bool:
         """Whether the gradient of the use in hand can go straight into the update: it is the only one."""
-        return self._optimizer.fuses and self._uses[parameter] == 1 and parameter not in self._pending
-
-    def fused_update(self, operator: str, arguments: tuple[Argument, ...], parameter: Value) -> None:
-        """The gradient that `operator` would compute from `arguments`, and the update with it, in one operation."""
-        self._optimizer.fused_update(self, operator, arguments, parameter)
+        if self.optimizer.name != "sgd" or self.optimizer.clip_norm > 0 or self.sums_apart:
+            return False
+        return self._uses[parameter] == 1 and parameter not in self._pending

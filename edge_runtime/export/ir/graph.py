@@ -133,8 +133,3 @@ class StepGraph:
     ) -> None:
         """Append one operation."""
         self.operations.append(Operation(operator, arguments, outputs))
-
-
-def updated(value: Value) -> Value:
-    """The value after an update in place."""
-    return Value(f"{value.name}.new", value.shape, value.role, value.dtype, storage=value)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.ir.graph import Value, updated
+from edge_runtime.export.ir.graph import Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import activation, elementwise
 from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activation
+from edge_runtime.export.step.optimizers import updated
 
 
 def _capture_batch_norm(call: CapturedNode) -> Layer:

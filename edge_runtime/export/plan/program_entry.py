@@ -11,9 +11,8 @@ from device_profiles.contract import (
     InputRole,
     Variant,
 )
-from device_profiles.manifest import Loss, MemoryPlan, Program, ProgramInput, ProgramTensor
+from device_profiles.manifest import Loss, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
 from device_profiles.model import Partition
-from device_profiles.optimizer import Optimizer
 from device_profiles.work import ProgramWork, block_of, label
 from edge_runtime.export.ir.graph import PERSISTENT_ROLES, StepGraph, Value
 from edge_runtime.export.plan.arena import ArenaPlan, aligned

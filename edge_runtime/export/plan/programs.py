@@ -10,9 +10,8 @@ from torch import nn
 
 from device_profiles.contract import CACHED_PREFIX_VARIANT, DType, Variant, stand_in_name
 from device_profiles.errors import UsageError
-from device_profiles.manifest import Loss
+from device_profiles.manifest import Loss, Optimizer
 from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
-from device_profiles.optimizer import Optimizer
 from device_profiles.work import distill, grow, joint, of_block
 from edge_runtime.export.capture.capture import capture
 from edge_runtime.export.capture.tracing import OneValueError

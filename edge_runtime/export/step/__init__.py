@@ -1,1 +1,1 @@
-"""Build one program as operations: training step, distillation, evaluation, features."""
+"""Build one program as operations: training step, distillation, evaluation, features; and the optimizers."""

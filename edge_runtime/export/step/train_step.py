@@ -18,8 +18,7 @@ from device_profiles.contract import (
     LABELS_INPUT,
     DType,
 )
-from device_profiles.manifest import Loss
-from device_profiles.optimizer import Optimizer
+from device_profiles.manifest import Loss, Optimizer, hyperparameter_count
 from edge_runtime.export.cut.names import name_again
 from edge_runtime.export.cut.stand_ins import StandIn
 from edge_runtime.export.cut.units import UnitLayers
@@ -28,7 +27,6 @@ from edge_runtime.export.ir.graph import END_UNLESS, Operation, StepGraph, Value
 from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.operators import emit_layer
 from edge_runtime.export.operators.loss import cross_entropy, mean_squared_error
-from edge_runtime.export.optimizers import update_rule
 from edge_runtime.export.step.inference import emit_prefix
 
 _CROSS_ENTROPY = Loss()
@@ -85,7 +83,7 @@ def build_train_step(
         labels = _input(builder, LABELS_INPUT, (batch, *head.layers[-1].shape[1:]))
     else:
         labels = _input(builder, LABELS_INPUT, (batch,), "int64")
-    _input(builder, HYPERPARAMETERS_INPUT, (optimizer.hyperparameter_count(variant.micro_batches),))
+    _input(builder, HYPERPARAMETERS_INPUT, (hyperparameter_count(optimizer) + builder.sums_apart,))
     values = {active[0].input: _block_input(builder, prefix, active[0].input, shapes, variant, input_dtype)}
     trained = [layer for unit in active for layer in unit.layers]
     trained += output_module(stand_ins, head)
@@ -125,7 +123,7 @@ def build_distillation(
     logits of both. Data and inputs are those of `build_train_step`, without labels.
     """
     builder = _step_builder(tensor_shapes, optimizer, variant, fixed)
-    _input(builder, HYPERPARAMETERS_INPUT, (optimizer.hyperparameter_count(variant.micro_batches),))
+    _input(builder, HYPERPARAMETERS_INPUT, (hyperparameter_count(optimizer) + builder.sums_apart,))
     start = block[0].input
     features = _block_input(builder, prefix, start, shapes, variant, input_dtype)
     behind = output_module(stand_ins, head)
@@ -155,7 +153,7 @@ def build_evaluation(
     input_dtype: DType = "float32",
 ) -> StepGraph:
     """Inference of `units` and an output module: images -> logits [batch, classes]; every tensor is an input."""
-    builder = StepBuilder(tensor_shapes=tensor_shapes)
+    builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=Optimizer(name="sgd"))
     images = _data(builder, IMAGES_INPUT, shapes[units[0].input], input_dtype)
     layers = [layer for unit in units for layer in unit.layers]
     layers += output_module(stand_ins, head)
@@ -173,7 +171,7 @@ def build_features(
     input_dtype: DType = "float32",
 ) -> StepGraph:
     """Inference of `prefix`: images -> the inputs of the block behind it [batch, ...]."""
-    builder = StepBuilder(tensor_shapes=tensor_shapes)
+    builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=Optimizer(name="sgd"))
     builder.graph.outputs.append(_prefix(builder, prefix, shapes, rows, input_dtype))
     builder.graph.prefix_operations = len(builder.graph.operations)
     return builder.graph
@@ -184,7 +182,7 @@ def _step_builder(
 ) -> StepBuilder:
     return StepBuilder(
         tensor_shapes=tensor_shapes,
-        updates=update_rule(optimizer, variant.micro_batches),
+        optimizer=optimizer,
         micro_batches=variant.micro_batches,
         recompute=variant.recompute,
         forgetful=variant.forgetful,

@@ -22,9 +22,8 @@ from device_profiles.contract import (
 from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.files import named, sha256_of, write_json
 from device_profiles.folders import atomic_folder, check_output_folder
-from device_profiles.manifest import FileEntry, Loss, Manifest
+from device_profiles.manifest import FileEntry, Loss, Manifest, Optimizer
 from device_profiles.model import Partition
-from device_profiles.optimizer import Optimizer
 from edge_runtime.export import models
 from edge_runtime.export.cut.stand_ins import initial_bound
 from edge_runtime.export.cut.tied import check_tied

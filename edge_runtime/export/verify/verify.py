@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from device_profiles.contract import HYPERPARAMETERS_INPUT, IMAGES_INPUT, LABELS_INPUT, optimizer_state_name
 from device_profiles.errors import ProflError, UsageError
-from device_profiles.manifest import Loss
-from device_profiles.optimizer import Optimizer
+from device_profiles.manifest import Loss, Optimizer
 from edge_runtime.device import _native
 from edge_runtime.export.capture.capture import capture
 from edge_runtime.export.cut.units import UnitLayers
@@ -281,6 +280,7 @@ class _Trial:
         asked = [name for name in outputs if name in last and last[name].shape == tuple(outputs[name].shape)]
         builder = StepBuilder(
             tensor_shapes=source.own_shapes | {n: tuple(v.shape) for n, v in captured.constants.items()},
+            optimizer=Optimizer(name="sgd"),
             training=training,
             differentiates=False,
             fixed=captured.fixed,

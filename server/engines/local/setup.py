@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from device_profiles.contract import CACHED_PREFIX_VARIANT
 from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json, write_json
-from device_profiles.optimizer import Optimizer
+from device_profiles.manifest import Optimizer
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from device_profiles.promise import promise_of

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from device_profiles.errors import FormatError
+from device_profiles.manifest import Optimizer
 from device_profiles.model import Block, Partition
-from device_profiles.optimizer import Optimizer
 from device_profiles.work import Distill, Narrow, Width, Work, blocks_of, distill, grow, label
 from edge_runtime.export.plan.programs import TrainingChoices, build_programs
 from server.engines.simulation.segments import ModelPieces

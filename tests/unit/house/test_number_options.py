@@ -96,7 +96,7 @@ def test_every_option_that_is_a_number_has_the_type_that_refuses_them(group: cli
 def test_an_optimizer_of_no_numbers_is_refused_wherever_it_comes_from(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the exporter needs torch")
     from device_profiles.errors import UsageError
-    from device_profiles.optimizer import Optimizer
+    from device_profiles.manifest import Optimizer
     from edge_runtime.export.targets.native import check_optimizer
 
     for name in ("momentum", "weight_decay", "clip_norm", "eps"):

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("torch", reason="a step is built from a PyTorch module")
 
+from device_profiles.manifest import Optimizer
 from device_profiles.operators import table
-from device_profiles.optimizer import Optimizer
 from edge_runtime.export import models
 from edge_runtime.export.cut.units import partition_of
 from edge_runtime.export.plan.programs import BlockModel, TrainingChoices, build_programs
