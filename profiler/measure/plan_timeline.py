@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from device_profiles.manifest import Program
+from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.timeline import PlanTimeline
 from profiler.measure.program_file import Call, PlacedTensor, ProgramFile
 
-_UPDATES = ("sgd", "adamw")
+_UPDATES = tuple(OPTIMIZERS)
 _LOSSES = ("cross_entropy", "mean_squared_error")
 _MULTIPLICATIONS_PER_BYTE = 4
 """About the time to move one byte, in multiply-additions; only the axis of a picture depends on it."""

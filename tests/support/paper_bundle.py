@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
-from device_profiles.contract import HYPERPARAMETERS, WORKSPACE_BYTES_PER_THREAD, InputRole, Purpose, Role
+from device_profiles.contract import WORKSPACE_BYTES_PER_THREAD, InputRole, Purpose, Role
 from device_profiles.files import sha256_of, write_json
 from device_profiles.manifest import FileEntry, Manifest, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
 from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
+from device_profiles.optimizers import OPTIMIZERS
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 
 _WEIGHT = (2, 3)
@@ -101,7 +102,7 @@ def _program(
     more = {} if first_block is None else {"first_block": first_block}
     inputs = [ProgramInput(name=n, role=role, dtype="float32", shape=shape) for n, shape in read.items()]
     if trained:
-        count = HYPERPARAMETERS["sgd"] + proximal
+        count = OPTIMIZERS["sgd"].hyperparameters + proximal
         inputs.append(ProgramInput(name="hyperparameters", role="hyperparameter", dtype="float32", shape=(count,)))
     return Program(
         name=name,

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from device_profiles.contract import DEFAULT_DISTILLATION_RATES, DEFAULT_LEARNING_RATES, Augmentation, TrainingPurpose
+from device_profiles.contract import Augmentation, TrainingPurpose
 from device_profiles.errors import DataError, UsageError
 from device_profiles.manifest import Program
 from device_profiles.model import Model
+from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.outputs import followed, in_place, temporary_start
 from edge_runtime.device.data import DataSource, Split, open_data
 from edge_runtime.device.data.source import extents
@@ -264,8 +265,8 @@ def _learning_rate(request: TrainRequest, program: Program) -> float:
     """The one that was asked for, or the usual one of the program's optimizer."""
     if request.learning_rate is not None or program.optimizer is None:
         return request.learning_rate or 0.0
-    rates = DEFAULT_DISTILLATION_RATES if program.purpose == "distill" else DEFAULT_LEARNING_RATES
-    return rates[program.optimizer.name]
+    kind = OPTIMIZERS[program.optimizer.name]
+    return kind.distillation_rate if program.purpose == "distill" else kind.learning_rate
 
 
 def _step_count(request: TrainRequest, per_epoch: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +30,7 @@ from edge_runtime.export.cut.units import even_partition, parse_partition, parti
 from edge_runtime.export.ir.faults import faults_named
 from edge_runtime.export.models.checked import notes_on
 from edge_runtime.export.models.factory import create_model
+from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.programs import BlockModel, TrainingChoices, build_programs
 
 Progress = Callable[[str], None]
@@ -108,7 +108,7 @@ def export_bundle(
     chosen = chosen_blocks(cut_into, block)
     if optimizer is None:
         optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
-    check_optimizer(optimizer)
+    optimizer_of(optimizer).check()
     if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
         raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
     if loss is not None and loss.name == "mse" and source.log_probabilities:
@@ -163,30 +163,6 @@ def _save_weights(weights: dict[str, torch.Tensor], folder: Path, output: Path) 
         save_file(weights, folder / file)
     except (OSError, SafetensorError) as error:
         raise ExecutionError(f"{output / file}: {error}; make room, or choose another place with -o") from None
-
-
-def check_optimizer(optimizer: Optimizer) -> None:
-    """Raise UsageError, naming the option, for what cannot be trained."""
-    for name in ("momentum", "weight_decay", "eps", "clip_norm"):
-        value = getattr(optimizer, name)
-        if not 0 <= value < math.inf:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: must be a finite number of at least 0")
-    if optimizer.momentum >= 1:
-        raise UsageError(f"--momentum {optimizer.momentum}: must lie in [0, 1)")
-    if optimizer.nesterov and optimizer.name != "sgd":
-        raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
-    if optimizer.nesterov and optimizer.momentum <= 0:
-        raise UsageError("--nesterov: needs --momentum above 0")
-    if not (0 <= optimizer.beta1 < 1 and 0 <= optimizer.beta2 < 1):
-        raise UsageError(f"--betas {optimizer.beta1},{optimizer.beta2}: must lie in [0, 1)")
-    if optimizer.name == "adamw" and optimizer.momentum_dtype != "float32":
-        raise UsageError(f"--momentum-dtype {optimizer.momentum_dtype}: is of SGD's momentum; AdamW keeps float32")
-    for present, option in (
-        (optimizer.name != "sgd", f"--optimizer {optimizer.name}"),
-        (optimizer.clip_norm > 0, "--clip-norm"),
-    ):
-        if optimizer.proximal and present:
-            raise UsageError(f"--proximal: is a part of SGD's own step; does not go together with {option}")
 
 
 def _micro_batches(batch: int, micro_batch: int | None) -> int:
