@@ -10,6 +10,7 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 PROGRAMS_FOLDER = "programs"
 WEIGHTS_FOLDER = "weights"
+TIMELINES_NAME = "timelines.json"
 INITIAL_WEIGHTS_NAME = "initial"
 
 Purpose = Literal["grow", "joint", "shrink", "distill", "eval", "features"]

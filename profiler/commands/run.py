@@ -47,12 +47,18 @@ _PURPOSES: dict[str, tuple[Purpose, ...]] = {
 @click.option(
     "-o", "--output", type=OutputFile(), default=Path("profile.json"), show_default=True, help="Profile to write."
 )
+@click.option(
+    "--timelines",
+    type=OutputFile(),
+    help="Also write memory over a step, planned and sampled, of what is measured: for `show --timelines`.",
+)
 @html_option
 @measuring_options
 def run(
     bundle: Path | None,
     purposes: tuple[str, ...],
     threads: int | None,
+    timelines: Path | None,
     html: Path | None,
     as_json: bool,
     batch: int,
@@ -67,6 +73,7 @@ def run(
 
     The profile is written after every program; the same command continues an interrupted one.
     """
+    from device_profiles.files import write_json
     from profiler.profiling.profile import ProfileRequest, profile_bundle
     from profiler.profiling.subject import model_subject
     from profiler.report.table import profile_table
@@ -84,8 +91,11 @@ def run(
     request = ProfileRequest(bundle=bundle, purposes=asked, threads=thread_count(threads), **options)
     subject = model_subject(choice, batch) if choice is not None else None
     profile = profile_bundle(request, subject=subject, progress=lambda line: click.echo(line, err=True))
+    if timelines is not None:
+        write_json(timelines, profile.timelines)
+        click.echo(f"wrote {timelines}", err=True)
     write_page(html, [profile])
     if as_json:
-        print_json(profile)
+        print_json(profile.without_timelines())
     else:
         click.echo(profile_table(profile))

@@ -6,15 +6,18 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from device_profiles.contract import (
+    FORMAT_VERSION,
     INITIAL_WEIGHTS_NAME,
     MANIFEST_NAME,
     PROGRAMS_FOLDER,
+    TIMELINES_NAME,
     WEIGHTS_FOLDER,
     DType,
 )
@@ -23,6 +26,7 @@ from device_profiles.files import named, sha256_of, write_json
 from device_profiles.folders import atomic_folder, check_output_folder
 from device_profiles.manifest import FileEntry, Loss, Manifest, Optimizer
 from device_profiles.model import Partition
+from device_profiles.timeline import Timelines
 from edge_runtime.export import models
 from edge_runtime.export.cut.stand_ins import initial_bound
 from edge_runtime.export.cut.tied import check_tied
@@ -32,9 +36,10 @@ from edge_runtime.export.models.checked import notes_on
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.programs import BlockModel, TrainingChoices, build_programs
+from edge_runtime.export.plan.timeline import plan_timeline
 
 Progress = Callable[[str], None]
-_PARTS = (MANIFEST_NAME, f"{PROGRAMS_FOLDER}/*.pte", f"{WEIGHTS_FOLDER}/*.safetensors")
+_PARTS = (MANIFEST_NAME, TIMELINES_NAME, f"{PROGRAMS_FOLDER}/*.pte", f"{WEIGHTS_FOLDER}/*.safetensors")
 
 
 def export_bundle(
@@ -123,13 +128,17 @@ def export_bundle(
     with atomic_folder(output, _PARTS) as folder:
         (folder / PROGRAMS_FOLDER).mkdir()
         (folder / WEIGHTS_FOLDER).mkdir()
-        described = []
+        described, timelines = [], {}
         for program, graph, plan in build_programs(source, cut_into, blocks=chosen, choices=choices):
             progress(f"{program.name}: arena {program.memory.arena_bytes / 2**20:.1f} MB")
             file = f"{PROGRAMS_FOLDER}/{program.name}.pte"
             with named(output / file):
                 (folder / file).write_bytes(emit_program(graph, plan))
             described.append(program)
+            timelines[program.name] = plan_timeline(graph, plan)
+        with named(output / TIMELINES_NAME):
+            document = Timelines(format_version=FORMAT_VERSION, planned=timelines)
+            (folder / TIMELINES_NAME).write_bytes(msgspec.json.encode(document))
         weights = initial_weights(module, source, cut_into)
         _save_weights(weights, folder, output)
         if verify:
