@@ -10,6 +10,7 @@ FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 PROGRAMS_FOLDER = "programs"
 WEIGHTS_FOLDER = "weights"
+TIMELINES_NAME = "timelines.json"
 INITIAL_WEIGHTS_NAME = "initial"
 
 Role = Literal["parameter", "running_statistic", "optimizer_state", "gradient_sum", "frozen"]
@@ -24,11 +25,6 @@ TRAINED_ROLES: frozenset[Role] = frozenset({"parameter", "running_statistic"})
 InputRole = Literal["data", "label", "hyperparameter", "random", "frozen"]
 DType = Literal["float32", "bfloat16", "int64"]
 ITEM_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "int64": 8}
-OptimizerName = Literal["sgd", "adamw"]
-DEFAULT_LEARNING_RATES: dict[OptimizerName, float] = {"sgd": 0.01, "adamw": 3e-4}
-"""Where none is asked for. What was measured to choose them stands in docs/training.md."""
-DEFAULT_DISTILLATION_RATES: dict[OptimizerName, float] = {"sgd": 1e-4, "adamw": 3e-4}
-"""The same of a distillation, whose squared error grows with the square of a trained teacher's logits."""
 LossName = Literal["cross-entropy", "mse"]
 Variant = Literal["default", "recompute", "cached-prefix"]
 DEFAULT_VARIANT: Variant = "default"
@@ -52,9 +48,6 @@ and only the last one moves the parameters. With a proximal term its factor mu f
 step t, weight decay. Programs that sum the gradients of micro-batches apart take one more: 1 in the last execution of a
 step, which updates, else 0.
 """
-HYPERPARAMETERS: dict[str, int] = {"sgd": 4, "adamw": 4}
-"""How many there are, by optimizer, without a proximal term."""
-
 RANDOM_INPUT = "random"
 """Seed and number of the execution, int64 [2]: what dropout drops follows from them."""
 

@@ -9,18 +9,17 @@ import msgspec
 
 from device_profiles.contract import (
     FORMAT_VERSION,
-    HYPERPARAMETERS,
     ITEM_BYTES,
     DType,
     InputRole,
     LossName,
-    OptimizerName,
     Role,
     Variant,
 )
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.manifest_checks import check_files, check_model, check_programs
 from device_profiles.model import Model, Partition
+from device_profiles.optimizers import OPTIMIZERS, OptimizerName
 from device_profiles.work import ProgramWork, block_of, label
 
 
@@ -106,12 +105,12 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
         Else each gradient has a sum of its own, and the update waits for the last micro-batch.
         """
-        return self.name == "sgd" and not self.nesterov and self.clip_norm == 0
+        return OPTIMIZERS[self.name].sums_in_momentum and not self.nesterov and self.clip_norm == 0
 
 
 def hyperparameter_count(optimizer: Optimizer) -> int:
     """Numbers in the hyperparameters of a program with this optimizer."""
-    return HYPERPARAMETERS[optimizer.name] + optimizer.proximal
+    return OPTIMIZERS[optimizer.name].hyperparameters + optimizer.proximal
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from device_profiles.contract import (
-    HYPERPARAMETERS,
     ITEM_BYTES,
     RANDOM_INPUT,
     WORKSPACE_BYTES_PER_THREAD,
 )
 from device_profiles.errors import FormatError
+from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.profile_checks import check_fields
 
 _LARGEST_BYTES = 1 << 53
@@ -111,7 +111,7 @@ def _check_optimizer(program: Any, where: str) -> None:
     check_fields(program.loss, f"{where}: loss")
     optimizer = program.optimizer
     apart = program.batch != program.micro_batch and not optimizer.sums_in_momentum
-    count = HYPERPARAMETERS[optimizer.name] + optimizer.proximal + apart
+    count = OPTIMIZERS[optimizer.name].hyperparameters + optimizer.proximal + apart
     if (given[0].dtype, given[0].shape) != ("float32", (count,)):
         raise FormatError(f"{where}: inputs: {given[0].name}: {optimizer.name} takes {count} float32 hyperparameters")
 

@@ -10,7 +10,7 @@ from device_profiles.contract import FORMAT_VERSION, LimitKind, Runtime, Variant
 from device_profiles.errors import FormatError
 from device_profiles.manifest import Manifest
 from device_profiles.profile_checks import check_cost, check_device, check_profile
-from device_profiles.timeline import PlanTimeline, Timeline
+from device_profiles.timeline import PlanTimeline, Timeline, Timelines
 from device_profiles.work import Grow, ProgramWork
 
 
@@ -22,7 +22,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     driver: str | None = None
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The hardware and operating system; `None` is unknown, never a guess.
 
     `cpu_count` is what the process may use (affinity); `cpu_quota` the cores that its control group lets it have,
@@ -60,7 +60,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     measured_at: str
 
 
-class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the machine did while a program was measured; `None` where the system does not tell.
 
     Stall times are the growth of `/proc/pressure/{memory,cpu}` (`some`) over the measurement, of the whole machine.
@@ -79,7 +79,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     throttled_because: str | None = None
 
 
-class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What one program costs. Bytes of the whole process; seconds of one step.
 
     `predicted_peak_bytes` = `base_bytes` + arena + frozen + workspace + staging. `measured_peak_bytes` is VmHWM of
@@ -93,6 +93,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     On an accelerator the parts, the base and the peak are of its memory: the base is the driver's context, the peak
     what NVML charges to the process (where it does not tell, what the allocator reserved), and `host_peak_bytes` is
     the process's VmHWM.
+
+    `timeline` and `plan` are in profiles of releases before `Timelines` had a document of their own.
     """
 
     program: str
@@ -177,6 +179,32 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     measurement: Measurement
     costs: tuple[Cost, ...]
     blocks: int | None = None
+
+    @property
+    def timelines(self) -> Timelines:
+        """Those that its costs carry."""
+        return Timelines(
+            format_version=FORMAT_VERSION,
+            planned={cost.program: cost.plan for cost in self.costs if cost.plan is not None},
+            sampled={cost.program: cost.timeline for cost in self.costs if cost.timeline is not None},
+        )
+
+    def without_timelines(self) -> DeviceProfile:
+        """What a profile's file holds: calibration and costs."""
+        costs = tuple(msgspec.structs.replace(cost, timeline=None, plan=None) for cost in self.costs)
+        return msgspec.structs.replace(self, costs=costs)
+
+    def with_timelines(self, timelines: Timelines) -> DeviceProfile:
+        """The profile with these for the programs that they name, instead of its own."""
+        costs = tuple(
+            msgspec.structs.replace(
+                cost,
+                timeline=timelines.sampled.get(cost.program, cost.timeline),
+                plan=timelines.planned.get(cost.program, cost.plan),
+            )
+            for cost in self.costs
+        )
+        return msgspec.structs.replace(self, costs=costs)
 
     def cost(self, program: str) -> Cost | None:
         """The cost of `program`, or None when it was not measured."""

@@ -81,9 +81,9 @@ def check_cost(cost: Any, where: str) -> None:
     if cost.conditions is not None:
         check_fields(cost.conditions, f"{where}: conditions", signed={"temperature_celsius"})
     if cost.timeline is not None:
-        _check_timeline(cost.timeline, f"{where}: timeline")
+        check_timeline(cost.timeline, f"{where}: timeline")
     if cost.plan is not None:
-        _check_plan(cost.plan, cost.arena_bytes, f"{where}: plan")
+        check_plan(cost.plan, f"{where}: plan", arena_bytes=cost.arena_bytes)
 
 
 def _check_measured(cost: Any, where: str) -> None:
@@ -121,7 +121,8 @@ def _check_seconds(cost: Any, where: str) -> None:
         raise FormatError(f"{where}: prefix_seconds exceeds a whole step")
 
 
-def _check_timeline(timeline: Any, where: str) -> None:
+def check_timeline(timeline: Any, where: str) -> None:
+    """What was sampled of a process; raises FormatError."""
     seconds, resident = timeline.seconds, timeline.resident_bytes
     if len(seconds) != len(resident) or len(seconds) > _MOST_SAMPLES:
         raise FormatError(f"{where}: seconds and resident_bytes must have the same length, at most {_MOST_SAMPLES}")
@@ -134,7 +135,8 @@ def _check_timeline(timeline: Any, where: str) -> None:
         raise FormatError(f"{where}: step_started_seconds and step_ended_seconds do not enclose a step")
 
 
-def _check_plan(plan: Any, arena_bytes: int, where: str) -> None:
+def check_plan(plan: Any, where: str, *, arena_bytes: int = _LARGEST_BYTES) -> None:
+    """The plan of a step over time, in an arena of `arena_bytes`; raises FormatError."""
     columns = msgspec.structs.asdict(plan)
     if len({len(column) for column in columns.values()}) != 1 or len(plan.work) > _MOST_SAMPLES:
         raise FormatError(f"{where}: its columns must have the same length, at most {_MOST_SAMPLES}")

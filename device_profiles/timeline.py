@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
+
+from device_profiles.contract import FORMAT_VERSION
+from device_profiles.errors import FormatError
+from device_profiles.profile_checks import check_plan, check_timeline
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,3 +41,29 @@ class PlanTimeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     gradients_bytes: tuple[int, ...]
     temporaries_bytes: tuple[int, ...]
     touched_bytes: tuple[int, ...]
+
+
+class Timelines(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Memory over a step of several programs, by their names.
+
+    A bundle's `timelines.json` has the `planned` ones of all of its programs. `profl-profile run --timelines` writes
+    both of what it measured.
+    """
+
+    TITLE: ClassVar[str] = "document of timelines"
+
+    format_version: int
+    planned: dict[str, PlanTimeline] = {}
+    sampled: dict[str, Timeline] = {}
+
+    def check(self, source: str) -> None:
+        """Raise FormatError, naming `source`, where a timeline contradicts itself."""
+        if self.format_version != FORMAT_VERSION:
+            raise FormatError(
+                f"{source}: format_version {self.format_version} is not known here (this release reads "
+                f"{FORMAT_VERSION})"
+            )
+        for name, planned in self.planned.items():
+            check_plan(planned, f"{source}: planned: {name}")
+        for name, sampled in self.sampled.items():
+            check_timeline(sampled, f"{source}: sampled: {name}")

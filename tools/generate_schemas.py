@@ -10,13 +10,15 @@ import msgspec
 from device_profiles.manifest import Manifest
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
+from device_profiles.timeline import Timelines
 
 
 def main() -> None:
     """Write one file for each document."""
     folder = Path(__file__).resolve().parents[1] / "docs" / "schemas"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, kind in (("manifest", Manifest), ("profile", DeviceProfile), ("plan", Plan)):
+    kinds = {"manifest": Manifest, "profile": DeviceProfile, "plan": Plan, "timelines": Timelines}
+    for name, kind in kinds.items():
         (folder / f"{name}.json").write_text(json.dumps(msgspec.json.schema(kind), indent=2) + "\n")
 
 

@@ -15,6 +15,7 @@ from edge_runtime.options import Finite, OutputFile, Size
 
 if TYPE_CHECKING:
     from device_profiles.profile import DeviceProfile
+    from device_profiles.timeline import Timelines
     from profiler.torch.meter import ModelChoice
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,6 +64,13 @@ limit_option = click.option(
     "--limit", "limit_bytes", type=Size(), metavar="SIZE", help="Hard memory limit of every measurement, such as 128MB."
 )
 html_option = click.option("--html", type=OutputFile(), help="Also write a self-contained HTML page with figures.")
+timelines_option = click.option(
+    "--timelines",
+    "timelines",
+    type=FILE,
+    multiple=True,
+    help="For --html: what `run --timelines` wrote, or a bundle, whose plans are drawn; may be repeated.",
+)
 profiles_argument = click.argument("profiles", nargs=-1, required=True, type=FILE)
 
 
@@ -116,6 +124,27 @@ def read_profiles(paths: Sequence[Path]) -> list[DeviceProfile]:
         else read_json(path, DeviceProfile)
         for path in paths
     ]
+
+
+def read_timelines(paths: Sequence[Path]) -> Timelines:
+    """Those of files and bundles together; raises FormatError naming the file, UsageError for a bundle without any."""
+    from device_profiles.contract import FORMAT_VERSION
+    from device_profiles.files import read_json
+    from device_profiles.timeline import Timelines
+    from edge_runtime.device.prepare.bundle import open_bundle
+
+    together = Timelines(format_version=FORMAT_VERSION)
+    for path in paths:
+        file = open_bundle(path).timelines_path() if path.is_dir() else path
+        if file is None:
+            raise UsageError(f"--timelines {path}: the bundle has none; export it again")
+        read = read_json(file, Timelines)
+        together = Timelines(
+            format_version=FORMAT_VERSION,
+            planned=together.planned | read.planned,
+            sampled=together.sampled | read.sampled,
+        )
+    return together
 
 
 def write_page(path: Path | None, profiles: Sequence[DeviceProfile]) -> None:

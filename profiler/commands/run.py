@@ -39,12 +39,18 @@ _PURPOSES: dict[str, tuple[str, ...]] = {**{kind: (kind,) for kind in MEASURED_K
 @click.option(
     "-o", "--output", type=OutputFile(), default=Path("profile.json"), show_default=True, help="Profile to write."
 )
+@click.option(
+    "--timelines",
+    type=OutputFile(),
+    help="Also write memory over a step, planned and sampled, of what is measured: for `show --timelines`.",
+)
 @html_option
 @measuring_options
 def run(
     bundle: Path | None,
     purposes: tuple[str, ...],
     threads: int | None,
+    timelines: Path | None,
     html: Path | None,
     as_json: bool,
     batch: int,
@@ -59,6 +65,7 @@ def run(
 
     The profile is saved after every program. Repeat the command to continue an interrupted profile.
     """
+    from device_profiles.files import write_json
     from profiler.profiling.profile import ProfileRequest, profile_bundle
     from profiler.profiling.subject import model_subject
     from profiler.report.table import profile_table
@@ -76,8 +83,11 @@ def run(
     request = ProfileRequest(bundle=bundle, kinds=asked, threads=thread_count(threads), **options)
     subject = model_subject(choice, batch) if choice is not None else None
     profile = profile_bundle(request, subject=subject, progress=lambda line: click.echo(line, err=True))
+    if timelines is not None:
+        write_json(timelines, profile.timelines)
+        click.echo(f"wrote {timelines}", err=True)
     write_page(html, [profile])
     if as_json:
-        print_json(profile)
+        print_json(profile.without_timelines())
     else:
         click.echo(profile_table(profile))

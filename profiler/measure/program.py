@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from device_profiles.contract import CACHED_PREFIX_VARIANT, PROGRAMS_FOLDER, LimitKind
+from device_profiles.contract import CACHED_PREFIX_VARIANT, LimitKind
 from device_profiles.errors import ExecutionError, FormatError, UsageError
+from device_profiles.files import read_json
 from device_profiles.manifest import Program
 from device_profiles.profile import Conditions
-from device_profiles.timeline import PlanTimeline, Timeline
+from device_profiles.timeline import PlanTimeline, Timeline, Timelines
 from device_profiles.work import Distill, Eval, Features, Joint, blocks_of
 from edge_runtime.device.commands.options import one_blas_thread
 from edge_runtime.device.prepare import launch
@@ -29,9 +30,7 @@ from edge_runtime.device.prepare.job import bench_job, new_job, program_job
 from edge_runtime.device.worker.job import Job
 from profiler.facts.conditions import ConditionsWatch
 from profiler.measure.base import base_bytes
-from profiler.measure.plan_timeline import plan_timeline
 from profiler.measure.processes import Ended, run_measured
-from profiler.measure.program_file import read_program
 from profiler.measure.watch import Watched
 
 _TRAINING_STEPS = 2
@@ -144,8 +143,9 @@ class ProcessMeter:
         return base_bytes(bundle, bundle.manifest.programs[0])
 
     def plan(self, program: Program) -> PlanTimeline | None:
-        """Read from the program's file."""
-        return plan_timeline(read_program(self.bundle / PROGRAMS_FOLDER / f"{program.name}.pte"), program)
+        """As the bundle states it."""
+        path = open_bundle(self.bundle).timelines_path()
+        return None if path is None else read_json(path, Timelines).planned.get(program.name)
 
     def _train(self, program: Program) -> tuple[Ended, dict[str, Any] | None]:
         """The memory of a training, with the seconds of a process that nobody watches."""

@@ -58,6 +58,7 @@ def profile_bundle(
     """Measure the programs of a bundle (or of `subject`) and write the profile to `request.output`.
 
     A profile of the bundle already there is continued when it was measured the same way, replaced when it was not.
+    What is returned has also the timelines of the programs that this call measured; the file has none.
     Raises FormatError for a damaged bundle or an output that is not a profile, UsageError where no program is asked for
     or the output is the profile of another bundle, ExecutionError where a program fails for another reason than memory.
     """
@@ -140,7 +141,7 @@ class _Profiling:
             self._progress(f"{program.name}: measuring ({number}/{len(todo)})")
             cost = self._measure(program)
             profile = self._profile((*(profile.costs if profile is not None else ()), cost))
-            write_json(self._request.output, profile)
+            write_json(self._request.output, profile.without_timelines())
         assert profile is not None  # there is a program, and each one leaves a profile
         return profile
 

@@ -94,10 +94,18 @@ def _bar(cost: Cost, scale: _Scale, labels: float, y: float) -> str:
     return "".join(pieces)
 
 
-def step_timeline(cost: Cost, timeline: Timeline, plan: PlanTimeline | None) -> str:
-    """The first step: measured resident memory over what the plan says is alive, base and workspace below it."""
+def step_timeline(cost: Cost, timeline: Timeline | None, plan: PlanTimeline | None) -> str:
+    """The first step: measured resident memory over what the plan says is alive, base and workspace below it.
+
+    Without a `timeline` the plan alone, over the seconds of a usual step.
+    """
+    if timeline is None:
+        usual = cost.step_seconds_median or 1.0
+        timeline = Timeline(seconds=(), resident_bytes=(), step_started_seconds=0.0, step_ended_seconds=usual)
     start, end = timeline.step_started_seconds, timeline.step_ended_seconds
     if start is None or end is None or end <= start:
+        if not timeline.seconds:
+            return ""
         start, end = 0.0, max(timeline.seconds[-1], 1e-6)
         plan = None
     margin = (end - start) * 0.04
@@ -106,17 +114,19 @@ def step_timeline(cost: Cost, timeline: Timeline, plan: PlanTimeline | None) -> 
     ]
     before = [b for t, b in zip(timeline.seconds, timeline.resident_bytes, strict=True) if t < start - margin]
     levels = [(start - margin, before[-1]), *inside] if before else inside
-    if not levels:
+    if levels:
+        levels.append((end, levels[-1][1]))
+    elif plan is None:
         return ""
-    levels.append((end, levels[-1][1]))
     top = max([b for _, b in levels] + [cost.predicted_peak_bytes]) * 1.06
     x = _Scale(start - margin, end, _LEFT, _WIDTH - _RIGHT)
     y = _Scale(0, top, _PLOT_HEIGHT - _BOTTOM, _TOP)
     body = [_horizontal_grid(y, _LEFT, _WIDTH - _RIGHT)]
     if plan is not None:
         body += _areas(cost, plan, x, y, start, end)
-    path = " ".join(_steps(levels, x, y))
-    body.append(f'<path d="{path}" fill="none" stroke="{MEASURED}" stroke-width="2"/>')
+    if levels:
+        path = " ".join(_steps(levels, x, y))
+        body.append(f'<path d="{path}" fill="none" stroke="{MEASURED}" stroke-width="2"/>')
     body.append(_time_axis(x, start, end))
     return _svg(_WIDTH, _PLOT_HEIGHT, "".join(body), f"{cost.program}: memory over its first step")
 

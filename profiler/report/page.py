@@ -58,15 +58,17 @@ def _profile(profile: DeviceProfile) -> str:
         "<h3>In numbers</h3>",
         _table(profile.costs),
     ]
-    timed = [cost for cost in profile.costs if cost.timeline is not None and cost.timeline.seconds]
+    timed = [
+        cost for cost in profile.costs if cost.plan is not None or (cost.timeline is not None and cost.timeline.seconds)
+    ]
     if timed:
         parts.append(
             "<h3>One step over time</h3><p class='note'>The first step of a fresh process: red is its resident memory, "
-            "sampled from outside. Below it, what the plan says is alive; dashed, what the plan has touched so far. "
-            "Instructions stand where their estimated work puts them.</p>" + legend(names, measured="resident memory")
+            "sampled from outside, where that was kept. Below it, what the plan says is alive; dashed, what it has "
+            "touched so far. Instructions stand where their estimated work puts them.</p>"
+            + legend(names, measured="resident memory")
         )
     for cost in timed:
-        assert cost.timeline is not None  # chosen for it
         parts.append(f"<h3>{escape(cost.program)}</h3>{step_timeline(cost, cost.timeline, cost.plan)}")
     return "".join(parts)
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from device_profiles.contract import DEFAULT_LEARNING_RATES
 from device_profiles.errors import FormatError
+from device_profiles.optimizers import OPTIMIZERS
 from server.fleet.words import explained
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -100,7 +100,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     steps: Positive = 20
     epochs: Positive | None = None
-    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = DEFAULT_LEARNING_RATES["sgd"]
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = OPTIMIZERS["sgd"].learning_rate
     schedule: Literal["constant", "cosine", "step"] = "constant"
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
     warmup_rounds: Annotated[int, msgspec.Meta(ge=0)] = 0

@@ -121,7 +121,7 @@ def test_a_model_is_profiled_where_only_torch_is_installed(tmp_path: Path) -> No
     assert cost["fits"] and cost["measured_peak_bytes"] > cost["base_bytes"] > 50 << 20
     assert cost["activations_bytes"] > 0 and cost["gradients_bytes"] > 0 and cost["optimizer_state_bytes"] > 0
     assert cost["step_seconds_median"] > 0 and cost["minor_faults"] > 0
-    assert cost["timeline"]["seconds"] and cost["plan"] is None
+    assert "timeline" not in cost and "plan" not in cost
 
 
 def test_a_bundle_is_profiled_with_pytorch(cnn_bundle: Path, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
-from device_profiles.contract import HYPERPARAMETERS, WORKSPACE_BYTES_PER_THREAD, InputRole, Role
+from device_profiles.contract import WORKSPACE_BYTES_PER_THREAD, InputRole, Role
 from device_profiles.files import sha256_of, write_json
 from device_profiles.manifest import FileEntry, Manifest, MemoryPlan, Optimizer, Program, ProgramInput, ProgramTensor
 from device_profiles.model import Model, Partition, TensorSpec, Unit
+from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.work import ProgramWork, block_of, distill, grow, joint, label, of_block
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 from tests.support.partitions import blocks_of_one_unit
@@ -101,7 +102,7 @@ def _program(
     parameter: Role = "parameter"
     inputs = [ProgramInput(name=n, role=role, dtype="float32", shape=shape) for n, shape in read.items()]
     if trained:
-        count = HYPERPARAMETERS["sgd"] + proximal
+        count = OPTIMIZERS["sgd"].hyperparameters + proximal
         inputs.append(ProgramInput(name="hyperparameters", role="hyperparameter", dtype="float32", shape=(count,)))
     return Program(
         name=label(work, partition),

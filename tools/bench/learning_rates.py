@@ -18,6 +18,8 @@ from pathlib import Path
 
 import click
 
+from device_profiles.optimizers import OPTIMIZERS
+
 _PURPOSES = ("grow", "distill")
 
 
@@ -55,7 +57,7 @@ def exported(model: str, optimizer: str, options: tuple[str, ...], folder: Path)
 @click.command()
 @click.option("--model", required=True, help="Built-in model.")
 @click.option("--data", required=True, help="As of `profl-edge train`.")
-@click.option("--optimizer", "optimizers", multiple=True, default=("sgd", "adamw"), show_default=True)
+@click.option("--optimizer", "optimizers", multiple=True, default=tuple(OPTIMIZERS), show_default=True)
 @click.option("--rate", "rates", type=float, multiple=True, required=True, help="May be repeated.")
 @click.option("--purpose", "purposes", type=click.Choice(_PURPOSES), multiple=True, default=_PURPOSES)
 @click.option("--steps", default=60, show_default=True)

@@ -21,13 +21,13 @@ from device_profiles.manifest import Manifest, Optimizer
 from device_profiles.work import grow, label
 from edge_runtime.device import _native
 from edge_runtime.export.models.factory import create_model
+from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.programs import BlockModel
 from edge_runtime.export.step.train_step import StepVariant, build_train_step
 from edge_runtime.export.targets.block_module import BlockGraphs, block_graphs, joined
 from tools.bench.operations import floating_point_operations
 
 ROOT = Path(__file__).resolve().parents[2]
-_OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
 _LEARNING_RATE = 0.01  # that of `profl-edge bench`
 
 
@@ -134,7 +134,7 @@ class Workload:
             head=self._source.cut.head,
             shapes=self._source.cut.shapes,
             tensor_shapes=self._source.tensor_shapes(partition),
-            optimizer=optimizer,
+            optimizer=optimizer_of(optimizer),
             variant=StepVariant(),
         )
         return BlockWork(
@@ -186,12 +186,10 @@ class Workload:
 
 
 def _write_settings(folder: Path, graphs: BlockGraphs, optimizer: Optimizer) -> None:
-    options = {"lr": _LEARNING_RATE, "weight_decay": optimizer.weight_decay}
-    if optimizer.name == "sgd":
-        options["momentum"] = optimizer.momentum
+    ours = optimizer_of(optimizer)
     settings = {
-        "optimizer": _OPTIMIZERS[optimizer.name],
-        "optimizer_options": options,
+        "optimizer": ours.torch_name,
+        "optimizer_options": {"lr": _LEARNING_RATE, **ours.torch_options()},
         "trained": sorted(graphs.trained_names()),
     }
     (folder / "settings.json").write_text(json.dumps(settings))

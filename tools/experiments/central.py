@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from device_profiles.optimizers import OPTIMIZERS
 from edge_runtime.device.data import Split, open_data
 from edge_runtime.export import models
 
@@ -61,7 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--width", type=int)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--optimizer", choices=["sgd", "adamw"], default="sgd")
+    parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="sgd")
     parser.add_argument(
         "--lr", type=float, help="at the start, falling to 0 as a cosine [0.05 for sgd, 0.001 for adamw]"
     )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from device_profiles.contract import DEFAULT_DISTILLATION_RATES, DEFAULT_LEARNING_RATES
 from device_profiles.errors import UsageError
+from device_profiles.optimizers import OPTIMIZERS
 from edge_runtime.device.commands.options import (
     FILE,
     bundle_argument,
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from edge_runtime.device.worker.job import CacheDType, Job
 
 _DEFAULT_RATES = ", ".join(
-    f"{rate:g} for {name}" + (f" ({distilled:g} to distil)" if distilled != rate else "")
-    for (name, rate), distilled in zip(DEFAULT_LEARNING_RATES.items(), DEFAULT_DISTILLATION_RATES.values(), strict=True)
+    f"{kind.learning_rate:g} for {name}"
+    + (f" ({kind.distillation_rate:g} to distil)" if kind.distillation_rate != kind.learning_rate else "")
+    for name, kind in OPTIMIZERS.items()
 )
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 

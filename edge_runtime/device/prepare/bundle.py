@@ -10,6 +10,7 @@ from device_profiles.contract import (
     INITIAL_WEIGHTS_NAME,
     MANIFEST_NAME,
     PROGRAMS_FOLDER,
+    TIMELINES_NAME,
     WEIGHTS_FOLDER,
 )
 from device_profiles.errors import DigestError, FormatError, UsageError
@@ -77,6 +78,10 @@ class Bundle:
     def weights_path(self, name: str = INITIAL_WEIGHTS_NAME) -> Path:
         """A weights file, after its digest was checked; raises DigestError, or FormatError if there is none."""
         return self._verified(f"{WEIGHTS_FOLDER}/{name}.safetensors")
+
+    def timelines_path(self) -> Path | None:
+        """The file of the programs' timelines, after its digest was checked; None in a bundle that has none."""
+        return self._verified(TIMELINES_NAME) if any(f.path == TIMELINES_NAME for f in self.manifest.files) else None
 
     def _verified(self, relative: str) -> Path:
         entry = next((f for f in self.manifest.files if f.path == relative), None)

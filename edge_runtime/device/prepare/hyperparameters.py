@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from device_profiles.manifest import Optimizer
+from device_profiles.optimizers import OptimizerName
 from edge_runtime.device.worker.bias_correction import bias_corrections
 
 
@@ -26,17 +30,36 @@ def hyperparameters(
     Where the sum cannot be made in the momentum, one more says whether this execution updates, as the last one does.
     """
     first, last = position == 0, position == micro_batches - 1
-    updates = [] if micro_batches == 1 or optimizer.sums_in_momentum else [1.0 if last else 0.0]
-    if optimizer.name == "adamw":
-        corrections = bias_corrections(optimizer.beta1, optimizer.beta2, step)
-        return [learning_rate, *corrections, optimizer.weight_decay, *updates]
-    if updates:
-        values = [learning_rate, optimizer.momentum, optimizer.weight_decay, float(optimizer.nesterov)]
-        return [*values, *([proximal_mu] if optimizer.proximal else []), *updates]
+    apart = micro_batches > 1 and not optimizer.sums_in_momentum
+    # What is summed apart is one large batch to its only update.
+    filled = Filled(learning_rate, proximal_mu, step, first=first or apart, last=last or apart)
+    return [*_OF[optimizer.name](optimizer, filled), *([1.0 if last else 0.0] if apart else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What an execution's hyperparameters follow from; `first` and `last` among those that share a sum."""
+
+    learning_rate: float
+    proximal_mu: float
+    step: int
+    first: bool
+    last: bool
+
+
+def _sgd(optimizer: Optimizer, filled: Filled) -> list[float]:
     values = [
-        learning_rate if last else 0.0,
-        optimizer.momentum if first else 1.0,
-        optimizer.weight_decay if first else 0.0,
+        filled.learning_rate if filled.last else 0.0,
+        optimizer.momentum if filled.first else 1.0,
+        optimizer.weight_decay if filled.first else 0.0,
         1.0 if optimizer.nesterov else 0.0,
     ]
-    return [*values, proximal_mu if first else 0.0] if optimizer.proximal else values
+    return [*values, filled.proximal_mu if filled.first else 0.0] if optimizer.proximal else values
+
+
+def _adamw(optimizer: Optimizer, filled: Filled) -> list[float]:
+    corrections = bias_corrections(optimizer.beta1, optimizer.beta2, filled.step)
+    return [filled.learning_rate, *corrections, optimizer.weight_decay]
+
+
+_OF: dict[OptimizerName, Callable[[Optimizer, Filled], list[float]]] = {"sgd": _sgd, "adamw": _adamw}

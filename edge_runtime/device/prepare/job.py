@@ -9,6 +9,7 @@ from typing import Literal
 from device_profiles.contract import TRAINED_ROLES
 from device_profiles.errors import ExecutionError
 from device_profiles.manifest import Program
+from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.promise import VARIATION_BYTES
 from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.hyperparameters import hyperparameters
@@ -123,7 +124,7 @@ def set_optimizer(job: Job, program: Program, learning_rate: float, proximal_mu:
     job["hyperparameters"] = [
         hyperparameters(optimizer, learning_rate, i, count, step=0, proximal_mu=proximal_mu) for i in range(count)
     ]
-    if optimizer.name == "adamw":
+    if OPTIMIZERS[optimizer.name].corrects_bias:
         job["betas"] = (optimizer.beta1, optimizer.beta2)
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from device_profiles.contract import DEFAULT_DISTILLATION_RATES, DEFAULT_LEARNING_RATES, Augmentation
+from device_profiles.contract import Augmentation
 from device_profiles.errors import DataError, UsageError
 from device_profiles.manifest import Program
 from device_profiles.model import Model
+from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.outputs import followed, in_place, temporary_start
 from device_profiles.work import Distill, TrainingKind
 from edge_runtime.device.data import DataSource, Split, open_data
@@ -265,8 +266,8 @@ def _learning_rate(request: TrainRequest, program: Program) -> float:
     """The one that was asked for, or the usual one of the program's optimizer."""
     if request.learning_rate is not None or program.optimizer is None:
         return request.learning_rate or 0.0
-    rates = DEFAULT_DISTILLATION_RATES if isinstance(program.work, Distill) else DEFAULT_LEARNING_RATES
-    return rates[program.optimizer.name]
+    kind = OPTIMIZERS[program.optimizer.name]
+    return kind.distillation_rate if isinstance(program.work, Distill) else kind.learning_rate
 
 
 def _step_count(request: TrainRequest, per_epoch: int) -> int:

@@ -10,9 +10,10 @@ import click
 import msgspec
 
 from device_profiles import streams
-from device_profiles.contract import DType, LossName, OptimizerName
+from device_profiles.contract import DType, LossName
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.manifest import Loss, Manifest, Optimizer
+from device_profiles.optimizers import OPTIMIZERS, OptimizerName
 from edge_runtime.export.targets.targets import TARGETS, export_target
 from edge_runtime.options import Finite, Size
 
@@ -63,7 +64,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     help="Recompute layers in the backward pass until every arena fits this size, such as 48MB.",
 )
 @click.option("--joint", is_flag=True, help="Also export programs that train several consecutive blocks together.")
-@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True, help="Optimizer.")
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="sgd", show_default=True, help="Optimizer.")
 @click.option(
     "--momentum", type=Finite(0.0, 1.0, max_open=True), default=0.9, show_default=True, help="SGD's momentum."
 )
@@ -180,7 +181,7 @@ def export(
             joint=joint,
             optimizer=Optimizer(
                 name=optimizer,
-                momentum=momentum if optimizer == "sgd" else 0.0,
+                momentum=momentum if "momentum" in OPTIMIZERS[optimizer].options else 0.0,
                 momentum_dtype=momentum_dtype,
                 nesterov=nesterov,
                 weight_decay=weight_decay,
@@ -206,13 +207,10 @@ def export(
         click.echo(f"wrote {output}")
 
 
-_OPTIONS_OF: dict[OptimizerName, tuple[str, ...]] = {"sgd": ("momentum",), "adamw": ("betas", "eps")}
-
-
 def _refuse_options_of_the_other(context: click.Context, optimizer: OptimizerName) -> None:
     """Raise UsageError for an option of an optimizer that was not chosen: it would be left out without a word."""
-    for owner, names in _OPTIONS_OF.items():
-        for name in names:
+    for owner, kind in OPTIMIZERS.items():
+        for name in kind.options:
             given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
             if given and owner != optimizer:
                 raise UsageError(f"--{name}: requires --optimizer {owner}")

@@ -14,15 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from device_profiles.contract import RANDOM_INPUT
-from device_profiles.manifest import Optimizer
-from edge_runtime.export.ir.graph import Operation, StepGraph, Value, ValueRole
+from edge_runtime.export.ir.graph import Argument, Operation, Pairs, StepGraph, Value, ValueRole
 from edge_runtime.export.ir.layers import Layer
-from edge_runtime.export.step.optimizers import add_to_sum, emit_update, emit_waiting_updates
+from edge_runtime.export.ir.optimizer import StepOptimizer
 
 Shapes = dict[str, tuple[int, ...]]
 Values = dict[str, Value]
-Pairs = list[tuple[Value, Value]]
-"""(value, its gradient)."""
 GradientRule = Callable[[Value], Pairs]
 """Given the gradient of a layer's output, emits operations and returns the gradients of its inputs."""
 
@@ -34,15 +31,14 @@ ADDS_TO: dict[str, int] = {"conv2d_input_grad": 2}
 class StepBuilder:
     """`tensor_shapes` has every `state_dict` tensor and stand-in; `recompute` names outputs of layers.
 
-    One execution is one of `micro_batches` that make up a step of the optimizer. `tensors` are inputs and mutable
+    `optimizer` is None where nothing is trained. `tensors` are inputs and mutable
     buffers by name, `frozen` the inputs that are mapped from the weights file: a program may have both of one name,
     such as a trained head and the one it started from. `fixed` names tensors that no training changes: buffers that
     serve as weights, constants, parameters that the user froze.
     """
 
     tensor_shapes: Shapes
-    optimizer: Optimizer
-    micro_batches: int = 1
+    optimizer: StepOptimizer | None = None
     recompute: frozenset[str] = frozenset()
     forgetful: bool = False
     fixed: frozenset[str] = frozenset()
@@ -56,13 +52,8 @@ class StepBuilder:
     _recipes: dict[Value, Callable[[], Value]] = field(default_factory=dict)
     _uses: Counter[Value] = field(default_factory=Counter)
     _pending: dict[Value, Value] = field(default_factory=dict)
-    _waiting: list[tuple[Value, Value]] = field(default_factory=list)
+    _waiting: Pairs = field(default_factory=list)
     _counter: int = 0
-
-    @property
-    def sums_apart(self) -> bool:
-        """Whether every gradient is summed over the micro-batches of a step, and updates are made in the last one."""
-        return self.micro_batches > 1 and not self.optimizer.sums_in_momentum
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -78,6 +69,11 @@ class StepBuilder:
         before, self.training = self.training, False
         yield
         self.training = before
+
+    @property
+    def micro_batches(self) -> int:
+        """Executions that make up one step of the optimizer."""
+        return self._trainer.micro_batches
 
     # Values
 
@@ -195,7 +191,7 @@ class StepBuilder:
             self._finish(parameter, waiting)
         self._pending.clear()
         if self._waiting:
-            emit_waiting_updates(self, self._waiting)
+            self._trainer.emit_waiting_updates(self, self._waiting)
 
     def _sum(self, first: Value, second: Value, others: list[Value]) -> Value:
         """first + second; joined into the operation that computes the second where that can add.
@@ -248,17 +244,24 @@ class StepBuilder:
             self._finish(parameter, gradient)
 
     def _finish(self, parameter: Value, gradient: Value) -> None:
-        """Update a parameter whose gradient is complete: now, or when all gradients are there to be clipped, or when
-        all micro-batches are."""
-        if self.sums_apart:
-            gradient = add_to_sum(self, parameter, gradient)
-        if self.sums_apart or self.optimizer.clip_norm > 0:
+        """Update a parameter whose gradient is complete: now, or when all are, where the optimizer waits for them."""
+        optimizer = self._trainer
+        if optimizer.sums_apart:
+            gradient = optimizer.add_to_sum(self, parameter, gradient)
+        if optimizer.waits:
             self._waiting.append((parameter, gradient))
         else:
-            emit_update(self, parameter, gradient)
+            optimizer.emit_update(self, parameter, gradient)
 
     def fuses_update(self, parameter: Value) -> bool:
         """Whether the gradient of the use in hand can go straight into the update: it is the only one."""
-        if self.optimizer.name != "sgd" or self.optimizer.clip_norm > 0 or self.sums_apart:
-            return False
-        return self._uses[parameter] == 1 and parameter not in self._pending
+        return self._trainer.fuses_update and self._uses[parameter] == 1 and parameter not in self._pending
+
+    def fused_update(self, operator: str, arguments: tuple[Argument, ...], parameter: Value) -> None:
+        """Update a parameter that `fuses_update` with the gradient that `operator` computes from `arguments`."""
+        self._trainer.emit_fused_update(self, operator, arguments, parameter)
+
+    @property
+    def _trainer(self) -> StepOptimizer:
+        assert self.optimizer is not None  # of a program that trains
+        return self.optimizer

@@ -72,6 +72,10 @@ class Value:
         """Size in bytes."""
         return math.prod(self.shape) * (_BOOL_BYTES if self.dtype == "bool" else ITEM_BYTES[self.dtype])
 
+    def updated(self) -> Value:
+        """The value after an update in place."""
+        return Value(f"{self.name}.new", self.shape, self.role, self.dtype, storage=self)
+
     def rows(self, first: int, count: int) -> Value:
         """Rows [first, first + count) along the first dimension, as the same bytes."""
         row_bytes = self.bytes // self.shape[0]
@@ -84,6 +88,9 @@ class Value:
             storage_offset=first * row_bytes,
         )
 
+
+Pairs = list[tuple[Value, Value]]
+"""(value, its gradient)."""
 
 Argument = Value | bool | int | float | tuple[int, ...] | None
 

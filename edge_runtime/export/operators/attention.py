@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
+from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.constants import Mask
-from edge_runtime.export.ir.graph import Argument, Value
+from edge_runtime.export.ir.graph import Argument, Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 
 MAX_VALUE_WIDTH = 512

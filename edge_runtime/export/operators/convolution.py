@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered, pair
 from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activation
-from edge_runtime.export.step.optimizers import emit_fused_update
 
 _MOST_TAPS = 256
 """Of the kernels' fixed tables: up to 16x16."""
@@ -111,7 +110,7 @@ def _conv2d(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         if builder.fuses_update(weight) and (x not in builder.differentiable or weight.bytes > x.bytes):
             # The weight's gradient never exists, but the input, computed again, lives beside its own gradient.
             pairs = input_gradient(gradient)
-            emit_fused_update(builder, "conv2d_weight_grad", (gradient, builder.again(x), *shaped), weight)
+            builder.fused_update("conv2d_weight_grad", (gradient, builder.again(x), *shaped), weight)
             return pairs
         # The weight's gradient first: its input, computed again, is gone before the input's gradient needs room.
         weight_gradient = builder.gradient_of(weight)
@@ -146,7 +145,7 @@ def _conv_transpose2d(builder: StepBuilder, layer: Layer, values: Values) -> Val
         # What the convolution is given and what it puts out have changed places.
         sources = (builder.again(x), gradient, *shaped)
         if builder.fuses_update(weight):
-            emit_fused_update(builder, "conv2d_weight_grad", sources, weight)
+            builder.fused_update("conv2d_weight_grad", sources, weight)
         else:
             weight_gradient = builder.gradient_of(weight)
             builder.graph.emit("conv2d_weight_grad", sources, (weight_gradient,))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators.view import strided_view
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.ir.graph import Value, ValueRole
+from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.graph import Pairs, Value, ValueRole
 from edge_runtime.export.ir.layers import CapturedNode, Layer
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
-from edge_runtime.export.step.optimizers import emit_fused_update
 
 
 def _capture_linear(call: CapturedNode) -> Layer:
@@ -44,7 +43,7 @@ def _linear(builder: StepBuilder, layer: Layer, values: Values) -> Value:
             return input_gradient(gradient)
         if builder.fuses_update(weight):
             pairs = input_gradient(gradient)
-            emit_fused_update(builder, "linear_weight_grad", (gradient, builder.again(x)), weight)
+            builder.fused_update("linear_weight_grad", (gradient, builder.again(x)), weight)
             return pairs
         weight_gradient = builder.gradient_of(weight)
         builder.graph.emit("linear_weight_grad", (gradient, builder.again(x)), (weight_gradient,))

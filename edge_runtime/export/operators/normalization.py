@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import activation, elementwise
 from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activation
-from edge_runtime.export.step.optimizers import updated
 
 
 def _capture_batch_norm(call: CapturedNode) -> Layer:
@@ -108,7 +107,7 @@ def _trained_batch_norm(builder: StepBuilder, layer: Layer, values: Values) -> V
             builder.graph.emit(
                 "batch_norm_train",
                 (x, weight, bias, mean, variance, momentum, eps, residual, fused),
-                (y, batch_mean, batch_rstd, updated(mean), updated(variance)),
+                (y, batch_mean, batch_rstd, mean.updated(), variance.updated()),
             )
         else:
             builder.graph.emit("batch_norm_apply", (x, weight, bias, batch_mean, batch_rstd, residual, fused), (y,))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators.elementwise import summed
 

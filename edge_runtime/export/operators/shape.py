@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.ir.graph import EXTERNAL_ROLES, Value
+from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.graph import EXTERNAL_ROLES, Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import view
 from edge_runtime.export.operators.view import capture_view

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from edge_runtime.export.ir.builder import Pairs, StepBuilder, Values
-from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer
 
 VIEW_KINDS = frozenset({"reshape", "permute", "crop", "view"})

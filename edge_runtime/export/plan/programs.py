@@ -20,6 +20,7 @@ from edge_runtime.export.cut.stand_ins import MissingBlock, StandIn, kinds_of, s
 from edge_runtime.export.cut.tied import second_names
 from edge_runtime.export.cut.units import CutModel, cut
 from edge_runtime.export.ir.graph import StepGraph
+from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.passes.fusion import fuse
 from edge_runtime.export.passes.kept_sums import keep_sums
 from edge_runtime.export.passes.views import fold_views
@@ -246,7 +247,7 @@ def _grow(
             head=source.cut.head,
             shapes=source.cut.shapes,
             tensor_shapes=source.tensor_shapes(partition),
-            optimizer=choices.optimizer,
+            optimizer=optimizer_of(choices.optimizer, choices.micro_batches),
             variant=variant,
             loss=choices.loss,
             input_dtype=source.input_dtype,
@@ -254,7 +255,7 @@ def _grow(
             aliases=source.aliases,
         )
 
-    variant = StepVariant(micro_batches=choices.micro_batches, cached_prefix=cached_prefix)
+    variant = StepVariant(cached_prefix=cached_prefix)
     planned = fewest_bytes(
         build,
         variant,
@@ -304,7 +305,7 @@ def _distill(
             head=source.cut.head,
             shapes=source.cut.shapes,
             tensor_shapes=source.tensor_shapes(partition),
-            optimizer=choices.optimizer,
+            optimizer=optimizer_of(choices.optimizer, choices.micro_batches),
             variant=variant,
             input_dtype=source.input_dtype,
             fixed=source.fixed,
@@ -324,7 +325,7 @@ def _distill(
             loss=Loss(name="mse"),
         )
 
-    variant = StepVariant(micro_batches=choices.micro_batches, prefix_rows=prefix_rows)
+    variant = StepVariant(prefix_rows=prefix_rows)
     planned = fewest_bytes(build, variant, batch=source.batch, block=index, rows="teacher_rows")
     yield described(planned, "default")
     cached = plan_variant(build, replace(planned.variant, cached_prefix=True))

@@ -18,13 +18,14 @@ from device_profiles.contract import (
     LABELS_INPUT,
     DType,
 )
-from device_profiles.manifest import Loss, Optimizer, hyperparameter_count
+from device_profiles.manifest import Loss
 from edge_runtime.export.cut.names import name_again
 from edge_runtime.export.cut.stand_ins import StandIn
 from edge_runtime.export.cut.units import UnitLayers
 from edge_runtime.export.ir.builder import Shapes, StepBuilder, Values
 from edge_runtime.export.ir.graph import END_UNLESS, Operation, StepGraph, Value
 from edge_runtime.export.ir.layers import Layer
+from edge_runtime.export.ir.optimizer import StepOptimizer
 from edge_runtime.export.operators import emit_layer
 from edge_runtime.export.operators.loss import cross_entropy, mean_squared_error
 from edge_runtime.export.step.inference import emit_prefix
@@ -37,7 +38,6 @@ class StepVariant:
     """What a training step may trade: bytes against seconds, never against its result.
 
     Attributes:
-        micro_batches: executions that make up one step of the optimizer.
         prefix_rows: examples of the frozen prefix at a time.
         teacher_rows: examples of a distillation's teacher at a time.
         recompute: outputs of layers that are computed again in the backward pass instead of kept.
@@ -46,7 +46,6 @@ class StepVariant:
         cached_prefix: the data are the prefix's outputs, computed beforehand.
     """
 
-    micro_batches: int = 1
     prefix_rows: int = 1 << 30
     teacher_rows: int = 1 << 30
     recompute: frozenset[str] = frozenset()
@@ -63,7 +62,7 @@ def build_train_step(
     head: UnitLayers,
     shapes: Shapes,
     tensor_shapes: Shapes,
-    optimizer: Optimizer,
+    optimizer: StepOptimizer,
     variant: StepVariant,
     loss: Loss = _CROSS_ENTROPY,
     input_dtype: DType = "float32",
@@ -83,7 +82,7 @@ def build_train_step(
         labels = _input(builder, LABELS_INPUT, (batch, *head.layers[-1].shape[1:]))
     else:
         labels = _input(builder, LABELS_INPUT, (batch,), "int64")
-    _input(builder, HYPERPARAMETERS_INPUT, (hyperparameter_count(optimizer) + builder.sums_apart,))
+    _input(builder, HYPERPARAMETERS_INPUT, (optimizer.hyperparameters,))
     values = {active[0].input: _block_input(builder, prefix, active[0].input, shapes, variant, input_dtype)}
     trained = [layer for unit in active for layer in unit.layers]
     trained += output_module(stand_ins, head)
@@ -109,7 +108,7 @@ def build_distillation(
     head: UnitLayers,
     shapes: Shapes,
     tensor_shapes: Shapes,
-    optimizer: Optimizer,
+    optimizer: StepOptimizer,
     variant: StepVariant,
     input_dtype: DType = "float32",
     fixed: frozenset[str] = frozenset(),
@@ -123,7 +122,7 @@ def build_distillation(
     logits of both. Data and inputs are those of `build_train_step`, without labels.
     """
     builder = _step_builder(tensor_shapes, optimizer, variant, fixed)
-    _input(builder, HYPERPARAMETERS_INPUT, (hyperparameter_count(optimizer) + builder.sums_apart,))
+    _input(builder, HYPERPARAMETERS_INPUT, (optimizer.hyperparameters,))
     start = block[0].input
     features = _block_input(builder, prefix, start, shapes, variant, input_dtype)
     behind = output_module(stand_ins, head)
@@ -153,7 +152,7 @@ def build_evaluation(
     input_dtype: DType = "float32",
 ) -> StepGraph:
     """Inference of `units` and an output module: images -> logits [batch, classes]; every tensor is an input."""
-    builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=Optimizer(name="sgd"))
+    builder = StepBuilder(tensor_shapes=tensor_shapes)
     images = _data(builder, IMAGES_INPUT, shapes[units[0].input], input_dtype)
     layers = [layer for unit in units for layer in unit.layers]
     layers += output_module(stand_ins, head)
@@ -171,19 +170,18 @@ def build_features(
     input_dtype: DType = "float32",
 ) -> StepGraph:
     """Inference of `prefix`: images -> the inputs of the block behind it [batch, ...]."""
-    builder = StepBuilder(tensor_shapes=tensor_shapes, optimizer=Optimizer(name="sgd"))
+    builder = StepBuilder(tensor_shapes=tensor_shapes)
     builder.graph.outputs.append(_prefix(builder, prefix, shapes, rows, input_dtype))
     builder.graph.prefix_operations = len(builder.graph.operations)
     return builder.graph
 
 
 def _step_builder(
-    tensor_shapes: Shapes, optimizer: Optimizer, variant: StepVariant, fixed: frozenset[str]
+    tensor_shapes: Shapes, optimizer: StepOptimizer, variant: StepVariant, fixed: frozenset[str]
 ) -> StepBuilder:
     return StepBuilder(
         tensor_shapes=tensor_shapes,
         optimizer=optimizer,
-        micro_batches=variant.micro_batches,
         recompute=variant.recompute,
         forgetful=variant.forgetful,
         fixed=fixed,

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from device_profiles.contract import (
+    FORMAT_VERSION,
     INITIAL_WEIGHTS_NAME,
     MANIFEST_NAME,
     PROGRAMS_FOLDER,
+    TIMELINES_NAME,
     WEIGHTS_FOLDER,
     DType,
 )
@@ -24,6 +26,7 @@ from device_profiles.files import named, sha256_of, write_json
 from device_profiles.folders import atomic_folder, check_output_folder
 from device_profiles.manifest import FileEntry, Loss, Manifest, Optimizer
 from device_profiles.model import Partition
+from device_profiles.timeline import Timelines
 from edge_runtime.export import models
 from edge_runtime.export.cut.stand_ins import initial_bound
 from edge_runtime.export.cut.tied import check_tied
@@ -31,10 +34,12 @@ from edge_runtime.export.cut.units import even_partition, parse_partition, parti
 from edge_runtime.export.ir.faults import faults_named
 from edge_runtime.export.models.checked import notes_on
 from edge_runtime.export.models.factory import create_model
+from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.programs import BlockModel, TrainingChoices, build_programs
+from edge_runtime.export.plan.timeline import plan_timeline
 
 Progress = Callable[[str], None]
-_PARTS = (MANIFEST_NAME, f"{PROGRAMS_FOLDER}/*.pte", f"{WEIGHTS_FOLDER}/*.safetensors")
+_PARTS = (MANIFEST_NAME, TIMELINES_NAME, f"{PROGRAMS_FOLDER}/*.pte", f"{WEIGHTS_FOLDER}/*.safetensors")
 
 
 def export_bundle(
@@ -108,7 +113,7 @@ def export_bundle(
     chosen = chosen_blocks(cut_into, block)
     if optimizer is None:
         optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
-    check_optimizer(optimizer)
+    optimizer_of(optimizer).check()
     if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
         raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
     if loss is not None and loss.name == "mse" and source.log_probabilities:
@@ -123,13 +128,17 @@ def export_bundle(
     with atomic_folder(output, _PARTS) as folder:
         (folder / PROGRAMS_FOLDER).mkdir()
         (folder / WEIGHTS_FOLDER).mkdir()
-        described = []
+        described, timelines = [], {}
         for program, graph, plan in build_programs(source, cut_into, blocks=chosen, choices=choices):
             progress(f"{program.name}: arena {program.memory.arena_bytes / 2**20:.1f} MB")
             file = f"{PROGRAMS_FOLDER}/{program.name}.pte"
             with named(output / file):
                 (folder / file).write_bytes(emit_program(graph, plan))
             described.append(program)
+            timelines[program.name] = plan_timeline(graph, plan)
+        with named(output / TIMELINES_NAME):
+            document = Timelines(format_version=FORMAT_VERSION, planned=timelines)
+            (folder / TIMELINES_NAME).write_bytes(msgspec.json.encode(document))
         weights = initial_weights(module, source, cut_into)
         _save_weights(weights, folder, output)
         if verify:
@@ -163,30 +172,6 @@ def _save_weights(weights: dict[str, torch.Tensor], folder: Path, output: Path) 
         save_file(weights, folder / file)
     except (OSError, SafetensorError) as error:
         raise ExecutionError(f"{output / file}: {error}; make room, or choose another place with -o") from None
-
-
-def check_optimizer(optimizer: Optimizer) -> None:
-    """Raise UsageError, naming the option, for what cannot be trained."""
-    for name in ("momentum", "weight_decay", "eps", "clip_norm"):
-        value = getattr(optimizer, name)
-        if not 0 <= value < math.inf:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: must be a finite number of at least 0")
-    if optimizer.momentum >= 1:
-        raise UsageError(f"--momentum {optimizer.momentum}: must lie in [0, 1)")
-    if optimizer.nesterov and optimizer.name != "sgd":
-        raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
-    if optimizer.nesterov and optimizer.momentum <= 0:
-        raise UsageError("--nesterov: needs --momentum above 0")
-    if not (0 <= optimizer.beta1 < 1 and 0 <= optimizer.beta2 < 1):
-        raise UsageError(f"--betas {optimizer.beta1},{optimizer.beta2}: must lie in [0, 1)")
-    if optimizer.name == "adamw" and optimizer.momentum_dtype != "float32":
-        raise UsageError(f"--momentum-dtype {optimizer.momentum_dtype}: is of SGD's momentum; AdamW keeps float32")
-    for present, option in (
-        (optimizer.name != "sgd", f"--optimizer {optimizer.name}"),
-        (optimizer.clip_norm > 0, "--clip-norm"),
-    ):
-        if optimizer.proximal and present:
-            raise UsageError(f"--proximal: is a part of SGD's own step; does not go together with {option}")
 
 
 def _micro_batches(batch: int, micro_batch: int | None) -> int:

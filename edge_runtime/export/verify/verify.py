@@ -30,6 +30,7 @@ from edge_runtime.export.ir.builder import StepBuilder
 from edge_runtime.export.ir.graph import StepGraph, Value
 from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.operators import emit_layer
+from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.arena import ArenaPlan, plan_arena
 from edge_runtime.export.plan.programs import BlockModel
 from edge_runtime.export.step.train_step import StepVariant, build_evaluation, build_train_step
@@ -98,7 +99,7 @@ def _step_program(source: BlockModel, loss: Loss) -> tuple[StepGraph, ArenaPlan]
         head=_undropped(source.cut.head),
         shapes=source.cut.shapes,
         tensor_shapes=source.own_shapes,
-        optimizer=Optimizer(name="sgd", momentum=_MOMENTUM, weight_decay=0.0),
+        optimizer=optimizer_of(Optimizer(name="sgd", momentum=_MOMENTUM)),
         variant=StepVariant(),
         loss=loss,
         input_dtype=source.input_dtype,
@@ -280,7 +281,6 @@ class _Trial:
         asked = [name for name in outputs if name in last and last[name].shape == tuple(outputs[name].shape)]
         builder = StepBuilder(
             tensor_shapes=source.own_shapes | {n: tuple(v.shape) for n, v in captured.constants.items()},
-            optimizer=Optimizer(name="sgd"),
             training=training,
             differentiates=False,
             fixed=captured.fixed,

@@ -97,8 +97,8 @@ def test_an_optimizer_of_no_numbers_is_refused_wherever_it_comes_from(tmp_path: 
     pytest.importorskip("torch", reason="the exporter needs torch")
     from device_profiles.errors import UsageError
     from device_profiles.manifest import Optimizer
-    from edge_runtime.export.targets.native import check_optimizer
+    from edge_runtime.export.optimizers import optimizer_of
 
     for name in ("momentum", "weight_decay", "clip_norm", "eps"):
         with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} nan: must be a finite number"):
-            check_optimizer(Optimizer(name="sgd", **{name: float("nan")}))  # type: ignore[arg-type]  # parametrised
+            optimizer_of(Optimizer(name="sgd", **{name: float("nan")})).check()  # type: ignore[arg-type]  # parametrised

@@ -15,7 +15,7 @@ import pytest
 
 from device_profiles.files import read_json, write_json
 from device_profiles.profile import Cost, DeviceProfile
-from device_profiles.timeline import PlanTimeline, Timeline
+from device_profiles.timeline import PlanTimeline, Timeline, Timelines
 from profiler.cli import main
 from profiler.report.charts import COLOURS, MEASURED, scatter, stacked_bars, step_timeline
 from profiler.report.page import page_of
@@ -129,6 +129,38 @@ def test_the_step_is_drawn_with_its_composition_below_the_measured_line() -> Non
     for part in ("runtime base", "parameters", "optimizer state", "activations", "gradients", "temporaries"):
         assert f'fill="{COLOURS[part]}"' in picture
     assert f'stroke="{MEASURED}"' in picture and "1000 ms" in picture and "stroke-dasharray" in picture
+
+
+def test_a_plan_that_no_sample_belongs_to_is_drawn_over_a_usual_step() -> None:
+    picture = step_timeline(_cost(timeline=None, step_seconds_median=0.25), None, PLAN)
+    assert f'fill="{COLOURS["activations"]}"' in picture and "250 ms" in picture
+    assert f'stroke="{MEASURED}"' not in picture
+    assert step_timeline(_cost(timeline=None, plan=None), None, None) == ""
+
+
+def test_a_profile_is_drawn_with_the_timelines_of_a_file(tmp_path: Path) -> None:
+    profile = _profile()
+    bare = profile.without_timelines()
+    assert all(cost.plan is None and cost.timeline is None for cost in bare.costs)
+    assert "One step over time" not in page_of([bare])
+    write_json(tmp_path / "bare.json", bare)
+    write_json(tmp_path / "timelines.json", profile.timelines)
+    page = tmp_path / "page.html"
+    drawn = ["--html", str(page), "--timelines", str(tmp_path / "timelines.json")]
+    assert main(["show", str(tmp_path / "bare.json"), *drawn]) == 0
+    assert page.read_text(encoding="utf-8") == page_of([profile])
+
+
+def test_timelines_that_do_not_fit_the_profile_are_refused_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = _profile()
+    write_json(tmp_path / "bare.json", profile.without_timelines())
+    other = msgspec.structs.replace(PLAN, touched_bytes=tuple(1 << 50 for _ in PLAN.work))
+    name = profile.costs[0].program
+    write_json(tmp_path / "timelines.json", Timelines(format_version=1, planned={name: other}))
+    assert main(["show", str(tmp_path / "bare.json"), "--timelines", str(tmp_path / "timelines.json")]) != 0
+    assert "does not fit the arena" in capsys.readouterr().err
 
 
 def test_without_a_plan_or_a_marked_step_the_measured_line_alone_is_drawn() -> None:
