@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from device_profiles.errors import FormatError
+from device_profiles.wrong_values import explained
 
 
 class UpdateMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,4 +37,4 @@ class UpdateMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         try:
             return msgspec.json.decode(metadata["profl"], type=cls, strict=True)
         except msgspec.DecodeError as error:
-            raise FormatError(f"{source}: metadata: {error}") from None
+            raise FormatError(f"{source}: metadata: {explained(error, cls)}") from None

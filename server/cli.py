@@ -30,7 +30,7 @@ def _naming(option: str) -> Iterator[None]:
     try:
         yield
     except ProflError as error:
-        raise type(error)(f"{option}: {error}") from None
+        raise error.at(option) from None
 
 
 @cli.command(epilog="Example: profl-server plan --bundle bundles/resnet18 --profiles profiles/ -o plan.json")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from device_profiles.errors import FormatError
 from device_profiles.seal import check_seal
 from device_profiles.update import UpdateMetadata
+from device_profiles.wrong_values import explained
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.structure import TrainedTensor
 
@@ -65,7 +66,7 @@ def read_answer(path: Path) -> Answer:
     try:
         answer = msgspec.json.decode(raw, type=Answer, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"its report: {plain(str(error))}") from None
+        raise FormatError(f"its report: {plain(explained(error, Answer))}") from None
     if not all(loss is None or math.isfinite(loss) for loss in (answer.loss_first, answer.loss_last)):
         raise FormatError("its report: a loss is not a finite number")
     return answer
@@ -167,7 +168,7 @@ def _entry(name: str, raw: msgspec.Raw, path: Path) -> _Entry:
     try:
         entry = msgspec.json.decode(raw, type=_Entry, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"{path}: tensor {plain(name)}: {plain(str(error))}") from None
+        raise FormatError(f"{path}: tensor {plain(name)}: {plain(explained(error, _Entry))}") from None
     if entry.dtype != "F32":
         raise FormatError(f"{path}: tensor {plain(name)} has type {plain(entry.dtype)}, not F32 (float32)")
     return entry

@@ -11,6 +11,7 @@ import click
 
 from device_profiles.contract import DEFAULT_DISTILLATION_RATES, DEFAULT_LEARNING_RATES
 from device_profiles.errors import UsageError
+from device_profiles.settings import Setting
 from edge_runtime.device.commands.options import (
     FILE,
     bundle_argument,
@@ -124,10 +125,12 @@ def train(
     SIGTERM stops after the step in progress and leaves a checkpoint for --resume; --max-seconds writes the update.
     """
     if options["steps"] is not None and options["epochs"] is not None:
-        raise UsageError("--steps and --epochs: give one of the two")
-    for given, option in ((cache_prefix_dtype, "--cache-prefix-dtype"), (options["cache_folder"], "--cache-dir")):
+        raise UsageError(
+            (Setting("steps"), " cannot be combined with ", Setting("epochs")), remedy="leave one of the two out"
+        )
+    for given, key in ((cache_prefix_dtype, "cache_prefix_dtype"), (options["cache_folder"], "cache_dir")):
         if given is not None and not cache_prefix:
-            raise UsageError(f"{option}: is of --cache-prefix; give both, or leave it out")
+            raise UsageError((Setting(key), " requires ", Setting("cache_prefix")), remedy="give both, or leave it out")
     one_blas_thread()
     from edge_runtime.device.prepare.launch import check_room
     from edge_runtime.device.prepare.lock import exclusive

@@ -13,6 +13,7 @@ from device_profiles import streams
 from device_profiles.contract import DType, LossName, OptimizerName
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.manifest import Loss, Manifest, Optimizer
+from device_profiles.settings import Setting
 from edge_runtime.export.targets.targets import TARGETS, export_target
 from edge_runtime.options import Finite, Size
 
@@ -39,7 +40,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     try:
         first, second = (float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--betas {text}: write two numbers, such as 0.9,0.999") from None
+        raise UsageError("write two numbers, such as 0.9,0.999", field="betas", value=text) from None
     return first, second
 
 
@@ -139,14 +140,18 @@ def export(
 ) -> None:
     """Cut a model into blocks and write each block's training step as one program."""
     if everything and block is not None:
-        raise UsageError("--all and --block: give only one of them")
+        raise UsageError(
+            (Setting("all"), " cannot be combined with ", Setting("block")), remedy="leave one of the two out"
+        )
     _refuse_options_of_the_other(context, optimizer)
     input_shape, classes = _asked_or_usual(model, input_text, classes)
     if target != "native":
         export_target(context, input_shape=input_shape, classes=classes)
         return
     if weights is not None:
-        raise UsageError("--weights: a bundle holds initial weights; give these to `profl-edge train --weights`")
+        raise UsageError(
+            "a bundle holds initial weights", field="weights", remedy="give these to `profl-edge train --weights`"
+        )
     from edge_runtime.export.ir.faults import faults_named
     from edge_runtime.export.targets.native import export_bundle
 
@@ -199,7 +204,10 @@ def _refuse_options_of_the_other(context: click.Context, optimizer: OptimizerNam
         for name in names:
             given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
             if given and owner != optimizer:
-                raise UsageError(f"--{name}: is of --optimizer {owner}; leave it out with --optimizer {optimizer}")
+                raise UsageError(
+                    (Setting(name), " requires ", Setting("optimizer", owner)),
+                    remedy=("leave it out with ", Setting("optimizer", optimizer)),
+                )
 
 
 def _table(manifest: Manifest) -> str:
@@ -233,7 +241,9 @@ def parse_shape(text: str) -> tuple[int, ...]:
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:
-        raise UsageError(f"--input {text}: write the extents of one example, such as 3x32x32, 6x128 or 16")
+        raise UsageError(
+            "write the extents of one example, such as 3x32x32, 6x128 or 16", field="input_shape", value=text
+        )
     return shape
 
 

@@ -24,6 +24,7 @@ from device_profiles.files import named, sha256_of, write_json
 from device_profiles.folders import atomic_folder, check_output_folder
 from device_profiles.manifest import FileEntry, Loss, Manifest, Optimizer
 from device_profiles.model import Partition
+from device_profiles.settings import Setting
 from edge_runtime.export import models
 from edge_runtime.export.cut.stand_ins import initial_bound
 from edge_runtime.export.cut.tied import check_tied
@@ -102,7 +103,7 @@ def export_bundle(
         classes=classes,
         head=head,
         input_dtype=input_dtype or models.default_dtype(model),
-        batch_option="--batch" if micro_batches == 1 else "--micro-batch",
+        batch_key="batch" if micro_batches == 1 else "micro_batch",
     )
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     chosen = chosen_blocks(cut_into, block)
@@ -110,9 +111,14 @@ def export_bundle(
         optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
     check_optimizer(optimizer)
     if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
-        raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
+        raise UsageError(
+            (Setting("label_smoothing"), " requires ", Setting("loss", "cross-entropy")),
+            remedy="leave one of the two out",
+        )
     if loss is not None and loss.name == "mse" and source.log_probabilities:
-        raise UsageError("--loss mse: the model ends with log_softmax, which only the cross-entropy takes over")
+        raise UsageError(
+            "the model ends with log_softmax, which only the cross-entropy takes over", field="loss", value="mse"
+        )
     choices = TrainingChoices(
         optimizer=optimizer,
         loss=Loss() if loss is None else loss,
@@ -162,7 +168,9 @@ def _save_weights(weights: dict[str, torch.Tensor], folder: Path, output: Path) 
     try:
         save_file(weights, folder / file)
     except (OSError, SafetensorError) as error:
-        raise ExecutionError(f"{output / file}: {error}; make room, or choose another place with -o") from None
+        raise ExecutionError(
+            f"{output / file}: {error}", remedy=("make room, or choose another place with ", Setting("output"))
+        ) from None
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
@@ -170,33 +178,41 @@ def check_optimizer(optimizer: Optimizer) -> None:
     for name in ("momentum", "weight_decay", "eps", "clip_norm"):
         value = getattr(optimizer, name)
         if not 0 <= value < math.inf:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: must be a finite number of at least 0")
+            raise UsageError("must be a finite number of at least 0", field=name, value=value)
     if optimizer.momentum >= 1:
-        raise UsageError(f"--momentum {optimizer.momentum}: must lie in [0, 1)")
+        raise UsageError("must lie in [0, 1)", field="momentum", value=optimizer.momentum)
     if optimizer.nesterov and optimizer.name != "sgd":
-        raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
+        raise UsageError(
+            (Setting("nesterov"), " requires ", Setting("optimizer", "sgd")), remedy="leave one of the two out"
+        )
     if optimizer.nesterov and optimizer.momentum <= 0:
-        raise UsageError("--nesterov: needs --momentum above 0")
+        raise UsageError((Setting("nesterov"), " requires ", Setting("momentum"), " above 0"))
     if not (0 <= optimizer.beta1 < 1 and 0 <= optimizer.beta2 < 1):
-        raise UsageError(f"--betas {optimizer.beta1},{optimizer.beta2}: must lie in [0, 1)")
+        raise UsageError("must lie in [0, 1)", field="betas", value=f"{optimizer.beta1},{optimizer.beta2}")
     if optimizer.name == "adamw" and optimizer.momentum_dtype != "float32":
-        raise UsageError(f"--momentum-dtype {optimizer.momentum_dtype}: is of SGD's momentum; AdamW keeps float32")
-    for present, option in (
-        (optimizer.name != "sgd", f"--optimizer {optimizer.name}"),
-        (optimizer.clip_norm > 0, "--clip-norm"),
+        raise UsageError(
+            (Setting("momentum_dtype", optimizer.momentum_dtype), " requires ", Setting("optimizer", "sgd")),
+            remedy="AdamW keeps float32",
+        )
+    for present, other in (
+        (optimizer.name != "sgd", Setting("optimizer", optimizer.name)),
+        (optimizer.clip_norm > 0, Setting("clip_norm")),
     ):
         if optimizer.proximal and present:
-            raise UsageError(f"--proximal: is a part of SGD's own step; does not go together with {option}")
+            raise UsageError(
+                (Setting("proximal"), " cannot be combined with ", other, ": it is a part of SGD's own step"),
+                remedy="leave one of the two out",
+            )
 
 
 def _micro_batches(batch: int, micro_batch: int | None) -> int:
     """Executions of a step; raises UsageError unless the micro-batch divides the batch."""
     if batch < 1:
-        raise UsageError(f"--batch {batch}: a step needs at least one example")
+        raise UsageError("a step needs at least one example", field="batch", value=batch)
     if micro_batch is None:
         return 1
     if not 1 <= micro_batch <= batch or batch % micro_batch:
-        raise UsageError(f"--micro-batch {micro_batch}: must divide --batch {batch}")
+        raise UsageError(("must divide ", Setting("batch", batch)), field="micro_batch", value=micro_batch)
     return batch // micro_batch
 
 
@@ -213,7 +229,9 @@ def choose_partition(source: BlockModel, model: str, *, blocks: int | None, part
 def _partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
     count = len(source.cut.units)
     if blocks is not None and partition is not None:
-        raise UsageError("--blocks and --partition: give only one of them")
+        raise UsageError(
+            (Setting("blocks"), " cannot be combined with ", Setting("partition")), remedy="leave one of the two out"
+        )
     if partition is not None:
         return parse_partition(partition, count)
     if blocks is not None:
@@ -227,7 +245,7 @@ def chosen_blocks(partition: Partition, block: int | None) -> tuple[int, ...]:
     """Only `block` (1-based), or every block; raises UsageError."""
     count = len(partition.blocks)
     if block is not None and not 1 <= block <= count:
-        raise UsageError(f"--block {block}: the partition has blocks 1 to {count}")
+        raise UsageError(f"the partition has blocks 1 to {count}", field="block", value=block)
     return tuple(range(1, count + 1)) if block is None else (block,)
 
 
