@@ -1,6 +1,6 @@
 """What msgspec says of a document that is not as it should be, in our own words.
 
-Its errors have no structure, only a text: `MESSAGE - at $.keys[...].of.the.place`. This is the one place that reads it,
+Its errors have no structure, only a text: `` MESSAGE - at `$.clients[1].limit` ``. This is the one place that reads it,
 for every strict reader.
 """
 
@@ -24,16 +24,17 @@ def explained(error: Exception, kind: object) -> str:
     Errors that are none of msgspec's own, or that say nothing of a place, keep their text.
     """
     message, _, where = str(error).partition(_AT)
-    keys = _keys(where.removesuffix("`"))
-    path = ".".join(keys)
+    path = where.removesuffix("`").removeprefix("$").removeprefix(".")
+    below = f"{path}." if path else ""
+    keys = [key for step in path.replace("[...]", "").split(".") if (key := step.partition("[")[0])]
     if message.startswith(_UNKNOWN) and (struct := _struct_at(kind, keys)) is not None:
         name = message[len(_UNKNOWN) : -1]
         known = [field.encode_name for field in msgspec.structs.fields(struct)]
         near = difflib.get_close_matches(name, known, n=3)
         remedy = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
-        return f"{'.'.join([*keys, name])}: is not known here; {remedy}"
+        return f"{below}{name}: is not known here; {remedy}"
     if message.startswith(_MISSING):
-        return f"{'.'.join([*keys, message[len(_MISSING) : -1]])}: is missing"
+        return f"{below}{message[len(_MISSING) : -1]}: is missing"
     if message.startswith(_NOT_ALLOWED) and (literals := _literals_at(kind, keys)):
         return f"{path}: {message[len(_NOT_ALLOWED) :]} is none of {', '.join(map(str, literals))}"
     return f"{path}: {message}" if path else message
@@ -43,11 +44,6 @@ def is_other_document(error: Exception) -> bool:
     """Whether the outermost object lacks a field or has an unknown one, or is none: it is some other document."""
     message = str(error)
     return message.startswith(("Object ", "Expected `object`")) and _AT not in message
-
-
-def _keys(where: str) -> list[str]:
-    """`$.clients[...].name` as its keys; places in a list have none."""
-    return [key for key in where.replace("[...]", "").split(".") if key not in ("$", "")]
 
 
 def _type_at(kind: object, keys: list[str]) -> object:

@@ -9,13 +9,15 @@ from pathlib import Path
 import click
 import msgspec
 
-from device_profiles import streams
 from device_profiles.contract import DType, LossName, OptimizerName
-from device_profiles.errors import ProflError, UsageError
+from device_profiles.errors import UsageError
 from device_profiles.manifest import Loss, Manifest, Optimizer
 from device_profiles.settings import Setting
+from edge_runtime.ending import as_process, exit_status
 from edge_runtime.export.targets.targets import TARGETS, export_target
 from edge_runtime.options import Finite, Size
+
+_PROGRAM = "profl-edge"
 
 _width_option = click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
 _input_option = click.option(
@@ -329,23 +331,8 @@ def _list_built_in(as_json: bool) -> None:
 
 def main() -> None:
     """Run the host commands alone: `python -m edge_runtime.export.commands.export export ...`."""
-    sys.exit(streams.run(_run, _complain))
-
-
-def _run() -> int:
     group = click.Group(commands={"export": export, "models": models})
-    try:
-        group(standalone_mode=True)
-    except ProflError as error:
-        _complain(str(error))
-        return error.exit_status
-    except OSError as error:
-        return streams.ended_by(error, _complain)
-    return 0
-
-
-def _complain(line: str) -> None:
-    click.echo(f"profl-edge: error: {line}", err=True)
+    sys.exit(as_process(_PROGRAM, lambda: exit_status(_PROGRAM, lambda: group.main(standalone_mode=False))))
 
 
 if __name__ == "__main__":
