@@ -65,6 +65,11 @@ class ProflError(Exception):
         return f"{self.start}{text}"
 
     @property
+    def reason(self) -> str:
+        """What is wrong, without the place that it is in front of it."""
+        return str(self).removeprefix(self.start)
+
+    @property
     def names_settings(self) -> bool:
         """Whether it is about settings, which each front end has its own words for."""
         said = (self.message, "" if self.remedy is None else self.remedy)

@@ -129,4 +129,5 @@ def _needed_arguments(factory: Callable[..., object]) -> list[str]:
 
 def _said(error: BaseException) -> str:
     """Its kind and its message, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
