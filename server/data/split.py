@@ -51,7 +51,7 @@ def check_source(source: str, model: Model, *, augment: bool) -> None:
         check_examples(data, model)
         if augment and data.image_shape is None:
             raise UsageError(
-                (Setting("data", source), " holds inputs of the model's own, not images"),
+                f"{source} holds inputs of the model's own, not images",
                 field="augment",
                 value="crop-flip",
                 remedy=("leave ", Setting("augment"), " out, or give images of bytes"),
