@@ -90,7 +90,7 @@ def test_an_input_that_is_no_shape_names_the_option(text: str) -> None:
         ({"model": "types:SimpleNamespace"}, "returned SimpleNamespace, not a torch.nn.Module"),
         ({"model": SENSOR, "width": 8}, "--width: is for built-in models only"),
         ({"model": "resnet18", "input_shape": (6, 128)}, "--model resnet18: takes images; write --input as channels"),
-        ({"model": "cnn1d"}, "--model cnn1d: takes channels over time; write --input as channels x time, such as 6x128"),
+        ({"model": "cnn1d"}, "takes channels over time; write --input as channels x time, such as 6x128"),
         ({"model": "text_transformer"}, "takes texts; write --input as the number of tokens, such as 64"),
         ({"model": SENSOR, "input_shape": (6, 128), "classes": 5}, "not 5 logits; correct --classes"),
         (
