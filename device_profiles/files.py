@@ -24,6 +24,7 @@ from device_profiles.outputs import (
     sync,
     temporary_name,
 )
+from device_profiles.wrong_values import explained, is_other_document
 
 T = TypeVar("T", bound=msgspec.Struct)
 _CHUNK_BYTES = 1 << 20
@@ -42,18 +43,13 @@ def read_json(path: Path, kind: type[T]) -> T:
     try:
         value = msgspec.json.decode(raw, type=kind, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: {_other_document(str(error), kind)}{error}") from None
+        title = getattr(kind, "TITLE", None)
+        other = f"is no {title} of this release: " if title is not None and is_other_document(error) else ""
+        raise FormatError(f"{path}: {other}{explained(error, kind)}") from None
     check = getattr(value, "check", None)
     if check is not None:
         check(str(path))
     return value
-
-
-def _other_document(message: str, kind: type[msgspec.Struct]) -> str:
-    """What to say first where the outermost object lacks a field or has another one: it is some other document."""
-    title = getattr(kind, "TITLE", None)
-    outermost = message.startswith(("Object ", "Expected `object`")) and " - at " not in message
-    return f"is no {title} of this release: " if title is not None and outermost else ""
 
 
 def to_json(value: Any) -> bytes:

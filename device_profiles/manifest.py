@@ -192,7 +192,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
         check_model(self.model, f"{source}: model")
         check_files(self.files, source)
-        self.partition.check(len(self.model.units))
+        self.partition.check(len(self.model.units), f"{source}: partition")
         names = [p.name for p in self.programs]
         if len(set(names)) != len(names):
             raise FormatError(f"{source}: programs: two programs carry the same name")

@@ -72,14 +72,14 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     blocks: tuple[Block, ...]
 
-    def check(self, unit_count: int) -> None:
-        """Raise FormatError unless the blocks cover units 0..unit_count-1 without gap or overlap."""
+    def check(self, unit_count: int, place: str = "partition") -> None:
+        """Raise FormatError unless the blocks cover units 0..unit_count-1 without gap or overlap; `place` is named."""
         expected = 0
         for position, block in enumerate(self.blocks, start=1):
             if block.index != position:
-                raise FormatError(f"partition: block {position} carries index {block.index}")
+                raise FormatError(f"block {position} carries index {block.index}", place=place)
             if block.first_unit != expected or block.last_unit < block.first_unit:
-                raise FormatError(f"partition: block {position} must start at unit {expected} and not be empty")
+                raise FormatError(f"block {position} must start at unit {expected} and not be empty", place=place)
             expected = block.last_unit + 1
         if expected != unit_count:
-            raise FormatError(f"partition: covers {expected} units, the model has {unit_count}")
+            raise FormatError(f"covers {expected} units, the model has {unit_count}", place=place)

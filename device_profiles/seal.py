@@ -82,10 +82,12 @@ def check_seal(path: str, *, remedy: str, required: bool = False) -> None:
         place = _place(header)
         if place < 0:
             if required:
-                raise DigestError(f"{path}: has no digest, as an earlier release wrote it, or is damaged; {remedy}")
+                raise DigestError(
+                    "has no digest, as an earlier release wrote it, or is damaged", place=path, remedy=remedy
+                )
             return
         if header[place : place + len(UNSEALED)].decode("latin-1") != _digest(file, place):
-            raise DigestError(f"{path}: is damaged: its SHA-256 is not the one it was written with; {remedy}")
+            raise DigestError("is damaged: its SHA-256 is not the one it was written with", place=path, remedy=remedy)
     finally:
         os.close(file)
 

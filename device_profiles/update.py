@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from device_profiles.errors import FormatError
+from device_profiles.wrong_values import explained
 
 
 class UpdateMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,8 +33,8 @@ class UpdateMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def from_strings(cls, metadata: dict[str, str] | None, source: str) -> UpdateMetadata:
         """Read back from a safetensors header; raises FormatError naming `source`."""
         if not metadata or "profl" not in metadata:
-            raise FormatError(f"{source}: not an update: its header has no 'profl' metadata")
+            raise FormatError("not an update: its header has no 'profl' metadata", place=source)
         try:
             return msgspec.json.decode(metadata["profl"], type=cls, strict=True)
         except msgspec.DecodeError as error:
-            raise FormatError(f"{source}: metadata: {error}") from None
+            raise FormatError(f"metadata: {explained(error, cls)}", place=source) from None

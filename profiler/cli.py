@@ -1,4 +1,4 @@
-"""The command line of profl-profile, and the one place where errors become exit statuses."""
+"""The command line of profl-profile."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import NoReturn
 
 import click
 
-from device_profiles import streams
-from device_profiles.errors import ProflError, UsageError
+from edge_runtime.ending import as_process, exit_status
 from profiler.commands.compare import compare
 from profiler.commands.fit import fit
 from profiler.commands.predict import predict
 from profiler.commands.run import run
 from profiler.commands.show import show
+
+_PROGRAM = "profl-profile"
 
 
 class _DefaultCommand(click.Group):
@@ -44,34 +45,19 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. Errors are one line on standard error."""
-    try:
-        cli.main(list(sys.argv[1:] if arguments is None else arguments), "profl-profile", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return UsageError.exit_status
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; the same command continues", 130)
-    except click.ClickException as error:
-        return _fail(error.format_message(), error.exit_code)
-    except ProflError as error:
-        return _fail(str(error), error.exit_status)
-    except OSError as error:
-        return streams.ended_by(error, lambda line: _fail(line, 1))
-    return 0
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_status(
+        _PROGRAM,
+        lambda: cli.main(given, _PROGRAM, standalone_mode=False),
+        interrupted="interrupted; the same command continues",
+    )
 
 
 def console() -> int:
     """`main` for a process of its own: SIGTERM ends it as Ctrl-C does, so that what it started is cleaned up."""
     signal.signal(signal.SIGTERM, _interrupt)
-    return streams.run(main, lambda line: _fail(line, 1))
+    return as_process(_PROGRAM, main)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _fail(message: str, status: int) -> int:
-    click.echo(f"profl-profile: error: {' '.join(message.split())}", err=True)
-    return status

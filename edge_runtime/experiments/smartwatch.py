@@ -53,7 +53,12 @@ def open_smartwatch(split: Split, *, new_people: bool) -> ArraySource:
     """
     path = package_file(PACKAGE, _FILE)
     if path is None:
-        raise DataError(f"--data smartwatch: needs the package {PACKAGE}; pip install --no-deps {PACKAGE}")
+        raise DataError(
+            f"needs the package {PACKAGE}",
+            field="data",
+            value="smartwatch",
+            remedy=f"pip install --no-deps {PACKAGE}",
+        )
     recordings = _recordings(path)
     names = tuple(sorted({recording.client for recording in recordings}))
     position = {name: index for index, name in enumerate(names)}

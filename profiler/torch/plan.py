@@ -13,6 +13,7 @@ from torch import nn
 from device_profiles.errors import ProflError, UsageError
 from edge_runtime.export import models
 from edge_runtime.export.cut.units import even_partition, partition_of
+from edge_runtime.export.ir.faults import TOKENS_NEED_INT64
 from edge_runtime.export.plan.programs import BlockModel
 from profiler.torch.meter import ModelChoice, ModelPlan
 
@@ -49,11 +50,17 @@ def main() -> int:
     try:
         plan = plan_model(msgspec.json.decode(sys.argv[1], type=ModelChoice))
     except ProflError as error:
-        said = " ".join(str(error).split()).replace("a model of tokens needs --input-dtype int64", _IMAGES_ONLY)
-        print(said if said.startswith("--") else f"--model: {said}", file=sys.stderr)
+        print(" ".join(_said(error).split()), file=sys.stderr)
         return 2
     sys.stdout.buffer.write(msgspec.json.encode(plan))
     return 0
+
+
+def _said(error: ProflError) -> str:
+    """The error, in whose words tokens have no part, with the option first where it names none."""
+    if error.remedy == TOKENS_NEED_INT64:
+        error = type(error)(error.message, field=error.field, value=error.value, remedy=_IMAGES_ONLY)
+    return str(error) if error.field is not None else f"--model: {error}"
 
 
 if __name__ == "__main__":

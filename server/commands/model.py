@@ -115,7 +115,7 @@ def _opened(path: Path) -> Bundle:
     try:
         return open_bundle(path)
     except ProflError as error:
-        raise type(error)(f"BUNDLE {error}") from None
+        raise error.at("BUNDLE", " ") from None
 
 
 def _table(merged: Merge) -> str:

@@ -17,6 +17,7 @@ from server.data.split import count_examples
 from server.engines.prepared import Prepared
 from server.finished.finished_model import write_finished
 from server.fleet.fleet import Fleet
+from server.fleet.words import in_words_of
 from server.methods import create_method
 from server.methods.method import Method
 from server.rounds.checks import check_data, check_settings, check_stages
@@ -64,8 +65,9 @@ def run_fleet(
             find_models_in(fleet.folder)
         settings = _settings(fleet, engine)
         leftovers = _leftovers(output, settings, resume=resume)
-        check_settings(fleet, engine)
-        check_data(fleet)
+        with in_words_of(fleet.origin, fleet.model.name):
+            check_settings(fleet, engine)
+            check_data(fleet)
         if leftovers:
             note(f"-o {output}: another fleet file was started here and trained nothing; what it left is removed")
         for path in leftovers:
@@ -106,7 +108,8 @@ def _run(
 ) -> Summary:
     folder = RunFolder(output)
     stages = method.stages(fleet, prepared.partition, prepared.promises)
-    check_stages(fleet, stages)
+    with in_words_of(fleet.origin, fleet.model.name):
+        check_stages(fleet, stages)
     state, weights = folder.load_or_start(settings, prepared.initial_weights)
     if state.round:
         note(f"resumed after round {state.round}")

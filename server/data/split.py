@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from device_profiles.errors import DataError, ProflError, UsageError
 from device_profiles.model import Model
+from device_profiles.settings import COMMAND_LINE, Setting
 from edge_runtime.device.data.arrays import ArraySource, write_arrays
 from edge_runtime.device.data.npz import write_npz
 from edge_runtime.device.data.open import open_data, open_raw
@@ -32,10 +33,10 @@ def choose_source(settings: DataSettings) -> tuple[str, list[str]]:
         try:
             open_raw(source, split="train")
         except ProflError as error:
-            missing.append(f"{source}: {error}")
+            missing.append(f"{source}: {error.said(COMMAND_LINE, with_field=error.field != 'data')}")
         else:
             return source, missing
-    raise DataError(f"data.sources: none can be read ({'; '.join(missing)})")
+    raise DataError(f"none can be read ({'; '.join(missing)})", field="data.sources")
 
 
 def check_source(source: str, model: Model, *, augment: bool) -> None:
@@ -50,8 +51,10 @@ def check_source(source: str, model: Model, *, augment: bool) -> None:
         check_examples(data, model)
         if augment and data.image_shape is None:
             raise UsageError(
-                f"--augment crop-flip: --data {source} holds inputs of the model's own, not images; leave --augment "
-                "out, or give images of bytes"
+                f"{source} holds inputs of the model's own, not images",
+                field="augment",
+                value="crop-flip",
+                remedy=("leave ", Setting("augment"), " out, or give images of bytes"),
             )
 
 
@@ -74,8 +77,9 @@ def split_indices(
     else:
         if len(labels) < len(names) * settings.min_examples:
             raise DataError(
-                f"data.min_examples: {len(labels)} examples are fewer than {settings.min_examples} for each of "
-                f"{len(names)} clients; use fewer clients"
+                f"{len(labels)} examples are fewer than {settings.min_examples} for each of {len(names)} clients",
+                field="data.min_examples",
+                remedy="use fewer clients",
             )
         order = generator.permutation(len(labels))
         if settings.split == "iid":
@@ -93,8 +97,9 @@ def _shards(
     count = settings.shards_per_client * clients
     if len(labels) // count * settings.shards_per_client < settings.min_examples:
         raise DataError(
-            f"data.shards_per_client: {len(labels)} examples are too few for {count} shards that give every client "
-            f"{settings.min_examples}; use fewer shards or clients"
+            f"{len(labels)} examples are too few for {count} shards that give every client {settings.min_examples}",
+            field="data.shards_per_client",
+            remedy="use fewer shards or clients",
         )
     ordered = order[np.argsort(labels[order], kind="stable")]
     dealt = generator.permutation(count).reshape(clients, settings.shards_per_client)
@@ -118,8 +123,10 @@ def _dirichlet(
             return [np.concatenate([pieces[client] for pieces in cut]) for client in range(clients)]
         fewest = max(fewest, int(np.min(sizes)))
     raise DataError(
-        f"data.alpha: no Dirichlet({settings.alpha:g}) split of {_DRAWS} gave each of {clients} clients "
-        f"{settings.min_examples} examples (at best {fewest}); use a larger alpha, fewer clients or fewer min_examples"
+        f"no Dirichlet({settings.alpha:g}) split of {_DRAWS} gave each of {clients} clients {settings.min_examples} "
+        f"examples (at best {fewest})",
+        field="data.alpha",
+        remedy="use a larger alpha, fewer clients or fewer min_examples",
     )
 
 
@@ -127,14 +134,19 @@ def _natural(
     natural: Clients | None, clients: int, settings: DataSettings, generator: np.random.Generator
 ) -> list[Indices]:
     if natural is None:
-        raise DataError("data.split: the data set does not say whose its examples are; use iid, shards or dirichlet")
+        raise DataError(
+            "the data set does not say whose its examples are",
+            field="data.split",
+            remedy="use iid, shards or dirichlet",
+        )
     ids = np.asarray(natural.ids)
     counts = np.bincount(ids, minlength=len(natural.names))
     enough = np.flatnonzero(counts >= settings.min_examples)
     if len(enough) < clients:
         raise DataError(
-            f"data.split: {len(enough)} clients of the data set have {settings.min_examples} examples, the fleet has "
-            f"{clients}; use fewer clients or fewer min_examples"
+            f"{len(enough)} clients of the data set have {settings.min_examples} examples, the fleet has {clients}",
+            field="data.split",
+            remedy="use fewer clients or fewer min_examples",
         )
     # All of them in their own order, so that a fleet named alike gets its namesakes; else a draw.
     chosen = enough if len(enough) == clients else np.sort(generator.choice(enough, clients, replace=False))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from device_profiles.errors import ExecutionError, FormatError, UsageError
+from device_profiles.errors import ExecutionError, FormatError, ProflError, UsageError
 from device_profiles.files import atomic_file, named, sha256_of
 from device_profiles.manifest import Manifest
 from device_profiles.work import Distill, Grow, Joint, Work
@@ -116,7 +116,7 @@ def _read(manifest: Manifest, paths: Sequence[Path], steps: int | None) -> _Rece
             update = read_update(client, path)
             digest = sha256_of(path)
         except (FormatError, OSError, TypeError, ValueError) as error:
-            received.rejected[client] = str(error).removeprefix(f"{path}: ")
+            received.rejected[client] = error.reason if isinstance(error, ProflError) else str(error)
             continue
         program = programs.get(update.metadata.program)
         if digest in seen:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-from device_profiles.errors import FormatError
 from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.laid_weights import LaidWeights
 from server.rounds.run_state import Weights
@@ -28,16 +27,9 @@ def lay_weights(bundle: Bundle, files: Sequence[Path]) -> WholeWeights:
 
     Raises FormatError, naming `--weights` and the file, for tensors that are not the bundle's or not as it has them.
     """
-    try:
-        laid = LaidWeights(bundle, files)
-    except FormatError as error:
-        raise type(error)(f"--weights {error}" if _is_of(files, error) else str(error)) from None
+    laid = LaidWeights(bundle, files)
     initial: Weights = load_file(bundle.weights_path())
     tensors = dict(initial)
     for path in files:
         tensors |= load_file(path)
     return WholeWeights(tensors=tensors, initial=initial, version=laid.version())
-
-
-def _is_of(files: Sequence[Path], error: FormatError) -> bool:
-    return str(error).startswith(tuple(f"{path}: " for path in files))

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from device_profiles.errors import FormatError
+from device_profiles.errors import FormatError, UsageError
 from device_profiles.optimizers import OPTIMIZERS
-from server.fleet.words import explained
+from device_profiles.wrong_values import explained
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -239,21 +239,30 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         changed.__dict__.update(self.__dict__)
         return changed
 
-    def contradiction(self) -> str | None:
+    def contradiction(self) -> UsageError | None:
         """What no round of such a fleet can meet, with the key and the remedy."""
         training, clients = self.training, len(self.clients)
         needed, drawn = training.min_clients, training.clients_per_round
         if needed > clients:
-            return f"training.min_clients {needed}: the fleet has {clients} clients; ask for fewer"
+            return UsageError(
+                f"the fleet has {clients} clients",
+                field="training.min_clients",
+                value=needed,
+                remedy="ask for fewer",
+            )
         if drawn is not None and needed > drawn:
-            return (
-                f"training.min_clients {needed}: training.clients_per_round draws {drawn} each round; ask for fewer, "
-                "or draw more"
+            return UsageError(
+                f"training.clients_per_round draws {drawn} each round",
+                field="training.min_clients",
+                value=needed,
+                remedy="ask for fewer, or draw more",
             )
         if training.max_seconds >= training.timeout_seconds:
-            return (
-                f"training.max_seconds {training.max_seconds:g}: clients are ended after training.timeout_seconds "
-                f"{training.timeout_seconds:g}; give less"
+            return UsageError(
+                f"clients are ended after training.timeout_seconds {training.timeout_seconds:g}",
+                field="training.max_seconds",
+                value=f"{training.max_seconds:g}",
+                remedy="give less",
             )
         return None
 
@@ -316,9 +325,9 @@ def _checked(values: dict[str, Any], path: Path) -> Fleet:
         if low > high:
             raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
         fleet = msgspec.structs.replace(fleet, clients=_draw(fleet.population))
-    said = fleet.contradiction()
-    if said is not None:
-        raise FormatError(f"--fleet {path}: {said}")
+    wrong = fleet.contradiction()
+    if wrong is not None:
+        raise FormatError(str(wrong), place=f"--fleet {path}")
     return fleet
 
 

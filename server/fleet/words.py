@@ -2,31 +2,64 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import msgspec
+from device_profiles.errors import ProflError
+from device_profiles.settings import Words
 
-from device_profiles.errors import DataError, FormatError, UsageError
-
-_KEYS = {
+KEYS = {
     "model": "model.name",
     "width": "model.width",
     "classes": "model.classes",
+    "input_shape": "model.input_shape",
+    "input_dtype": "model.input_dtype",
     "batch": "model.batch",
     "head": "model.head",
-    "input-dtype": "model.input_dtype",
     "partition": "model.partition",
     "data": "data.sources",
     "augment": "training.augment",
+    "cache_prefix": "training.cache_prefix",
+    "clip_norm": "training.clip_norm",
+    "epochs": "training.epochs",
+    "momentum": "training.momentum",
     "proximal": "training.proximal",
-    "clip-norm": "training.clip_norm",
+    "proximal_mu": "training.proximal",
+    "steps": "training.steps",
+    "weight_decay": "training.weight_decay",
 }
-"""Fleet keys that are options of `profl-edge`."""
-_SECTIONS = ("model", "data", "clients", "population", "method", "training", "freezing", "promises", "simulation")
+"""Keys of the fleet file for settings of other commands. Settings that it has no key for keep their option's name."""
+
+
+class FleetWords(Words):
+    """How a fleet file, whose model is called `model`, calls settings."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def name(self, key: str) -> str:
+        """A setting: `model.width`."""
+        return KEYS.get(key) or super().name(key)
+
+    def value(self, value: object) -> str:
+        """A value by itself: a shape as `[3, 32, 32]`."""
+        return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+
+    def assigned(self, key: str, value: object) -> str:
+        """A setting and its value, as the file says it: `model.partition = "0-2,3"`."""
+        return f"{self.name(key)} = {self._written(value)}" if key in KEYS else super().assigned(key, value)
+
+    def exported(self, key: str, value: object) -> str:
+        """The advice to change a key: `set model.width to 8`."""
+        return f"set {self.name(key)} to {self._written(value)}" if key in KEYS else super().exported(key, value)
+
+    def the_model(self) -> str:
+        """The model's name and the key it is under, then the model."""
+        return f"{self.subject('model', self._model)}: the model"
+
+    def _written(self, value: object) -> str:
+        return json.dumps(value) if isinstance(value, str) else self.value(value)
 
 
 @contextmanager
@@ -34,72 +67,7 @@ def in_words_of(origin: str, model: str) -> Iterator[None]:
     """Errors of the body name the fleet file `origin` and its keys where they are about them, or about its `model`."""
     try:
         yield
-    except (UsageError, FormatError, DataError) as error:
-        text = translated(str(error))
-        if text.startswith("the model "):
-            text = f"model.name {model}: {text}"
-        if not re.match(rf"(?:{'|'.join(_SECTIONS)})[. :]", text) and text == str(error):
+    except ProflError as error:
+        if not error.names_settings:
             raise
-        raise type(error)(f"{origin}: {text}") from None
-
-
-def translated(text: str) -> str:
-    """`text` with options of `profl-edge export` and `train` as keys of the fleet file."""
-    text = re.sub(r"^partition(?=:)", "model.partition", text)
-    text = text.replace("with --head MODULE", "as model.head")
-    text = re.sub(r"export the model with (?=--)", "set ", text)
-    text = re.sub(r"write --input as ([a-z ]+), (\d+(?:x\d+)*)", _shape_to_write, text)
-    text = re.sub(r"--input (\d+(?:x\d+)*)", lambda found: f"model.input_shape = {_extents(found[1])}", text)
-    text = re.sub(r"--(" + "|".join(_KEYS) + r")\b(?!-)", lambda found: _KEYS[found[1]], text)
-    return re.sub(r"\bset (model\.\w+)(?: =)? ", r"set \1 to ", text)
-
-
-def _shape_to_write(found: re.Match[str]) -> str:
-    return f"write model.input_shape as {found[1]}, such as {_extents(found[2])}"
-
-
-def _extents(text: str) -> str:
-    return f"[{text.replace('x', ', ')}]"
-
-
-def explained(error: msgspec.ValidationError, kind: type[msgspec.Struct]) -> str:
-    """What msgspec says of a wrong value, with the key in front, and the names there are for one that is unknown."""
-    message, _, where = str(error).partition(" - at `")
-    keys = [key for key in re.sub(r"\[[^]]*\]", "", where.rstrip("`")).split(".") if key not in ("$", "")]
-    path = ".".join(keys)
-    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", message):
-        known = [field.name for field in msgspec.structs.fields(_struct_at(kind, keys))]
-        near = difflib.get_close_matches(unknown[1], known, n=3)
-        remedy = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
-        return f"{'.'.join([*keys, unknown[1]])}: is not known here; {remedy}"
-    if value := re.fullmatch(r"Invalid enum value (.*)", message):
-        allowed = ", ".join(str(name) for name in _literals(_type_at(kind, keys)))
-        return f"{path}: {value[1]} is none of {allowed}"
-    return f"{path}: {message}" if path else message
-
-
-def _type_at(kind: object, keys: list[str]) -> object:
-    """The type of the field that `keys` lead to, from the struct `kind`; through `X | None` and tuples."""
-    for key in keys:
-        kind = get_type_hints(_struct_in(kind))[key]
-    return kind
-
-
-def _struct_at(kind: type[msgspec.Struct], keys: list[str]) -> type[msgspec.Struct]:
-    return _struct_in(_type_at(kind, keys))
-
-
-def _struct_in(kind: object) -> type[msgspec.Struct]:
-    found: type[msgspec.Struct] = next(_parts(kind, lambda t: isinstance(t, type) and issubclass(t, msgspec.Struct)))
-    return found
-
-
-def _literals(kind: object) -> tuple[object, ...]:
-    return next((get_args(t) for t in _parts(kind, lambda t: get_origin(t) is Literal)), ())
-
-
-def _parts(kind: Any, wanted: Callable[[Any], bool]) -> Iterator[Any]:
-    if wanted(kind):
-        yield kind
-    for part in get_args(kind):
-        yield from _parts(part, wanted)
+        raise type(error)(error.said(FleetWords(model)), place=origin) from None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from device_profiles.errors import FormatError
 from device_profiles.seal import check_seal
 from device_profiles.update import UpdateMetadata
+from device_profiles.wrong_values import explained
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.structure import TrainedTensor
 
@@ -65,7 +66,7 @@ def read_answer(path: Path) -> Answer:
     try:
         answer = msgspec.json.decode(raw, type=Answer, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"its report: {plain(str(error))}") from None
+        raise FormatError(f"its report: {plain(explained(error, Answer))}") from None
     if not all(loss is None or math.isfinite(loss) for loss in (answer.loss_first, answer.loss_last)):
         raise FormatError("its report: a loss is not a finite number")
     return answer
@@ -104,12 +105,12 @@ def _opened(path: Path, *, follow: bool) -> Iterator[int]:
     try:
         file = os.open(path, flags)
     except FileNotFoundError:
-        raise FormatError(f"{path}: no update was written") from None
+        raise FormatError("no update was written", place=str(path)) from None
     except OSError as error:
-        raise FormatError(f"{path}: {error.strerror or error}") from None
+        raise FormatError(f"{error.strerror or error}", place=str(path)) from None
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise FormatError(f"{path}: is not a regular file")
+            raise FormatError("is not a regular file", place=str(path))
         yield file
     finally:
         os.close(file)
@@ -120,7 +121,7 @@ def _read(file: int, count: int, path: Path) -> bytes:
     while left > 0:
         piece = os.read(file, min(left, 1 << 24))
         if not piece:
-            raise FormatError(f"{path}: ends {left} bytes too early")
+            raise FormatError(f"ends {left} bytes too early", place=str(path))
         pieces.append(piece)
         left -= len(piece)
     return b"".join(pieces)
@@ -134,16 +135,18 @@ def _read_header(
         most = _HEADER_BYTES + _HEADER_BYTES_PER_TENSOR * len(expected)
         data = sum(_FLOAT_BYTES * math.prod(tensor.shape) for tensor in expected.values())
         if size > 8 + most + data:
-            raise FormatError(f"{path}: has {size} bytes, its tensors {data}")
+            raise FormatError(f"has {size} bytes, its tensors {data}", place=str(path))
     if size < 8:
-        raise FormatError(f"{path}: has {size} bytes and is not a safetensors file")
+        raise FormatError(f"has {size} bytes and is not a safetensors file", place=str(path))
     length = int.from_bytes(_read(file, 8, path), "little")
     if length > min(most, size - 8):
-        raise FormatError(f"{path}: its header claims {length} bytes; the file is damaged or not a safetensors file")
+        raise FormatError(
+            f"its header claims {length} bytes; the file is damaged or not a safetensors file", place=str(path)
+        )
     try:
         return msgspec.json.decode(_read(file, length, path), type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"{path}: header: {plain(str(error))}") from None
+        raise FormatError(f"header: {plain(str(error))}", place=str(path)) from None
 
 
 def _metadata(header: Mapping[str, msgspec.Raw], path: Path) -> UpdateMetadata:
@@ -151,15 +154,15 @@ def _metadata(header: Mapping[str, msgspec.Raw], path: Path) -> UpdateMetadata:
         strings = msgspec.json.decode(header.get("__metadata__", msgspec.Raw(b"{}")), type=dict[str, str])
         metadata = UpdateMetadata.from_strings(strings, str(path))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"{path}: metadata: {plain(str(error))}") from None
+        raise FormatError(f"metadata: {plain(str(error))}", place=str(path)) from None
     except FormatError as error:
-        raise FormatError(plain(str(error))) from None
+        raise FormatError(plain(error.reason), place=str(path)) from None
     if not (math.isfinite(metadata.loss_first) and math.isfinite(metadata.loss_last)):
-        raise FormatError(f"{path}: metadata: a loss is not a finite number")
+        raise FormatError("metadata: a loss is not a finite number", place=str(path))
     if metadata.steps < 0 or not max(metadata.steps, metadata.examples) < 1 << 53:
-        raise FormatError(f"{path}: metadata: {plain(str(metadata.steps))} steps cannot be")
+        raise FormatError(f"metadata: {plain(str(metadata.steps))} steps cannot be", place=str(path))
     if any(plain(text) != text for text in (metadata.program, metadata.base_version)):
-        raise FormatError(f"{path}: metadata: program and base_version must be short names")
+        raise FormatError("metadata: program and base_version must be short names", place=str(path))
     return metadata
 
 
@@ -167,19 +170,19 @@ def _entry(name: str, raw: msgspec.Raw, path: Path) -> _Entry:
     try:
         entry = msgspec.json.decode(raw, type=_Entry, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"{path}: tensor {plain(name)}: {plain(str(error))}") from None
+        raise FormatError(f"tensor {plain(name)}: {plain(explained(error, _Entry))}", place=str(path)) from None
     if entry.dtype != "F32":
-        raise FormatError(f"{path}: tensor {plain(name)} has type {plain(entry.dtype)}, not F32 (float32)")
+        raise FormatError(f"tensor {plain(name)} has type {plain(entry.dtype)}, not F32 (float32)", place=str(path))
     return entry
 
 
 def _check_expected(entries: Mapping[str, _Entry], expected: Mapping[str, TrainedTensor], path: Path) -> None:
     odd = sorted(set(entries) ^ set(expected))
     if odd:
-        raise FormatError(f"{path}: tensor {odd[0]} is missing or not of this block")
+        raise FormatError(f"tensor {odd[0]} is missing or not of this block", place=str(path))
     for name, entry in entries.items():
         if entry.shape != expected[name].shape:
-            raise FormatError(f"{path}: tensor {name} has shape {entry.shape}, not {expected[name].shape}")
+            raise FormatError(f"tensor {name} has shape {entry.shape}, not {expected[name].shape}", place=str(path))
 
 
 def _check_places(entries: Mapping[str, _Entry], size: int, path: Path) -> int:
@@ -188,10 +191,10 @@ def _check_places(entries: Mapping[str, _Entry], size: int, path: Path) -> int:
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         first, last = entry.data_offsets
         if first != end or last - first != _FLOAT_BYTES * math.prod(entry.shape):
-            raise FormatError(f"{path}: tensor {name} is not where it should be; the file is damaged")
+            raise FormatError(f"tensor {name} is not where it should be; the file is damaged", place=str(path))
         end = last
     if end != size:
-        raise FormatError(f"{path}: has {size} bytes of tensors, its header {end}; it is not whole")
+        raise FormatError(f"has {size} bytes of tensors, its header {end}; it is not whole", place=str(path))
     return end
 
 

@@ -97,5 +97,7 @@ class Method(Protocol):
 def budget_of(fleet: Fleet, method: str) -> int:
     """The round budget, which this method needs."""
     if fleet.training.rounds is None:
-        raise ExecutionError(f"training.rounds: method {method} has no end of its own; say how many rounds it trains")
+        raise ExecutionError(
+            f"method {method} has no end of its own", field="training.rounds", remedy="say how many rounds it trains"
+        )
     return fleet.training.rounds

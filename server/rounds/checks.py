@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from device_profiles.errors import ExecutionError, UsageError
+from device_profiles.settings import Setting
 from edge_runtime.export.models.factory import is_own
 from server.data.split import choose_source, count_examples
 from server.fleet.fleet import Fleet
@@ -13,18 +14,24 @@ from server.methods.method import Stage
 
 def check_settings(fleet: Fleet, engine: str) -> None:
     """Raise UsageError for settings that contradict each other, or that `engine` does not know."""
-    said = fleet.contradiction()
-    if said is not None:
-        raise UsageError(said)
+    wrong = fleet.contradiction()
+    if wrong is not None:
+        raise wrong
     training = fleet.training
     if training.max_seconds and engine != "local":
         raise UsageError(
-            f"training.max_seconds {training.max_seconds:g}: clients of --engine {engine} keep no time; leave it out"
+            f"clients of --engine {engine} keep no time",
+            field="training.max_seconds",
+            value=f"{training.max_seconds:g}",
+            remedy="leave it out",
         )
     _check_own_model(fleet)
     if engine == "local" and fleet.method.name not in ("profl", "elastic"):
         raise UsageError(
-            f"method.name {fleet.method.name}: the light runtime trains by profl and elastic; use --engine simulation"
+            "the light runtime trains by profl and elastic",
+            field="method.name",
+            value=fleet.method.name,
+            remedy="use --engine simulation",
         )
 
 
@@ -38,11 +45,18 @@ def _check_own_model(fleet: Fleet) -> None:
         return
     for key, width in (("model.width", fleet.model.width), ("promises.width", fleet.promises.width)):
         if width is not None:
-            raise UsageError(f"{key} {width}: only built-in models have a width; leave it out for {fleet.model.name}")
+            raise UsageError(
+                "only built-in models have a width",
+                field=key,
+                value=width,
+                remedy=f"leave it out for {fleet.model.name}",
+            )
     if fleet.method.name not in _OF_ONE_WIDTH:
         raise UsageError(
-            f"method.name {fleet.method.name}: trains narrower copies of the model, which only built-in models have, "
-            f"not {fleet.model.name}; use one of {', '.join(_OF_ONE_WIDTH)}"
+            f"trains narrower copies of the model, which only built-in models have, not {fleet.model.name}",
+            field="method.name",
+            value=fleet.method.name,
+            remedy=f"use one of {', '.join(_OF_ONE_WIDTH)}",
         )
 
 
@@ -54,8 +68,11 @@ def check_data(fleet: Fleet) -> None:
     enough = sum(count >= batch for count in counts)
     if enough < needed:
         raise UsageError(
-            f"model.batch {batch}: {enough} of {len(counts)} clients have as many examples (at most {max(counts)}), "
-            f"training.min_clients is {needed}; use a smaller batch"
+            f"{enough} of {len(counts)} clients have as many examples (at most {max(counts)}), training.min_clients is "
+            f"{needed}",
+            field="model.batch",
+            value=batch,
+            remedy="use a smaller batch",
         )
 
 
@@ -63,7 +80,9 @@ def check_rounds(fleet: Fleet, stages: Sequence[Stage]) -> None:
     """Raise ExecutionError where the round budget is smaller than the number of stages."""
     budget = fleet.training.rounds
     if budget is not None and budget < len(stages):
-        raise ExecutionError(f"training.rounds {budget}: the method has {len(stages)} stages; give more")
+        raise ExecutionError(
+            f"the method has {len(stages)} stages", field="training.rounds", value=budget, remedy="give more"
+        )
 
 
 def check_stages(fleet: Fleet, stages: Sequence[Stage]) -> None:
@@ -74,6 +93,8 @@ def check_stages(fleet: Fleet, stages: Sequence[Stage]) -> None:
         if len(stage.work) < needed:
             what = f"block {stage.block}" if stage.block else "the network"
             raise ExecutionError(
-                f"{stage.title}: {len(stage.work)} of {len(fleet.clients)} clients hold the promise of {what}, "
-                f"training.min_clients is {needed}; use a finer model.partition or a smaller model.batch"
+                f"{len(stage.work)} of {len(fleet.clients)} clients hold the promise of {what}, training.min_clients "
+                f"is {needed}",
+                place=stage.title,
+                remedy=("use a finer ", Setting("model.partition"), " or a smaller ", Setting("model.batch")),
             )

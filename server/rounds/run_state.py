@@ -23,6 +23,7 @@ from device_profiles.contract import FORMAT_VERSION
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json, sha256_of, write_json
 from device_profiles.seal import check_seal
+from device_profiles.wrong_values import explained
 from server.averaging.tensor_files import save_tensors
 from server.rounds.seam import Result
 
@@ -206,7 +207,9 @@ def _record(line: bytes, where: str) -> RoundRecord:
     try:
         return msgspec.json.decode(line, type=RoundRecord)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"{where}: {error}; restore the file from a copy, or start a new run") from None
+        raise FormatError(
+            f"{where}: {explained(error, RoundRecord)}; restore the file from a copy, or start a new run"
+        ) from None
 
 
 def read_tensors(path: Path) -> Weights:

@@ -76,9 +76,7 @@ def test_inputs_that_are_no_images_cannot_be_augmented(tmp_path: Path) -> None:
     labels = np.arange(40) % 2
     np.savez(tmp_path / "data.npz", inputs=inputs, labels=labels, test_inputs=inputs, test_labels=labels)
     source = f"npz:{tmp_path / 'data.npz'}"
-    with pytest.raises(
-        UsageError, match=r"fleet.toml: training.augment crop-flip: data.sources npz:.* not images; leave"
-    ):
+    with pytest.raises(UsageError, match=r"fleet.toml: training.augment crop-flip: npz:.* not images; leave"):
         _prepare(tmp_path, source, training={"augment": "crop-flip"})
     _prepare(tmp_path, source)
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from device_profiles.errors import FormatError, UsageError
+from device_profiles.wrong_values import explained
 from server.fleet.fleet import Fleet, fleet_of
 
 STUDIES = Path(__file__).parent / "studies"
@@ -62,7 +63,7 @@ def read_study(name: str) -> Study:
     try:
         return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Study, strict=True)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise FormatError(f"{path}: {error}") from None
+        raise FormatError(f"{path}: {explained(error, Study)}") from None
 
 
 def cases(study: Study, name: str) -> Iterator[Case]:

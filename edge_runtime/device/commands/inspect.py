@@ -38,7 +38,9 @@ def inspect(bundle: Path, profile_path: Path | None, threads: int | None, as_jso
     opened = open_bundle(bundle)
     profile = read_json(profile_path, DeviceProfile) if profile_path is not None else None
     if profile is not None and profile.bundle_sha256 != opened.digest:
-        raise UsageError(f"--profile {profile_path}: was measured with another bundle; profile this one again")
+        raise UsageError(
+            "was measured with another bundle", field="profile", value=profile_path, remedy="profile this one again"
+        )
     manifest = opened.manifest
     # A profile was measured with its own number of threads; its promise holds for those.
     count = profile.measurement.threads if profile is not None else thread_count(threads)

@@ -11,6 +11,7 @@ import click
 
 from device_profiles.errors import UsageError
 from device_profiles.optimizers import OPTIMIZERS
+from device_profiles.settings import Setting
 from edge_runtime.device.commands.options import (
     FILE,
     bundle_argument,
@@ -140,10 +141,12 @@ def train(
     stops the training after the current step and saves a checkpoint for --resume.
     """
     if options["steps"] is not None and options["epochs"] is not None:
-        raise UsageError("--steps: cannot be combined with --epochs")
-    for given, option in ((cache_prefix_dtype, "--cache-prefix-dtype"), (options["cache_folder"], "--cache-dir")):
+        raise UsageError(
+            (Setting("steps"), " cannot be combined with ", Setting("epochs")), remedy="leave one of the two out"
+        )
+    for given, key in ((cache_prefix_dtype, "cache_prefix_dtype"), (options["cache_folder"], "cache_dir")):
         if given is not None and not cache_prefix:
-            raise UsageError(f"{option}: requires --cache-prefix")
+            raise UsageError((Setting(key), " requires ", Setting("cache_prefix")), remedy="give both, or leave it out")
     one_blas_thread()
     from edge_runtime.device.prepare.launch import check_room
     from edge_runtime.device.prepare.lock import exclusive

@@ -88,10 +88,7 @@ def prefix_of(archive: zipfile.ZipFile, name: str, split: Split, path: Path) -> 
     if split == "train":
         return ""
     if f"test_{name}.npy" not in archive.namelist():
-        raise DataError(
-            f"{path}: has no test split; add the arrays test_{name} and test_labels, or ask for the training examples"
-            " (profl-edge eval --split train)"
-        )
+        raise DataError(f"{path}: has no test split", remedy=f"add the arrays test_{name} and test_labels, or ask for the training examples (profl-edge " "eval --split train)")
     return "test_"
 
 

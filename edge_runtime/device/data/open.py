@@ -35,7 +35,7 @@ def open_data(
     if arrays is not None:
         return arrays
     if input_dtype != "float32" or targets is not None:
-        raise UsageError(f"--data {spec}: gives images and labels; this model needs npz:FILE with `inputs` of its own")
+        raise UsageError("gives images and labels", field="data", value=spec, remedy="this model needs npz:FILE with `inputs` of its own")
     pixels = open_pixels(spec, split=split)
     check_fits(pixels, input_shape, spec)
     return PixelSource(pixels, input_shape)
@@ -63,9 +63,9 @@ def _open_inputs(
     else:
         return None
     if targets is not None:
-        raise UsageError(f"--data {spec}: has labels; the mean squared error needs npz:FILE with numbers as labels")
+        raise UsageError("has labels", field="data", value=spec, remedy="the mean squared error needs npz:FILE with numbers as labels")
     if wanted is not None:
-        check_wanted(source.input_shape, source.input_dtype, wanted, f"--data {spec}:")
+        check_wanted(source.input_shape, source.input_dtype, wanted, spec)
     return source
 
 
@@ -76,10 +76,7 @@ def _of_experiments(spec: str, module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith(EXPERIMENTS):
             raise
-        raise UsageError(
-            f"--data {spec}: is a data set of experiments, which the wheel leaves out; run from a clone of the "
-            "repository, or name files of your own"
-        ) from None
+        raise UsageError("is a data set of experiments, which the wheel leaves out", field="data", value=spec, remedy="run from a clone of the repository, or name files of your own") from None
 
 
 def open_pixels(spec: str, *, split: Split) -> Pixels:
@@ -93,7 +90,7 @@ def open_pixels(spec: str, *, split: Split) -> Pixels:
         pixels: Pixels = _of_experiments(spec, "packaged").open_packaged(kind, split)
         return pixels
     if not location:
-        raise UsageError(f"--data {spec}: not a known data set (known: {KNOWN})")
+        raise UsageError(f"not a known data set (known: {KNOWN})", field="data", value=spec)
     if kind == "idx":
         from edge_runtime.device.data.idx import open_idx
 
@@ -110,4 +107,4 @@ def open_pixels(spec: str, *, split: Split) -> Pixels:
         from edge_runtime.device.data.images import open_images
 
         return open_images(Path(location), split)
-    raise UsageError(f"--data {spec}: not a known data set (known: {KNOWN})")
+    raise UsageError(f"not a known data set (known: {KNOWN})", field="data", value=spec)

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from device_profiles.contract import DType
 from device_profiles.errors import DataError
+from device_profiles.settings import Exported
 from device_profiles.places import temporary_folder
 
 if TYPE_CHECKING:
@@ -180,22 +181,25 @@ def extents(shape: Shape) -> tuple[int, int, int]:
 def check_fits(pixels: Pixels, input_shape: Shape, spec: str) -> None:
     """Raise DataError, with both shapes, unless the images can be fitted to the model's input."""
     channels, height, width = pixels.shape
-    found = f"--data {spec}: images are {channels}x{height}x{width}, the model takes {'x'.join(map(str, input_shape))}"
+    found = f"images are {channels}x{height}x{width}, the model takes {'x'.join(map(str, input_shape))}"
     if len(input_shape) != 3:
-        raise DataError(f"{found}; inputs that are no images need npz:FILE with float32 `inputs`")
+        raise DataError(
+            found, field="data", value=spec, remedy="inputs that are no images need npz:FILE with float32 `inputs`"
+        )
     if channels not in (1, input_shape[0]):
-        raise DataError(f"{found}; export the model with --input {channels}x{height}x{width}")
+        raise DataError(found, field="data", value=spec, remedy=Exported("input_shape", pixels.shape))
     if height > input_shape[1] or width > input_shape[2]:
-        raise DataError(f"{found}; images larger than the input are not shrunk here")
+        raise DataError(found, field="data", value=spec, remedy="images larger than the input are not shrunk here")
     if not len(pixels.labels):
-        raise DataError(f"--data {spec}: holds no example")
+        raise DataError("holds no example", field="data", value=spec)
 
 
-def check_wanted(shape: Shape, dtype: DType, wanted: tuple[Shape, DType], origin: str) -> None:
+def check_wanted(shape: Shape, dtype: DType, wanted: tuple[Shape, DType], spec: str) -> None:
     """Raise DataError, with both, where examples of `shape` and `dtype` are not what the model takes."""
     if (shape, dtype) != wanted:
         takes = f"{wanted[1]} of {'x'.join(map(str, wanted[0]))}"
-        raise DataError(f"{origin} is {dtype} of {'x'.join(map(str, shape))} for an example, the model takes {takes}")
+        found = f"is {dtype} of {'x'.join(map(str, shape))} for an example, the model takes {takes}"
+        raise DataError(found, field="data", value=spec)
 
 
 def held_out(count: int, split: Split) -> list[int]:

@@ -16,6 +16,7 @@ from device_profiles.contract import (
 from device_profiles.errors import DigestError, FormatError, UsageError
 from device_profiles.files import read_json, sha256_of
 from device_profiles.manifest import FileEntry, Manifest, Program
+from device_profiles.settings import Setting
 from device_profiles.work import BlockKind, Distill, joint
 
 
@@ -42,17 +43,30 @@ class Bundle:
                 return program
         if kind == "distill" and block == 1:
             raise UsageError(
-                "--purpose distill --block 1: no block before it is ever trained, so that nothing stands in for it; "
-                "give --block 2 or a later one"
+                (
+                    Setting("purpose", "distill"),
+                    " cannot be combined with ",
+                    Setting("block", 1),
+                    ": no block before it is ever trained, so that nothing stands in for it",
+                ),
+                remedy=("give ", Setting("block", 2), " or a later one"),
             )
         blocks = sorted({p.block for p in self.manifest.programs if p.work.kind == kind})
         known = ", ".join(map(str, blocks)) or "none"
-        raise UsageError(f"{self.path}: no '{kind}' program for block {block}; give --block one of: {known}")
+        raise UsageError(
+            f"{self.path}: no '{kind}' program for block {block}",
+            remedy=("give ", Setting("block"), f" one of: {known}"),
+        )
 
     def joint_program(self, first_block: int, block: int) -> Program:
         """The program that trains blocks `first_block` to `block` together; raises UsageError without it."""
         if first_block >= block:
-            raise UsageError(f"--first-block {first_block}: give a block before --block {block}, or leave it out")
+            raise UsageError(
+                ("must lie before ", Setting("block", block)),
+                field="first_block",
+                value=first_block,
+                remedy="give an earlier block, or leave it out",
+            )
         if block > len(self.manifest.partition.blocks):
             return self.program_for("grow", block)  # which says what blocks there are
         asked = joint(self.manifest.partition, first_block, block)
@@ -60,8 +74,10 @@ class Bundle:
             if program.work == asked:
                 return program
         raise UsageError(
-            f"--first-block {first_block}: {self.path} has no program for blocks {first_block} to {block} together; "
-            "export the bundle with --joint"
+            f"{self.path} has no program for blocks {first_block} to {block} together",
+            field="first_block",
+            value=first_block,
+            remedy=("export the bundle with ", Setting("joint")),
         )
 
     def labels_are_targets(self, program: Program) -> bool:
@@ -104,7 +120,7 @@ def open_bundle(path: Path) -> Bundle:
     missing, DigestError where a size differs.
     """
     if not path.is_dir():
-        raise FormatError(f"{path}: not a bundle folder; 'profl-edge export -o {path}' writes one")
+        raise FormatError(f"{path}: not a bundle folder", remedy=f"'profl-edge export -o {path}' writes one")
     manifest_path = path / MANIFEST_NAME
     manifest = read_json(manifest_path, Manifest)
     for entry in manifest.files:

@@ -14,6 +14,7 @@ from device_profiles.contract import PROGRAMS_FOLDER, Augmentation
 from device_profiles.errors import UsageError
 from device_profiles.files import sha256_of
 from device_profiles.manifest import Program
+from device_profiles.settings import Setting
 from device_profiles.work import TrainingKind
 from edge_runtime.device.data import DataSource
 from edge_runtime.device.prepare.bundle import Bundle
@@ -41,19 +42,29 @@ def default_folder() -> Path:
     except RuntimeError:
         folder = Path()
     if not folder.is_absolute():
-        raise UsageError("--cache-prefix: this user has no home folder for the cache; set HOME, or give --cache-dir")
+        raise UsageError(
+            "this user has no home folder for the cache",
+            field="cache_prefix",
+            remedy=("set HOME, or give ", Setting("cache_dir")),
+        )
     return folder / "profl-edge"
 
 
 def cache_programs(bundle: Bundle, block: int, kind: TrainingKind) -> tuple[Program, Program]:
     """The program that computes the features, and the training step that reads them; raises UsageError without."""
     if block == 1:
-        raise UsageError("--cache-prefix: block 1 has no frozen blocks before it; leave --cache-prefix out")
+        raise UsageError(
+            "block 1 has no frozen blocks before it",
+            field="cache_prefix",
+            remedy=("leave ", Setting("cache_prefix"), " out"),
+        )
     try:
         return bundle.program_for("features", block), bundle.program_for(kind, block, cached_prefix=True)
     except UsageError:
         raise UsageError(
-            f"--cache-prefix: {bundle.path} has no programs for it at block {block}; export the bundle again"
+            f"{bundle.path} has no programs for it at block {block}",
+            field="cache_prefix",
+            remedy="export the bundle again",
         ) from None
 
 

@@ -14,6 +14,8 @@ from device_profiles.errors import FormatError, UsageError
 from device_profiles.manifest import Program
 from device_profiles.outputs import beside, followed
 from device_profiles.seal import check_seal
+from device_profiles.settings import Setting
+from device_profiles.wrong_values import explained
 from edge_runtime.device.prepare.tensors import TensorFile
 from edge_runtime.device.worker.job import CacheDType, Source
 
@@ -70,13 +72,13 @@ def load_checkpoint(path: Path, program: Program, settings: Settings) -> tuple[P
     try:
         metadata = msgspec.json.decode(source.metadata.get("profl_checkpoint", ""), type=_Metadata, strict=True)
     except msgspec.DecodeError as error:
-        raise FormatError(f"{path}: not a checkpoint: {error}") from None
+        raise FormatError(f"{path}: not a checkpoint: {explained(error, _Metadata)}") from None
     for field in settings.__struct_fields__:
         before, now = getattr(metadata.settings, field), getattr(settings, field)
         if before != now:
             raise UsageError(
-                f"{path}: belongs to a run with {field} {before}, this one has {now}; "
-                "use the same settings, or leave --resume out to start again"
+                f"{path}: belongs to a run with {field} {before}, this one has {now}",
+                remedy=("use the same settings, or leave ", Setting("resume"), " out to start again"),
             )
     places = {}
     for tensor in program.tensors:

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_profiles.contract import CONSTANT_PREFIX, STAND_IN_PREFIX, TRAINED_ROLES
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.manifest import Manifest, Program
+from device_profiles.settings import Setting
 from device_profiles.weights_file import check_tensors
 from device_profiles.work import Distill, Eval
 from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.tensors import TensorFile
 from edge_runtime.device.prepare.weights_version import weights_version
+
+if TYPE_CHECKING:
+    from device_profiles.settings import Said
 
 _BLOCK = "block "
 _STAND_IN = "the stand-in of block "
@@ -90,7 +95,7 @@ class LaidWeights:
         self._check_parts(read + [t.name for p in programs for t in p.tensors if t.role in TRAINED_ROLES])
         missing = dict.fromkeys(self._parts[name] for name in read if self.is_initial(name))
         if missing and not initial_allowed:
-            raise UsageError(self._about_missing(programs[-1], list(missing)))
+            raise self._missing(programs[-1], list(missing))
 
     def _read_only(self, programs: Sequence[Program]) -> list[str]:
         """Names that are read and not trained by `programs`; of these, what a training could have changed.
@@ -108,20 +113,30 @@ class LaidWeights:
             part = self._parts[name]
             if part in given and self.is_initial(name):
                 raise FormatError(
-                    f"--weights {self.files[-1]}: {part} is there in part: '{given[part]}' is in a file, '{name}' is "
-                    "in none; give files that hold all of it"
+                    f"{part} is there in part: '{given[part]}' is in a file, '{name}' is in none",
+                    field="weights",
+                    value=self.files[-1],
+                    remedy="give files that hold all of it",
                 )
 
-    def _about_missing(self, program: Program, missing: list[str]) -> str:
-        files = " ".join(f"--weights {path}" for path in self.files)
-        earlier = (
-            ", evaluate an earlier block with --block" if isinstance(program.work, Eval) and program.block > 1 else ""
-        )
+    def _missing(self, program: Program, missing: list[str]) -> UsageError:
+        files: list[Said] = [(Setting("weights", path), " ") for path in self.files[:-1]]
+        files.append(Setting("weights", self.files[-1]))
+        earlier = isinstance(program.work, Eval) and program.block > 1
         them = "it" if len(missing) == 1 else "them"
-        return (
-            f"{files}: {program.name} reads {_listed(missing)}, and no file holds {them}; "
-            "give the updates of earlier steps before these, in order (--weights FIRST --weights SECOND)"
-            f"{earlier}, or give --initial-prefix to keep the bundle's initial values"
+        return UsageError(
+            (*files, f": {program.name} reads {_listed(missing)}, and no file holds {them}"),
+            remedy=(
+                "give the updates of earlier steps before these, in order (",
+                Setting("weights", "FIRST"),
+                " ",
+                Setting("weights", "SECOND"),
+                ")",
+                (", evaluate an earlier block with ", Setting("block")) if earlier else "",
+                ", or give ",
+                Setting("initial_prefix"),
+                " to keep the bundle's initial values",
+            ),
         )
 
 
@@ -142,11 +157,19 @@ def _part_behind(name: str) -> str:
 
 
 def _opened(path: Path, initial: TensorFile) -> TensorFile:
+    try:
+        return _checked(path, initial)
+    except FormatError as error:
+        raise error.at("--weights", " ") from None
+
+
+def _checked(path: Path, initial: TensorFile) -> TensorFile:
     layer = TensorFile(path)
     layer.close()
     if _CHECKPOINT in layer.metadata:
         raise FormatError(
-            f"{path}: is the checkpoint of a training; finish that one with --resume, and give its output"
+            f"{path}: is the checkpoint of a training",
+            remedy=("finish that one with ", Setting("resume"), ", and give its output"),
         )
     check_tensors(path, _described(layer), _described(initial))
     return layer

@@ -41,7 +41,9 @@ def _acquire(path: Path, output: Path) -> int:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(file)
-            raise UsageError(f"-o {output}: another process is writing it; choose another output or wait") from None
+            raise UsageError(
+                "another process is writing it", field="output", value=output, remedy="choose another output or wait"
+            ) from None
         except OSError:
             return file  # a file system without locks: every file still appears whole or not at all
         # The holder before us may have removed the file between our open and our lock.
@@ -55,10 +57,15 @@ def _open(path: Path, output: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not _is_free(path):
-            raise UsageError(f"-o {output}: {path} is in the way and no lock of this program; move it away")
+            raise UsageError(
+                f"{path} is in the way and no lock of this program",
+                field="output",
+                value=output,
+                remedy="move it away",
+            )
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
-        raise UsageError(f"-o {output}: cannot be written: {error.strerror or error}") from None
+        raise UsageError(f"cannot be written: {error.strerror or error}", field="output", value=output) from None
 
 
 def _is_free(path: Path) -> bool:

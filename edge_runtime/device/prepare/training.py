@@ -16,6 +16,7 @@ from device_profiles.manifest import Program
 from device_profiles.model import Model
 from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.outputs import followed, in_place, temporary_start
+from device_profiles.settings import Exported, Setting
 from device_profiles.work import Distill, TrainingKind
 from edge_runtime.device.data import DataSource, Split, open_data
 from edge_runtime.device.data.source import extents
@@ -94,14 +95,18 @@ def prepare_training(request: TrainRequest, *, json: bool) -> PreparedTraining:
     check_examples(data, model)
     if request.augment is not None and data.image_shape is None:
         raise UsageError(
-            f"--augment {request.augment}: --data {request.data} holds inputs of the model's own, not images; leave "
-            "--augment out, or give images of bytes"
+            (Setting("data", request.data), " holds inputs of the model's own, not images"),
+            field="augment",
+            value=request.augment,
+            remedy=("leave ", Setting("augment"), " out, or give images of bytes"),
         )
     per_epoch = len(data) // program.batch
     if per_epoch == 0:
         raise DataError(
-            f"--data {request.data}: {len(data)} examples do not fill one batch of {program.batch}; "
-            "give more data, or export with a smaller --batch"
+            f"{len(data)} examples do not fill one batch of {program.batch}",
+            field="data",
+            value=request.data,
+            remedy=("give more data, or export with a smaller ", Setting("batch")),
         )
     weights = LaidWeights(bundle, request.weights)
     programs = [program] if request.cache_prefix is None else [features, program]
@@ -145,12 +150,18 @@ def prepare_training(request: TrainRequest, *, json: bool) -> PreparedTraining:
     job["settings"] = msgspec.json.encode(settings).decode()
     if request.output is None:
         if request.resume:
-            raise UsageError("--resume needs -o: the checkpoint lies beside the output")
+            raise UsageError(
+                (Setting("resume"), " requires ", Setting("output"), ": the checkpoint lies beside the output")
+            )
         return PreparedTraining(job=job, data=data)
     job["output"] = str(request.output)
     if in_place(str(request.output)):
         if request.resume:
-            raise UsageError(f"--resume: no checkpoint lies beside -o {request.output}; give the name of a file")
+            raise UsageError(
+                ("no checkpoint lies beside ", Setting("output", request.output)),
+                field="resume",
+                remedy="give the name of a file",
+            )
         job["checkpoint_every"] = 0
         return PreparedTraining(job=job, data=data)
     checkpoint = checkpoint_path(request.output)
@@ -161,7 +172,8 @@ def prepare_training(request: TrainRequest, *, json: bool) -> PreparedTraining:
         job["loss_smoothed"] = progress.loss_smoothed
         if progress.steps > job["steps"]:
             raise UsageError(
-                f"{checkpoint}: is at step {progress.steps}, beyond --steps {job['steps']}; give more steps"
+                (f"{checkpoint}: is at step {progress.steps}, beyond ", Setting("steps", job["steps"])),
+                remedy="give more steps",
             )
     return PreparedTraining(job=job, data=data)
 
@@ -170,9 +182,25 @@ def _joint_program(request: TrainRequest, bundle: Bundle) -> Program:
     """The program of several blocks; raises UsageError for what does not go with it."""
     assert request.first_block is not None  # asked for those requests alone
     if request.purpose != "grow":
-        raise UsageError(f"--first-block and --purpose {request.purpose}: one block alone is distilled; leave one out")
+        raise UsageError(
+            (
+                Setting("first_block"),
+                " cannot be combined with ",
+                Setting("purpose", request.purpose),
+                ": one block alone is distilled",
+            ),
+            remedy="leave one of the two out",
+        )
     if request.cache_prefix is not None:
-        raise UsageError("--first-block and --cache-prefix: several blocks have no cache; leave one of the two out")
+        raise UsageError(
+            (
+                Setting("first_block"),
+                " cannot be combined with ",
+                Setting("cache_prefix"),
+                ": several blocks have no cache",
+            ),
+            remedy="leave one of the two out",
+        )
     return bundle.joint_program(request.first_block, request.block)
 
 
@@ -180,18 +208,32 @@ def _check_options(request: TrainRequest, program: Program) -> None:
     """Raise UsageError for options that the program or another option does not go with."""
     if request.proximal_mu is not None and not (program.optimizer is not None and program.optimizer.proximal):
         raise UsageError(
-            f"--proximal-mu: {program.name} of {request.bundle} has no proximal term; export the bundle with --proximal"
+            f"{program.name} of {request.bundle} has no proximal term",
+            field="proximal_mu",
+            remedy=("export the bundle with ", Setting("proximal")),
         )
-    for given, option in ((request.augment_seed, "--augment-seed"), (request.augment_epoch, "--augment-epoch")):
+    for given, key in ((request.augment_seed, "augment_seed"), (request.augment_epoch, "augment_epoch")):
         if given is not None and request.augment is None:
-            raise UsageError(f"{option}: is of --augment; give both, or leave it out")
+            raise UsageError((Setting(key), " requires ", Setting("augment")), remedy="give both, or leave it out")
     cached = request.cached_augmentations
     if cached is not None and (request.augment is None or request.cache_prefix is None):
-        raise UsageError("--cached-augmentations: is of --augment with --cache-prefix; give both, or leave it out")
+        raise UsageError(
+            (Setting("cached_augmentations"), " requires ", Setting("augment"), " and ", Setting("cache_prefix")),
+            remedy="give all three, or leave it out",
+        )
     if request.augment is not None and request.cache_prefix is not None and cached is None:
         raise UsageError(
-            "--augment and --cache-prefix: images that differ in every epoch have no features to keep; give "
-            "--cached-augmentations N for N versions of every image, or leave one of the two out"
+            (
+                Setting("augment"),
+                " cannot be combined with ",
+                Setting("cache_prefix"),
+                ": images that differ in every epoch have no features to keep",
+            ),
+            remedy=(
+                "give ",
+                Setting("cached_augmentations", "N"),
+                " for N versions of every image, or leave one of the two out",
+            ),
         )
 
 
@@ -244,10 +286,15 @@ def check_examples(data: DataSource, model: Model) -> None:
 def check_labels(data: DataSource, classes: int) -> None:
     """Raise DataError, with the file, the value and its example, for a label outside [0, classes)."""
     for label in (min(data.labels), max(data.labels)):
-        where = f"{data.labels_origin}: label {label} (example {data.labels.index(label)})"
         if not 0 <= label < classes:
-            more = f"export the model with --classes {data.classes} or " if label >= classes else ""
-            raise DataError(f"{where} is outside 0..{classes - 1}; {more}correct the labels, which count from 0")
+            raise DataError(
+                f"label {label} (example {data.labels.index(label)}) is outside 0..{classes - 1}",
+                place=data.labels_origin,
+                remedy=(
+                    (Exported("classes", data.classes), " or ") if label >= classes else "",
+                    "correct the labels, which count from 0",
+                ),
+            )
 
 
 def remove_leftovers(output: Path) -> None:

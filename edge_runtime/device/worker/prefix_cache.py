@@ -15,6 +15,7 @@ import stat
 import sys
 
 from device_profiles.errors import DataError, UsageError
+from device_profiles.settings import Setting
 from edge_runtime.device.worker.loaded_program import LoadedProgram
 from edge_runtime.device.worker.progress import ProgressLine
 from edge_runtime.device.worker.text import json_text, megabytes
@@ -69,12 +70,16 @@ class PrefixCache:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             self._file = os.open(self._path, flags, 0o600)
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                raise UsageError(f"--cache-dir: {self._path} is no file; choose another --cache-dir")
+                raise UsageError(
+                    f"{self._path} is no file", field="cache_dir", remedy=("choose another ", Setting("cache_dir"))
+                )
             self._lock()
         except OSError as error:
             raise UsageError(
-                f"--cache-dir {os.path.dirname(self._path)}: no file of features can be kept there: "
-                f"{error.strerror or error}; choose another --cache-dir"
+                f"no file of features can be kept there: {error.strerror or error}",
+                field="cache_dir",
+                value=os.path.dirname(self._path),
+                remedy=("choose another ", Setting("cache_dir")),
             ) from None
 
     @property
@@ -132,7 +137,10 @@ class PrefixCache:
         """Let other processes read the rows from now on, but not replace them."""
         fcntl.flock(self._file, fcntl.LOCK_SH)
         if not self._matches() or not self.complete:
-            raise DataError(f"{self._path}: another process replaced it; start again, or choose another --cache-dir")
+            raise DataError(
+                f"{self._path}: another process replaced it",
+                remedy=("start again, or choose another ", Setting("cache_dir")),
+            )
 
     def _compute(self, native: Any, loaded: LoadedProgram, examples: Examples) -> None:
         data = loaded.data
@@ -172,8 +180,9 @@ class PrefixCache:
                 if self._matches() and self.complete:
                     return
                 raise UsageError(
-                    f"--cache-dir: another process trains from {self._path}, which does not fit this bundle, weights "
-                    "and data; choose another --cache-dir, or wait"
+                    f"another process trains from {self._path}, which does not fit this bundle, weights and data",
+                    field="cache_dir",
+                    remedy=("choose another ", Setting("cache_dir"), ", or wait"),
                 )
             print(f"profl-edge: waiting for another process that fills {self._path}", file=sys.stderr)
             fcntl.flock(self._file, fcntl.LOCK_SH)
@@ -233,6 +242,16 @@ class PrefixCache:
     def _no_room(self, free_bytes: int | None) -> UsageError:
         free = "" if free_bytes is None else f", {megabytes(free_bytes)} are free"
         return UsageError(
-            f"--cache-dir {os.path.dirname(self._path)}: the features need {megabytes(self.bytes)}{free}; "
-            "choose another --cache-dir, a smaller --cache-prefix-dtype, or leave --cache-prefix out"
+            f"the features need {megabytes(self.bytes)}{free}",
+            field="cache_dir",
+            value=os.path.dirname(self._path),
+            remedy=(
+                "choose another ",
+                Setting("cache_dir"),
+                ", a smaller ",
+                Setting("cache_prefix_dtype"),
+                ", or leave ",
+                Setting("cache_prefix"),
+                " out",
+            ),
         )

@@ -12,6 +12,7 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 
 from device_profiles.contract import DType
 from device_profiles.errors import UsageError
+from device_profiles.settings import THE_MODEL
 from edge_runtime.export.capture.tracing import exported
 from edge_runtime.export.capture.whose import Owners, is_mixed, of_input, owners_of
 from edge_runtime.export.ir.constants import Constants
@@ -52,22 +53,23 @@ def capture(
     """
     _refuse_cumulative_averages(model)
     if not trained_names(model):
-        raise UsageError("the model has nothing to train: no parameter, or none with requires_grad=True")
+        raise UsageError((THE_MODEL, " has nothing to train: no parameter, or none with requires_grad=True"))
     program = exported(model, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
     signature = program.graph_signature
     if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
         raise UsageError(
-            f"the model takes {len(signature.user_inputs)} tensors and returns {len(signature.user_outputs)}; wrap it "
-            "in a module that takes one and returns the logits"
+            (THE_MODEL, f" takes {len(signature.user_inputs)} tensors and returns {len(signature.user_outputs)}"),
+            remedy="wrap it in a module that takes one and returns the logits",
         )
     (output,) = (spec.arg for spec in program.graph_signature.output_specs if spec.kind == OutputKind.USER_OUTPUT)
     structure = program.call_spec.out_spec
     if structure is not None and not structure.is_leaf():
         raise UsageError(
-            f"the model returns a {structure.type.__name__}, not a tensor; wrap it in a module that returns the logits"
+            (THE_MODEL, f" returns a {structure.type.__name__}, not a tensor"),
+            remedy="wrap it in a module that returns the logits",
         )
     if not isinstance(output, TensorArgument):
-        raise UsageError("the model returns no tensor; wrap it in a module that returns the logits")
+        raise UsageError((THE_MODEL, " returns no tensor"), remedy="wrap it in a module that returns the logits")
     return _Capture(program, model).run()
 
 
@@ -117,7 +119,7 @@ class _Capture:
         output = self._renamed.get(self._output, self._output)
         layers = _contributing(self._layers, output)
         if not layers:
-            raise UsageError("the model's output does not follow from its input")
+            raise UsageError((THE_MODEL, "'s output does not follow from its input"))
         self._refuse_mixed(layers)
         return CapturedModel(
             layers=_numbered(layers),

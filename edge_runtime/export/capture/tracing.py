@@ -14,8 +14,9 @@ from torch import nn
 
 from device_profiles.contract import DType
 from device_profiles.errors import UsageError
+from device_profiles.settings import Setting
 from edge_runtime.export.capture.own_gradients import watched
-from edge_runtime.export.ir.faults import reason_of
+from edge_runtime.export.ir.faults import reason_of, remedy_for
 
 _ONE_VALUE = "Expected more than 1 value per channel when training"
 """How PyTorch's BatchNorm begins its refusal of a batch that has no variance."""
@@ -38,8 +39,10 @@ def exported(
     except Exception as error:  # whatever a user's forward and PyTorch's tracer raise
         if batch == 1 and _ONE_VALUE in str(error):
             raise OneValueError("a BatchNorm of the model sees one value a channel in an execution") from None
-        shape = "x".join(map(str, input_shape))
-        raise UsageError(f"torch.export cannot trace the model for --input {shape}: {reason_of(error)}") from None
+        raise UsageError(
+            ("torch.export cannot trace the model for ", Setting("input_shape", input_shape), f": {reason_of(error)}"),
+            remedy=remedy_for(error),
+        ) from None
 
 
 @contextmanager

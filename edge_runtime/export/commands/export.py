@@ -9,13 +9,16 @@ from pathlib import Path
 import click
 import msgspec
 
-from device_profiles import streams
 from device_profiles.contract import DType, LossName
-from device_profiles.errors import ProflError, UsageError
+from device_profiles.errors import UsageError
 from device_profiles.manifest import Loss, Manifest, Optimizer
 from device_profiles.optimizers import OPTIMIZERS, OptimizerName
+from device_profiles.settings import Setting
+from edge_runtime.ending import as_process, exit_status
 from edge_runtime.export.targets.targets import TARGETS, export_target
 from edge_runtime.options import Finite, Size
+
+_PROGRAM = "profl-edge"
 
 _width_option = click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
 _input_option = click.option(
@@ -40,7 +43,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     try:
         first, second = (float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--betas {text}: write two numbers, such as 0.9,0.999") from None
+        raise UsageError("write two numbers, such as 0.9,0.999", field="betas", value=text) from None
     return first, second
 
 
@@ -156,14 +159,18 @@ def export(
 ) -> None:
     """Cut a model into blocks and write each block's training step as one program."""
     if everything and block is not None:
-        raise UsageError("--all: cannot be combined with --block")
+        raise UsageError(
+            (Setting("all"), " cannot be combined with ", Setting("block")), remedy="leave one of the two out"
+        )
     _refuse_options_of_the_other(context, optimizer)
     input_shape, classes = _asked_or_usual(model, input_text, classes)
     if target != "native":
         export_target(context, input_shape=input_shape, classes=classes)
         return
     if weights is not None:
-        raise UsageError("--weights: cannot be combined with --target native; use `profl-edge train --weights`")
+        raise UsageError(
+            "a bundle holds initial weights", field="weights", remedy="give these to `profl-edge train --weights`"
+        )
     from edge_runtime.export.ir.faults import faults_named
     from edge_runtime.export.targets.native import export_bundle
 
@@ -213,7 +220,10 @@ def _refuse_options_of_the_other(context: click.Context, optimizer: OptimizerNam
         for name in kind.options:
             given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
             if given and owner != optimizer:
-                raise UsageError(f"--{name}: requires --optimizer {owner}")
+                raise UsageError(
+                    (Setting(name), " requires ", Setting("optimizer", owner)),
+                    remedy=("leave it out with ", Setting("optimizer", optimizer)),
+                )
 
 
 def _table(manifest: Manifest) -> str:
@@ -246,7 +256,9 @@ def parse_shape(text: str) -> tuple[int, ...]:
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:
-        raise UsageError(f"--input {text}: write the extents of one example, such as 3x32x32, 6x128 or 16")
+        raise UsageError(
+            "write the extents of one example, such as 3x32x32, 6x128 or 16", field="input_shape", value=text
+        )
     return shape
 
 
@@ -332,23 +344,8 @@ def _list_built_in(as_json: bool) -> None:
 
 def main() -> None:
     """Run the host commands alone: `python -m edge_runtime.export.commands.export export ...`."""
-    sys.exit(streams.run(_run, _complain))
-
-
-def _run() -> int:
     group = click.Group(commands={"export": export, "models": models})
-    try:
-        group(standalone_mode=True)
-    except ProflError as error:
-        _complain(str(error))
-        return error.exit_status
-    except OSError as error:
-        return streams.ended_by(error, _complain)
-    return 0
-
-
-def _complain(line: str) -> None:
-    click.echo(f"profl-edge: error: {line}", err=True)
+    sys.exit(as_process(_PROGRAM, lambda: exit_status(_PROGRAM, lambda: group.main(standalone_mode=False))))
 
 
 if __name__ == "__main__":

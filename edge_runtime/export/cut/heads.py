@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from device_profiles.errors import UsageError
+from device_profiles.settings import THE_MODEL, Setting
 from edge_runtime.export.ir.layers import Layer
 
 _ELEMENTWISE = frozenset({"activation", "affine", "dropout", "softmax"})
 _POOLED = frozenset({"global_average_pool", "reduce", "reshape"})
-_REMEDY = "name the module where it begins with --head MODULE"
 
 
 def head_start(layers: tuple[Layer, ...], *, batch: int, classes: int, head: str | None) -> int:
@@ -21,18 +21,24 @@ def head_start(layers: tuple[Layer, ...], *, batch: int, classes: int, head: str
     shape = layers[-1].shape
     if shape[:1] != (batch,):
         raise UsageError(
-            f"the model returns {shape[0] if shape else 'no'} rows for {batch} examples; it must keep them apart"
+            (THE_MODEL, f" returns {shape[0] if shape else 'no'} rows for {batch} examples"),
+            remedy="keep the examples apart",
         )
     if len(shape) != 2 or shape[1] != classes:
         text = "x".join(map(str, shape[1:]))
         raise UsageError(
-            f"the model returns {text} for an example, not {classes} logits; correct --classes or the model"
+            (THE_MODEL, f" returns {text} for an example, not {classes} logits"),
+            remedy=("correct ", Setting("classes"), " or the model"),
         )
     start = _named(layers, head) if head is not None else _features_head(layers) or _convolution_head(layers)
     if not start:
         raise UsageError(
-            "the model does not end with a classifier head that is recognised (pooling and linear layers, or a 1x1 "
-            f"convolution and pooling) with layers before it; {_REMEDY}"
+            (
+                THE_MODEL,
+                " does not end with a classifier head that is recognised (pooling and linear layers, or a 1x1 "
+                "convolution and pooling) with layers before it",
+            ),
+            remedy=("name the module where it begins with ", Setting("head")),
         )
     return start
 
@@ -43,7 +49,9 @@ def _named(layers: tuple[Layer, ...], head: str) -> int:
             return _back_over_pooling(layers, start)
     modules = list(dict.fromkeys(layer.module for layer in layers if layer.module))
     last = ", ".join(modules[-4:])
-    raise UsageError(f"--head {head}: no such module with a layer in the model; its last ones are {last}")
+    raise UsageError(
+        f"no module of this name with a layer in the model (its last ones: {last})", field="head", value=head
+    )
 
 
 def _features_head(layers: tuple[Layer, ...]) -> int:

@@ -73,7 +73,9 @@ def stand_in(block: MissingBlock, *, index: int) -> StandIn:
             return made
     before, after = ("x".join(map(str, shape[1:])) for shape in (block.before, block.after))
     raise UsageError(
-        f"--partition: block {index} maps {before} to {after}, for which there is no stand-in; choose other blocks"
+        f"block {index} maps {before} to {after}, for which there is no stand-in",
+        field="partition",
+        remedy="choose other blocks",
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from device_profiles.errors import UsageError
 from device_profiles.model import Partition
+from device_profiles.settings import Setting
 from edge_runtime.export.cut.units import CutModel
 from edge_runtime.export.ir.layers import Layer
 
@@ -58,8 +59,11 @@ def check_tied(cut: CutModel, partition: Partition, fixed: frozenset[str] = froz
             continue
         places = [f"module '{use.module}' of {_place(use.block, head)}" for use in (first, last)]
         raise UsageError(
-            f"tensor '{name}' is shared by {places[0]} and {places[1]}, which are trained apart; keep them in one "
-            f"block with --partition {_together(partition, first.block, last.block)}"
+            f"tensor '{name}' is shared by {places[0]} and {places[1]}, which are trained apart",
+            remedy=(
+                "keep them in one block with ",
+                Setting("partition", _together(partition, first.block, last.block)),
+            ),
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.model import Block, Partition
+from device_profiles.settings import Setting
 from edge_runtime.export.capture.capture import CapturedModel
 from edge_runtime.export.capture.whose import keeps_rows, owners_in
 from edge_runtime.export.cut.heads import head_start
@@ -116,8 +117,8 @@ def _of_whole_examples(model: CapturedModel, start: int, points: list[int], aliv
     (name,) = alive[start]
     shape, batch = "x".join(map(str, model.shapes[name])), model.input_shape[0]
     raise UsageError(
-        f"{place}: the tensor there ({shape}) has no row for each of the {batch} examples; name an earlier module "
-        "with --head"
+        f"{place}: the tensor there ({shape}) has no row for each of the {batch} examples",
+        remedy=("name an earlier module with ", Setting("head")),
     )
 
 
@@ -190,8 +191,10 @@ def even_partition(unit_bytes: list[int], blocks: int, *, model: str) -> Partiti
     if not 1 <= blocks <= count:
         possible = f"{count} units, so 1 to {count} blocks are" if count > 1 else "one unit, so only 1 block is"
         raise UsageError(
-            f"--blocks {blocks}: the model has {possible} possible; `profl-edge models --model {model}` shows "
-            "the units and where it cannot be cut"
+            f"the model has {possible} possible",
+            field="blocks",
+            value=blocks,
+            remedy=f"`profl-edge models --model {model}` shows the units and where it cannot be cut",
         )
     bounds = [math.floor(i * count / blocks) for i in range(blocks + 1)]
     return partition_of([(bounds[i], bounds[i + 1] - 1) for i in range(blocks)], count)
@@ -205,12 +208,13 @@ def parse_partition(text: str, units: int) -> Partition:
             first, _, last = piece.strip().partition("-")
             ranges.append((int(first), int(last or first)))
     except ValueError:
-        raise UsageError(f"--partition {text}: write unit ranges such as 0-2,3-4,5-8") from None
+        raise UsageError("write unit ranges such as 0-2,3-4,5-8", field="partition", value=text) from None
     try:
         return partition_of(ranges, units)
     except FormatError as error:
-        reason = str(error).removeprefix("partition: ")
-        raise UsageError(f"--partition {text}: {reason}; give units 0 to {units - 1} once, in order") from None
+        raise UsageError(
+            error.message, field="partition", value=text, remedy=f"give units 0 to {units - 1} once, in order"
+        ) from None
 
 
 def partition_of(ranges: list[tuple[int, int]], units: int) -> Partition:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from device_profiles.errors import ExecutionError, ProflError
+from device_profiles.settings import Setting
 
-_REMEDIES = (
-    ("argument #1 'indices'", "; a model of tokens needs --input-dtype int64"),
-    ("data-dependent", "; write forward so that no value of a tensor decides what is run (if, while, .item())"),
+if TYPE_CHECKING:
+    from device_profiles.settings import Said
+
+TOKENS_NEED_INT64: Said = ("a model of tokens requires ", Setting("input_dtype", "int64"))
+_REMEDIES: tuple[tuple[str, Said], ...] = (
+    ("argument #1 'indices'", TOKENS_NEED_INT64),
+    ("data-dependent", "write forward so that no value of a tensor decides what is run (if, while, .item())"),
 )
 """What to do about some of the reasons that PyTorch gives, by what is in them."""
 _CALLED_AT = re.compile(r'The following call raised this error:\s+File "(.+)", line (\d+)')
@@ -34,9 +40,22 @@ def faults_named(what: str) -> Iterator[None]:
 
 def reason_of(error: BaseException) -> str:
     """The first line of what PyTorch says, or of what its own error was caused by: advice to its developers follows."""
+    error = _first_cause(error)
+    place = _CALLED_AT.search(str(error))
+    return f"{_first_line(error)}{f', at line {place[2]} of {place[1]}' if place else ''}"
+
+
+def remedy_for(error: BaseException) -> Said | None:
+    """What to do about the reason that PyTorch gives, where that is known."""
+    reason = _first_line(_first_cause(error))
+    return next((remedy for known, remedy in _REMEDIES if known in reason), None)
+
+
+def _first_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    remedy = next((remedy for known, remedy in _REMEDIES if known in reason), "")
-    place = _CALLED_AT.search(str(error))
-    return f"{reason}{f', at line {place[2]} of {place[1]}' if place else ''}{remedy}"
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from device_profiles.contract import DType
 from device_profiles.errors import UsageError
+from device_profiles.settings import Setting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,7 +93,7 @@ BUILT_IN = {
 def built_in(name: str) -> BuiltIn:
     """The built-in model called `name`; raises UsageError with the names there are."""
     if name not in BUILT_IN:
-        raise UsageError(f"--model {name}: not a built-in model (there are: {', '.join(BUILT_IN)})")
+        raise UsageError(f"not a built-in model (there are: {', '.join(BUILT_IN)})", field="model", value=name)
     return BUILT_IN[name]
 
 
@@ -109,7 +110,14 @@ def create(name: str, *, width: int | None = None, classes: int = 10, input_chan
     model = built_in(name)
     width = model.width if width is None else width
     if width < 1 or classes < 2:
-        raise UsageError(f"--width {width} --classes {classes}: a model needs at least width 1 and 2 classes")
+        raise UsageError(
+            (
+                Setting("width", width),
+                " ",
+                Setting("classes", classes),
+                ": a model needs a width of at least 1 and at least 2 classes",
+            )
+        )
     if name.startswith("resnet"):
         from edge_runtime.export.models.resnet import ResNet
 

@@ -15,13 +15,15 @@ _NAMED = 3
 def check_module(module: object, model: str) -> nn.Module:
     """`module` if it can be traced; raises UsageError, naming `model` and what is in the way."""
     if not isinstance(module, nn.Module):
-        raise UsageError(f"--model {model}: the factory returned {type(module).__name__}, not a torch.nn.Module")
+        raise UsageError(
+            f"the factory returned {type(module).__name__}, not a torch.nn.Module", field="model", value=model
+        )
     _refuse_wrappers(module, model)
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         problem = _problem(name, tensor)
         if problem is not None:
             kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
-            raise UsageError(f"--model {model}: {kind} '{name}' {problem}")
+            raise UsageError(f"{kind} '{name}' {problem}", field="model", value=model)
     return module
 
 
@@ -36,10 +38,13 @@ def _refuse_wrappers(module: nn.Module, model: str) -> None:
         place = f"module '{name}' is" if name else "the factory returned a module"
         if isinstance(part, torch.jit.ScriptModule):
             raise UsageError(
-                f"--model {model}: {place} compiled by torch.jit; return the nn.Module that it was made of"
+                f"{place} compiled by torch.jit",
+                field="model",
+                value=model,
+                remedy="return the nn.Module that it was made of",
             )
         if type(part).__name__ in wrapped:
-            raise UsageError(f"--model {model}: {place} {wrapped[type(part).__name__]}")
+            raise UsageError(f"{place} {wrapped[type(part).__name__]}", field="model", value=model)
 
 
 def _problem(name: str, tensor: torch.Tensor) -> str | None:

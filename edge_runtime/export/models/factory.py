@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from device_profiles.errors import UsageError
+from device_profiles.settings import Setting, ValueOf
 from edge_runtime.export.models import built_in, create
 
 if TYPE_CHECKING:
@@ -44,12 +45,17 @@ def create_model(model: str, *, width: int | None, classes: int, input_shape: tu
     """
     if is_own(model):
         if width is not None:
-            raise UsageError("--width: only for built-in models")
+            raise UsageError("is for built-in models only", field="width", remedy="leave it out")
         return _made_by(model)
     usual = built_in(model).input_shape
     if len(input_shape) != len(usual):
         takes, form = _INPUTS[len(usual)]
-        raise UsageError(f"--model {model}: takes {takes}; write --input as {form}, {'x'.join(map(str, usual))}")
+        raise UsageError(
+            f"takes {takes}",
+            field="model",
+            value=model,
+            remedy=("write ", Setting("input_shape"), f" as {form}, such as ", ValueOf("input_shape", usual)),
+        )
     return create(model, width=width, classes=classes, input_channels=input_shape[0])
 
 
@@ -61,26 +67,33 @@ def _made_by(model: str) -> nn.Module:
     try:
         made = factory()
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise UsageError(f"--model {model}: the factory raised {_said(error)}") from None
+        raise UsageError(f"the factory raised {_said(error)}", field="model", value=model) from None
     return check_module(made, model)
 
 
 def _factory(model: str) -> Callable[[], object]:
     name, _, path = model.partition(":")
     if not name or not path:
-        raise UsageError(f"--model {model}: write package.module:factory")
+        raise UsageError("write package.module:factory", field="model", value=model)
     module = _module(model, name)
     try:
         factory: object = attrgetter(path)(module)
     except AttributeError:
-        raise UsageError(f"--model {model}: {module.__file__ or name} has no '{path}'") from None
+        raise UsageError(f"{module.__file__ or name} has no '{path}'", field="model", value=model) from None
     if not callable(factory):
-        raise UsageError(f"--model {model}: '{path}' is a {type(factory).__name__}; name a function that makes a model")
+        raise UsageError(
+            f"'{path}' is a {type(factory).__name__}",
+            field="model",
+            value=model,
+            remedy="name a function that makes a model",
+        )
     needed = _needed_arguments(factory)
     if needed:
         raise UsageError(
-            f"--model {model}: the factory needs arguments ({', '.join(needed)}); name a function without any, "
-            f"such as: def make(): return {path}(...)"
+            f"the factory needs arguments ({', '.join(needed)})",
+            field="model",
+            value=model,
+            remedy=f"name a function without any, such as: def make(): return {path}(...)",
         )
     return factory
 
@@ -93,13 +106,15 @@ def _module(model: str, name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise UsageError(f"--model {model}: importing {name} raised {_said(error)}") from None
+            raise UsageError(f"importing {name} raised {_said(error)}", field="model", value=model) from None
         raise UsageError(
-            f"--model {model}: there is no module '{error.name}' in {Path.cwd()} or among the installed packages; run "
-            "the command in the folder that holds it, or set PYTHONPATH"
+            f"there is no module '{error.name}' in {Path.cwd()} or among the installed packages",
+            field="model",
+            value=model,
+            remedy="run the command in the folder that holds it, or set PYTHONPATH",
         ) from None
     except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise UsageError(f"--model {model}: importing {name} raised {_said(error)}") from None
+        raise UsageError(f"importing {name} raised {_said(error)}", field="model", value=model) from None
 
 
 def _needed_arguments(factory: Callable[..., object]) -> list[str]:
@@ -114,4 +129,5 @@ def _needed_arguments(factory: Callable[..., object]) -> list[str]:
 
 def _said(error: BaseException) -> str:
     """Its kind and its message, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -10,6 +10,7 @@ from device_profiles.contract import HYPERPARAMETERS_INPUT, DType, optimizer_sta
 from device_profiles.errors import UsageError
 from device_profiles.manifest import Optimizer, hyperparameter_count
 from device_profiles.optimizers import OPTIMIZERS
+from device_profiles.settings import Setting
 from edge_runtime.export.ir.graph import END_UNLESS, Argument, Pairs, Value
 from edge_runtime.export.ir.optimizer import UnfinishedStep
 
@@ -71,23 +72,31 @@ class ProgramOptimizer(ABC):
         for name in ("momentum", "weight_decay", "eps", "clip_norm"):
             value = getattr(settings, name)
             if not 0 <= value < math.inf:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: must be a finite number of at least 0")
+                raise UsageError("must be a finite number of at least 0", field=name, value=value)
         if settings.momentum >= 1:
-            raise UsageError(f"--momentum {settings.momentum}: must lie in [0, 1)")
+            raise UsageError("must lie in [0, 1)", field="momentum", value=settings.momentum)
         if settings.nesterov and not self.has_momentum:
-            raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {settings.name}")
+            raise UsageError(
+                (Setting("nesterov"), " requires ", Setting("optimizer", "sgd")), remedy="leave one of the two out"
+            )
         if settings.nesterov and settings.momentum <= 0:
-            raise UsageError("--nesterov: needs --momentum above 0")
+            raise UsageError((Setting("nesterov"), " requires ", Setting("momentum"), " above 0"))
         if not (0 <= settings.beta1 < 1 and 0 <= settings.beta2 < 1):
-            raise UsageError(f"--betas {settings.beta1},{settings.beta2}: must lie in [0, 1)")
+            raise UsageError("must lie in [0, 1)", field="betas", value=f"{settings.beta1},{settings.beta2}")
         if settings.momentum_dtype != "float32" and not self.has_momentum:
-            raise UsageError(f"--momentum-dtype {settings.momentum_dtype}: is of SGD's momentum; {title} keeps float32")
-        for present, option in (
-            (not self.has_proximal_term, f"--optimizer {settings.name}"),
-            (settings.clip_norm > 0, "--clip-norm"),
+            raise UsageError(
+                (Setting("momentum_dtype", settings.momentum_dtype), " requires ", Setting("optimizer", "sgd")),
+                remedy=f"{title} keeps float32",
+            )
+        for present, other in (
+            (not self.has_proximal_term, Setting("optimizer", settings.name)),
+            (settings.clip_norm > 0, Setting("clip_norm")),
         ):
             if settings.proximal and present:
-                raise UsageError(f"--proximal: is a part of SGD's own step; does not go together with {option}")
+                raise UsageError(
+                    (Setting("proximal"), " cannot be combined with ", other, ": it is a part of SGD's own step"),
+                    remedy="leave one of the two out",
+                )
 
     def add_to_sum(self, step: UnfinishedStep, parameter: Value, gradient: Value) -> Value:
         """Add a micro-batch's gradient to those of the step so far, which lie in the arena from one execution to the

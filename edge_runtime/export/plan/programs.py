@@ -65,21 +65,24 @@ class BlockModel:
         classes: int,
         head: str | None = None,
         input_dtype: DType = "float32",
-        batch_option: str = "--batch",
+        batch_key: str = "batch",
     ) -> BlockModel:
         """Capture `module` for batches of `batch`, of float32 or of tokens (int64).
 
-        `head` names the module where the classifier head begins, `batch_option` the option that `batch` follows from.
+        `head` names the module where the classifier head begins, `batch_key` the setting that `batch` follows from.
 
         Raises UsageError where it cannot be trained here.
         """
         if batch < 1:
-            raise UsageError(f"{batch_option} {batch}: a step needs at least one example")
+            raise UsageError("a step needs at least one example", field=batch_key, value=batch)
         try:
             captured = capture(module, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
         except OneValueError as error:
             raise UsageError(
-                f"{batch_option} {batch}: {error}, which has no variance to train with; give at least 2"
+                (error.message, ", which has no variance to train with"),
+                field=batch_key,
+                value=batch,
+                remedy="give at least 2",
             ) from None
         model = keep_sums(fold_views(fuse(captured)))
         units = cut(model, classes=classes, head=head)
@@ -143,7 +146,9 @@ class BlockModel:
         tables = [layer.tensors[0] for layer in layers if layer.kind == "embedding"]
         if len(tables) < len(layers):
             kinds = ", ".join(sorted({layer.kind for layer in layers} - {"embedding"}))
-            raise UsageError(f"--input-dtype int64: tokens are read by other layers than an embedding ({kinds})")
+            raise UsageError(
+                f"tokens are read by other layers than an embedding ({kinds})", field="input_dtype", value="int64"
+            )
         return min(shapes[table][0] for table in tables if table is not None)
 
     @property

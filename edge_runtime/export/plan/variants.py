@@ -55,8 +55,10 @@ def fewest_bytes(
         smallest = min(candidate.plan.arena_bytes for candidate in everything)
         least = f"the arena of block {block} needs {smallest / MEGABYTE:.1f} MB"
         raise UsageError(
-            f"--recompute {recompute_bytes / MEGABYTE:.1f}MB: {least} even when everything is computed again; give "
-            "more, or export a smaller batch, micro-batch or block"
+            f"{least} even when everything is computed again",
+            field="recompute",
+            value=f"{recompute_bytes / MEGABYTE:.1f}MB",
+            remedy="give more, or export a smaller batch, micro-batch or block",
         )
     relaxed = [_relaxed(build, candidate, recompute_bytes) for candidate in within]
     return min(relaxed, key=lambda candidate: len(candidate.graph.operations))

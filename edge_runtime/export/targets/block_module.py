@@ -15,6 +15,7 @@ from torch import fx, nn
 from device_profiles.contract import IMAGES_INPUT, LABELS_INPUT
 from device_profiles.errors import UsageError
 from device_profiles.model import Partition
+from device_profiles.settings import Setting
 from edge_runtime.export.capture.tracing import exported
 from edge_runtime.export.cut.stand_ins import StandIn
 from edge_runtime.export.passes.views import BY_TOKEN
@@ -169,8 +170,8 @@ class CapturedModule:
         node: fx.Node | None = self._nodes.get(activation.removesuffix(BY_TOKEN))
         if node is None:
             raise UsageError(
-                f"the blocks are cut at '{activation}', which PyTorch's graph does not have; choose other ones with "
-                "--partition"
+                f"the blocks are cut at '{activation}', which PyTorch's graph does not have",
+                remedy=("choose other ones with ", Setting("partition")),
             )
         return node
 

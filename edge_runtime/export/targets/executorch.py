@@ -28,7 +28,7 @@ from device_profiles.files import named, write_json
 from device_profiles.folders import atomic_folder, check_output_folder
 from device_profiles.work import grow, label
 from edge_runtime.export.capture.tracing import example_input, quiet
-from edge_runtime.export.ir.faults import reason_of
+from edge_runtime.export.ir.faults import reason_of, remedy_for
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.checked import notes_on
 from edge_runtime.export.models.factory import create_model
@@ -152,9 +152,14 @@ def training_program(graphs: BlockGraphs, images: torch.Tensor, labels: torch.Te
                 )
             )
     except RuntimeError as error:  # which names the operators that have no kernel, over several lines
-        raise UsageError(f"--target executorch: {' '.join(str(error).split())}") from None
+        raise UsageError(" ".join(str(error).split()), field="target", value="executorch") from None
     except Exception as error:  # whatever the exporters raise at what they do not cover
-        raise UsageError(f"--target executorch: ExecuTorch cannot export the block: {reason_of(error)}") from None
+        raise UsageError(
+            f"ExecuTorch cannot export the block: {reason_of(error)}",
+            field="target",
+            value="executorch",
+            remedy=remedy_for(error),
+        ) from None
     program = _with_indices(bytes(manager.buffer), outputs=1, gradients=len(graphs.trained_names()))
     _check_operators(program)
     return program, tuple(mutated.values())
@@ -189,4 +194,6 @@ def _check_operators(program: bytes) -> None:
     plan: Any = deserialize_pte_binary(program).program.execution_plan[0]
     missing = sorted({f"{o.name}.{o.overload}" if o.overload else o.name for o in plan.operators} - known)
     if missing:
-        raise UsageError(f"--target executorch: ExecuTorch has no portable kernel for {', '.join(missing)}")
+        raise UsageError(
+            f"ExecuTorch has no portable kernel for {', '.join(missing)}", field="target", value="executorch"
+        )

@@ -26,6 +26,7 @@ from device_profiles.files import named, sha256_of, write_json
 from device_profiles.folders import atomic_folder, check_output_folder
 from device_profiles.manifest import FileEntry, Loss, Manifest, Optimizer
 from device_profiles.model import Partition
+from device_profiles.settings import Setting
 from device_profiles.timeline import Timelines
 from edge_runtime.export import models
 from edge_runtime.export.cut.stand_ins import initial_bound
@@ -107,7 +108,7 @@ def export_bundle(
         classes=classes,
         head=head,
         input_dtype=input_dtype or models.default_dtype(model),
-        batch_option="--batch" if micro_batches == 1 else "--micro-batch",
+        batch_key="batch" if micro_batches == 1 else "micro_batch",
     )
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     chosen = chosen_blocks(cut_into, block)
@@ -115,9 +116,14 @@ def export_bundle(
         optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
     optimizer_of(optimizer).check()
     if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
-        raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
+        raise UsageError(
+            (Setting("label_smoothing"), " requires ", Setting("loss", "cross-entropy")),
+            remedy="leave one of the two out",
+        )
     if loss is not None and loss.name == "mse" and source.log_probabilities:
-        raise UsageError("--loss mse: the model ends with log_softmax, which only the cross-entropy takes over")
+        raise UsageError(
+            "the model ends with log_softmax, which only the cross-entropy takes over", field="loss", value="mse"
+        )
     choices = TrainingChoices(
         optimizer=optimizer,
         loss=Loss() if loss is None else loss,
@@ -171,17 +177,19 @@ def _save_weights(weights: dict[str, torch.Tensor], folder: Path, output: Path) 
     try:
         save_file(weights, folder / file)
     except (OSError, SafetensorError) as error:
-        raise ExecutionError(f"{output / file}: {error}; make room, or choose another place with -o") from None
+        raise ExecutionError(
+            f"{output / file}: {error}", remedy=("make room, or choose another place with ", Setting("output"))
+        ) from None
 
 
 def _micro_batches(batch: int, micro_batch: int | None) -> int:
     """Executions of a step; raises UsageError unless the micro-batch divides the batch."""
     if batch < 1:
-        raise UsageError(f"--batch {batch}: a step needs at least one example")
+        raise UsageError("a step needs at least one example", field="batch", value=batch)
     if micro_batch is None:
         return 1
     if not 1 <= micro_batch <= batch or batch % micro_batch:
-        raise UsageError(f"--micro-batch {micro_batch}: must divide --batch {batch}")
+        raise UsageError(("must divide ", Setting("batch", batch)), field="micro_batch", value=micro_batch)
     return batch // micro_batch
 
 
@@ -198,7 +206,9 @@ def choose_partition(source: BlockModel, model: str, *, blocks: int | None, part
 def _partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
     count = len(source.cut.units)
     if blocks is not None and partition is not None:
-        raise UsageError("--blocks and --partition: give only one of them")
+        raise UsageError(
+            (Setting("blocks"), " cannot be combined with ", Setting("partition")), remedy="leave one of the two out"
+        )
     if partition is not None:
         return parse_partition(partition, count)
     if blocks is not None:
@@ -212,7 +222,7 @@ def chosen_blocks(partition: Partition, block: int | None) -> tuple[int, ...]:
     """Only `block` (1-based), or every block; raises UsageError."""
     count = len(partition.blocks)
     if block is not None and not 1 <= block <= count:
-        raise UsageError(f"--block {block}: the partition has blocks 1 to {count}")
+        raise UsageError(f"the partition has blocks 1 to {count}", field="block", value=block)
     return tuple(range(1, count + 1)) if block is None else (block,)
 
 

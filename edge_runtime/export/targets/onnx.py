@@ -10,8 +10,9 @@ from torch import nn
 from device_profiles.contract import IMAGES_INPUT, DType
 from device_profiles.errors import UsageError
 from device_profiles.files import atomic_file, check_output_file, named
+from device_profiles.settings import Setting
 from edge_runtime.export.capture.tracing import example_input, quiet
-from edge_runtime.export.ir.faults import reason_of
+from edge_runtime.export.ir.faults import reason_of, remedy_for
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.models.weights import read_weights
@@ -63,9 +64,11 @@ def write_onnx(
                 verbose=False,
             )
     except Exception as error:  # whatever a user's forward and PyTorch's exporter raise
-        shape = "x".join(map(str, input_shape))
         raise UsageError(
-            f"--target onnx: torch cannot export the model for --input {shape}: {reason_of(error)}"
+            ("torch cannot export the model for ", Setting("input_shape", input_shape), f": {reason_of(error)}"),
+            field="target",
+            value="onnx",
+            remedy=remedy_for(error),
         ) from None
     assert program is not None
     with named(output), atomic_file(output) as temporary:

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from device_profiles.errors import UsageError
+from device_profiles.settings import Setting
 
 _MODEL = frozenset({"model", "width", "input_text", "input_dtype", "classes", "seed", "weights"})
 _CUT = frozenset({"head", "blocks", "partition", "block", "everything", "batch"})
@@ -51,7 +52,9 @@ def _refuse_foreign_options(context: click.Context, taken: frozenset[str], targe
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") == click.core.ParameterSource.COMMANDLINE
         if given and parameter.name not in taken:
-            raise UsageError(f"{parameter.opts[-1]}: has no meaning for --target {target}; leave it out")
+            raise UsageError(
+                (f"{parameter.opts[-1]} cannot be combined with ", Setting("target", target)), remedy="leave it out"
+            )
 
 
 def _say(as_json: bool, report: dict[str, Any], text: str) -> None:

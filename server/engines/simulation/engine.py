@@ -357,7 +357,7 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
-            f"simulation.device {name}: {reason}; use auto, cpu, or cuda where torch finds a GPU"
+            reason, field="simulation.device", value=name, remedy="use auto, cpu, or cuda where torch finds a GPU"
         ) from None
     return device
 

@@ -60,20 +60,22 @@ def read_promises(path: Path, works: Sequence[Work], partition: Partition) -> di
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise FormatError(f"promises.file {path}: {error.strerror or error}") from None
+        raise FormatError(error.strerror or str(error), field="promises.file", value=path) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"promises.file {path}: is no JSON ({error})") from None
+        raise FormatError(f"is no JSON ({error})", field="promises.file", value=path) from None
     table = table.get("promises", table) if isinstance(table, dict) else table
     if not isinstance(table, dict):
-        raise FormatError(f"promises.file {path}: is no object of bytes by work")
+        raise FormatError("is no object of bytes by work", field="promises.file", value=path)
     names = {work: label(work, partition) for work in works}
     missing = [name for name in names.values() if name not in table]
     if missing:
-        raise FormatError(f"promises.file {path}: has no bytes for {', '.join(missing)}")
+        raise FormatError(f"has no bytes for {', '.join(missing)}", field="promises.file", value=path)
     for name in names.values():
         if type(table[name]) is not int or table[name] < 0:
             raise FormatError(
-                f"promises.file {path}: {name}: {json.dumps(table[name])} is not a whole number of bytes, at least 0"
+                f"{name}: {json.dumps(table[name])} is not a whole number of bytes, at least 0",
+                field="promises.file",
+                value=path,
             )
     return {work: int(table[name]) for work, name in names.items()}
 

@@ -35,7 +35,7 @@ _LIGHT = {
 }
 _DIGESTS = {"_sha2", "_sha256", "hashlib"}
 """The first that there is, and only where a digest is made."""
-_SHARED = [f"device_profiles/{name}.py" for name in ("errors", "outputs", "seal", "streams")]
+_SHARED = [f"device_profiles/{name}.py" for name in ("errors", "outputs", "seal", "settings", "streams")]
 _SHARED += ["edge_runtime/device/limits/mark.py"]
 _ROOT = Path(__file__).parents[3]
 _TYPES_ONLY = "job.py"

@@ -171,7 +171,10 @@ def test_another_json_document_is_said_to_be_none_of_the_kind(text: str, tmp_pat
     path = tmp_path / "other.json"
     path.write_text(text)
     for kind, title in ((DeviceProfile, "device profile"), (Plan, "plan"), (Manifest, "bundle manifest")):
-        with pytest.raises(FormatError, match=rf"other\.json: is no {title} of this release: (Object|Expected)"):
+        with pytest.raises(
+            FormatError,
+            match=rf"other\.json: is no {title} of this release: (Expected|.* is missing|.* is not known here)",
+        ):
             read_json(path, kind)
 
 
@@ -180,5 +183,5 @@ def test_a_wrong_field_inside_a_document_does_not_make_it_another_one(tmp_path: 
     values["device"]["cpu_count"] = "two"
     path = tmp_path / "profile.json"
     path.write_text(json.dumps(values))
-    with pytest.raises(FormatError, match=r"profile\.json: Expected `int"):
+    with pytest.raises(FormatError, match=r"profile\.json: device.cpu_count: Expected `int"):
         read_json(path, DeviceProfile)

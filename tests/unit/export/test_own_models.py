@@ -51,7 +51,7 @@ def test_the_units_of_a_model_of_tokens_are_shown_with_its_input_dtype(capsys: p
     assert "tests.support.token_models:text: input 12, 4 classes, " in capsys.readouterr().out
     assert profl_edge(arguments) == 2
     assert "'indices'" in (errors := capsys.readouterr().err)
-    assert errors.endswith("; a model of tokens needs --input-dtype int64\n") and errors.count("\n") == 1
+    assert errors.endswith("; a model of tokens requires --input-dtype int64\n") and errors.count("\n") == 1
 
 
 @pytest.mark.parametrize("target", ["native", "executorch"])
@@ -88,12 +88,15 @@ def test_an_input_that_is_no_shape_names_the_option(text: str) -> None:
         ({"model": "tests.support.models:nothing"}, "models.py has no 'nothing'"),
         ({"model": "json:loads"}, "--model json:loads: the factory needs arguments (s)"),
         ({"model": "types:SimpleNamespace"}, "returned SimpleNamespace, not a torch.nn.Module"),
-        ({"model": SENSOR, "width": 8}, "--width: only for built-in models"),
+        ({"model": SENSOR, "width": 8}, "--width: is for built-in models only"),
         ({"model": "resnet18", "input_shape": (6, 128)}, "--model resnet18: takes images; write --input as channels"),
-        ({"model": "cnn1d"}, "--model cnn1d: takes channels over time; write --input as channels x time, 6x128"),
-        ({"model": "text_transformer"}, "takes texts; write --input as the number of tokens, 64"),
+        ({"model": "cnn1d"}, "takes channels over time; write --input as channels x time, such as 6x128"),
+        ({"model": "text_transformer"}, "takes texts; write --input as the number of tokens, such as 64"),
         ({"model": SENSOR, "input_shape": (6, 128), "classes": 5}, "not 5 logits; correct --classes"),
-        ({"model": SENSOR, "input_shape": (6, 128), "classes": 6, "head": "nowhere"}, "--head nowhere: no such module"),
+        (
+            {"model": SENSOR, "input_shape": (6, 128), "classes": 6, "head": "nowhere"},
+            "--head nowhere: no module of this name",
+        ),
         ({"model": SENSOR, "input_shape": (7, 128)}, "torch.export cannot trace the model for --input 7x128"),
         (
             {"model": f"{ODD}:cumulative_average", "input_shape": (8,), "classes": 4},
