@@ -53,7 +53,7 @@ def _other_document(message: str, kind: type[msgspec.Struct]) -> str:
     """What to say first where the outermost object lacks a field or has another one: it is some other document."""
     title = getattr(kind, "TITLE", None)
     outermost = message.startswith(("Object ", "Expected `object`")) and " - at " not in message
-    return f"is no {title} of this release: " if title is not None and outermost else ""
+    return f"is not a {title} of this release: " if title is not None and outermost else ""
 
 
 def to_json(value: Any) -> bytes:

@@ -17,7 +17,7 @@ from profiler.commands.options import html_option, profiles_argument, read_profi
 def show(profiles: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
     """Show device profiles as tables.
 
-    `shipped:NAME` is a profile that comes with the package. With --json, all profiles are in one object, under `profiles`.
+    `shipped:NAME` is a profile that comes with the package. With --json, one object has all profiles in `profiles`.
     """
     from profiler.report.table import profile_table
 

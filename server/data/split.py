@@ -127,7 +127,7 @@ def _natural(
     natural: Clients | None, clients: int, settings: DataSettings, generator: np.random.Generator
 ) -> list[Indices]:
     if natural is None:
-        raise DataError("data.split: the data set does not say whose its examples are; use iid, shards or dirichlet")
+        raise DataError("data.split: the data set has no clients of its own; use iid, shards or dirichlet")
     ids = np.asarray(natural.ids)
     counts = np.bincount(ids, minlength=len(natural.names))
     enough = np.flatnonzero(counts >= settings.min_examples)

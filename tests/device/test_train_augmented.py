@@ -96,14 +96,14 @@ def test_rounds_of_one_training_share_a_cache(cnn_bundle: Path, data: str, tmp_p
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--augment-seed", 2], "--augment-seed: is of --augment"),
-        (["--augment-epoch", 2], "--augment-epoch: is of --augment"),
+        (["--augment-seed", 2], "--augment-seed: requires --augment"),
+        (["--augment-epoch", 2], "--augment-epoch: requires --augment"),
         (["--augment", "crop-flip", "--cache-prefix"], "--cached-augmentations N"),
         (
             ["--cached-augmentations", 2, "--cache-prefix"],
-            "--cached-augmentations: is of --augment with --cache-prefix",
+            "--cached-augmentations: requires --augment and --cache-prefix",
         ),
-        (["--cached-augmentations", 2, "--augment", "crop-flip"], "is of --augment with --cache-prefix"),
+        (["--cached-augmentations", 2, "--augment", "crop-flip"], "requires --augment and --cache-prefix"),
     ],
 )
 def test_what_does_not_go_together_is_refused(cnn_bundle: Path, data: str, options: list[object], named: str) -> None:

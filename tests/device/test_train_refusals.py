@@ -159,11 +159,19 @@ def test_an_output_that_cannot_be_written_is_refused(cnn_bundle: Path, tmp_path:
 @pytest.mark.parametrize(
     ("block", "options", "message"),
     [
-        (2, ("--first-block", "2"), "--first-block 2: give a block before --block 2, or leave it out"),
+        (2, ("--first-block", "2"), "--first-block 2: must be smaller than --block 2"),
         (9, ("--first-block", "2"), "no 'grow' program for block 9; give --block one of: 1, 2, 3"),
         (3, ("--first-block", "2"), "for blocks 2 to 3 together; export the bundle with --joint"),
-        (3, ("--first-block", "2", "--purpose", "distill"), "--first-block and --purpose distill: one block alone"),
-        (3, ("--first-block", "2", "--cache-prefix"), "--first-block and --cache-prefix: several blocks have no cache"),
+        (
+            3,
+            ("--first-block", "2", "--purpose", "distill"),
+            "--first-block: cannot be combined with --purpose distill; only single",
+        ),
+        (
+            3,
+            ("--first-block", "2", "--cache-prefix"),
+            "--first-block: cannot be combined with --cache-prefix",
+        ),
     ],
 )
 def test_runs_of_blocks_that_cannot_be_trained_are_refused(

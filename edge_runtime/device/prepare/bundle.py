@@ -41,7 +41,7 @@ class Bundle:
                 return program
         if purpose == "distill" and block == 1:
             raise UsageError(
-                "--purpose distill --block 1: no block before it is ever trained, so that nothing stands in for it; "
+                "--purpose distill: block 1 has no stand-in, because no block before it is ever trained; "
                 "give --block 2 or a later one"
             )
         blocks = sorted({p.block for p in self.manifest.programs if p.purpose == purpose})
@@ -51,7 +51,7 @@ class Bundle:
     def joint_program(self, first_block: int, block: int) -> Program:
         """The program that trains blocks `first_block` to `block` together; raises UsageError without it."""
         if first_block >= block:
-            raise UsageError(f"--first-block {first_block}: give a block before --block {block}, or leave it out")
+            raise UsageError(f"--first-block {first_block}: must be smaller than --block {block}")
         if block > len(self.manifest.partition.blocks):
             return self.program_for("grow", block)  # which says what blocks there are
         for program in self.manifest.programs:

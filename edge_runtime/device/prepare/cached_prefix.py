@@ -40,14 +40,14 @@ def default_folder() -> Path:
     except RuntimeError:
         folder = Path()
     if not folder.is_absolute():
-        raise UsageError("--cache-prefix: this user has no home folder for the cache; set HOME, or give --cache-dir")
+        raise UsageError("--cache-prefix: this user has no home folder for the cache; set HOME or use --cache-dir")
     return folder / "profl-edge"
 
 
 def cache_programs(bundle: Bundle, block: int, purpose: TrainingPurpose) -> tuple[Program, Program]:
     """The program that computes the features, and the training step that reads them; raises UsageError without."""
     if block == 1:
-        raise UsageError("--cache-prefix: block 1 has no frozen blocks before it; leave --cache-prefix out")
+        raise UsageError("--cache-prefix: block 1 has no frozen blocks before it; omit --cache-prefix")
     try:
         return bundle.program_for("features", block), bundle.program_for(purpose, block, cached_prefix=True)
     except UsageError:

@@ -76,7 +76,7 @@ def load_checkpoint(path: Path, program: Program, settings: Settings) -> tuple[P
         if before != now:
             raise UsageError(
                 f"{path}: belongs to a run with {field} {before}, this one has {now}; "
-                "use the same settings, or leave --resume out to start again"
+                "use the same settings, or omit --resume to start again"
             )
     places = {}
     for tensor in program.tensors:

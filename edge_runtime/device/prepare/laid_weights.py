@@ -107,8 +107,8 @@ class LaidWeights:
             part = self._parts[name]
             if part in given and self.is_initial(name):
                 raise FormatError(
-                    f"--weights {self.files[-1]}: {part} is there in part: '{given[part]}' is in a file, '{name}' is "
-                    "in none; give files that hold all of it"
+                    f"--weights {self.files[-1]}: {part} is incomplete: '{given[part]}' is in a file, but '{name}' is "
+                    "not; give files that contain all of it"
                 )
 
     def _about_missing(self, program: Program, missing: list[str]) -> str:
@@ -143,7 +143,7 @@ def _opened(path: Path, initial: TensorFile) -> TensorFile:
     layer.close()
     if _CHECKPOINT in layer.metadata:
         raise FormatError(
-            f"{path}: is the checkpoint of a training; finish that one with --resume, and give its output"
+            f"{path}: is the checkpoint of a training; finish that training with --resume, and use its output"
         )
     check_tensors(path, _described(layer), _described(initial))
     return layer

@@ -55,7 +55,7 @@ def _open(path: Path, output: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not _is_free(path):
-            raise UsageError(f"-o {output}: {path} is in the way and no lock of this program; move it away")
+            raise UsageError(f"-o {output}: {path} is not a lock file of this program; move it away")
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise UsageError(f"-o {output}: cannot be written: {error.strerror or error}") from None

@@ -143,12 +143,12 @@ def prepare_training(request: TrainRequest, *, json: bool) -> Prepared:
     job["settings"] = msgspec.json.encode(settings).decode()
     if request.output is None:
         if request.resume:
-            raise UsageError("--resume needs -o: the checkpoint lies beside the output")
+            raise UsageError("--resume: requires -o, because the checkpoint is next to the output file")
         return Prepared(job=job, data=data)
     job["output"] = str(request.output)
     if in_place(str(request.output)):
         if request.resume:
-            raise UsageError(f"--resume: no checkpoint lies beside -o {request.output}; give the name of a file")
+            raise UsageError(f"--resume: there is no checkpoint next to -o {request.output}; give the name of a file")
         job["checkpoint_every"] = 0
         return Prepared(job=job, data=data)
     checkpoint = checkpoint_path(request.output)
@@ -168,9 +168,11 @@ def _joint_program(request: TrainRequest, bundle: Bundle) -> Program:
     """The program of several blocks; raises UsageError for what does not go with it."""
     assert request.first_block is not None  # asked for those requests alone
     if request.purpose != "grow":
-        raise UsageError(f"--first-block and --purpose {request.purpose}: one block alone is distilled; leave one out")
+        raise UsageError(
+            f"--first-block: cannot be combined with --purpose {request.purpose}; only single blocks are distilled"
+        )
     if request.cache_prefix is not None:
-        raise UsageError("--first-block and --cache-prefix: several blocks have no cache; leave one of the two out")
+        raise UsageError("--first-block: cannot be combined with --cache-prefix")
     return bundle.joint_program(request.first_block, request.block)
 
 
@@ -182,10 +184,10 @@ def _check_options(request: TrainRequest, program: Program) -> None:
         )
     for given, option in ((request.augment_seed, "--augment-seed"), (request.augment_epoch, "--augment-epoch")):
         if given is not None and request.augment is None:
-            raise UsageError(f"{option}: is of --augment; give both, or leave it out")
+            raise UsageError(f"{option}: requires --augment")
     cached = request.cached_augmentations
     if cached is not None and (request.augment is None or request.cache_prefix is None):
-        raise UsageError("--cached-augmentations: is of --augment with --cache-prefix; give both, or leave it out")
+        raise UsageError("--cached-augmentations: requires --augment and --cache-prefix")
     if request.augment is not None and request.cache_prefix is not None and cached is None:
         raise UsageError(
             "--augment and --cache-prefix: images that differ in every epoch have no features to keep; give "

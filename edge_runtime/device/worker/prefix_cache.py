@@ -69,11 +69,11 @@ class PrefixCache:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             self._file = os.open(self._path, flags, 0o600)
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                raise UsageError(f"--cache-dir: {self._path} is no file; choose another --cache-dir")
+                raise UsageError(f"--cache-dir: {self._path} is not a file; choose another --cache-dir")
             self._lock()
         except OSError as error:
             raise UsageError(
-                f"--cache-dir {os.path.dirname(self._path)}: no file of features can be kept there: "
+                f"--cache-dir {os.path.dirname(self._path)}: features cannot be stored there: "
                 f"{error.strerror or error}; choose another --cache-dir"
             ) from None
 
@@ -87,7 +87,7 @@ class PrefixCache:
         if self._checksum(0, 0, self._done()) == self._noted_checksum():
             return
         if not self._owned:
-            raise DataError(f"{self._path}: is damaged; remove it, and it will be computed again")
+            raise DataError(f"{self._path}: is damaged; remove it, and it is computed again")
         self._begin()
 
     def check_space(self) -> None:
@@ -121,7 +121,7 @@ class PrefixCache:
         offset = _HEADER_BYTES + version * self._examples * self._layout.row_bytes
         failed = self._layout.read(self._file, offset, indices, batch)
         if failed >= 0:
-            raise DataError(f"{self._path}: ends inside row {failed}; remove it, and it will be computed again")
+            raise DataError(f"{self._path}: ends inside row {failed}; remove it, and it is computed again")
 
     def rehearse(self) -> None:
         """Read one row beside the batch."""
@@ -233,6 +233,6 @@ class PrefixCache:
     def _no_room(self, free_bytes: int | None) -> UsageError:
         free = "" if free_bytes is None else f", {megabytes(free_bytes)} are free"
         return UsageError(
-            f"--cache-dir {os.path.dirname(self._path)}: the features need {megabytes(self.bytes)}{free}; "
-            "choose another --cache-dir, a smaller --cache-prefix-dtype, or leave --cache-prefix out"
+            f"--cache-dir {os.path.dirname(self._path)}: the features require {megabytes(self.bytes)}{free}; "
+            "choose another --cache-dir or a smaller --cache-prefix-dtype, or omit --cache-prefix"
         )

@@ -110,7 +110,7 @@ def export_bundle(
         optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
     check_optimizer(optimizer)
     if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
-        raise UsageError("--label-smoothing: is of the cross-entropy; leave it out with --loss mse")
+        raise UsageError("--label-smoothing: requires --loss cross-entropy")
     if loss is not None and loss.name == "mse" and source.log_probabilities:
         raise UsageError("--loss mse: the model ends with log_softmax, which only the cross-entropy takes over")
     choices = TrainingChoices(
@@ -174,13 +174,13 @@ def check_optimizer(optimizer: Optimizer) -> None:
     if optimizer.momentum >= 1:
         raise UsageError(f"--momentum {optimizer.momentum}: must lie in [0, 1)")
     if optimizer.nesterov and optimizer.name != "sgd":
-        raise UsageError(f"--nesterov: is SGD's; leave it out with --optimizer {optimizer.name}")
+        raise UsageError("--nesterov: requires --optimizer sgd")
     if optimizer.nesterov and optimizer.momentum <= 0:
-        raise UsageError("--nesterov: needs --momentum above 0")
+        raise UsageError("--nesterov: requires --momentum above 0")
     if not (0 <= optimizer.beta1 < 1 and 0 <= optimizer.beta2 < 1):
         raise UsageError(f"--betas {optimizer.beta1},{optimizer.beta2}: must lie in [0, 1)")
     if optimizer.name == "adamw" and optimizer.momentum_dtype != "float32":
-        raise UsageError(f"--momentum-dtype {optimizer.momentum_dtype}: is of SGD's momentum; AdamW keeps float32")
+        raise UsageError(f"--momentum-dtype {optimizer.momentum_dtype}: requires --optimizer sgd; AdamW keeps float32")
     for present, option in (
         (optimizer.name != "sgd", f"--optimizer {optimizer.name}"),
         (optimizer.clip_norm > 0, "--clip-norm"),
@@ -213,7 +213,7 @@ def choose_partition(source: BlockModel, model: str, *, blocks: int | None, part
 def _partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
     count = len(source.cut.units)
     if blocks is not None and partition is not None:
-        raise UsageError("--blocks and --partition: give only one of them")
+        raise UsageError("--blocks: cannot be combined with --partition")
     if partition is not None:
         return parse_partition(partition, count)
     if blocks is not None:

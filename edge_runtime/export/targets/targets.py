@@ -51,7 +51,7 @@ def _refuse_foreign_options(context: click.Context, taken: frozenset[str], targe
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") == click.core.ParameterSource.COMMANDLINE
         if given and parameter.name not in taken:
-            raise UsageError(f"{parameter.opts[-1]}: has no meaning for --target {target}; leave it out")
+            raise UsageError(f"{parameter.opts[-1]}: cannot be combined with --target {target}")
 
 
 def _say(as_json: bool, report: dict[str, Any], text: str) -> None:

@@ -60,19 +60,19 @@ def test_what_is_no_layout_is_refused_by_name(tmp_path: Path) -> None:
     _refused(tmp_path / "only", "holds train and no test; add DIR/test")
     _classes(tmp_path / "mixed" / "train", "ab")
     _classes(tmp_path / "mixed", "z")
-    _refused(tmp_path / "mixed", "'train' is the folder of a split, 'z' beside it is not")
+    _refused(tmp_path / "mixed", "'train' is the folder of a split, but 'z' is not")
     _classes(tmp_path / "new" / "train", "ab")
     _classes(tmp_path / "new" / "test", "abc")
-    _refused(tmp_path / "new", "test/c: is no class of", "test")
+    _refused(tmp_path / "new", "test/c: is not a class of", "test")
     _classes(tmp_path / "empty", "ab")
     (tmp_path / "empty" / "c").mkdir()
     _refused(tmp_path / "empty", "c: holds no image")
     _classes(tmp_path / "deep", "ab")
     _pgm(tmp_path / "deep" / "a" / "phone" / "more" / "1.pgm")
-    _refused(tmp_path / "deep", "phone/more: a folder within a client's folder")
+    _refused(tmp_path / "deep", "phone/more: is a folder inside a client's folder")
     _classes(tmp_path / "beside", "ab")
     _pgm(tmp_path / "beside" / "1.pgm")
-    _refused(tmp_path / "beside", r"1\.pgm: lies beside the class folders")
+    _refused(tmp_path / "beside", r"1\.pgm: is outside the class folders")
 
 
 def test_a_file_that_is_no_image_is_refused_unless_it_is_a_usual_companion(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_file_that_is_no_image_is_refused_unless_it_is_a_usual_companion(tmp_p
         (tmp_path / name).write_bytes(b"x")
     assert _labels(tmp_path, "test") == [0, 1]
     (tmp_path / "a" / "photo.heic").write_bytes(b"x")
-    _refused(tmp_path, r"a/photo\.heic: no image that is read here")
+    _refused(tmp_path, r"a/photo\.heic: not a supported image")
 
 
 def _save(path: Path, values: np.ndarray, mode: str | None = None) -> Path:

@@ -170,7 +170,7 @@ def test_another_json_document_is_said_to_be_none_of_the_kind(text: str, tmp_pat
     path = tmp_path / "other.json"
     path.write_text(text)
     for kind, title in ((DeviceProfile, "device profile"), (Plan, "plan"), (Manifest, "bundle manifest")):
-        with pytest.raises(FormatError, match=rf"other\.json: is no {title} of this release: (Object|Expected)"):
+        with pytest.raises(FormatError, match=rf"other\.json: is not a {title} of this release: (Object|Expected)"):
             read_json(path, kind)
 
 

@@ -168,7 +168,7 @@ def test_a_file_that_holds_no_tensors_is_one_line(content: bytes | None, tmp_pat
 def test_an_option_of_another_target_is_refused_by_its_name(
     target: str, option: str, value: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=f"{option}: has no meaning for --target {target}"):
+    with pytest.raises(UsageError, match=f"{option}: cannot be combined with --target {target}"):
         _export(*MODEL, "--target", target, option, value, "-o", tmp_path / "out")
 
 

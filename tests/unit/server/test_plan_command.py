@@ -62,5 +62,5 @@ def test_runs_of_blocks_need_a_bundle_and_profiles_of_them(profiles: Path, tmp_p
     document["files"].append({"path": "programs/joint-blocks1-2.pte", "size_bytes": 0, "sha256": "0" * 64})
     write()
     assert _error(*options).startswith(
-        "--joint: no profile has measured a run of blocks; profl-profile --purpose joint"
+        "--joint: no profile contains runs of blocks; measure them with profl-profile --purpose joint"
     )
