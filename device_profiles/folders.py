@@ -29,13 +29,13 @@ def check_output_folder(path: Path, parts: Parts, *, option: str = "-o") -> None
     entries = _entries(target)
     foreign = next((entry for entry in entries if not _is_part(entry, parts)), None)
     if entries and PurePath(parts[0]) not in entries:
-        raise UsageError(f"{option} {path}: exists and holds no {parts[0]}; choose another folder")
+        raise UsageError(f"{option} {path}: exists and contains no {parts[0]}; choose another folder")
     if foreign is not None:
         raise UsageError(
-            f"{option} {path}: holds {foreign}, which would be removed as well; move it away, or choose another folder"
+            f"{option} {path}: contains {foreign}, which would be removed too; move it away, or choose another folder"
         )
     if entries and not any(entry.suffix == ".pte" for entry in entries):
-        raise UsageError(f"{option} {path}: holds a {parts[0]}, but no programs; choose another folder")
+        raise UsageError(f"{option} {path}: contains a {parts[0]}, but no programs; choose another folder")
     check_place((target if _kept(target) else target.parent) / "file", option=option)
 
 

@@ -239,7 +239,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for cost in self.costs:
             program = programs.get(cost.program)
             if program is None:
-                raise FormatError(f"{source}: costs: {cost.program} is no program of the bundle")
+                raise FormatError(f"{source}: costs: {cost.program} is not a program of the bundle")
             stated = (cost.work, cost.block, cost.arena_bytes, cost.frozen_bytes, cost.staging_bytes)
             memory = program.memory
             planned = (program.work, program.block, memory.arena_bytes, memory.frozen_bytes, memory.staging_bytes)

@@ -20,7 +20,5 @@ def shipped_names() -> list[str]:
 def shipped_profile(name: str) -> DeviceProfile:
     """Read and check one of them; raises UsageError with the names there are."""
     if name not in shipped_names():
-        raise UsageError(
-            f"{PREFIX}{name}: there is no such profile (there are: {', '.join(shipped_names()) or 'none'})"
-        )
+        raise UsageError(f"{PREFIX}{name}: unknown profile (known: {', '.join(shipped_names()) or 'none'})")
     return read_json(_FOLDER / f"{name}.json", DeviceProfile)

@@ -63,7 +63,7 @@ def check_tensors(path: Path, found: Tensors, expected: Tensors) -> None:
     if unknown:
         raise FormatError(f"{path}: {_about_names(path, unknown, found, expected)}")
     if not found:
-        raise FormatError(f"{path}: holds no tensors; give weights of this model")
+        raise FormatError(f"{path}: contains no tensors; give weights of this model")
     for name, (dtype, shape) in found.items():
         wanted, extents = expected[name]
         if dtype != wanted and wanted == "float32":
@@ -71,7 +71,7 @@ def check_tensors(path: Path, found: Tensors, expected: Tensors) -> None:
         if dtype != wanted or shape != extents:
             raise FormatError(
                 f"{path}: tensor '{name}' is {dtype} {list(shape)}, expected {wanted} {list(extents)}; give weights of "
-                "this model, or leave the tensor out of the file"
+                "this model, or remove the tensor from the file"
             )
 
 
@@ -86,13 +86,13 @@ def _about_names(path: Path, unknown: list[str], found: Iterable[str], expected:
         return f"its names lack the '{missing}' that the model's begin with; add it with: {_with(path, missing)}"
     if len(unknown) == len(names):
         first = min(wanted, default="")
-        return f"holds no tensor of the model (it has '{names[0]}', the model '{first}'); give weights of this model"
+        return f"contains no tensor of the model (it has '{names[0]}', the model '{first}'); give weights of this model"
     if unknown[0].startswith(STAND_IN_PREFIX):
         return (
             f"tensor '{unknown[0]}' is of a bundle with other blocks; export with the same blocks, or give a run's "
             "model.safetensors, which has no output modules"
         )
-    return f"tensor '{unknown[0]}' is not the model's; give weights of this model, or leave it out of the file"
+    return f"tensor '{unknown[0]}' is not a tensor of the model; give weights of this model, or remove it from the file"
 
 
 def _common_prefix(names: list[str], wanted: set[str], *, cover: bool = True) -> str | None:

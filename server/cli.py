@@ -53,10 +53,10 @@ def plan(bundle: Path, profiles: Path, margin: float, joint: bool, output: Path 
     from server.planner.tables import plan_table
 
     if not profiles.exists():
-        raise UsageError(f"--profiles {profiles}: is not there; write profiles with profl-profile")
+        raise UsageError(f"--profiles {profiles}: does not exist; create profiles with profl-profile")
     files = sorted(profiles.glob("*.json")) if profiles.is_dir() else [profiles]
     if not files:
-        raise UsageError(f"--profiles {profiles}: no *.json in this folder; write some with profl-profile")
+        raise UsageError(f"--profiles {profiles}: contains no *.json; create profiles with profl-profile")
     known: dict[str, DeviceProfile] = {}
     for path in files:
         with _naming("--profiles"):

@@ -97,9 +97,9 @@ def model_choice(
             raise UsageError("give a BUNDLE, or --model with --runtime torch")
         return None
     if bundles:
-        raise UsageError("--model: leave it out, the bundle says which model it is")
+        raise UsageError("--model: cannot be combined with a BUNDLE, which contains its model")
     if runtime != "torch":
-        raise UsageError("--model: needs --runtime torch; the native runtime runs bundles (profl-edge export)")
+        raise UsageError("--model: requires --runtime torch; the native runtime runs bundles (profl-edge export)")
     from profiler.torch.meter import ModelChoice
 
     return ModelChoice(model=model, width=width, classes=classes, input_shape=_shape(input_text), blocks=blocks)

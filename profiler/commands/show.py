@@ -25,8 +25,7 @@ from profiler.commands.options import (
 def show(profiles: tuple[Path, ...], html: Path | None, timelines: tuple[Path, ...], as_json: bool) -> None:
     """Show device profiles as tables.
 
-    `shipped:NAME` is a profile that comes with the package. With --json, all profiles are in one object, under
-    `profiles`.
+    `shipped:NAME` is a profile that comes with the package. With --json, one object has all profiles in `profiles`.
     """
     from profiler.report.table import profile_table
 

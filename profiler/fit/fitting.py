@@ -27,7 +27,7 @@ def fit_bundles(
     subjects = {path: subject_of(replace(request, bundle=path)) for path in bundles}
     models = {(subject.model, subject.partition) for subject in subjects.values()}
     if len(models) > 1:
-        raise UsageError(f"{', '.join(map(str, bundles))}: are not of one model with the same blocks")
+        raise UsageError(f"{', '.join(map(str, bundles))}: must contain the same model with the same blocks")
     meters = {path: meter_for(replace(request, bundle=path), subject) for path, subject in subjects.items()}
     candidates: dict[int, list[Candidate]] = {}
     for path, subject in subjects.items():
@@ -89,5 +89,5 @@ def trial_of(origin: str, program: Program, observation: Observation, limit_byte
 
 def _limit(request: ProfileRequest) -> int:
     if request.limit_bytes is None:
-        raise UsageError("fit: --limit is missing; write it as --limit 128MB")
+        raise UsageError("fit: requires --limit, such as --limit 128MB")
     return request.limit_bytes

@@ -88,7 +88,7 @@ def meter_of(request: ProfileRequest, subject: Subject) -> Meter:
             timeout_seconds=request.timeout_seconds,
         )
     if request.bundle is None or request.device != "cpu":
-        raise UsageError("--runtime native runs the programs of a BUNDLE on the CPU; give --runtime torch")
+        raise UsageError("--device cuda: requires --runtime torch")
     return ProcessMeter(
         scratch=_scratch(request.output),
         bundle=request.bundle,
@@ -109,8 +109,8 @@ def _outside(limit_bytes: int | None) -> MemoryLimit | None:
     if limit_bytes is None or outside is None or limit_bytes <= outside.size_bytes:
         return outside if limit_bytes is None else None
     raise UsageError(
-        f"--limit {limit_bytes / MEGABYTE:.1f}MB: this process lives under a limit of "
-        f"{outside.size_bytes / MEGABYTE:.1f}MB ({outside.kind}); give no more than that"
+        f"--limit {limit_bytes / MEGABYTE:.1f}MB: this process already has a limit of "
+        f"{outside.size_bytes / MEGABYTE:.1f}MB ({outside.kind}); use that or less"
     )
 
 
@@ -191,9 +191,7 @@ class _Profiling:
         try:
             profile = read_json(request.output, DeviceProfile)
         except FormatError as error:
-            raise FormatError(
-                f"-o {error}; it is not a profile to continue: remove it or choose another file"
-            ) from None
+            raise FormatError(f"-o {error}; it cannot be continued: remove it or choose another file") from None
         if profile.bundle_sha256 != self._subject.digest:
             raise UsageError(
                 f"-o {request.output}: is the profile of another bundle (a {profile.model} whose manifest begins with "

@@ -29,9 +29,7 @@ class Subject:
         chosen = [program for program in every if block in (None, program.block)]
         if not chosen:
             known = ", ".join(program.name for program in every) or "none"
-            raise UsageError(
-                f"{self.origin}: no program to profile is left by --block and --purpose (there are: {known})"
-            )
+            raise UsageError(f"{self.origin}: no program matches --block and --purpose (there are: {known})")
         return chosen
 
     def without_caches(self) -> Subject:

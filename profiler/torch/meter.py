@@ -59,7 +59,7 @@ class TorchMeter:
     def measure(self, program: Program) -> Observation:
         """One process; out of memory, on the host or the GPU, means that it does not fit."""
         if not isinstance(program.work, Grow):
-            raise UsageError(f"{program.name}: --runtime torch measures training programs only; give --purpose grow")
+            raise UsageError(f"{program.name}: --runtime torch measures only training programs; use --purpose grow")
         spec = step_spec(
             self.model,
             self.partition,

@@ -183,7 +183,7 @@ def _leftovers(output: Path, settings: str, *, resume: bool) -> list[Path]:
     if same:
         return []
     if not all(_is_ours(entry.name) for entry in found):
-        raise UsageError(f"-o {output}: holds files that are no run's; choose another folder")
+        raise UsageError(f"-o {output}: contains files that are not a run's; choose another folder")
     return found
 
 

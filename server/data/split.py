@@ -135,7 +135,7 @@ def _natural(
 ) -> list[Indices]:
     if natural is None:
         raise DataError(
-            "the data set does not say whose its examples are",
+            "the data set has no clients of its own",
             field="data.split",
             remedy="use iid, shards or dirichlet",
         )

@@ -45,6 +45,6 @@ def refuse_initial(parts: tuple[str, ...], *, allowed: bool) -> None:
     """Raise UsageError, naming the parts that were never trained, unless they are `allowed`."""
     if parts and not allowed:
         raise UsageError(
-            f"--weights: {', '.join(parts)} still at the bundle's initial values; give the weights of their training "
-            "as well (several --weights are laid over each other in order), or --initial-blocks to keep them so"
+            f"--weights: {', '.join(parts)} still at the bundle's initial values; give their trained weights "
+            "as well (--weights may be repeated), or allow this with --initial-blocks"
         )

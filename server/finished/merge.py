@@ -122,7 +122,9 @@ def _read(manifest: Manifest, paths: Sequence[Path], steps: int | None) -> _Rece
         if digest in seen:
             received.rejected[client] = f"is the same update as {seen[digest]}"
         elif program is None or not isinstance(program.work, (Grow, Joint, Distill)):
-            received.rejected[client] = f"trained {update.metadata.program}, which is no training program of the bundle"
+            received.rejected[client] = (
+                f"trained {update.metadata.program}, which is not a training program of the bundle"
+            )
         else:
             received.updates.append(update)
             received.asked[client] = Asked(work=program.work, batch=program.batch, examples=None, steps=steps)
@@ -158,8 +160,8 @@ def _rounds(
             first = owners[shared[0]]
             raise UsageError(
                 f"{first.client} trained {first.metadata.program} and {group[0].client} {group[0].metadata.program}, "
-                f"both with tensor '{shared[0]}', which no round averages; merge one kind of them, train the other "
-                "from what was merged ('profl-edge train --weights'), then merge that with --weights"
+                f"both with tensor '{shared[0]}', and cannot be merged together; merge one kind, train the other "
+                "from the result ('profl-edge train --weights'), then merge it with --weights"
             )
         owners |= dict.fromkeys(own, group[0])
     yield from groups.values()
@@ -174,12 +176,12 @@ def _move(update: ReceivedUpdate, structure: Structure, work: Work, base: Mappin
 def refuse_rejected(merge: Merge, *, skip: bool) -> None:
     """Raise ExecutionError where an update was rejected, unless `skip`, and where none is left."""
     if not merge.updates:
-        raise ExecutionError(f"no update is left to merge: {_first(merge)}" if merge.rejected else "no update to merge")
+        raise ExecutionError(f"no update remains to merge: {_first(merge)}" if merge.rejected else "no update to merge")
     if merge.rejected and not skip:
         count = len(merge.rejected) + len(merge.updates)
         raise ExecutionError(
             f"{len(merge.rejected)} of {count} updates are rejected ({_first(merge)}); "
-            "leave them out of the command, or merge without them with --skip-rejected"
+            "remove them from the command, or skip them with --skip-rejected"
         )
 
 

@@ -306,20 +306,18 @@ def _checked(values: dict[str, Any], path: Path) -> Fleet:
     except msgspec.ValidationError as error:
         raise FormatError(f"--fleet {path}: {explained(error, Fleet)}") from None
     if {"steps", "epochs"} <= values.get("training", {}).keys():
-        raise FormatError(f"--fleet {path}: training.steps and training.epochs exclude each other; leave one out")
+        raise FormatError(f"--fleet {path}: training.steps cannot be combined with training.epochs")
     names = [client.name for client in fleet.clients]
     if len(set(names)) != len(names):
-        raise FormatError(f"--fleet {path}: two clients carry the same name")
+        raise FormatError(f"--fleet {path}: two clients have the same name")
     if bool(fleet.clients) == (fleet.population is not None):
         raise FormatError(f"--fleet {path}: write either [[clients]], at least one, or [population]")
     if fleet.training.cache_prefix != "none" and fleet.training.augment != "none":
-        raise FormatError(
-            f"--fleet {path}: training.cache_prefix keeps what training.augment changes every round; leave one out"
-        )
+        raise FormatError(f"--fleet {path}: training.cache_prefix cannot be combined with training.augment")
     if fleet.training.clip_norm > 0 and fleet.training.proximal > 0:
-        raise FormatError(f"--fleet {path}: training.clip_norm and training.proximal exclude each other; leave one out")
+        raise FormatError(f"--fleet {path}: training.clip_norm cannot be combined with training.proximal")
     if fleet.promises.source == "file" and fleet.promises.file is None:
-        raise FormatError(f"--fleet {path}: promises.source is 'file': name it with promises.file")
+        raise FormatError(f"--fleet {path}: promises.source 'file' requires promises.file")
     if fleet.population is not None:
         low, high = fleet.population.memory_mb
         if low > high:

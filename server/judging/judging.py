@@ -48,7 +48,7 @@ def judge(
     larger than the others' is cut down (`ReceivedUpdate.cut`)."""
     sent = Counter(update.client for update in updates)
     rejected = {client: "has no task in this round" for client in sent if client not in asked}
-    # Which of them is the client's own nobody can say.
+    # It is unknown which of them the client itself has sent.
     rejected |= {client: f"sent {count} updates" for client, count in sent.items() if count > 1}
     sound = []
     for update in [update for update in updates if update.client not in rejected]:

@@ -112,7 +112,7 @@ def test_a_profile_above_the_containers_limit_is_refused(cnn_bundle: Path, tmp_p
     command = [sys.executable, "-m", "profiler", "run", str(cnn_bundle), "--limit", "200MB", "-o", str(output)]
     done = _run_inside(group, 128 * _MEGABYTE, command)
     assert done.status == 2 and len(done.errors.splitlines()) == 1
-    assert "--limit 200.0MB: this process lives under a limit of 128.0MB" in done.errors
+    assert "--limit 200.0MB: this process already has a limit of 128.0MB" in done.errors
     command = [*command[:5], "--block", "1", "--no-cached-prefix", "--steps", "1", "-o", str(output)]
     assert _run_inside(group, 128 * _MEGABYTE, command).status == 0
     device = json.loads(output.read_text())["device"]

@@ -118,7 +118,7 @@ def test_an_update_that_is_no_number_is_not_written(cnn_bundle: Path, tmp_path: 
     arguments = ["train", cnn_bundle, "--block", 1, "--data", "digits", "--steps", 1, "-o", output, "--json"]
     line = profl_edge(*arguments, *_diverging(cnn_bundle, tmp_path)).refusal(1)
     assert "step 1 of grow-block1: tensor '" in line
-    assert "has a value that is no number or infinite; try a smaller --lr" in line
+    assert "has a value that is not finite; try a smaller --lr" in line
     assert list(output.parent.iterdir()) == []
 
 

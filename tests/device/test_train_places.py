@@ -241,7 +241,7 @@ def test_a_checkpoint_with_damaged_bytes_is_refused_wherever_they_are(cnn_bundle
         checkpoint.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
         damaged = checkpoint.read_bytes()
         line = profl_edge(*arguments, "--resume").refusal(2)
-        assert "u.checkpoint: is damaged" in line and "leave --resume out to start again" in line
+        assert "u.checkpoint: is damaged" in line and "omit --resume to start again" in line
         assert checkpoint.read_bytes() == damaged and not output.exists()
     checkpoint.write_bytes(good.replace(b"profl_sha256", b"other_sha256"))
     assert "has no digest" in profl_edge(*arguments, "--resume").refusal(2)

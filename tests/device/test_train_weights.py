@@ -105,7 +105,7 @@ def test_a_training_behind_blocks_that_nobody_trained_says_so(cnn_bundle: Path, 
     done = profl_edge(*arguments)
     assert done.errors == ""  # which an error has for itself, where it is not a terminal
     assert "initial values blocks 1, 2\n" in done.output
-    assert "update         none: without -o nothing of this training is kept" in done.output
+    assert "update         none: without -o, the result of this training is not kept" in done.output
     kept = profl_edge(*arguments, "-o", tmp_path / "update").output
     assert f"update         {tmp_path / 'update'}" in kept and "nothing" not in kept
     machine = profl_edge(*arguments, "--json").report()
@@ -159,7 +159,7 @@ def test_a_terminal_sees_how_far_a_training_is_and_others_do_not(cnn_bundle: Pat
         pass
     output, _ = process.communicate()
     assert process.returncode == 0 and output.count("\n") == 1
-    assert shown.startswith(b"note: without -o nothing of this training is kept\r\n")
+    assert shown.startswith(b"note: without -o, the result of this training is not kept\r\n")
     assert re.search(rb"\r\[\.+\] \d+/1000000, loss \d\.\d{4}, \d s left\x1b\[K", shown)
     assert shown.endswith(b"\r\x1b[K")
 

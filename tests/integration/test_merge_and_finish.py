@@ -227,7 +227,7 @@ def _spoilt(kind: str, sound: Path, output: Path) -> Path:
         ("not finite", "tensor fc.bias is not finite"),
         ("another shape", "tensor fc.bias has shape"),
         ("too far", "moved by"),
-        ("another program", "trained eval-block1, which is no training program of the bundle"),
+        ("another program", "trained eval-block1, which is not a training program of the bundle"),
         ("stopped early", "stopped early, and how many steps it was asked for is not known"),
         ("twice", "is the same update as "),
         ("no update", "its header claims"),
@@ -261,7 +261,7 @@ def test_nothing_but_rejected_updates_is_an_error_with_skip_rejected_too(
     folder: Path, train: Train, tmp_path: Path
 ) -> None:
     bad = _changed(train("a", 1), tmp_path / "bad.safetensors", base_version="other")
-    with pytest.raises(ExecutionError, match="no update is left to merge"):
+    with pytest.raises(ExecutionError, match="no update remains to merge"):
         _merge(folder, bad, "-o", tmp_path / "out.safetensors", "--skip-rejected")
     report = _merge(folder, bad, "-o", tmp_path / "out.safetensors", "--base-version", "other")
     assert report["base_version"] == "other" and len(report["updates"]) == 1

@@ -79,5 +79,5 @@ def eval_command(
         job["examples"], job["drawn"] = limit, sample(source.labels, limit, rows=source.targets).tobytes()
     job["initial_blocks"] = laid.initial_blocks([program])
     if not weights and not initial_prefix:
-        note("without --weights this evaluates the bundle's initial weights")
+        note("without --weights, the bundle's initial weights are evaluated")
     launch.become(job)

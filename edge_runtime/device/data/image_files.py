@@ -53,14 +53,14 @@ def decode(path: Path, *, expected: tuple[Shape, Path] | None = None) -> tuple[S
         pillow = importlib.import_module("PIL.Image")
         turned = importlib.import_module("PIL.ImageOps").exif_transpose
     except ImportError:
-        raise DataError(f"{path}: reading this format needs Pillow; pip install pillow") from None
+        raise DataError(f"{path}: this format requires Pillow; pip install pillow") from None
     try:
         with warnings.catch_warnings(), pillow.open(path) as image:
             warnings.simplefilter("ignore")  # what is odd about an image and can be read all the same
             width, height = image.size
             _check_size(path, height, width, expected)
             if getattr(image, "n_frames", 1) > 1:
-                raise DataError(f"{path}: holds {image.n_frames} images; save each as a file of its own")
+                raise DataError(f"{path}: contains {image.n_frames} images; save each of them as its own file")
             form = image.format
             converted = _eight_bits(turned(image), form, path)
             return _planes(converted.tobytes(), len(converted.getbands()), converted.height, converted.width)
@@ -78,7 +78,7 @@ def _eight_bits(image: Any, form: str, path: Path) -> Any:
         # 257 x takes bytes to 16 bits: dividing finds them again, whatever wrote the file.
         return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L")
     if image.mode in ("I", "F"):
-        raise DataError(f"{path}: holds numbers of 32 bits, which have no black and white; save it with 8 or 16 bits")
+        raise DataError(f"{path}: has 32-bit values, whose black and white are undefined; save it with 8 or 16 bits")
     if image.mode in ("L", "LA", "La", "1"):
         return image.convert("L")
     return image.convert("RGB")
@@ -88,9 +88,9 @@ def _check_size(path: Path, height: int, width: int, expected: tuple[Shape, Path
     # One that has to be turned over first has both exchanged.
     if expected is not None and sorted((height, width)) != sorted(expected[0][1:]):
         shape, first = expected
-        raise DataError(f"{path}: is {height}x{width}, but {first.name} is {shape[1]}x{shape[2]}; all must be alike")
+        raise DataError(f"{path}: is {height}x{width}, but {first.name} is {shape[1]}x{shape[2]}; all must have the same size")
     if height * width > _LARGEST_PIXELS:
-        raise DataError(f"{path}: claims {height}x{width} pixels, more than any model here takes; make it smaller")
+        raise DataError(f"{path}: has {height}x{width} pixels, which is more than any model takes; make it smaller")
 
 
 def _decode_netpbm(path: Path, expected: tuple[Shape, Path] | None) -> tuple[Shape, bytes] | None:

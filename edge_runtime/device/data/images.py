@@ -66,7 +66,7 @@ def open_images(folder: Path, split: Split) -> ImageFolder:
     for label, name in enumerate(classes):
         found = _images_of(root / name) if (root / name).is_dir() else []
         if not found and (split == "train" or not splits):
-            raise DataError(f"{root / name}: holds no image; remove the folder, or put the images of this class there")
+            raise DataError(f"{root / name}: contains no image; remove the folder, or put the images of this class there")
         files += found
         labels += [label] * len(found)
     if not files:
@@ -88,7 +88,7 @@ def _folders(folder: Path) -> dict[str, Path]:
     found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in found:
         if not path.is_dir() and not is_no_data(path):
-            raise DataError(f"{path}: lies beside the class folders; move it into the folder of its class")
+            raise DataError(f"{path}: is outside the class folders; move it into the folder of its class")
     return {path.name: path for path in found if path.is_dir()}
 
 
@@ -103,14 +103,14 @@ def _splits(folder: Path) -> dict[Split, Path]:
     if others:
         split = (train + test)[0].name
         raise DataError(
-            f"{folder}: '{split}' is the folder of a split, '{others[0]}' beside it is not; keep classes in "
-            f"DIR/train and DIR/test alone, or rename '{split}' where it is a class"
+            f"{folder}: '{split}' is the folder of a split, but '{others[0]}' is not; keep classes only in "
+            f"DIR/train and DIR/test, or rename '{split}' if it is a class"
         )
     if len(train) > 1:
-        raise DataError(f"{folder}: holds both {train[0].name} and {train[1].name}; keep one of the two")
+        raise DataError(f"{folder}: contains both {train[0].name} and {train[1].name}; keep one of them")
     if not train or not test:
         there, missing = (train or test)[0], "test" if train else "train"
-        raise DataError(f"{folder}: holds {there.name} and no {missing}; add DIR/{missing}, or name {there} itself")
+        raise DataError(f"{folder}: contains {there.name} but not {missing}; add DIR/{missing}, or use {there} itself")
     return {"train": train[0], "test": test[0]}
 
 
@@ -122,7 +122,7 @@ def _check_same_classes(classes: list[str], splits: dict[Split, Path]) -> None:
     unknown = [name for name in _classes(splits["test"]) if name not in classes]
     if unknown:
         raise DataError(
-            f"{splits['test'] / unknown[0]}: is no class of {splits['train']}; a class has the same name in both"
+            f"{splits['test'] / unknown[0]}: is not a class of {splits['train']}; classes must have the same names in both"
         )
 
 
@@ -139,11 +139,11 @@ def _images_of(folder: Path) -> list[Path]:
                 found.append(path)
             elif path.is_dir() and place != folder:
                 raise DataError(
-                    f"{path}: a folder within a client's folder; images lie in DIR/class or DIR/class/client"
+                    f"{path}: is a folder inside a client's folder; images must be in DIR/class or DIR/class/client"
                 )
             elif not path.is_dir() and not is_no_data(path):
                 raise DataError(
-                    f"{path}: no image that is read here ({', '.join(sorted(ENDINGS))}); convert it, or remove it"
+                    f"{path}: not a supported image ({', '.join(sorted(ENDINGS))}); convert it, or remove it"
                 )
     return found
 
@@ -155,7 +155,7 @@ def _clients(files: list[Path], root: Path, parts: list[Path]) -> Clients | None
         return None
     if depths != {3}:
         lone = next(path for path in files if len(path.relative_to(root).parts) == 2)
-        raise DataError(f"{lone}: lies beside folders of clients; put every image into a client's folder, or none")
+        raise DataError(f"{lone}: is outside the client folders; put either every image into a client's folder, or none")
     below = (path for part in parts for path in part.glob("*/*") if path.is_dir() and not path.name.startswith("."))
     names = tuple(sorted({path.name for path in below}))
     position = {name: index for index, name in enumerate(names)}

@@ -146,7 +146,7 @@ def type_name(dtype: str) -> str:
 
 
 def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, str]:
-    """Shape, whether it is in Fortran's order, and type as numpy writes it: `|u1`. Raises ValueError."""
+    """Shape, whether it is in Fortran order, and type as numpy writes it: `|u1`. Raises ValueError."""
     start = member.read(len(_NPY_MAGIC) + 2)
     if not start.startswith(_NPY_MAGIC) or len(start) < len(_NPY_MAGIC) + 2:
         raise ValueError("no array of numpy")
@@ -178,8 +178,8 @@ def read_labels(archive: zipfile.ZipFile, name: str, path: Path, examples: int |
     except OverflowError:
         largest = max(values)
         raise DataError(
-            f"{path}: {name}: label {largest} (example {values.index(largest)}) is no class; a negative number that was"
-            " saved as an unsigned one looks like this"
+            f"{path}: {name}: label {largest} (example {values.index(largest)}) is not a class; a negative number that was"
+            " saved as unsigned looks like this"
         ) from None
 
 
@@ -228,7 +228,7 @@ def read_numbers(
 
 def _check_order(fortran: bool, shape: tuple[int, ...], name: str, path: Path) -> None:
     if fortran and len(shape) > 1:
-        raise DataError(f"{path}: {name} is in Fortran's order; save numpy.ascontiguousarray({name})")
+        raise DataError(f"{path}: {name} is in Fortran order; save numpy.ascontiguousarray({name})")
 
 
 def member_of(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:

@@ -67,7 +67,7 @@ def load_checkpoint(path: Path, program: Program, settings: Settings) -> tuple[P
     UsageError, naming the first setting that differs, where it belongs to another run.
     """
     if path.is_file():
-        check_seal(str(path), remedy="leave --resume out to start again", required=True)
+        check_seal(str(path), remedy="omit --resume to start again", required=True)
     source = TensorFile(path)
     try:
         metadata = msgspec.json.decode(source.metadata.get("profl_checkpoint", ""), type=_Metadata, strict=True)

@@ -63,7 +63,9 @@ def _check_open_files(inherited: int) -> None:
     needed = _STREAMS + inherited + _FILES_TO_START
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if allowed != resource.RLIM_INFINITY and allowed < needed:
-        raise ExecutionError(f"{allowed} open files are allowed, the training needs {needed}; allow more (ulimit -n)")
+        raise ExecutionError(
+            f"{allowed} open files are allowed, but the training requires {needed}; allow more (ulimit -n)"
+        )
 
 
 def check_room() -> None:

@@ -92,7 +92,7 @@ class PrefixCache:
         if self._checksum(0, 0, self._done()) == self._noted_checksum():
             return
         if not self._owned:
-            raise DataError(f"{self._path}: is damaged; remove it, and it will be computed again")
+            raise DataError(f"{self._path}: is damaged; remove it, and it is computed again")
         self._begin()
 
     def check_space(self) -> None:
@@ -126,7 +126,7 @@ class PrefixCache:
         offset = _HEADER_BYTES + version * self._examples * self._layout.row_bytes
         failed = self._layout.read(self._file, offset, indices, batch)
         if failed >= 0:
-            raise DataError(f"{self._path}: ends inside row {failed}; remove it, and it will be computed again")
+            raise DataError(f"{self._path}: ends inside row {failed}; remove it, and it is computed again")
 
     def rehearse(self) -> None:
         """Read one row beside the batch."""

@@ -131,7 +131,7 @@ def step_table(report: dict[str, Any]) -> str:
     if report["output"] is not None:
         lines.append(f"update         {report['output']}")
     elif not report["interrupted"]:
-        lines.append("update         none: without -o nothing of this training is kept")
+        lines.append("update         none: without -o, the result of this training is not kept")
     return "\n".join(lines)
 
 

@@ -226,7 +226,7 @@ class _Training:
         """A loss is that of the step before: what the last update made of the tensors shows only in themselves."""
         for name, dtype, view in tensors:
             if dtype == "float32" and not self._native.is_finite(view):
-                raise self._diverged(self._steps_done, f"tensor '{name}' has a value that is no number or infinite")
+                raise self._diverged(self._steps_done, f"tensor '{name}' has a value that is not finite")
 
     def _save(self, output: str, interrupted: bool) -> None:
         self._native.release_unused_pages()

@@ -51,7 +51,7 @@ def test_packed_arrays_and_test_arrays_are_found(tmp_path: Path, save: object, n
         ({"inputs": _inputs(0, 7), "labels": np.zeros(0, int)}, "holds no example"),
         (
             {"inputs": np.asfortranarray(_inputs(4, 7)), "labels": np.zeros(4, int)},
-            "in Fortran's order; save numpy.ascontiguousarray",
+            "in Fortran order; save numpy.ascontiguousarray",
         ),
     ],
 )

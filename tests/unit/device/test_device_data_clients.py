@@ -69,7 +69,7 @@ def test_folders_in_class_folders_are_clients_alike_in_both_splits(tmp_path: Pat
 def test_an_image_beside_folders_of_clients_is_refused_by_name(tmp_path: Path) -> None:
     _image(tmp_path / "cat/ada/1.pgm")
     _image(tmp_path / "cat/2.pgm")
-    with pytest.raises(DataError, match=r"2\.pgm: lies beside folders of clients"):
+    with pytest.raises(DataError, match=r"2\.pgm: is outside the client folders"):
         open_raw(f"images:{tmp_path}", split="train")
 
 

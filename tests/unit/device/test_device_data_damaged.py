@@ -148,7 +148,7 @@ def _npz(path: Path, **arrays: np.ndarray) -> str:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"labels": np.full(_COUNT, -1).astype(np.uint64)}, r"label 18446744073709551615 \(example 0\) is no class"),
+        ({"labels": np.full(_COUNT, -1).astype(np.uint64)}, r"label 18446744073709551615 \(example 0\) is not a class"),
         ({"labels": _LABELS.astype(float)}, r"labels is float64 \[12\].*save labels.astype\('int64'\)"),
         ({"labels": np.eye(3)[_LABELS]}, r"labels\.argmax\(1\)"),
         ({"images": _IMAGES.transpose(0, 2, 1)[:0], "labels": _LABELS[:0]}, "holds no example"),

@@ -109,5 +109,5 @@ def test_a_disk_without_room_is_refused_before_anything_is_computed(
     real = os.statvfs(tmp_path)
     full = os.statvfs_result((*real[:4], 10, *real[5:]))
     monkeypatch.setattr(os, "statvfs", lambda path: full)
-    with pytest.raises(UsageError, match=r"--cache-dir .*the features need 3\.9 MB, .* free"):
+    with pytest.raises(UsageError, match=r"--cache-dir .*the features require 3\.9 MB, .* free"):
         cache.check_space()

@@ -162,7 +162,7 @@ def test_the_longest_names_are_written(write: Write, tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_the_lock_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "out.lock").write_text("mine")
-    with pytest.raises(UsageError, match=r"out\.lock is in the way"), exclusive(tmp_path / "out"):
+    with pytest.raises(UsageError, match=r"out\.lock is not a lock file"), exclusive(tmp_path / "out"):
         pass
     assert (tmp_path / "out.lock").read_text() == "mine"
 
@@ -179,7 +179,7 @@ def test_a_folder_that_holds_anything_else_is_never_replaced(mine: str, tmp_path
     _make(tmp_path / "bundle")
     (tmp_path / "bundle" / mine).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / "bundle" / mine).write_text("mine")
-    with pytest.raises(UsageError, match=f"holds {mine}"):
+    with pytest.raises(UsageError, match=f"contains {mine}"):
         _make(tmp_path / "bundle")
     assert (tmp_path / "bundle" / mine).read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

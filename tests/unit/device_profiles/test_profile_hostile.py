@@ -197,7 +197,10 @@ def test_a_profile_that_does_not_cover_its_bundle_is_refused(changes: dict[str, 
 
 
 def test_a_cost_that_differs_from_the_plan_or_is_of_no_program_is_refused() -> None:
-    for change, message in (({"arena_bytes": 1}, "differs from the bundle's plan"), ({"program": "x"}, "no program")):
+    for change, message in (
+        ({"arena_bytes": 1}, "differs from the bundle's plan"),
+        ({"program": "x"}, "not a program"),
+    ):
         profile, manifest, digest = _of_golden_bundle()
         document = json.loads(to_json(profile))
         document["costs"][0] |= change

@@ -76,7 +76,7 @@ def test_a_disk_that_takes_no_more_is_named_with_the_file(
 
 def test_a_folder_that_is_not_a_bundle_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds no manifest\.json"):
+    with pytest.raises(UsageError, match=r"contains no manifest\.json"):
         export_bundle("cnn", tmp_path, batch=4, width=4)
     assert (tmp_path / "precious.txt").read_text() == "mine"
 

@@ -93,7 +93,7 @@ def test_steps_and_epochs_together_are_refused() -> None:
         "population": {"count": 2},
         "training": {"steps": 2, "epochs": 1},
     }
-    with pytest.raises(FormatError, match=r"fleet\.toml: training\.steps and training\.epochs exclude each other"):
+    with pytest.raises(FormatError, match=r"fleet\.toml: training\.steps cannot be combined with training\.epochs"):
         fleet_of(values, Path("fleet.toml"))
     del values["training"]["steps"]  # type: ignore[attr-defined]  # a dictionary of the literal above
     assert fleet_of(values, Path("fleet.toml")).training.epochs == 1
@@ -181,7 +181,7 @@ def test_a_refused_start_with_files_of_the_user_beside_it_is_not_removed(start: 
     with pytest.raises(ExecutionError):
         start(_too_small())
     (tmp_path / "run" / "notes.txt").touch()
-    with pytest.raises(UsageError, match="holds files that are no run's"):
+    with pytest.raises(UsageError, match="contains files that are not a run's"):
         start(_digits())
     assert (tmp_path / "run" / "notes.txt").exists() and (tmp_path / "run" / "bundle").exists()
 

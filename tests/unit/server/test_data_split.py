@@ -156,7 +156,7 @@ def test_clients_with_too_little_are_never_drawn() -> None:
 @pytest.mark.parametrize(
     ("changes", "clients", "natural", "message"),
     [
-        ({"split": "natural"}, 2, None, "does not say whose its examples are"),
+        ({"split": "natural"}, 2, None, "has no clients of its own"),
         ({"split": "natural"}, 13, _natural(240, 0), "12 clients of the data set have 1 examples, the fleet has 13"),
         ({"split": "natural", "min_examples": 21}, 2, _natural(240, 0), "0 clients of the data set have 21"),
         ({"min_examples": 50}, 5, None, "240 examples are fewer than 50 for each of 5 clients"),

@@ -35,10 +35,12 @@ def test_a_bundle_that_is_none_is_named_with_its_option(profiles: Path, tmp_path
 
 def test_profiles_that_are_not_there_or_no_profiles_are_named_with_the_option(profiles: Path, tmp_path: Path) -> None:
     bundle = ("--bundle", str(tmp_path))
-    assert _error(*bundle, "--profiles", str(tmp_path / "none")).startswith(f"--profiles {tmp_path / 'none'}: is not")
+    assert _error(*bundle, "--profiles", str(tmp_path / "none")).startswith(
+        f"--profiles {tmp_path / 'none'}: does not exist"
+    )
     (profiles / "other.json").write_text("{}")
     said = _error(*bundle, "--profiles", str(profiles))
-    assert said.startswith(f"--profiles: {profiles / 'other.json'}: is no device profile of this release")
+    assert said.startswith(f"--profiles: {profiles / 'other.json'}: is not a device profile of this release")
 
 
 def test_runs_of_blocks_need_a_bundle_and_profiles_of_them(profiles: Path, tmp_path: Path) -> None:
@@ -63,5 +65,5 @@ def test_runs_of_blocks_need_a_bundle_and_profiles_of_them(profiles: Path, tmp_p
     document["files"].append({"path": "programs/joint-blocks1-2.pte", "size_bytes": 0, "sha256": "0" * 64})
     write()
     assert _error(*options).startswith(
-        "--joint: no profile has measured a run of blocks; profl-profile --purpose joint"
+        "--joint: no profile contains runs of blocks; measure them with profl-profile --purpose joint"
     )

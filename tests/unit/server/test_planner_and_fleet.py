@@ -177,7 +177,7 @@ def test_the_demo_fleet_is_valid() -> None:
         (
             "[model]\nname='cnn'\n[data]\nsources=['digits']\n[training]\nproximal=0.1\nclip_norm=1.0\n"
             "[[clients]]\nname='a'\nlimit_mb=9\n",
-            "training.clip_norm and training.proximal",
+            "training.clip_norm cannot be combined with training.proximal",
         ),
     ],
 )
