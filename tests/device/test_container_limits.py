@@ -122,7 +122,7 @@ def test_a_profile_above_the_containers_limit_is_refused(cnn_bundle: Path, tmp_p
 def test_what_a_command_takes_before_it_trains_is_below_what_promises_count(cnn_bundle: Path) -> None:
     measure = (
         "import sys\n"
-        "from edge_runtime.device import launch\n"
+        "from edge_runtime.device.prepare import launch\n"
         "from edge_runtime.device.cli import main\n"
         "def become(job, **options):\n"
         "    status = open('/proc/self/status').read()\n"
