@@ -83,6 +83,7 @@ def _forked(body: Callable[[], int], seconds: float, log: Path) -> int | None:
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)
+            sys.stdout = sys.stderr = os.fdopen(output, "w", buffering=1)
             status = body()
             sys.stdout.flush()
         finally:
