@@ -34,10 +34,11 @@ _LEFT = ("annotation", "returns", "decorator_list", "type_params")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mutant:
-    """One changed module; `place` is the function it is in, `change` says what became of what, at `line`."""
+    """One changed module: in the function `place`, at `line` and `column`, `change` says what became of what."""
 
     place: str
     line: int
+    column: int
     change: str
     source: str
 
@@ -51,7 +52,8 @@ def mutants_of(source: str) -> Iterator[Mutant]:
             changed = ast.unparse(tree)
             put(node)
             change = " ".join(f"{ast.unparse(node)} -> {ast.unparse(new)}".split())
-            yield Mutant(place=place or "module", line=getattr(node, "lineno", 0), change=change, source=changed)
+            line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
+            yield Mutant(place=place or "module", line=line, column=column, change=change, source=changed)
 
 
 def _code(node: ast.AST, place: str) -> Iterator[tuple[str, ast.AST, Callable[[ast.AST], None]]]:

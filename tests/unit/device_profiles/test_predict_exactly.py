@@ -63,6 +63,11 @@ def test_corrections_are_interpolated_between_their_neighbours_and_kept_beyond_t
     assert {plan: known.correction(plan) for plan in wanted} == wanted
 
 
+def test_plans_that_differ_by_one_byte_keep_their_own_corrections() -> None:
+    known = calibrate([_cost(str(plan), (plan, 0, 0, 0), 30 * MB + 2 * plan) for plan in (100, 101)])
+    assert [known.correction(plan) for plan in (100, 101)] == [100, 101]
+
+
 def test_the_base_is_the_median_and_its_spread_goes_down_to_the_lowest_that_was_seen() -> None:
     costs = [
         _cost("a", (100, 0, 0, 0), 50 * MB, base_bytes=30 * MB, base_minimum_bytes=29 * MB),
