@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,7 +49,7 @@ def mutants_of(source: str) -> Iterator[Mutant]:
     tree = ast.parse(source)
     for place, node, put in list(_code(tree, "")):
         for new in _changes(node):
-            put(ast.fix_missing_locations(ast.copy_location(new, node)))
+            put(ast.fix_missing_locations(ast.copy_location(deepcopy(new), node)))  # parts of it are parts of `node`
             changed = ast.unparse(tree)
             put(node)
             change = " ".join(f"{ast.unparse(node)} -> {ast.unparse(new)}".split())
