@@ -129,3 +129,13 @@ def test_the_checkpoint_of_a_link_lies_beside_the_file_itself(tmp_path: Path) ->
     (tmp_path / "near").symlink_to(tmp_path / "far" / "update")
     assert checkpoint_path(tmp_path / "near") == tmp_path / "far" / "update.checkpoint"
     assert checkpoint_path(tmp_path / "own") == tmp_path / "own.checkpoint"
+
+
+def test_what_a_file_does_not_tell_was_not_asked_for(program: Program, tmp_path: Path) -> None:
+    told = msgspec.to_builtins({"settings": SETTINGS, "progress": PROGRESS})
+    later = ("proximal_mu", "cache_prefix", "augment", "augment_seed", "augment_epoch", "cached_augmentations")
+    for name in later:
+        del told["settings"][name]
+    path = _write(tmp_path / "c", _tensors(program), msgspec.json.encode(told).decode())
+    asked = msgspec.structs.replace(SETTINGS, proximal_mu=0.0, **dict.fromkeys(later[1:]))
+    assert load_checkpoint(path, program, asked)[0] == PROGRESS
