@@ -15,6 +15,7 @@ from device_profiles.files import read_json
 from device_profiles.manifest import Manifest, Program
 from device_profiles.seal import SEAL_KEY, UNSEALED, seal
 from edge_runtime.device.prepare.checkpoint import Progress, Settings, checkpoint_path, load_checkpoint
+from edge_runtime.device.prepare.tensors import TensorFile
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 SETTINGS = Settings(
@@ -117,11 +118,16 @@ def test_a_buffer_that_is_missing_or_of_another_shape_is_named(program: Program,
         load_checkpoint(longer, program, SETTINGS)
 
 
-def test_no_file_stays_open(program: Program, tmp_path: Path) -> None:
-    path = _write(tmp_path / "c", _tensors(program))
+def test_the_file_is_closed_again(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, closed, close = _write(tmp_path / "c", _tensors(program)), [], TensorFile.close
+
+    def noted(self: TensorFile) -> None:
+        closed.append(self.path)
+        close(self)
+
+    monkeypatch.setattr(TensorFile, "close", noted)
     load_checkpoint(path, program, SETTINGS)
-    opened = [Path("/proc/self/fd", name.name).resolve() for name in Path("/proc/self/fd").iterdir()]
-    assert path not in opened
+    assert closed == [path]
 
 
 def test_the_checkpoint_of_a_link_lies_beside_the_file_itself(tmp_path: Path) -> None:
