@@ -67,7 +67,7 @@ class Calibration:
         if right == len(sizes):
             return self.correction_bytes[-1]
         below, above = self.correction_bytes[right - 1], self.correction_bytes[right]
-        share = (plan_bytes - sizes[right - 1]) / max(sizes[right] - sizes[right - 1], 1)
+        share = (plan_bytes - sizes[right - 1]) / (sizes[right] - sizes[right - 1])  # of two that differ
         return round(below + share * (above - below))
 
 

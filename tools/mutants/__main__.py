@@ -62,8 +62,8 @@ def _run_module(copy: Path, name: str, tests: list[str], function: str | None) -
     for mutant in mutants_of(original):
         if function is not None and function not in mutant.place.split("."):
             continue
-        key = (mutant.place, mutant.change)
-        if key in known:
+        code = original.splitlines()[mutant.line - 1][mutant.column :].strip()
+        if (mutant.place, code, mutant.change) in known:
             counts["equivalent"] += 1
             continue
         path.write_text(mutant.source, encoding="utf-8")
@@ -76,10 +76,10 @@ def _run_module(copy: Path, name: str, tests: list[str], function: str | None) -
     return counts["survived"]
 
 
-def _equivalent(name: str) -> set[tuple[str, str]]:
-    """Places and changes of a module that make no difference."""
+def _equivalent(name: str) -> set[tuple[str, str, str]]:
+    """Places, what stands there to the end of the line, and changes of a module that make no difference."""
     listed = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get(name, [])
-    return {(entry["place"], entry["change"]) for entry in listed}
+    return {(entry["place"], entry["code"], entry["change"]) for entry in listed}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ class Area:
 
 
 AREAS = {
-    "promise": Area(("device_profiles/predict.py",), ("tests/unit/device_profiles/test_predict*.py",)),
+    "promise": Area(
+        ("device_profiles/predict.py",),
+        ("tests/unit/device_profiles/test_predict_exactly.py", "tests/unit/device_profiles/test_predict.py"),
+    ),
     "limits": Area(
         ("edge_runtime/device/limits/*.py",),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,10 +35,11 @@ _LEFT = ("annotation", "returns", "decorator_list", "type_params")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mutant:
-    """One changed module; `place` is the function it is in, `change` says what became of what, at `line`."""
+    """One changed module: in the function `place`, at `line` and `column`, `change` says what became of what."""
 
     place: str
     line: int
+    column: int
     change: str
     source: str
 
@@ -47,11 +49,12 @@ def mutants_of(source: str) -> Iterator[Mutant]:
     tree = ast.parse(source)
     for place, node, put in list(_code(tree, "")):
         for new in _changes(node):
-            put(ast.fix_missing_locations(ast.copy_location(new, node)))
+            put(ast.fix_missing_locations(ast.copy_location(deepcopy(new), node)))  # parts of it are parts of `node`
             changed = ast.unparse(tree)
             put(node)
             change = " ".join(f"{ast.unparse(node)} -> {ast.unparse(new)}".split())
-            yield Mutant(place=place or "module", line=getattr(node, "lineno", 0), change=change, source=changed)
+            line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
+            yield Mutant(place=place or "module", line=line, column=column, change=change, source=changed)
 
 
 def _code(node: ast.AST, place: str) -> Iterator[tuple[str, ast.AST, Callable[[ast.AST], None]]]:

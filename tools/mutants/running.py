@@ -58,7 +58,8 @@ def run_tests(copy: Path, module: str, tests: Sequence[str], *, seconds: float, 
 
 def _pytest(copy: Path, module: str, tests: Sequence[str]) -> int:
     os.chdir(copy)
-    os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Plugins of whatever else is installed would be loaded anew for each mutant, and take longer than the tests.
+    os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     sys.dont_write_bytecode = True  # a module changed within a second would be taken for the one before
     exec(_CUSTOMIZE)
     sys.path.insert(0, str(copy))
@@ -66,7 +67,11 @@ def _pytest(copy: Path, module: str, tests: Sequence[str]) -> int:
     sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != here]
     import pytest
 
-    status = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--tb=line", *tests]))
+    status = int(
+        pytest.main(
+            ["-q", "-x", "-p", "no:cacheprovider", "-p", "pytest_timeout", "--assert=plain", "--tb=line", *tests]
+        )
+    )
     loaded = sys.modules.get(module)
     if status == PASSED and (loaded is None or not str(loaded.__file__).startswith(str(copy))):
         print(f"{module} was not tested: {'not imported' if loaded is None else loaded.__file__}")
@@ -83,6 +88,7 @@ def _forked(body: Callable[[], int], seconds: float, log: Path) -> int | None:
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)
+            sys.stdout = sys.stderr = os.fdopen(output, "w", buffering=1)
             status = body()
             sys.stdout.flush()
         finally:

@@ -155,11 +155,16 @@ def test_rows_that_were_not_trained_do_not_hide_how_far_the_others_moved() -> No
     assert "moved by 30 each" in outliers([one], {"a": WIDE}, MOVING, base)["a"]
 
 
-def test_the_order_of_arrival_does_not_change_a_bit() -> None:
-    generator = np.random.default_rng(0)
-    updates = [_update(str(i), i + 1, w=generator.standard_normal(100).astype(np.float32)) for i in range(5)]
-    base = {"w": np.zeros(100, np.float32)}
-    np.testing.assert_array_equal(average(updates, base)["w"], average(updates[::-1], base)["w"])
+@pytest.mark.parametrize("extent", [4, 3])
+def test_the_order_of_arrival_does_not_change_a_bit(extent: int) -> None:
+    # Added in another order these give another sum, in float64 too: 1e20 takes in what is added to it.
+    values = [1e20, 3, -1e20, 2]
+    updates = [_update(str(i), 1, w=np.full(extent, value, np.float32)) for i, value in enumerate(values)]
+    base = {"w": np.zeros(4, np.float32)}
+    merged = average(updates, base)["w"]
+    assert merged[0] == 0.5
+    for order in (updates[::-1], [updates[i] for i in (0, 2, 1, 3)], [updates[i] for i in (3, 0, 1, 2)]):
+        np.testing.assert_array_equal(average(order, base)["w"], merged)
 
 
 def _complete() -> dict[str, np.ndarray]:
