@@ -58,7 +58,7 @@ def _open(path: Path, output: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not _is_free(path):
             raise UsageError(
-                f"{path} is in the way and no lock of this program",
+                f"{path} is not a lock file of this program",
                 field="output",
                 value=output,
                 remedy="move it away",

@@ -12,6 +12,7 @@ from device_profiles.files import read_json
 from device_profiles.manifest import Manifest, Program
 from device_profiles.predict import calibrate, predict
 from device_profiles.profile import Cost, DeviceProfile
+from device_profiles.work import Distill, Eval, Grow, Joint
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 PROFILE = read_json(GOLDEN / "profile.json", DeviceProfile)
@@ -107,9 +108,9 @@ def test_nothing_is_predicted_below_zero() -> None:
     assert predict(_program(1), small).low_bytes == 0
 
 
-@pytest.mark.parametrize("purpose", ["grow", "shrink", "distill"])
-def test_every_training_calibrates(purpose: str) -> None:
-    assert calibrate([_cost("a", (1, 0, 0, 0), 50 * MB, purpose=purpose)]).programs == ("a",)
+@pytest.mark.parametrize("kind", [Grow, Joint, Distill])
+def test_every_training_calibrates(kind: type[Grow | Joint | Distill]) -> None:
+    assert calibrate([_cost("a", (1, 0, 0, 0), 50 * MB, work=kind(first_unit=0, last_unit=1))]).programs == ("a",)
 
 
 def test_without_a_training_that_fitted_the_profile_and_the_remedy_are_named() -> None:
@@ -117,4 +118,4 @@ def test_without_a_training_that_fitted_the_profile_and_the_remedy_are_named() -
     with pytest.raises(FormatError, match=f"^mine: costs: {nothing}$"):
         calibrate([_cost("a", (1, 0, 0, 0), None)], "mine")
     with pytest.raises(FormatError, match=f"^profile: costs: {nothing}$"):
-        predict(PROGRAM, _profile(_cost("a", (1, 0, 0, 0), 50 * MB, purpose="eval")))
+        predict(PROGRAM, _profile(_cost("a", (1, 0, 0, 0), 50 * MB, work=Eval(last_unit=0))))

@@ -45,7 +45,7 @@ def _order(arrows: dict[str, set[str]]) -> list[str]:
 def _parts() -> list[str]:
     """The parts in the order of docs/architecture.md; what is only for tests and the supervisor are not among them."""
     text = (ROOT / "docs" / "architecture.md").read_text().partition("`edge_runtime/csrc` has six parts")[2]
-    return re.findall(r"^- `(\w+)/`:", text.partition("A family of kernels")[0], re.MULTILINE)
+    return re.findall(r"^\| `(\w+)/` \|", text.partition("A family of kernels")[0], re.MULTILINE)
 
 
 def _documented() -> dict[str, set[str]]:
