@@ -24,7 +24,7 @@ from edge_runtime.device.limits.mark import current_limit
 from edge_runtime.device.prepare.memory_files import add_files_in_memory
 from edge_runtime.device.worker.job import Job
 
-_START = Path(__file__).parent / "worker" / "start.py"
+_START = Path(__file__).parents[1] / "worker" / "start.py"
 _SUPERVISOR = "profl-supervise"
 _MEGABYTE = 1 << 20
 _STREAMS = 3
