@@ -1,18 +1,13 @@
-"""The fleet file: one TOML document that says which model is trained, on what data, by which devices and how."""
+"""The fleet file: what one TOML document says of the model, the data, the devices and the way they train."""
 
 from __future__ import annotations
 
-import math
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-import numpy as np
 
 from device_profiles.contract import DEFAULT_LEARNING_RATES
-from device_profiles.errors import FormatError
-from server.fleet.words import explained
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -96,6 +91,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         evaluate_every: rounds between two evaluations; the last round of a stage always has one.
         aggregation: `robust` holds the updates of a round against each other before they are averaged; `mean` does not.
         min_clients: a round counts when as many deliver; else it is repeated, `attempts` times in all.
+        deadline_seconds: what an attempt at a round waits for answers, None for as long as they take; who misses it has
+            failed, and its late update is refused.
     """
 
     steps: Positive = 20
@@ -121,6 +118,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     aggregation: Literal["robust", "mean"] = "robust"
     min_clients: Positive = 1
     attempts: Positive = 3
+    deadline_seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -256,73 +254,3 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 f"{training.timeout_seconds:g}; give less"
             )
         return None
-
-
-def read_fleet(path: Path) -> Fleet:
-    """Read a fleet file; raises FormatError, naming the file and the field."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FormatError(f"--fleet {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"--fleet {path}: {error}") from None
-    return fleet_of(values, path)
-
-
-def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
-    """The fleet that the parsed file says, checked; `path` is named in what is wrong, now and later."""
-    fleet = _checked(values, path)
-    fleet.__dict__["origin_text"] = f"--fleet {path}"
-    fleet.__dict__["folder_read"] = path.parent
-    return fleet
-
-
-def _not_finite(value: Any, key: str = "") -> str | None:
-    """The first key below which there is an infinity, or a value that is no number at all."""
-    if isinstance(value, dict):
-        below = ((f"{key}.{name}" if key else name, inner) for name, inner in value.items())
-    elif isinstance(value, list | tuple):
-        below = ((key, inner) for inner in value)
-    else:
-        return key if isinstance(value, float) and not math.isfinite(value) else None
-    return next((found for name, inner in below if (found := _not_finite(inner, name)) is not None), None)
-
-
-def _checked(values: dict[str, Any], path: Path) -> Fleet:
-    key = _not_finite(values)
-    if key is not None:
-        raise FormatError(f"--fleet {path}: {key}: must be a finite number")
-    try:
-        fleet = msgspec.convert(values, Fleet, strict=True)
-    except msgspec.ValidationError as error:
-        raise FormatError(f"--fleet {path}: {explained(error, Fleet)}") from None
-    if {"steps", "epochs"} <= values.get("training", {}).keys():
-        raise FormatError(f"--fleet {path}: training.steps and training.epochs exclude each other; leave one out")
-    names = [client.name for client in fleet.clients]
-    if len(set(names)) != len(names):
-        raise FormatError(f"--fleet {path}: two clients carry the same name")
-    if bool(fleet.clients) == (fleet.population is not None):
-        raise FormatError(f"--fleet {path}: write either [[clients]], at least one, or [population]")
-    if fleet.training.cache_prefix != "none" and fleet.training.augment != "none":
-        raise FormatError(
-            f"--fleet {path}: training.cache_prefix keeps what training.augment changes every round; leave one out"
-        )
-    if fleet.training.clip_norm > 0 and fleet.training.proximal > 0:
-        raise FormatError(f"--fleet {path}: training.clip_norm and training.proximal exclude each other; leave one out")
-    if fleet.promises.source == "file" and fleet.promises.file is None:
-        raise FormatError(f"--fleet {path}: promises.source is 'file': name it with promises.file")
-    if fleet.population is not None:
-        low, high = fleet.population.memory_mb
-        if low > high:
-            raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
-        fleet = msgspec.structs.replace(fleet, clients=_draw(fleet.population))
-    said = fleet.contradiction()
-    if said is not None:
-        raise FormatError(f"--fleet {path}: {said}")
-    return fleet
-
-
-def _draw(population: PopulationSettings) -> tuple[ClientSettings, ...]:
-    low, high = population.memory_mb
-    drawn = np.random.default_rng(population.seed).integers(low, high, size=population.count, endpoint=True)
-    return tuple(ClientSettings(name=f"client{number:03d}", limit_mb=int(mb)) for number, mb in enumerate(drawn))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet, MethodSettings
 from server.fleet.work import Work
-from server.methods.method import Promises, Stage, budget_of
+from server.methods.method import Stage, budget_of
 
 
 class DepthFL:
@@ -32,15 +35,14 @@ class DepthFL:
         """Every depth, the deepest first."""
         return tuple(Work(purpose="depth", block=depth) for depth in range(blocks, 0, -1))
 
-    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, blocks: int, clients: Sequence[Client]) -> tuple[Stage, ...]:
         """One, of the round budget."""
         depths = self.works(blocks)
-        held = {client: promises.first_held(client, depths) for client in promises.budgets}
         return (
             Stage(
                 name="train",
                 block=0,
-                work={client: depth for client, depth in held.items() if depth is not None},
+                choices=depths,
                 evaluated=depths[0],
                 rounds=budget_of(fleet, self.name),
                 consistency=1.0,

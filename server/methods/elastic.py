@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet
 from server.fleet.work import Work
-from server.methods.method import Promises, Stage
+from server.methods.method import Stage
 from server.methods.profl import ProFL
 
 
@@ -28,11 +30,11 @@ class ElasticProFL(ProFL):
         runs = [run for block in range(2, blocks + 1) for run in _runs(block)]
         return (*super().works(blocks), *runs)
 
-    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
-        """Those of ProFL; in growing, each client with the longest run that it holds."""
+    def stages(self, fleet: Fleet, blocks: int, clients: Sequence[Client]) -> tuple[Stage, ...]:
+        """Those of ProFL; in growing, the longest run of blocks is the best."""
         return tuple(
-            _elastic(stage, promises) if stage.name == "grow" and stage.block > 1 else stage
-            for stage in super().stages(fleet, blocks, promises)
+            _elastic(stage) if stage.name == "grow" and stage.block > 1 else stage
+            for stage in super().stages(fleet, blocks, clients)
         )
 
 
@@ -41,7 +43,5 @@ def _runs(block: int) -> list[Work]:
     return [Work(purpose="joint", first=first, block=block) for first in range(1, block)]
 
 
-def _elastic(stage: Stage, promises: Promises) -> Stage:
-    longest = {client: promises.first_held(client, _runs(stage.block)) for client in promises.budgets}
-    runs = {client: run for client, run in longest.items() if run is not None}
-    return replace(stage, work={**stage.work, **runs}, frozen_count=True)
+def _elastic(stage: Stage) -> Stage:
+    return replace(stage, choices=(*_runs(stage.block), *stage.choices), counts_frozen=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet, FreezingSettings, MethodSettings
 from server.fleet.work import Work
-from server.methods.method import Promises, Stage, StageName
+from server.methods.method import Stage, StageName
 
 
 class ProFL:
@@ -28,15 +31,15 @@ class ProFL:
         distilled = [Work(purpose="distill", block=block) for block in range(2, blocks + 1)]
         return (*grown, *(distilled if self._settings.shrinking else ()))
 
-    def stages(self, fleet: Fleet, blocks: int, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, blocks: int, clients: Sequence[Client]) -> tuple[Stage, ...]:
         """T to 2 shrunk and distilled, then 1 to T grown."""
         settings = self._settings
         shrinking: list[Stage] = []
         if settings.shrinking:
             for block in range(blocks, 1, -1):
-                shrinking.append(self._stage("shrink", "grow", block, settings.shrink_rounds, promises))
+                shrinking.append(self._stage("shrink", "grow", block, settings.shrink_rounds))
                 distil = self._stage(
-                    "distill", "distill", block, settings.distill_rounds, promises, rate=settings.distill_learning_rate
+                    "distill", "distill", block, settings.distill_rounds, rate=settings.distill_learning_rate
                 )
                 shrinking.append(distil)
         rounds, freezing = fleet.freezing.max_rounds, fleet.freezing
@@ -49,7 +52,6 @@ class ProFL:
                 "grow",
                 block,
                 rounds,
-                promises,
                 freezing=freezing if settings.freezing == "movement" else None,
                 last=block == blocks and fleet.training.rounds is not None,
             )
@@ -63,7 +65,6 @@ class ProFL:
         purpose: str,
         block: int,
         rounds: int,
-        promises: Promises,
         *,
         freezing: FreezingSettings | None = None,
         last: bool = False,
@@ -75,7 +76,7 @@ class ProFL:
         return Stage(
             name=name,
             block=block,
-            work=promises.holders(work),
+            choices=(work,),
             evaluated=evaluated,
             rounds=rounds,
             freezing=freezing,

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from device_profiles.errors import ExecutionError, UsageError
 from edge_runtime.export.models.factory import is_own
 from server.data.split import choose_source, count_examples
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet
 from server.methods.method import Stage
+from server.planner.assignment import Planner
 
 
 def check_settings(fleet: Fleet, engine: str) -> None:
@@ -66,14 +68,15 @@ def check_rounds(fleet: Fleet, stages: Sequence[Stage]) -> None:
         raise ExecutionError(f"training.rounds {budget}: the method has {len(stages)} stages; give more")
 
 
-def check_stages(fleet: Fleet, stages: Sequence[Stage]) -> None:
-    """Raise ExecutionError where a stage, the last one as well as the first, cannot be trained."""
+def check_stages(fleet: Fleet, stages: Sequence[Stage], clients: Sequence[Client], planner: Planner) -> None:
+    """Raise ExecutionError where a stage, the last one as well as the first, cannot be trained by who is there."""
     check_rounds(fleet, stages)
     needed = fleet.training.min_clients
     for stage in stages:
-        if len(stage.work) < needed:
+        working = len(planner.assign(stage, clients))
+        if working < needed:
             what = f"block {stage.block}" if stage.block else "the network"
             raise ExecutionError(
-                f"{stage.title}: {len(stage.work)} of {len(fleet.clients)} clients hold the promise of {what}, "
+                f"{stage.title}: {working} of {len(clients)} clients hold the promise of {what}, "
                 f"training.min_clients is {needed}; use a finer model.partition or a smaller model.batch"
             )

@@ -54,12 +54,14 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     the run stopped; `round` is then the number that the next round has when the run goes on.
     `stopped_early`: clients that `training.max_seconds` stopped, each with the share of its work that it had done and
     its update counts by. `cut`: clients whose update was beyond the bounds that the others set, with what was cut down.
+    `work`: what each client was asked for, by name. `late`: clients whose answer to an earlier task came only in this
+    round, and was refused.
     """
 
     round: int
     stage: str
     block: int
-    round_of_step: int
+    round_of_stage: int = msgspec.field(name="round_of_step")
     participation: float
     clients: tuple[Result, ...]
     rejected: dict[str, str]
@@ -76,10 +78,14 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool = False
     stopped_early: dict[str, float] = {}
     cut: dict[str, str] = {}
+    work: dict[str, str] = {}
+    late: tuple[str, ...] = ()
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is finished: `round` rounds of the run, `round_of_step` of stage number `stage` (from 0).
+    """What is finished: `round` rounds of the run, `round_of_stage` of stage number `stage` (from 0).
+
+    In files it is called `round_of_step`, as in those of earlier releases.
 
     `weights_sha256` is the digest of `weights/<round>.safetensors`; `rounds_bytes` the length of rounds.jsonl.
     """
@@ -88,7 +94,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     settings_sha256: str
     round: int
     stage: int
-    round_of_step: int
+    round_of_stage: int = msgspec.field(name="round_of_step")
     steps: tuple[StepRecord, ...]
     finished: bool
     weights_sha256: str
@@ -96,9 +102,10 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def check(self, source: str) -> None:
         """Raise FormatError where a number is below zero."""
-        for name in ("round", "stage", "round_of_step", "rounds_bytes"):
-            if getattr(self, name) < 0:
-                raise FormatError(f"{source}: {name} is {getattr(self, name)}; restore the file, or start a new run")
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < 0:
+                raise FormatError(f"{source}: {field.encode_name} is {value}; restore the file, or start a new run")
 
 
 class RunFolder:
@@ -120,7 +127,7 @@ class RunFolder:
             settings_sha256=settings_sha256,
             round=0,
             stage=0,
-            round_of_step=0,
+            round_of_stage=0,
             steps=(),
             finished=False,
             weights_sha256="",

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from device_profiles.errors import FormatError, UsageError
-from server.fleet.fleet import Fleet, fleet_of
+from server.fleet.fleet import Fleet
+from server.fleet.reading import fleet_of
 
 STUDIES = Path(__file__).parent / "studies"
 

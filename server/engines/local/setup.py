@@ -15,14 +15,16 @@ from device_profiles.manifest import Optimizer
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
-from server.data.split import check_source, choose_source, write_parts
+from server.data.split import check_source, choose_source, count_examples, write_parts
 from server.engines.local.engine import LocalEngine
-from server.engines.prepared import Prepared
+from server.engines.local.evaluator import LocalEvaluator
+from server.engines.prepared import PreparedRun
+from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
 from server.methods import create_method
-from server.methods.method import Promises, Stage
+from server.methods.method import Stage
 from server.planner.planner import make_plan, promise_of
 from server.planner.tables import plan_table
 from server.planner.whole_network import WholeNetwork, measure_whole_network
@@ -33,13 +35,13 @@ from server.rounds.summary_table import unmeasured
 Note = Callable[[str], None]
 
 
-def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> Prepared:
+def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> PreparedRun:
     """Everything for real processes, kept below `output`; what is there already is taken from there."""
     with in_words_of(fleet.origin, fleet.model.name):
         return _prepare(fleet, output, note, compare_whole=compare_whole)
 
 
-def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> Prepared:
+def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> PreparedRun:
     source, missing = choose_source(fleet.data)
     for line in missing:
         note(f"data: {line}")
@@ -58,19 +60,18 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     structure = Structure.of(bundle.manifest)
     engine = LocalEngine(
         bundle.path,
+        clients=_clients(fleet, bundle, profiles, plan, count_examples(source, clients, fleet.data)),
         data=parts,
         limits={client.name: client.limit_bytes for client in fleet.clients},
-        test_data=source,
-        test_examples=fleet.data.test_examples,
         settings=fleet.training,
         cached=_cached(fleet, profiles, plan, note),
         folder=output / "clients",
         structure=structure,
     )
-    return Prepared(
+    return PreparedRun(
         engine=engine,
+        evaluator=LocalEvaluator(bundle.path, data=source, examples=fleet.data.test_examples),
         structure=structure,
-        promises=_promises(fleet, bundle, profiles, plan),
         blocks=len(bundle.manifest.partition.blocks),
         model=bundle.manifest.model,
         initial_weights=lambda: load_file(bundle.weights_path()),
@@ -83,13 +84,14 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
 def _all_stages(fleet: Fleet, bundle: Bundle) -> tuple[Stage, ...]:
     """The stages that the run has where everybody holds everything: how many there are, before clients are measured."""
     needs = {program.name: 0 for program in bundle.manifest.programs}
-    names = [client.name for client in fleet.clients]
-    promises = Promises(budgets=dict.fromkeys(names, 0), needs=dict.fromkeys(names, needs))
-    return create_method(fleet.method).stages(fleet, len(bundle.manifest.partition.blocks), promises)
+    clients = alike({client.name: 0 for client in fleet.clients}, needs)
+    return create_method(fleet.method).stages(fleet, len(bundle.manifest.partition.blocks), clients)
 
 
-def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan) -> Promises:
-    """What was measured to fit, with the margin; the plan's own numbers for growing."""
+def _clients(
+    fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan, examples: Mapping[str, int]
+) -> list[Client]:
+    """Each with what was measured to fit, with the margin; the plan's own numbers for growing."""
     needs: dict[str, dict[str, int]] = {}
     for name, profile in profiles.items():
         needs[name] = {}
@@ -97,7 +99,10 @@ def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile
             cost = profile.cost(program.name)
             if program.purpose in ("grow", "joint", "distill") and cost is not None and cost.fits:
                 needs[name][program.name] = promise_of(cost, fleet.margin)
-    return Promises(budgets={client.client: client.budget_bytes for client in plan.clients}, needs=needs)
+    budgets = {client.client: client.budget_bytes for client in plan.clients}
+    return [
+        Client(name=name, budget_bytes=budgets[name], needs=needs[name], examples=examples[name]) for name in budgets
+    ]
 
 
 def _cached(fleet: Fleet, profiles: Mapping[str, DeviceProfile], plan: Plan, note: Note) -> dict[str, frozenset[str]]:

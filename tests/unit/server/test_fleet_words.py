@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from device_profiles.errors import DataError, ExecutionError, FormatError, UsageError
-from server.fleet.fleet import Fleet, read_fleet
+from server.fleet.fleet import Fleet
+from server.fleet.reading import read_fleet
 from server.fleet.words import in_words_of, translated
 
 START = "margin = 0.1\n[model]\nname = 'cnn'\n[data]\nsources = ['digits']\n"

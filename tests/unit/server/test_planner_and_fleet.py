@@ -14,7 +14,7 @@ from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
-from server.fleet.fleet import read_fleet
+from server.fleet.reading import read_fleet
 from server.planner.planner import make_plan, promise_of
 from server.planner.tables import plan_table
 

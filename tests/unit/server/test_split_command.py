@@ -15,7 +15,7 @@ from device_profiles.errors import DataError, FormatError
 from server.cli import cli
 from server.data.split_picture import draw_split
 from server.data.split_report import ClientPart, SplitReport, report_split
-from server.fleet.fleet import read_fleet
+from server.fleet.reading import read_fleet
 
 SVG = "{http://www.w3.org/2000/svg}"
 
