@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.update import UpdateMetadata
+from server.averaging.file_tensors import shape_of
 from server.fleet.structure import Structure
 from server.fleet.work import Work
 
@@ -30,6 +31,10 @@ class ReceivedUpdate:
     rows: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     share: float = 1.0
     cut: str = ""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor, which is not read for it where it lies in a file."""
+        return shape_of(self.tensors, name)
 
     @property
     def weight(self) -> float:
@@ -80,14 +85,14 @@ def average(
         if counts_frozen and len(holders) < len(ordered):
             frozen = [replace(u, tensors={name: base[name]}) for u in ordered if name not in u.tensors]
             holders = sorted((*holders, *frozen), key=lambda update: update.client)
-        whole = all(u.tensors[name].shape == base[name].shape and name not in u.rows for u in holders)
+        whole = all(u.shape(name) == base[name].shape and name not in u.rows for u in holders)
         result[name] = _mean_of_whole(name, holders) if whole else _mean_of_parts(name, holders, base[name])
     return result
 
 
 def _mean_of_whole(name: str, holders: Sequence[ReceivedUpdate]) -> NDArray[np.float32]:
     weights = sum(update.weight for update in holders)
-    total = np.zeros(holders[0].tensors[name].shape, np.float64)
+    total = np.zeros(holders[0].shape(name), np.float64)
     for update in holders:
         total += update.tensors[name].astype(np.float64) * (update.weight / weights)
     return total.astype(np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from device_profiles.errors import ExecutionError, FormatError
 
+Change = Callable[[NDArray[Any]], NDArray[Any]]
+"""From a tensor to another one of its shape."""
 _LENGTH_BYTES = 8
 _TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 
@@ -75,6 +77,34 @@ class FileTensors(Mapping[str, NDArray[Any]]):
         if rest:
             raise FormatError(f"{self.path}: ends {len(rest)} bytes too early")
         return data
+
+
+class ChangedTensors(Mapping[str, NDArray[Any]]):
+    """Other tensors, some of them changed whenever they are read: what is changed takes no memory until then."""
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], changes: Mapping[str, Change]) -> None:
+        self.unchanged = tensors
+        self._changes = changes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.unchanged)
+
+    def __len__(self) -> int:
+        return len(self.unchanged)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.unchanged
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        change = self._changes.get(name)
+        return self.unchanged[name] if change is None else change(self.unchanged[name])
+
+
+def shape_of(tensors: Mapping[str, NDArray[Any]], name: str) -> tuple[int, ...]:
+    """Of a tensor, which is not read for it where it lies in a file. Changes keep it."""
+    while isinstance(tensors, ChangedTensors):
+        tensors = tensors.unchanged
+    return tensors.place(name).shape if isinstance(tensors, FileTensors) else tensors[name].shape
 
 
 def values_of(tensors: Mapping[str, NDArray[Any]], name: str, start: int, stop: int) -> NDArray[Any]:
