@@ -32,6 +32,7 @@ _OURS = frozenset(
     | {
         "promises.json",
         "rounds.jsonl",
+        "server_optimizer",
         "settings.sha256",
         "state.json",
         "updates",
@@ -41,7 +42,10 @@ _OURS = frozenset(
     }
 )
 """What a run's folder holds before the run has ended."""
-NEWER_SETTINGS = ("deadline_seconds",)
+NEWER_SETTINGS = (
+    "deadline_seconds",
+    *("server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_tau"),
+)
 """Options of `training` that earlier releases did not have: at their defaults they are no part of a run's digest."""
 
 

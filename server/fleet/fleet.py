@@ -93,6 +93,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         min_clients: a round counts when as many deliver; else it is repeated, `attempts` times in all.
         deadline_seconds: what an attempt at a round waits for answers, None for as long as they take; who misses it has
             failed, and its late update is refused.
+        server_optimizer: how the clients' mean becomes the next weights; its options begin with `server_`, those of the
+            adaptive ones as Reddi et al. (ICLR 2021) call them.
+        server_learning_rate: by default 1 for `fedavg`, the mean itself, and 0.01 for the others.
     """
 
     steps: Positive = 20
@@ -119,6 +122,11 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     min_clients: Positive = 1
     attempts: Positive = 3
     deadline_seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    server_optimizer: Literal["fedavg", "fedadam", "fedyogi"] = "fedavg"
+    server_learning_rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    server_beta1: Fraction = 0.9
+    server_beta2: Fraction = 0.99
+    server_tau: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
 
 
 class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

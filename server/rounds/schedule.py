@@ -10,7 +10,9 @@ from dataclasses import replace
 import msgspec
 
 from device_profiles.errors import ExecutionError, FormatError
-from server.averaging.aggregation import average
+from server.averaging.optimizers import create_optimizer
+from server.averaging.optimizers.optimizer import ServerOptimizer
+from server.averaging.server_step import next_tensors
 from server.averaging.spool import Spool
 from server.averaging.tensor_files import save_tensors
 from server.fleet.client import Client
@@ -70,6 +72,8 @@ class Schedule:
         self._spool = Spool(folder.folder / "updates")
         self._collector = Collector(engine, self._spool, fleet.training.deadline_seconds)
         self._prefixes = FrozenPrefixes()
+        self._optimizer = (-1, create_optimizer(fleet.training))
+        """With the number of the stage that it is in."""
         self._movement = MovementHistory(folder.folder, structure, fleet.freezing)
 
     @property
@@ -142,7 +146,11 @@ class Schedule:
             self._folder.save_failure(state, round_record(place, attempts, time.monotonic() - started, failed=True))
             self._spool.clear()
             raise ExecutionError(too_few(self._fleet, place, attempts))
-        weights = {**weights, **average(attempts.accepted, weights, counts_frozen=stage.counts_frozen)}
+        optimizer = self._optimizer_of(state)
+        parameters = self._structure.parameters(attempts.trained())
+        weights = weights | next_tensors(
+            attempts.accepted, weights, parameters, optimizer, counts_frozen=stage.counts_frozen
+        )
         scalars = self._movement.scalars(stage, weights)
         reason = self._reason_to_end(stage, rounds, state, movement.observe(scalars))
         accuracy = self._evaluate(stage, weights) if self._evaluates(state, reason) else None
@@ -156,10 +164,21 @@ class Schedule:
         )
         self._movement.append(state, scalars)
         self._prefixes.trained(state.stage, record.round, attempts.trained())
-        saved = self._folder.save(self._following(state, record), weights, record)
+        # A stage trains something else, and its optimizer starts anew.
+        kept = optimizer.state if reason is None else {}
+        saved = self._folder.save(self._following(state, record), weights, record, kept)
         self._spool.clear()
         self._observer.round_done(record)
         return saved, weights, reason is not None
+
+    def _optimizer_of(self, state: RunState) -> ServerOptimizer:
+        """The server's optimizer in the stage, as the round before left it."""
+        number, optimizer = self._optimizer
+        if number != state.stage:
+            optimizer = create_optimizer(self._fleet.training)
+            optimizer.state = self._folder.optimizer_state(state)
+            self._optimizer = (state.stage, optimizer)
+        return optimizer
 
     def _attempts(self, place: RoundPlace, weights: Weights) -> Attempts:
         """The attempts at one round, up to the first in which enough deliver."""

@@ -16,7 +16,7 @@ from server.fleet.fleet import Fleet
 from server.fleet.reading import fleet_of
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "fleet.md").read_text(encoding="utf-8")
-ROW = re.compile(r"^\| `([a-z_]+)` \| (.+?) \| (.+?) \| (.+) \|$")
+ROW = re.compile(r"^\| `([a-z0-9_]+)` \| (.+?) \| (.+?) \| (.+) \|$")
 NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
 
