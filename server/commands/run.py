@@ -44,6 +44,7 @@ _OURS = frozenset(
 """What a run's folder holds before the run has ended."""
 NEWER_SETTINGS = (
     "deadline_seconds",
+    *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
     *("server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_tau"),
 )
 """Options of `training` that earlier releases did not have: at their defaults they are no part of a run's digest."""

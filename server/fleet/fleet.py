@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from device_profiles.contract import DEFAULT_LEARNING_RATES
+from device_profiles.contract import DEFAULT_LEARNING_RATES, OptimizerName
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -70,11 +70,13 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Local training of a round and the optimizer.
+    """Local training of a round, and what the server makes of it.
 
     Attributes:
         steps: local steps of a round ...
         epochs: ... or epochs over the client's examples, instead of `steps`.
+        optimizer: of the clients; `momentum`, `nesterov` and `momentum_dtype` belong to `sgd`, `beta1`, `beta2` and
+            `eps` to `adamw`.
         schedule: how the learning rate falls over the rounds of a stage; `milestones` belong to `step`.
         warmup_rounds: it rises to full over the first rounds of a stage. What a stage starts from was trained for
             something else, and stand-ins have no normalisation that would hold back a large step.
@@ -104,7 +106,13 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     schedule: Literal["constant", "cosine", "step"] = "constant"
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
     warmup_rounds: Annotated[int, msgspec.Meta(ge=0)] = 0
+    optimizer: OptimizerName = "sgd"
     momentum: Fraction = 0.9
+    nesterov: bool = False
+    momentum_dtype: Literal["float32", "bfloat16"] = "float32"
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    eps: Annotated[float, msgspec.Meta(ge=0)] = 1e-8
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
     clip_norm: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0

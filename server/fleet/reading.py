@@ -10,9 +10,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from device_profiles.contract import DEFAULT_LEARNING_RATES, OptimizerName
 from device_profiles.errors import FormatError
 from server.fleet.fleet import ClientSettings, Fleet, PopulationSettings
 from server.fleet.words import explained
+
+_OPTIONS_OF: dict[OptimizerName, tuple[str, ...]] = {
+    "sgd": ("momentum", "nesterov", "momentum_dtype", "proximal"),
+    "adamw": ("beta1", "beta2", "eps"),
+}
+"""Options of `training` that one optimizer alone has."""
 
 
 def read_fleet(path: Path) -> Fleet:
@@ -55,6 +62,17 @@ def _checked(values: dict[str, Any], path: Path) -> Fleet:
         raise FormatError(f"--fleet {path}: {explained(error, Fleet)}") from None
     if {"steps", "epochs"} <= values.get("training", {}).keys():
         raise FormatError(f"--fleet {path}: training.steps and training.epochs exclude each other; leave one out")
+    training = values.get("training", {})
+    for owner, options in _OPTIONS_OF.items():
+        for option in options:
+            if option in training and owner != fleet.training.optimizer:
+                raise FormatError(
+                    f"--fleet {path}: training.{option}: is of training.optimizer {owner}; leave it out with "
+                    f"{fleet.training.optimizer}"
+                )
+    if "learning_rate" not in training:
+        rate = DEFAULT_LEARNING_RATES[fleet.training.optimizer]
+        fleet = msgspec.structs.replace(fleet, training=msgspec.structs.replace(fleet.training, learning_rate=rate))
     names = [client.name for client in fleet.clients]
     if len(set(names)) != len(names):
         raise FormatError(f"--fleet {path}: two clients carry the same name")
@@ -66,6 +84,8 @@ def _checked(values: dict[str, Any], path: Path) -> Fleet:
         )
     if fleet.training.clip_norm > 0 and fleet.training.proximal > 0:
         raise FormatError(f"--fleet {path}: training.clip_norm and training.proximal exclude each other; leave one out")
+    if fleet.training.nesterov and fleet.training.momentum == 0:
+        raise FormatError(f"--fleet {path}: training.nesterov: needs training.momentum above 0")
     if fleet.promises.source == "file" and fleet.promises.file is None:
         raise FormatError(f"--fleet {path}: promises.source is 'file': name it with promises.file")
     if fleet.population is not None:

@@ -280,8 +280,6 @@ test_examples = 64
 
 [training]
 steps = 4
-learning_rate = 0.02
-momentum = 0.9
 {option}
 
 [method]
@@ -318,7 +316,15 @@ def _run(folder: Path, engine: str) -> dict[str, Any]:
     return summary
 
 
-@pytest.mark.parametrize("option", ["proximal = 0.1", "clip_norm = 0.5"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "learning_rate = 0.02\nproximal = 0.1",
+        "learning_rate = 0.02\nclip_norm = 0.5",
+        'learning_rate = 0.02\nnesterov = true\nmomentum_dtype = "bfloat16"',
+        'optimizer = "adamw"\nbeta2 = 0.99\neps = 1e-4',
+    ],
+)
 def test_seven_rounds_end_with_the_same_weights_on_both_engines(option: str, tmp_path: Path) -> None:
     """Shrinking, distilling and growing, a round each, from one file: processes of the light runtime beside PyTorch."""
     (tmp_path / "fleet.toml").write_text(ROUNDS.format(option=option))

@@ -11,7 +11,6 @@ from safetensors.numpy import load_file
 from device_profiles.contract import CACHED_PREFIX_VARIANT, program_name
 from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json, write_json
-from device_profiles.manifest import Optimizer
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
@@ -21,6 +20,7 @@ from server.engines.local.evaluator import LocalEvaluator
 from server.engines.prepared import PreparedRun
 from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
+from server.fleet.local_optimizer import local_optimizer
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
 from server.methods import create_method
@@ -131,13 +131,7 @@ def _bundle(fleet: Fleet, path: Path, blocks: int | None) -> Bundle:
             partition=fleet.model.partition if blocks is None else None,
             batch=fleet.model.batch,
             joint=fleet.method.name == "elastic" and blocks is None,
-            optimizer=Optimizer(
-                name="sgd",
-                momentum=fleet.training.momentum,
-                weight_decay=fleet.training.weight_decay,
-                proximal=fleet.training.proximal > 0,
-                clip_norm=fleet.training.clip_norm,
-            ),
+            optimizer=local_optimizer(fleet.training),
             input_shape=fleet.model.input_shape,
             input_dtype=fleet.model.input_dtype,
             head=fleet.model.head,

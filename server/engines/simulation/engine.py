@@ -16,10 +16,12 @@ from device_profiles.update import UpdateMetadata
 from server.averaging.aggregation import ReceivedUpdate
 from server.engines.simulation.examples import Examples, batch_indices, crop_and_flip, model_inputs
 from server.engines.simulation.inputs import Batches, FeatureCache, WeightsFiles, channels_last
+from server.engines.simulation.optimizers import LocalStep
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, WholeWork
-from server.engines.simulation.training import Sgd, Trained, train_alone, train_stacked
+from server.engines.simulation.training import Trained, train_alone, train_stacked
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet
+from server.fleet.local_optimizer import local_optimizer
 from server.rounds.seam import Event, Failed, Result, Task, Updated
 
 _GPU_STACK = 20
@@ -117,13 +119,7 @@ class SimulationEngine:
         trainable = self._work.of(task.work)
         weights = self._weights.read(task.weights, task.base_version, trainable)
         settings = self._fleet.training
-        sgd = Sgd(
-            learning_rate=task.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            proximal=task.proximal,
-            clip_norm=settings.clip_norm,
-        )
+        step = LocalStep(local_optimizer(settings), learning_rate=task.learning_rate, proximal=task.proximal)
         frozen = {name: tensor for name, tensor in weights.items() if name in trainable.read}
         try:
             data = [self._data(each, trainable, frozen) for each in group]
@@ -133,9 +129,9 @@ class SimulationEngine:
         terms = [self._terms(each, trainable) for each in group]
         torch.manual_seed(task.seed)  # for dropout
         if len(group) == 1:
-            trained = [train_alone(trainable, weights, frozen, data[0], sgd, terms[0])]
+            trained = [train_alone(trainable, weights, frozen, data[0], step, terms[0])]
         else:
-            trained = train_stacked(trainable, weights, frozen, data, sgd, terms)
+            trained = train_stacked(trainable, weights, frozen, data, step, terms)
         seconds = (self._clock() - started) / len(group)
         return [
             self._answer(each, trainable, own, seconds, own_terms)

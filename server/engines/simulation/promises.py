@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from device_profiles.errors import FormatError
-from device_profiles.manifest import Optimizer
 from device_profiles.model import Block, Partition
 from edge_runtime.export.plan.programs import TrainingChoices, build_programs
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
+from server.fleet.local_optimizer import local_optimizer
 from server.fleet.work import Work
 
 _MB = 1 << 20
@@ -45,9 +45,10 @@ def promises_of(fleet: Fleet, works: Sequence[Work], *, source: str | None = Non
         return {work.name: planner.bytes_of(work) + int(base * _MB) for work in works}
     base = 0.0 if settings.base_mb is None else settings.base_mb
     counted = TrainableSet(model)
-    proximal = fleet.training.proximal > 0
+    # FedProx's start, AdamW's second moment.
+    more = int(fleet.training.proximal > 0) + int(fleet.training.optimizer == "adamw")
     return {
-        work.name: counted_bytes(counted.of(work), counted.pieces_of(work), proximal=proximal) + int(base * _MB)
+        work.name: counted_bytes(counted.of(work), counted.pieces_of(work), more=more) + int(base * _MB)
         for work in works
     }
 
@@ -74,11 +75,11 @@ def read_promises(path: Path, works: Sequence[Work]) -> dict[str, int]:
     return {work.name: int(table[work.name]) for work in works}
 
 
-def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, proximal: bool = False) -> int:
+def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, more: int = 0) -> int:
     """Bytes that PyTorch holds at the end of a forward pass: weights, gradients and momentum of what is trained, the
     frozen weights, and every tensor that autograd saves, each storage once; without its workspaces and libraries.
 
-    `proximal`: with the weights that a round started from, which FedProx's term keeps.
+    `more`: further tensors of the size of each parameter, such as the start of a round, which FedProx's term keeps.
     """
     state = {
         name: torch.zeros(tensor.shape, requires_grad=tensor.role == "parameter")
@@ -109,7 +110,7 @@ def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, proximal: bool =
     trained = sum(tensor.numel() * 4 for tensor in state.values())
     parameters = sum(tensor.numel() * 4 for tensor in state.values() if tensor.requires_grad)
     frozen_bytes = sum(tensor.numel() * 4 for tensor in frozen.values())
-    return trained + (3 if proximal else 2) * parameters + frozen_bytes + sum(saved.values())
+    return trained + (2 + more) * parameters + frozen_bytes + sum(saved.values())
 
 
 class _RuntimePlans:
@@ -118,16 +119,7 @@ class _RuntimePlans:
     def __init__(self, model: ModelSettings, fleet: Fleet) -> None:
         self._model = model
         self._threads = fleet.training.threads
-        training = fleet.training
-        self._choices = TrainingChoices(
-            optimizer=Optimizer(
-                name="sgd",
-                momentum=training.momentum,
-                weight_decay=training.weight_decay,
-                proximal=training.proximal > 0,
-                clip_norm=training.clip_norm,
-            )
-        )
+        self._choices = TrainingChoices(optimizer=local_optimizer(fleet.training))
         self._pieces: dict[int | None, ModelPieces] = {}
 
     def bytes_of(self, work: Work) -> int:
