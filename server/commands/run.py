@@ -28,7 +28,17 @@ Note = Callable[[str], None]
 ENGINES = ("local", "simulation")
 _SETTINGS = "settings.sha256"
 _OURS = frozenset(
-    {"bundle", "candidate.safetensors", "clients", "data", "fleet.json", "movement", "plan.json", "profiles"}
+    {
+        "bundle",
+        "candidate.safetensors",
+        "client_state",
+        "clients",
+        "data",
+        "fleet.json",
+        "movement",
+        "plan.json",
+        "profiles",
+    }
     | {
         "promises.json",
         "rounds.jsonl",

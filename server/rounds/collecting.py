@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
 
 from device_profiles.errors import FormatError
 from server.averaging.aggregation import ReceivedUpdate
 from server.averaging.spool import Spool
 from server.rounds.roster import Roster
 from server.rounds.seam import Engine, Event, Failed, Left, Result, Task, Updated
+
+State = Mapping[str, NDArray[Any]]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,13 +46,16 @@ class Collector:
 
     def settle(self) -> list[str]:
         """Follow what happened since the last attempt; who answered too late."""
-        waiting = _Waiting([], self.roster, self._spool, lambda result: None)
+        waiting = _Waiting([], self.roster, self._spool, lambda result: None, lambda client, state: None)
         self._listen(waiting, time.monotonic())
         return waiting.answers.late
 
-    def collect(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> Answers:
-        """Hand out `tasks` and take their answers; `done` is told each result as it comes."""
-        waiting = _Waiting(tasks, self.roster, self._spool, done)
+    def collect(
+        self, tasks: Sequence[Task], done: Callable[[Result], None], keep: Callable[[str, State], None]
+    ) -> Answers:
+        """Hand out `tasks` and take their answers; `done` is told each result as it comes, `keep` is given what is to
+        be kept for a client until its next task."""
+        waiting = _Waiting(tasks, self.roster, self._spool, done, keep)
         seconds = self._deadline_seconds
         try:
             self._engine.submit(tasks)
@@ -71,11 +79,19 @@ class Collector:
 class _Waiting:
     """The tasks of an attempt that are not answered yet, and the answers that came."""
 
-    def __init__(self, tasks: Sequence[Task], roster: Roster, spool: Spool, done: Callable[[Result], None]) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        roster: Roster,
+        spool: Spool,
+        done: Callable[[Result], None],
+        keep: Callable[[str, State], None],
+    ) -> None:
         self._tasks = tasks
         self._roster = roster
         self._spool = spool
         self._done = done
+        self._keep = keep
         self._attempts = {task.attempt for task in tasks}
         self.open = {task.client: task.key for task in tasks}
         self._results: dict[str, Result] = {}
@@ -97,6 +113,8 @@ class _Waiting:
         if isinstance(event, Updated):
             try:
                 self._updates.append(self._spool.put(event.update))
+                if event.state is not None and client in self.open:
+                    self._keep(client, event.state)
             except FormatError as error:
                 result = Result(client=client, status=f"unreadable answer: {error}", seconds=event.result.seconds)
         if client in self.open:

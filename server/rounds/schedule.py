@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
@@ -24,6 +25,7 @@ from server.methods.method import Stage
 from server.planner.assignment import BestHeld, Planner
 from server.rounds.attempts import Attempts, mean_loss, round_record, too_few
 from server.rounds.checks import check_stages
+from server.rounds.client_states import ClientStates
 from server.rounds.collecting import Collector
 from server.rounds.freezing import EffectiveMovementFreezing
 from server.rounds.frozen_prefixes import FrozenPrefixes
@@ -60,8 +62,10 @@ class Schedule:
         folder: RunFolder,
         observer: Observer,
         planner: Planner | None = None,
+        optimizer: Callable[[], ServerOptimizer] | None = None,
     ) -> None:
-        """`planner`: says who does what; by default everybody does the best of a stage's choices that it holds."""
+        """`planner`: says who does what; by default everybody does the best of a stage's choices that it holds.
+        `optimizer`: makes the server's for each stage; by default the one that the fleet file names."""
         self._fleet = fleet
         self._stages = stages
         self._structure = structure
@@ -72,7 +76,9 @@ class Schedule:
         self._spool = Spool(folder.folder / "updates")
         self._collector = Collector(engine, self._spool, fleet.training.deadline_seconds)
         self._prefixes = FrozenPrefixes()
-        self._optimizer = (-1, create_optimizer(fleet.training))
+        self._states = ClientStates(folder.folder / "client_state")
+        self._make_optimizer = optimizer or (lambda: create_optimizer(fleet.training))
+        self._optimizer = (-1, self._make_optimizer())
         """With the number of the stage that it is in."""
         self._movement = MovementHistory(folder.folder, structure, fleet.freezing)
 
@@ -93,6 +99,7 @@ class Schedule:
                 f"{self._folder.folder}: its state is in stage {state.stage}; there are {len(self._stages)}"
             )
         self._spool.clear()
+        self._states.drop_after(state.round)
         self._replay()
         while not state.finished:
             state, weights = self._run_stage(self._stages[state.stage], state, weights)
@@ -120,6 +127,8 @@ class Schedule:
         rounds = self._rounds(stage, state)
         working = self._planner.assign(stage, self._collector.roster.clients)
         self._observer.stage_started(stage, rounds, len(working))
+        if state.round_of_stage == 0:
+            self._states.clear()
         settings = self._fleet.freezing if stage.freezing is None else stage.freezing
         movement = EffectiveMovementFreezing(settings, self._movement.read(stage, state, weights))
         while True:
@@ -140,7 +149,13 @@ class Schedule:
         self, stage: Stage, rounds: int, state: RunState, weights: Weights, movement: EffectiveMovementFreezing
     ) -> tuple[RunState, Weights, bool]:
         started = time.monotonic()
-        place = RoundPlace(stage=stage, rounds=rounds, state=state, weights=self._folder.weights_path(state.round))
+        place = RoundPlace(
+            stage=stage,
+            rounds=rounds,
+            state=state,
+            weights=self._folder.weights_path(state.round),
+            server_state=self._folder.optimizer_path(state.round) if state.optimizer_sha256 else None,
+        )
         attempts = self._attempts(place, weights)
         if len(attempts.accepted) < self._fleet.training.min_clients:
             self._folder.save_failure(state, round_record(place, attempts, time.monotonic() - started, failed=True))
@@ -166,8 +181,10 @@ class Schedule:
         self._prefixes.trained(state.stage, record.round, attempts.trained())
         # A stage trains something else, and its optimizer starts anew.
         kept = optimizer.state if reason is None else {}
+        self._states.keep(record.round, {update.client for update in attempts.accepted})
         saved = self._folder.save(self._following(state, record), weights, record, kept)
         self._spool.clear()
+        self._states.drop_replaced()
         self._observer.round_done(record)
         return saved, weights, reason is not None
 
@@ -175,7 +192,7 @@ class Schedule:
         """The server's optimizer in the stage, as the round before left it."""
         number, optimizer = self._optimizer
         if number != state.stage:
-            optimizer = create_optimizer(self._fleet.training)
+            optimizer = self._make_optimizer()
             optimizer.state = self._folder.optimizer_state(state)
             self._optimizer = (state.stage, optimizer)
         return optimizer
@@ -186,11 +203,14 @@ class Schedule:
         attempts = Attempts()
         for attempt in range(training.attempts):
             attempts.late += self._collector.settle()
+            self._states.drop_after(state.round)
             clients = self._collector.roster.clients
             assigned = self._planner.assign(stage, clients)
             tasks = self._tasks(place, assigned, attempt)
             attempts.start(assigned, tasks, len(clients))
-            answers = self._collector.collect(tasks, self._counting(len(tasks)))
+            answers = self._collector.collect(
+                tasks, self._counting(len(tasks)), partial(self._states.put, state.round + 1)
+            )
             attempts.results = answers.results
             attempts.late += answers.late
             self._prefixes.answered(state.stage, {task.client: task.work for task in tasks}, answers.results)
@@ -209,7 +229,8 @@ class Schedule:
         for client in drawn_clients(self._fleet, assigned, number):
             prefix = self._prefixes.name(place.state.stage, assigned[client], assigned)
             task = make_task(self._fleet, place, client, assigned[client], number)
-            tasks.append(replace(task, prefix=prefix, has_frozen=self._prefixes.had_by(client, prefix)))
+            had = self._prefixes.had_by(client, prefix)
+            tasks.append(replace(task, prefix=prefix, has_frozen=had, state=self._states.path(client)))
         return tasks
 
     def _counting(self, clients: int) -> Callable[[Result], None]:

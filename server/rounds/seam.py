@@ -36,7 +36,8 @@ class Task:
     `consistency` the weight of DepthFL's self-distillation. Between two tasks of the same `prefix`, a name for files,
     frozen blocks stay as they are; it is None where they change with every round. `has_frozen`: the client has had a
     task of this prefix, and with it the frozen tensors. `state`: a file of the tensors that this client's last update
-    that was taken came with (`Updated.state`), None before there was one.
+    that was taken in this stage came with (`Updated.state`), None before there was one; `server_state` one of what the
+    server's optimizer keeps, None where that is nothing. Together they are what SCAFFOLD's clients need.
     """
 
     client: str
@@ -53,6 +54,7 @@ class Task:
     proximal: float = 0.0
     consistency: float = 0.0
     state: Path | None = None
+    server_state: Path | None = None
 
     @property
     def key(self) -> TaskKey:
@@ -83,8 +85,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Updated:
-    """A task was done. `update` may be read until the next event is asked for; `state` is kept for the client's next
-    task."""
+    """A task was done. `update` and `state` may be read until the next event is asked for; `state` is kept for the
+    client's next task where the update is taken. How large it may be is the engine's to say."""
 
     task: TaskKey
     result: Result

@@ -26,12 +26,14 @@ class RoundPlace:
         rounds: the most that its stage has.
         state: of the run before it.
         weights: the file that it starts from.
+        server_state: one of what the server's optimizer keeps, None where that is nothing.
     """
 
     stage: Stage
     rounds: int
     state: RunState
     weights: Path
+    server_state: Path | None = None
 
     @property
     def version(self) -> str:
@@ -70,6 +72,7 @@ def make_task(fleet: Fleet, place: RoundPlace, client: str, work: Work, number: 
         seed=training.seed * 1_000_003 + number,
         attempt=number,
         proximal=training.proximal,
+        server_state=place.server_state,
         consistency=stage.consistency * float(np.exp(-5.0 * (1.0 - ramp) ** 2)),
     )
 
