@@ -38,8 +38,6 @@ _OURS = frozenset(
         "movement",
         "plan.json",
         "profiles",
-    }
-    | {
         "promises.json",
         "rounds.jsonl",
         "server_optimizer",
