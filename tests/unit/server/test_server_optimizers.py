@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from device_profiles.errors import FormatError
 from device_profiles.update import UpdateMetadata
 from server.averaging.aggregation import ReceivedUpdate, average
 from server.averaging.optimizers import OPTIMIZERS, create_optimizer
 from server.averaging.server_step import next_tensors
+from server.fleet.client import Client
 from server.fleet.fleet import TrainingSettings
+from server.fleet.structure import Structure, TrainedTensor
+from server.fleet.work import Work
+from server.methods.method import Stage
 from server.rounds.run_state import RunFolder
-from server.rounds.seam import Task
-from tests.support.fake_run import FakeEngine, run
+from server.rounds.schedule import Observer, Schedule
+from server.rounds.seam import Event, Result, Task, Updated
+from tests.support.fake_run import FakeEngine, fleet_of, run
 
 ETA, BETA1, BETA2, TAU = 0.3, 0.8, 0.95, 0.01
 
@@ -122,3 +130,58 @@ def test_moments_that_are_missing_are_named(tmp_path: Path) -> None:
     RunFolder(tmp_path).optimizer_path(1).unlink()
     with pytest.raises(FormatError, match=r"server_optimizer/000001\.safetensors: missing"):
         run(tmp_path, FakeEngine(), rounds=3, training=_settings("fedyogi"))
+
+
+class _Digits(FakeEngine):
+    """Four clients train a softmax regression on their part of the digits, an epoch a round."""
+
+    def __init__(self) -> None:
+        datasets = pytest.importorskip("sklearn.datasets", reason="the digits come with scikit-learn")
+        digits = datasets.load_digits()
+        self.inputs, self.labels = np.float32(digits.data / 16), digits.target
+        counts = {name: len(self.labels[number::5]) for number, name in enumerate("abcd")}
+        super().__init__(
+            there=[Client(name=n, budget_bytes=1, needs={"whole": 1}, examples=count) for n, count in counts.items()]
+        )
+
+    def answers(self, task: Task) -> list[Event]:
+        weights = load_file(task.weights)["w"]
+        part = slice("abcd".index(task.client), None, 5)
+        order = np.random.default_rng(task.seed).permutation(len(self.labels[part]))
+        trained = weights.copy()
+        for rows in np.array_split(order, len(order) // 32):
+            x, labels = self.inputs[part][rows], self.labels[part][rows]
+            gradient = x.T @ (_softmax(x @ trained) - np.eye(10, dtype=np.float32)[labels]) / len(rows)
+            trained = trained - np.float32(task.learning_rate) * gradient
+        update = _update(task.client, len(order), w=trained)
+        said = msgspec.structs.replace(update.metadata, base_version=task.base_version, steps=len(order) // 32)
+        result = Result(client=task.client, status="ok", seconds=0.0, examples=len(order))
+        return [Updated(task=task.key, result=result, update=dataclasses.replace(update, metadata=said))]
+
+    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
+        answers = (self.inputs[4::5] @ load_file(weights)["w"]).argmax(1)
+        return float((answers == self.labels[4::5]).mean()), 0.0
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_digits_are_learned(name: str, tmp_path: Path) -> None:
+    work = Work(purpose="whole")
+    roles = {"w": TrainedTensor(shape=(64, 10), role="parameter")}
+    engine, folder = _Digits(), RunFolder(tmp_path)
+    training = TrainingSettings(server_optimizer=name, rounds=12, epochs=1, learning_rate=0.05)  # type: ignore[arg-type]
+    schedule = Schedule(
+        fleet=fleet_of(training=training),
+        stages=[Stage(name="train", block=0, choices=(work,), evaluated=work, rounds=12)],
+        structure=Structure(model=("w",), blocks=(frozenset({"w"}),), trained={work.name: roles}),
+        engine=engine,
+        evaluator=engine,
+        folder=folder,
+        observer=Observer(),
+    )
+    state, _ = schedule.run(*folder.load_or_start("settings", lambda: {"w": np.zeros((64, 10), np.float32)}))
+    assert state.steps[0].accuracy > 0.8
