@@ -19,6 +19,7 @@ class OptimizerKind:
         distillation_rate: the same of a distillation, whose squared error grows with the square of a trained
             teacher's logits.
         options: of `profl-edge export`, those that no other optimizer takes.
+        settings: those of a program's optimizer (and of a fleet file) that no other takes.
         sums_in_momentum: whether it can sum the gradients of micro-batches in its momentum.
         corrects_bias: whether two of its hyperparameters follow from the number of the step.
     """
@@ -28,6 +29,7 @@ class OptimizerKind:
     learning_rate: float
     distillation_rate: float
     options: tuple[str, ...]
+    settings: tuple[str, ...]
     sums_in_momentum: bool = False
     corrects_bias: bool = False
 
@@ -39,6 +41,7 @@ OPTIMIZERS: dict[OptimizerName, OptimizerKind] = {
         learning_rate=0.01,
         distillation_rate=1e-4,
         options=("momentum",),
+        settings=("momentum", "nesterov", "momentum_dtype", "proximal"),
         sums_in_momentum=True,
     ),
     "adamw": OptimizerKind(
@@ -47,6 +50,7 @@ OPTIMIZERS: dict[OptimizerName, OptimizerKind] = {
         learning_rate=3e-4,
         distillation_rate=3e-4,
         options=("betas", "eps"),
+        settings=("beta1", "beta2", "eps"),
         corrects_bias=True,
     ),
 }

@@ -116,7 +116,7 @@ def run(
     """
     from server.commands.progress import TerminalProgress
     from server.commands.run import run_fleet, saved_as
-    from server.fleet.fleet import read_fleet
+    from server.fleet.reading import read_fleet
     from server.rounds.stopping import STOPPED_STATUS, Stopped, stop_signals
     from server.rounds.summary_table import summary_table
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from device_profiles.update import UpdateMetadata
 from device_profiles.work import Work
+from server.averaging.file_tensors import shape_of
 from server.fleet.structure import Structure
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -30,6 +31,10 @@ class ReceivedUpdate:
     rows: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     share: float = 1.0
     cut: str = ""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor, which is not read for it where it lies in a file."""
+        return shape_of(self.tensors, name)
 
     @property
     def weight(self) -> float:
@@ -51,42 +56,43 @@ def reason_to_reject(update: ReceivedUpdate, work: Work, structure: Structure, b
         odd = sorted(set(update.tensors) ^ set(expected))[0]
         return f"tensor {odd} is missing or not of this block"
     for name, tensor in expected.items():
-        if update.tensors[name].dtype != np.float32:
-            return f"tensor {name} has type {update.tensors[name].dtype}, not float32"
-        if update.tensors[name].shape != tensor.shape:
-            return f"tensor {name} has shape {update.tensors[name].shape}, not {tensor.shape}"
-        if not np.isfinite(update.tensors[name]).all():
+        found = update.tensors[name]
+        if found.dtype != np.float32:
+            return f"tensor {name} has type {found.dtype}, not float32"
+        if found.shape != tensor.shape:
+            return f"tensor {name} has shape {found.shape}, not {tensor.shape}"
+        if not np.isfinite(found).all():
             return f"tensor {name} is not finite"
-        if name.endswith("running_var") and (update.tensors[name] < 0).any():
+        if name.endswith("running_var") and (found < 0).any():
             return f"tensor {name} is a variance below zero"
     return None
 
 
 def average(
-    updates: Sequence[ReceivedUpdate], base: Mapping[str, NDArray[Any]], *, frozen_count: bool = False
+    updates: Sequence[ReceivedUpdate], base: Mapping[str, NDArray[Any]], *, counts_frozen: bool = False
 ) -> dict[str, NDArray[np.float32]]:
     """Mean of every value over the clients that trained it, weighted by examples (and the share of its work
     that each did); summed in float64.
 
     A tensor smaller than that of `base` is its first rows and columns (HeteroFL, Diao et al., ICLR 2021). What nobody
-    trained stays as it is in `base`. With `frozen_count`, a client without a tensor held it frozen, and counts with the
-    value of `base`. The order of `updates` does not change the result: they are added by client name.
+    trained stays as it is in `base`. With `counts_frozen`, a client without a tensor held it frozen, and counts with
+    the value of `base`. The order of `updates` does not change the result: they are added by client name.
     """
     ordered = sorted(updates, key=lambda update: update.client)
     result: dict[str, NDArray[np.float32]] = {}
     for name in sorted({name for update in ordered for name in update.tensors}):
         holders = [update for update in ordered if name in update.tensors]
-        if frozen_count and len(holders) < len(ordered):
+        if counts_frozen and len(holders) < len(ordered):
             frozen = [replace(u, tensors={name: base[name]}) for u in ordered if name not in u.tensors]
             holders = sorted((*holders, *frozen), key=lambda update: update.client)
-        whole = all(u.tensors[name].shape == base[name].shape and name not in u.rows for u in holders)
+        whole = all(u.shape(name) == base[name].shape and name not in u.rows for u in holders)
         result[name] = _mean_of_whole(name, holders) if whole else _mean_of_parts(name, holders, base[name])
     return result
 
 
 def _mean_of_whole(name: str, holders: Sequence[ReceivedUpdate]) -> NDArray[np.float32]:
     weights = sum(update.weight for update in holders)
-    total = np.zeros(holders[0].tensors[name].shape, np.float64)
+    total = np.zeros(holders[0].shape(name), np.float64)
     for update in holders:
         total += update.tensors[name].astype(np.float64) * (update.weight / weights)
     return total.astype(np.float32)

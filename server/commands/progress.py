@@ -24,10 +24,10 @@ class TerminalProgress(Observer):
         self._clear()
         print(text, file=self._stream, flush=True)
 
-    def stage_started(self, stage: Stage, rounds: int) -> None:
+    def stage_started(self, stage: Stage, rounds: int, clients: int) -> None:
         """Announce a stage."""
         self._where = stage.title
-        self.note(f"{self._where}: {len(stage.work)} clients hold its promise, at most {rounds} rounds")
+        self.note(f"{self._where}: {clients} clients hold its promise, at most {rounds} rounds")
 
     def client_done(self, result: Result, done: int, clients: int) -> None:
         """Redraw the live line; failures are always told."""
@@ -43,7 +43,7 @@ class TerminalProgress(Observer):
         loss = "-" if record.loss is None else f"{record.loss:.3f}"
         accuracy = "-" if record.accuracy is None else f"{record.accuracy:.4f}"
         self.note(
-            f"{self._where} round {record.round_of_step:>3}  clients {sum(r.status == 'ok' for r in record.clients)}"
+            f"{self._where} round {record.round_of_stage:>3}  clients {sum(r.status == 'ok' for r in record.clients)}"
             f"/{len(record.clients)}  loss {loss}  accuracy {accuracy}{movement}  {record.seconds:.1f} s"
         )
         for client, share in record.stopped_early.items():
@@ -56,7 +56,7 @@ class TerminalProgress(Observer):
         for client, reason in record.rejected.items():
             self.note(f"  {client}: update rejected: {reason}")
         if record.froze_because is not None:
-            self.note(f"{self._where}: ended after {record.round_of_step} rounds ({record.froze_because})")
+            self.note(f"{self._where}: ended after {record.round_of_stage} rounds ({record.froze_because})")
 
     def _clear(self) -> None:
         if self._live:

@@ -13,13 +13,13 @@ from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import atomic_file, read_json, write_json
 from edge_runtime.device.prepare.lock import exclusive
 from edge_runtime.export.models.factory import find_models_in
-from server.data.split import count_examples
-from server.engines.prepared import Prepared
+from server.engines.prepared import PreparedRun
 from server.finished.finished_model import write_finished
-from server.fleet.fleet import Fleet
+from server.fleet.fleet import Fleet, TrainingSettings
 from server.fleet.words import in_words_of
 from server.methods import create_method
 from server.methods.method import Method
+from server.planner.assignment import BestHeld
 from server.rounds.checks import check_data, check_settings, check_stages
 from server.rounds.run_state import FLEET_NAME, STATE_NAME, RunFolder, RunState
 from server.rounds.schedule import Observer, Schedule
@@ -29,18 +29,34 @@ Note = Callable[[str], None]
 ENGINES = ("local", "simulation")
 _SETTINGS = "settings.sha256"
 _OURS = frozenset(
-    {"bundle", "candidate.safetensors", "clients", "data", "fleet.json", "movement", "plan.json", "profiles"}
-    | {
+    {
+        "bundle",
+        "candidate.safetensors",
+        "client_state",
+        "clients",
+        "data",
+        "fleet.json",
+        "movement",
+        "plan.json",
+        "profiles",
         "promises.json",
         "rounds.jsonl",
+        "server_optimizer",
         "settings.sha256",
         "state.json",
+        "updates",
         "weights",
         "whole_bundle",
         "whole_network.json",
     }
 )
 """What a run's folder holds before the run has ended."""
+NEWER_SETTINGS = (
+    "deadline_seconds",
+    *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
+    *("server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_tau"),
+)
+"""Options of `training` that earlier releases did not have: at their defaults they are no part of a run's digest."""
 
 
 def run_fleet(
@@ -102,14 +118,15 @@ def _run(
     output: Path,
     settings: str,
     method: Method,
-    prepared: Prepared,
+    prepared: PreparedRun,
     observer: Observer,
     note: Note,
 ) -> Summary:
     folder = RunFolder(output)
-    stages = method.stages(fleet, prepared.partition, prepared.promises)
+    clients, planner = prepared.engine.clients(), BestHeld()
+    stages = method.stages(fleet, prepared.partition, clients)
     with in_words_of(fleet.origin, fleet.model.name):
-        check_stages(fleet, stages)
+        check_stages(fleet, stages, clients, planner)
     state, weights = folder.load_or_start(settings, prepared.initial_weights)
     if state.round:
         note(f"resumed after round {state.round}")
@@ -118,12 +135,13 @@ def _run(
         stages=stages,
         structure=prepared.structure,
         engine=prepared.engine,
+        evaluator=prepared.evaluator,
         folder=folder,
         observer=observer,
-        examples=count_examples(prepared.data, [client.name for client in fleet.clients], fleet.data),
+        planner=planner,
     )
     state, weights = schedule.run(state, weights)
-    accuracy, _ = prepared.engine.evaluate(
+    accuracy, _ = prepared.evaluator.evaluate(
         method.final(prepared.partition), folder.weights_path(state.round), full=True
     )
     model = output / "model.safetensors"
@@ -134,12 +152,13 @@ def _run(
         data=prepared.data,
         accuracy=accuracy,
         stages=stages,
-        promises=prepared.promises,
+        clients=schedule.clients,
         state=state,
         records=folder.records(),
         failed=folder.failures(),
         whole_network=prepared.whole_network,
         model_file=str(model),
+        planner=planner,
     )
     write_json(output / "summary.json", summary)
     return summary
@@ -153,6 +172,10 @@ def _settings(fleet: Fleet, engine: str) -> str:
     values = msgspec.to_builtins(fleet)
     values["training"]["min_clients"] = 1
     # Runs of releases without these are resumed as well.
+    defaults = msgspec.to_builtins(TrainingSettings())
+    for key in NEWER_SETTINGS:
+        if values["training"][key] == defaults[key]:
+            del values["training"][key]
     if not fleet.training.max_seconds:
         del values["training"]["max_seconds"]
     for key in ("input_dtype", "head"):

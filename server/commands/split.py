@@ -19,7 +19,7 @@ def split(fleet_path: Path, output: Path | None, as_json: bool) -> None:
 
     from device_profiles.files import atomic_file
     from server.data.split_report import report_split, split_table
-    from server.fleet.fleet import read_fleet
+    from server.fleet.reading import read_fleet
     from server.fleet.words import in_words_of
     from server.report.split_picture import draw_split
 

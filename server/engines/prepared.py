@@ -1,4 +1,4 @@
-"""What an engine needs before the first round, made by the engine's own set-up."""
+"""What a run needs before its first round, made by the set-up of its engine."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from device_profiles.model import Model, Partition
 from device_profiles.plan import Plan
 from server.fleet.structure import Structure
-from server.methods.method import Promises
 from server.planner.whole_network import WholeNetwork
 from server.rounds.run_state import Weights
-from server.rounds.seam import Engine
+from server.rounds.seam import Engine, Evaluator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Prepared:
-    """An engine with what it knows of the model and of its clients.
+class PreparedRun:
+    """An engine and its evaluator, with what is known of the model.
 
     Attributes:
         partition: of the model into blocks.
@@ -28,8 +27,8 @@ class Prepared:
     """
 
     engine: Engine
+    evaluator: Evaluator
     structure: Structure
-    promises: Promises
     partition: Partition
     model: Model
     initial_weights: Callable[[], Weights]

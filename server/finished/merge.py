@@ -76,7 +76,7 @@ def merge_updates(
         sound, odd = judge(group, asked, structure, base_version, base.tensors)
         rejected |= odd
         # As in a round of method elastic: who trained fewer blocks together held the others frozen.
-        merged |= average(sound, base.tensors, frozen_count=any(isinstance(a.work, Joint) for a in asked.values()))
+        merged |= average(sound, base.tensors, counts_frozen=any(isinstance(a.work, Joint) for a in asked.values()))
         weights = sum(update.weight for update in sound)
         described += [
             MergedUpdate(

@@ -1,18 +1,14 @@
-"""The fleet file: one TOML document that says which model is trained, on what data, by which devices and how."""
+"""The fleet file: what one TOML document says of the model, the data, the devices and the way they train."""
 
 from __future__ import annotations
 
-import math
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-import numpy as np
 
-from device_profiles.errors import FormatError, UsageError
-from device_profiles.optimizers import OPTIMIZERS
-from device_profiles.wrong_values import explained
+from device_profiles.errors import UsageError
+from device_profiles.optimizers import OPTIMIZERS, OptimizerName
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -75,11 +71,13 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Local training of a round and the optimizer.
+    """Local training of a round, and what the server makes of it.
 
     Attributes:
         steps: local steps of a round ...
         epochs: ... or epochs over the client's examples, instead of `steps`.
+        optimizer: of the clients; `momentum`, `nesterov` and `momentum_dtype` belong to `sgd`, `beta1`, `beta2` and
+            `eps` to `adamw`.
         schedule: how the learning rate falls over the rounds of a stage; `milestones` belong to `step`.
         warmup_rounds: it rises to full over the first rounds of a stage. What a stage starts from was trained for
             something else, and stand-ins have no normalisation that would hold back a large step.
@@ -96,6 +94,11 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         evaluate_every: rounds between two evaluations; the last round of a stage always has one.
         aggregation: `robust` holds the updates of a round against each other before they are averaged; `mean` does not.
         min_clients: a round counts when as many deliver; else it is repeated, `attempts` times in all.
+        deadline_seconds: what an attempt at a round waits for answers, None for as long as they take; who misses it has
+            failed, and its late update is refused.
+        server_optimizer: how the clients' mean becomes the next weights; its options begin with `server_`, those of the
+            adaptive ones as Reddi et al. (ICLR 2021) call them.
+        server_learning_rate: by default 1 for `fedavg`, the mean itself, and 0.01 for the others.
     """
 
     steps: Positive = 20
@@ -104,7 +107,13 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     schedule: Literal["constant", "cosine", "step"] = "constant"
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
     warmup_rounds: Annotated[int, msgspec.Meta(ge=0)] = 0
+    optimizer: OptimizerName = "sgd"
     momentum: Fraction = 0.9
+    nesterov: bool = False
+    momentum_dtype: Literal["float32", "bfloat16"] = "float32"
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    eps: Annotated[float, msgspec.Meta(ge=0)] = 1e-8
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
     clip_norm: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
@@ -121,6 +130,12 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     aggregation: Literal["robust", "mean"] = "robust"
     min_clients: Positive = 1
     attempts: Positive = 3
+    deadline_seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    server_optimizer: Literal["fedavg", "fedadam", "fedyogi"] = "fedavg"
+    server_learning_rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    server_beta1: Fraction = 0.9
+    server_beta2: Fraction = 0.99
+    server_tau: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
 
 
 class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -265,71 +280,3 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 remedy="give less",
             )
         return None
-
-
-def read_fleet(path: Path) -> Fleet:
-    """Read a fleet file; raises FormatError, naming the file and the field."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FormatError(f"--fleet {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"--fleet {path}: {error}") from None
-    return fleet_of(values, path)
-
-
-def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
-    """The fleet that the parsed file says, checked; `path` is named in what is wrong, now and later."""
-    fleet = _checked(values, path)
-    fleet.__dict__["origin_text"] = f"--fleet {path}"
-    fleet.__dict__["folder_read"] = path.parent
-    return fleet
-
-
-def _not_finite(value: Any, key: str = "") -> str | None:
-    """The first key below which there is an infinity, or a value that is no number at all."""
-    if isinstance(value, dict):
-        below = ((f"{key}.{name}" if key else name, inner) for name, inner in value.items())
-    elif isinstance(value, list | tuple):
-        below = ((key, inner) for inner in value)
-    else:
-        return key if isinstance(value, float) and not math.isfinite(value) else None
-    return next((found for name, inner in below if (found := _not_finite(inner, name)) is not None), None)
-
-
-def _checked(values: dict[str, Any], path: Path) -> Fleet:
-    key = _not_finite(values)
-    if key is not None:
-        raise FormatError(f"--fleet {path}: {key}: must be a finite number")
-    try:
-        fleet = msgspec.convert(values, Fleet, strict=True)
-    except msgspec.ValidationError as error:
-        raise FormatError(f"--fleet {path}: {explained(error, Fleet)}") from None
-    if {"steps", "epochs"} <= values.get("training", {}).keys():
-        raise FormatError(f"--fleet {path}: training.steps cannot be combined with training.epochs")
-    names = [client.name for client in fleet.clients]
-    if len(set(names)) != len(names):
-        raise FormatError(f"--fleet {path}: two clients have the same name")
-    if bool(fleet.clients) == (fleet.population is not None):
-        raise FormatError(f"--fleet {path}: write either [[clients]], at least one, or [population]")
-    if fleet.training.cache_prefix != "none" and fleet.training.augment != "none":
-        raise FormatError(f"--fleet {path}: training.cache_prefix cannot be combined with training.augment")
-    if fleet.training.clip_norm > 0 and fleet.training.proximal > 0:
-        raise FormatError(f"--fleet {path}: training.clip_norm cannot be combined with training.proximal")
-    if fleet.promises.source == "file" and fleet.promises.file is None:
-        raise FormatError(f"--fleet {path}: promises.source 'file' requires promises.file")
-    if fleet.population is not None:
-        low, high = fleet.population.memory_mb
-        if low > high:
-            raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
-        fleet = msgspec.structs.replace(fleet, clients=_draw(fleet.population))
-    wrong = fleet.contradiction()
-    if wrong is not None:
-        raise FormatError(str(wrong), place=f"--fleet {path}")
-    return fleet
-
-
-def _draw(population: PopulationSettings) -> tuple[ClientSettings, ...]:
-    low, high = population.memory_mb
-    drawn = np.random.default_rng(population.seed).integers(low, high, size=population.count, endpoint=True)
-    return tuple(ClientSettings(name=f"client{number:03d}", limit_mb=int(mb)) for number, mb in enumerate(drawn))

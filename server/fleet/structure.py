@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,6 +68,11 @@ class Structure:
                 f"--engine: this one has no '{self.label(work)}'; methods other than profl and elastic need simulation"
             )
         return self.trained[work]
+
+    def parameters(self, works: Iterable[Work]) -> frozenset[str]:
+        """Names of the parameters that some of `works` trains."""
+        tensors = {name: tensor for work in works for name, tensor in self.tensors(work).items()}
+        return frozenset(name for name, tensor in tensors.items() if tensor.role == "parameter")
 
     def moving(self, work: Work) -> list[str]:
         """Parameters whose movement says whether the work has converged: the block's own, or a stand-in's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.work import Work
-from server.averaging.aggregation import ReceivedUpdate, corner
+from server.averaging.aggregation import ReceivedUpdate
+from server.averaging.file_tensors import values_of
 from server.fleet.structure import Structure, TrainedTensor
 
 Base = Mapping[str, NDArray[Any]]
@@ -19,6 +21,8 @@ Base = Mapping[str, NDArray[Any]]
 
 ENOUGH = 3
 """Updates whose median means something."""
+_VALUES_AT_ONCE = 1 << 20
+"""Of all updates together, where they are held against each other value by value."""
 _CHANNEL_FLOOR = 1e-3
 """Added to every variance, times the mean of its tensor: channels that are dead have any tiny variance."""
 
@@ -42,11 +46,19 @@ class Group:
     statistics: Sequence[str]
     allowed: NDArray[np.float64]
 
-    def moves(self, name: str, base: Base) -> NDArray[np.float32]:
-        """What each update moved a tensor from `base`, as rows; nothing where it did not train it."""
-        start = base[name][corner(self.updates[0].tensors[name])]
-        rows = [_trained_move(update, name, start).ravel() for update in self.updates]
-        return np.stack(rows)
+    def lengths(self, name: str, base: Base) -> NDArray[np.float64]:
+        """How far each update moved a tensor from `base`, one update in memory at a time."""
+        moves = (_trained_move(update, name, base) for update in self.updates)
+        return np.array([float(np.linalg.norm(move[None].astype(np.float64), axis=1)[0]) for move in moves])
+
+    def moves(self, name: str, base: Base) -> Iterator[NDArray[np.float32]]:
+        """What each update moved a tensor from `base`, as rows; nothing where it did not train it. A part of the
+        values after the other, so that memory does not grow with the number of updates."""
+        values = math.prod(self.updates[0].shape(name))
+        size = max(1, _VALUES_AT_ONCE // len(self.updates))
+        for first in range(0, values, size):
+            part = slice(first, min(first + size, values))
+            yield np.stack([_trained_move(update, name, base, part) for update in self.updates])
 
     def values(self, name: str) -> NDArray[np.float64]:
         """A tensor of each update, as rows."""
@@ -60,10 +72,10 @@ def groups(updates: Sequence[ReceivedUpdate], works: Mapping[str, Work], structu
         alike = [update for update in updates if works[update.client].name == name]
         yield _group(alike, alike, structure.tensors(works[alike[0].client]))
     rare = [update for update in updates if count[works[update.client].name] < ENOUGH]
-    shapes = {(name, u.tensors[name].shape) for u in rare for name in u.tensors if name.endswith("running_var")}
+    shapes = {(name, u.shape(name)) for u in rare for name in u.tensors if name.endswith("running_var")}
     for name, shape in sorted(shapes):
         mean = _mean_of(name)
-        holders = [u for u in updates if all(n in u.tensors and u.tensors[n].shape == shape for n in (name, mean))]
+        holders = [u for u in updates if all(n in u.tensors and u.shape(n) == shape for n in (name, mean))]
         if len(holders) >= ENOUGH:
             statistic = TrainedTensor(shape=shape, role="running_statistic")
             yield _group(holders, rare, {name: statistic, mean: statistic})
@@ -111,9 +123,13 @@ def _mean_of(variance: str) -> str:
     return f"{variance.removesuffix('running_var')}running_mean"
 
 
-def _trained_move(update: ReceivedUpdate, name: str, start: NDArray[Any]) -> NDArray[np.float32]:
-    move = update.tensors[name] - start.astype(np.float32)
+def _trained_move(update: ReceivedUpdate, name: str, base: Base, part: slice | None = None) -> NDArray[np.float32]:
+    """A tensor's move from `base`, zero where it was not trained, as one row; of `part` of its values alone."""
+    shape = update.shape(name)
+    part = slice(0, math.prod(shape)) if part is None else part
+    start = base[name][tuple(slice(extent) for extent in shape)].reshape(-1)[part]
+    move: NDArray[np.float32] = values_of(update.tensors, name, part.start, part.stop) - start.astype(np.float32)
     rows = update.rows.get(name)
     if rows is not None:
-        move[~rows] = 0
+        move[~np.repeat(rows, math.prod(shape[1:]))[part]] = 0
     return move

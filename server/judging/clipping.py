@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.work import Work
 from server.averaging.aggregation import ReceivedUpdate, corner
+from server.averaging.file_tensors import Change, ChangedTensors
 from server.fleet.structure import Structure
 from server.judging.alike import Base, Group, channel_floor, groups, statistics_of
 from server.judging.outliers import VARIANCE_FACTOR
@@ -30,7 +33,7 @@ def bounded(
     updates: Sequence[ReceivedUpdate], works: Mapping[str, Work], structure: Structure, base: Base
 ) -> list[ReceivedUpdate]:
     """The same updates, those beyond the bounds cut down to them, and saying so in `cut`."""
-    tensors: dict[str, dict[str, NDArray[np.float32]]] = {}
+    tensors: dict[str, dict[str, Change]] = {}
     said: dict[str, list[str]] = {}
     for group in groups(updates, works, structure):
         for client, what, changed in (*_clipped_moves(group, base), *_clipped_statistics(group)):
@@ -38,14 +41,15 @@ def bounded(
                 tensors.setdefault(client, {}).update(changed)
                 said.setdefault(client, []).append(what)
     return [
-        replace(u, tensors={**u.tensors, **tensors[u.client]}, cut=_together(said[u.client])) if u.client in said else u
+        replace(u, tensors=ChangedTensors(u.tensors, tensors[u.client]), cut=_together(said[u.client]))
+        if u.client in said
+        else u
         for u in updates
     ]
 
 
-def _clipped_moves(group: Group, base: Base) -> Iterator[tuple[str, str, dict[str, NDArray[np.float32]]]]:
-    moves = {name: group.moves(name, base) for name in group.parameters}
-    lengths = {name: np.linalg.norm(own.astype(np.float64), axis=1) for name, own in moves.items()}
+def _clipped_moves(group: Group, base: Base) -> Iterator[tuple[str, str, dict[str, Change]]]:
+    lengths = {name: group.lengths(name, base) for name in group.parameters}
     whole = np.sqrt(sum((own**2 for own in lengths.values()), np.zeros(len(group.updates))))
     least = TENSOR_SHARE * float(np.median(whole))
     limits = {n: max(TENSOR_CLIP_FACTOR * float(np.median(o)), least) * group.allowed for n, o in lengths.items()}
@@ -60,18 +64,20 @@ def _clipped_moves(group: Group, base: Base) -> Iterator[tuple[str, str, dict[st
         cut = {name: factor * scale for name, factor in factors.items() if factor * scale < 1.0}
         if not cut:
             continue
-        changed = {name: _shortened(update, name, base, factor) for name, factor in cut.items()}
+        changed = {name: _shortened(name, base, factor) for name, factor in cut.items()}
         what = "its move" if scale < 1.0 else f"the move of {', '.join(sorted(cut))}"
         yield update.client, what, changed
 
 
-def _shortened(update: ReceivedUpdate, name: str, base: Base, factor: float) -> NDArray[np.float32]:
-    tensor = update.tensors[name]
-    start = base[name][corner(tensor)].astype(np.float64)
-    return (start + (tensor - start) * factor).astype(np.float32)
+def _shortened(name: str, base: Base, factor: float) -> Change:
+    def shortened(tensor: NDArray[Any]) -> NDArray[np.float32]:
+        start = base[name][corner(tensor)].astype(np.float64)
+        return (start + (tensor - start) * factor).astype(np.float32)
+
+    return shortened
 
 
-def _clipped_statistics(group: Group) -> Iterator[tuple[str, str, dict[str, NDArray[np.float32]]]]:
+def _clipped_statistics(group: Group) -> Iterator[tuple[str, str, dict[str, Change]]]:
     for variance, mean in statistics_of(group):
         values = group.values(variance)
         middle, floor = np.median(values, axis=0), channel_floor(values)
@@ -90,11 +96,16 @@ def _clipped_statistics(group: Group) -> Iterator[tuple[str, str, dict[str, NDAr
 
 def _changed(
     group: Group, name: str, values: NDArray[np.float64], cut: NDArray[np.float64]
-) -> Iterator[tuple[str, str, dict[str, NDArray[np.float32]]]]:
+) -> Iterator[tuple[str, str, dict[str, Change]]]:
     for position, update in enumerate(group.updates):
         if not np.array_equal(values[position], cut[position]):
-            tensor = cut[position].reshape(update.tensors[name].shape).astype(np.float32)
-            yield update.client, name, {name: tensor}
+            # Statistics are small: a value or two for each channel.
+            tensor = cut[position].reshape(update.shape(name)).astype(np.float32)
+            yield update.client, name, {name: partial(_instead, tensor)}
+
+
+def _instead(tensor: NDArray[np.float32], _: NDArray[Any]) -> NDArray[np.float32]:
+    return tensor
 
 
 def _together(parts: Sequence[str]) -> str:

@@ -103,8 +103,8 @@ def _opposed(group: Group, base: Base) -> dict[str, str]:
     """Who moved against the others: by the cosine with the sum of their moves, none of them longer than the median."""
     products = np.zeros((len(group.updates), len(group.updates)))
     for name in group.parameters:
-        moves = group.moves(name, base)
-        products += moves @ moves.T
+        for moves in group.moves(name, base):
+            products += moves @ moves.T
     lengths = np.sqrt(np.diag(products))
     median = float(np.median(lengths))
     if median <= 0:

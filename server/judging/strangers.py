@@ -13,13 +13,13 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from device_profiles.errors import FormatError
 from device_profiles.seal import check_seal
 from device_profiles.update import UpdateMetadata
 from device_profiles.wrong_values import explained
 from server.averaging.aggregation import ReceivedUpdate
+from server.averaging.file_tensors import FileTensors, Place
 from server.fleet.structure import TrainedTensor
 
 _HEADER_BYTES = 1 << 16
@@ -81,7 +81,7 @@ def last_words(path: Path) -> str:
 
 
 def read_update(client: str, path: Path, expected: Mapping[str, TrainedTensor] | None = None) -> ReceivedUpdate:
-    """Read an update a client wrote; raises FormatError naming the file.
+    """Check an update that a client wrote; raises FormatError naming the file. Its tensors are read when they are used.
 
     With `expected`, the tensors that it was asked for, nothing larger than these is read, and no link is followed.
     """
@@ -92,10 +92,11 @@ def read_update(client: str, path: Path, expected: Mapping[str, TrainedTensor] |
         entries = {plain(name): _entry(name, raw, path) for name, raw in header.items() if name != "__metadata__"}
         if expected is not None:
             _check_expected(entries, expected, path)
-        data = _read(file, _check_places(entries, size - os.lseek(file, 0, os.SEEK_CUR), path), path)
+        first = os.lseek(file, 0, os.SEEK_CUR)
+        _check_places(entries, size - first, path)
         check_seal(str(path), remedy="have it trained again")
-    tensors = {name: _tensor(entry, data) for name, entry in entries.items()}
-    return ReceivedUpdate(client=client, metadata=metadata, tensors=tensors)
+    places = {name: _place(entry, first) for name, entry in entries.items()}
+    return ReceivedUpdate(client=client, metadata=metadata, tensors=FileTensors(path, places))
 
 
 @contextmanager
@@ -185,8 +186,8 @@ def _check_expected(entries: Mapping[str, _Entry], expected: Mapping[str, Traine
             raise FormatError(f"tensor {name} has shape {entry.shape}, not {expected[name].shape}", place=str(path))
 
 
-def _check_places(entries: Mapping[str, _Entry], size: int, path: Path) -> int:
-    """Bytes of all tensors, which must lie behind each other and fill the rest of the file."""
+def _check_places(entries: Mapping[str, _Entry], size: int, path: Path) -> None:
+    """Tensors must lie behind each other and fill the rest of the file."""
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         first, last = entry.data_offsets
@@ -195,9 +196,7 @@ def _check_places(entries: Mapping[str, _Entry], size: int, path: Path) -> int:
         end = last
     if end != size:
         raise FormatError(f"has {size} bytes of tensors, its header {end}; it is not whole", place=str(path))
-    return end
 
 
-def _tensor(entry: _Entry, data: bytes) -> NDArray[np.float32]:
-    count = math.prod(entry.shape)
-    return np.frombuffer(data, "<f4", count, entry.data_offsets[0]).reshape(entry.shape).astype(np.float32, copy=False)
+def _place(entry: _Entry, first: int) -> Place:
+    return Place(dtype=np.dtype("<f4"), shape=entry.shape, start=first + entry.data_offsets[0])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from device_profiles.model import Partition
 from device_profiles.work import Work, depth
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet, MethodSettings
-from server.methods.method import Promises, Stage, budget_of
+from server.methods.method import Stage, budget_of
 
 
 class DepthFL:
@@ -33,15 +36,14 @@ class DepthFL:
         """Every depth, the deepest first."""
         return tuple(depth(partition, block.index) for block in reversed(partition.blocks))
 
-    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, clients: Sequence[Client]) -> tuple[Stage, ...]:
         """One, of the round budget."""
         depths = self.works(partition)
-        held = {client: promises.first_held(client, depths) for client in promises.budgets}
         return (
             Stage(
                 name="train",
                 block=0,
-                work={client: work for client, work in held.items() if work is not None},
+                choices=depths,
                 evaluated=depths[0],
                 rounds=budget_of(fleet, self.name),
                 consistency=1.0,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from device_profiles.model import Partition
 from device_profiles.work import Work, joint
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet
-from server.methods.method import Promises, Stage
+from server.methods.method import Stage
 from server.methods.profl import ProFL
 
 
@@ -29,11 +31,11 @@ class ElasticProFL(ProFL):
         runs = [run for block in partition.blocks[1:] for run in _runs(partition, block.index)]
         return (*super().works(partition), *runs)
 
-    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
-        """Those of ProFL; in growing, each client with the longest run that it holds."""
+    def stages(self, fleet: Fleet, partition: Partition, clients: Sequence[Client]) -> tuple[Stage, ...]:
+        """Those of ProFL; in growing, the longest run of blocks is the best."""
         return tuple(
-            _elastic(stage, partition, promises) if stage.name == "grow" and stage.block > 1 else stage
-            for stage in super().stages(fleet, partition, promises)
+            _elastic(stage, partition) if stage.name == "grow" and stage.block > 1 else stage
+            for stage in super().stages(fleet, partition, clients)
         )
 
 
@@ -42,7 +44,5 @@ def _runs(partition: Partition, block: int) -> list[Work]:
     return [joint(partition, first, block) for first in range(1, block)]
 
 
-def _elastic(stage: Stage, partition: Partition, promises: Promises) -> Stage:
-    longest = {client: promises.first_held(client, _runs(partition, stage.block)) for client in promises.budgets}
-    runs = {client: run for client, run in longest.items() if run is not None}
-    return replace(stage, work={**stage.work, **runs}, frozen_count=True)
+def _elastic(stage: Stage, partition: Partition) -> Stage:
+    return replace(stage, choices=(*_runs(partition, stage.block), *stage.choices), counts_frozen=True)

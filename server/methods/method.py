@@ -1,14 +1,15 @@
-"""What a method is to the schedule: stages, and who does what in each."""
+"""What a method is to the rounds: stages, and what may be done in each. Who does it is the planner's to say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from device_profiles.errors import ExecutionError
 from device_profiles.model import Partition
-from device_profiles.work import Work, first_trained_unit
+from device_profiles.work import Work
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet, FreezingSettings
 
 StageName = Literal["shrink", "distill", "grow", "train"]
@@ -21,61 +22,33 @@ class Stage:
     Attributes:
         name: as it is reported.
         block: the block (1-based) it is about, 0 for the whole network.
-        work: what each client does that has work.
+        choices: what clients may be asked for, the best first.
         evaluated: what is evaluated after a round.
         rounds: at most this many; exactly, without `freezing`.
         freezing: ends the stage earlier when the parameters have stopped moving.
         takes_the_rest: the last stage, which goes on to the end of the run's round budget.
         learning_rate: instead of the fleet file's.
         consistency: weight of DepthFL's self-distillation at the end of its ramp.
-        frozen_count: in the average, a tensor counts as unchanged for those who held it frozen while others trained it.
+        counts_frozen: in the average, a tensor counts as unchanged for those who held it frozen.
+        ignores_memory: everybody does the first choice, whatever memory there is.
     """
 
     name: StageName
     block: int
-    work: Mapping[str, Work]
+    choices: tuple[Work, ...]
     evaluated: Work
     rounds: int
     freezing: FreezingSettings | None = None
     takes_the_rest: bool = False
     learning_rate: float | None = None
     consistency: float = 0.0
-    frozen_count: bool = False
+    counts_frozen: bool = False
+    ignores_memory: bool = False
 
     @property
     def title(self) -> str:
         """`grow 2`, or `train`."""
         return f"{self.name} {self.block}" if self.block else self.name
-
-    def moves_before(self, work: Work) -> bool:
-        """Whether some client trains blocks that are frozen for those who do `work`."""
-        return first_trained_unit(work) > min(first_trained_unit(other) for other in self.work.values())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Promises:
-    """What every client may use, and what every piece of work needs of it, in bytes.
-
-    Attributes:
-        budgets: by client.
-        needs: by client and the work's name; work that is missing does not run on that client.
-    """
-
-    budgets: Mapping[str, int]
-    needs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-    def holds(self, client: str, work: Work) -> bool:
-        """Whether the client's memory holds the promise of `work`."""
-        needed = self.needs[client].get(work.name)
-        return needed is not None and needed <= self.budgets[client]
-
-    def holders(self, work: Work) -> dict[str, Work]:
-        """The clients that hold `work`, each with it."""
-        return {client: work for client in self.budgets if self.holds(client, work)}
-
-    def first_held(self, client: str, works: Sequence[Work]) -> Work | None:
-        """The first of `works` that the client holds."""
-        return next((work for work in works if self.holds(client, work)), None)
 
 
 class Method(Protocol):
@@ -87,8 +60,11 @@ class Method(Protocol):
     def works(self, partition: Partition) -> tuple[Work, ...]:
         """Everything that clients may be asked for, for promises."""
 
-    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
-        """The stages of a run, in order; raises ExecutionError where nobody could take part."""
+    def stages(self, fleet: Fleet, partition: Partition, clients: Sequence[Client]) -> tuple[Stage, ...]:
+        """The stages of a run, in order; raises ExecutionError where nobody could take part.
+
+        `clients`: those that are there at its start, for what must be the same for all of them.
+        """
 
     def final(self, partition: Partition) -> Work:
         """What is evaluated at the end."""

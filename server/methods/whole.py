@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from device_profiles.model import Partition
 from device_profiles.work import Whole, Work
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet, MethodSettings
-from server.methods.method import Promises, Stage, budget_of
+from server.methods.method import Stage, budget_of
 
 _WHOLE = Whole()
 
@@ -26,9 +29,9 @@ class ExclusiveFL:
         """The whole network."""
         return (_WHOLE,)
 
-    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, clients: Sequence[Client]) -> tuple[Stage, ...]:
         """One, of the round budget."""
-        return (_train(fleet, promises.holders(_WHOLE), budget_of(fleet, self.name)),)
+        return (_train(budget_of(fleet, self.name)),)
 
     def final(self, partition: Partition) -> Work:
         """The whole network."""
@@ -41,10 +44,12 @@ class FedAvg(ExclusiveFL):
     name = "fedavg"
     source = "McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017"
 
-    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, clients: Sequence[Client]) -> tuple[Stage, ...]:
         """One, of the round budget, without a look at memory."""
-        return (_train(fleet, {client: _WHOLE for client in promises.budgets}, budget_of(fleet, self.name)),)
+        return (_train(budget_of(fleet, self.name), ignores_memory=True),)
 
 
-def _train(fleet: Fleet, work: dict[str, Work], rounds: int) -> Stage:
-    return Stage(name="train", block=0, work=work, evaluated=_WHOLE, rounds=rounds)
+def _train(rounds: int, *, ignores_memory: bool = False) -> Stage:
+    return Stage(
+        name="train", block=0, choices=(_WHOLE,), evaluated=_WHOLE, rounds=rounds, ignores_memory=ignores_memory
+    )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from device_profiles.errors import ExecutionError
 from device_profiles.model import Partition
 from device_profiles.work import Narrow, Width, Work
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet, MethodSettings
-from server.methods.method import Promises, Stage, budget_of
+from server.methods.method import Stage, budget_of
 
 _SIXTEENTHS: tuple[Work, ...] = tuple(Narrow(ratio=part / 16) for part in range(16, 0, -1))
 
@@ -29,15 +32,14 @@ class AllSmall:
         """Every width."""
         return _SIXTEENTHS
 
-    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, clients: Sequence[Client]) -> tuple[Stage, ...]:
         """One, of the round budget."""
-        fitting = [work for work in _SIXTEENTHS if len(promises.holders(work)) == len(promises.budgets)]
+        fitting = [work for work in _SIXTEENTHS if all(client.holds(work) for client in clients)]
         if not fitting:
             raise ExecutionError("method allsmall: some client holds not even a sixteenth of the network's channels")
         self._chosen = fitting[0]
-        work = promises.holders(self._chosen)
         rounds = budget_of(fleet, self.name)
-        return (Stage(name="train", block=0, work=work, evaluated=self._chosen, rounds=rounds),)
+        return (Stage(name="train", block=0, choices=(self._chosen,), evaluated=self._chosen, rounds=rounds),)
 
     def final(self, partition: Partition) -> Work:
         """The network of the width that was chosen."""
@@ -67,12 +69,10 @@ class HeteroFL:
         """Every level."""
         return self.LEVELS
 
-    def stages(self, fleet: Fleet, partition: Partition, promises: Promises) -> tuple[Stage, ...]:
+    def stages(self, fleet: Fleet, partition: Partition, clients: Sequence[Client]) -> tuple[Stage, ...]:
         """One, of the round budget."""
-        held = {client: promises.first_held(client, self.LEVELS) for client in promises.budgets}
-        work = {client: level for client, level in held.items() if level is not None}
         rounds = budget_of(fleet, self.name)
-        return (Stage(name="train", block=0, work=work, evaluated=self.LEVELS[0], rounds=rounds),)
+        return (Stage(name="train", block=0, choices=self.LEVELS, evaluated=self.LEVELS[0], rounds=rounds),)
 
     def final(self, partition: Partition) -> Work:
         """The full width."""

@@ -28,7 +28,7 @@ class Run:
         if not self.given_up:
             return None
         places = [f"{r.stage} {r.block}" if r.block else r.stage for r in self.given_up]
-        rounds = [f"{place}, round {r.round_of_step}" for place, r in zip(places, self.given_up, strict=True)]
+        rounds = [f"{place}, round {r.round_of_stage}" for place, r in zip(places, self.given_up, strict=True)]
         named = "; ".join(dict.fromkeys(rounds))
         return f"{self.name}: stopped {len(rounds)} times because too few clients delivered ({named})"
 
@@ -37,7 +37,7 @@ class Run:
         found: list[tuple[str, int, int]] = []
         for record in self.rounds:
             title = f"{record.stage} {record.block}" if record.block else record.stage
-            if found and found[-1][0] == title and record.round_of_step > 1:
+            if found and found[-1][0] == title and record.round_of_stage > 1:
                 found[-1] = (title, found[-1][1], record.round)
             else:
                 found.append((title, record.round, record.round))

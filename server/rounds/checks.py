@@ -8,8 +8,10 @@ from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.settings import Setting
 from edge_runtime.export.models.factory import is_own
 from server.data.split import choose_source, count_examples
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet
 from server.methods.method import Stage
+from server.planner.assignment import Planner
 
 
 def check_settings(fleet: Fleet, engine: str) -> None:
@@ -85,16 +87,16 @@ def check_rounds(fleet: Fleet, stages: Sequence[Stage]) -> None:
         )
 
 
-def check_stages(fleet: Fleet, stages: Sequence[Stage]) -> None:
-    """Raise ExecutionError where a stage, the last one as well as the first, cannot be trained."""
+def check_stages(fleet: Fleet, stages: Sequence[Stage], clients: Sequence[Client], planner: Planner) -> None:
+    """Raise ExecutionError where a stage, the last one as well as the first, cannot be trained by who is there."""
     check_rounds(fleet, stages)
     needed = fleet.training.min_clients
     for stage in stages:
-        if len(stage.work) < needed:
+        working = len(planner.assign(stage, clients))
+        if working < needed:
             what = f"block {stage.block}" if stage.block else "the network"
             raise ExecutionError(
-                f"{len(stage.work)} of {len(fleet.clients)} clients hold the promise of {what}, training.min_clients "
-                f"is {needed}",
+                f"{working} of {len(clients)} clients hold the promise of {what}, training.min_clients is {needed}",
                 place=stage.title,
                 remedy=("use a finer ", Setting("model.partition"), " or a smaller ", Setting("model.batch")),
             )

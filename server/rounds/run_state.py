@@ -2,6 +2,7 @@
 
 RUN/state.json           what is finished, naming the weights it belongs to
 RUN/weights/<n>.safetensors   weights after round n of the whole run
+RUN/server_optimizer/<n>.safetensors   what the server's optimizer keeps, where it keeps anything
 RUN/rounds.jsonl         one object a round, and one with `failed` for a round that too few delivered in, which is no
                          round of the run; lines the state does not count are cut off at resume
 """
@@ -55,12 +56,14 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     the run stopped; `round` is then the number that the next round has when the run goes on.
     `stopped_early`: clients that `training.max_seconds` stopped, each with the share of its work that it had done and
     its update counts by. `cut`: clients whose update was beyond the bounds that the others set, with what was cut down.
+    `work`: what each client was asked for, by name. `late`: clients whose answer to an earlier task came only in this
+    round, and was refused.
     """
 
     round: int
     stage: str
     block: int
-    round_of_step: int
+    round_of_stage: int = msgspec.field(name="round_of_step")
     participation: float
     clients: tuple[Result, ...]
     rejected: dict[str, str]
@@ -77,29 +80,36 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool = False
     stopped_early: dict[str, float] = {}
     cut: dict[str, str] = {}
+    work: dict[str, str] = {}
+    late: tuple[str, ...] = ()
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is finished: `round` rounds of the run, `round_of_step` of stage number `stage` (from 0).
+    """What is finished: `round` rounds of the run, `round_of_stage` of stage number `stage` (from 0).
 
-    `weights_sha256` is the digest of `weights/<round>.safetensors`; `rounds_bytes` the length of rounds.jsonl.
+    In files it is called `round_of_step`, as in those of earlier releases.
+
+    `weights_sha256` is the digest of `weights/<round>.safetensors`, `optimizer_sha256` that of the server optimizer's
+    tensors, "" where it has none; `rounds_bytes` the length of rounds.jsonl.
     """
 
     format_version: int = FORMAT_VERSION
     settings_sha256: str
     round: int
     stage: int
-    round_of_step: int
+    round_of_stage: int = msgspec.field(name="round_of_step")
     steps: tuple[StepRecord, ...]
     finished: bool
     weights_sha256: str
     rounds_bytes: int
+    optimizer_sha256: str = ""
 
     def check(self, source: str) -> None:
         """Raise FormatError where a number is below zero."""
-        for name in ("round", "stage", "round_of_step", "rounds_bytes"):
-            if getattr(self, name) < 0:
-                raise FormatError(f"{source}: {name} is {getattr(self, name)}; restore the file, or start a new run")
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < 0:
+                raise FormatError(f"{source}: {field.encode_name} is {value}; restore the file, or start a new run")
 
 
 class RunFolder:
@@ -121,7 +131,7 @@ class RunFolder:
             settings_sha256=settings_sha256,
             round=0,
             stage=0,
-            round_of_step=0,
+            round_of_stage=0,
             steps=(),
             finished=False,
             weights_sha256="",
@@ -133,6 +143,19 @@ class RunFolder:
     def weights_path(self, round_number: int) -> Path:
         """Weights after `round_number` rounds of the run."""
         return self.folder / "weights" / f"{round_number:06d}.safetensors"
+
+    def optimizer_path(self, round_number: int) -> Path:
+        """What the server's optimizer keeps after `round_number` rounds of the run."""
+        return self.folder / "server_optimizer" / f"{round_number:06d}.safetensors"
+
+    def optimizer_state(self, state: RunState) -> Weights:
+        """What the server's optimizer kept; raises FormatError naming the file."""
+        if not state.optimizer_sha256:
+            return {}
+        path = self.optimizer_path(state.round)
+        if not path.is_file() or sha256_of(path) != state.optimizer_sha256:
+            raise FormatError(f"{path}: missing or not the file that {STATE_NAME} names")
+        return read_tensors(path)
 
     def load(self) -> tuple[RunState, Weights]:
         """The last saved state and its weights; cuts rounds.jsonl back to it. Raises FormatError naming the file."""
@@ -147,16 +170,31 @@ class RunFolder:
             with rounds.open("r+b") as lines:
                 lines.truncate(state.rounds_bytes)
         self._remove_all_but(path)
+        self._remove_all_but(self.optimizer_path(state.round))
         return state, read_tensors(path)
 
-    def save(self, state: RunState, weights: Mapping[str, NDArray[Any]], record: RoundRecord | None) -> RunState:
-        """Save the state after a round: weights, then the round's line, then the state that names both."""
-        path = self.weights_path(state.round)
+    def save(
+        self,
+        state: RunState,
+        weights: Mapping[str, NDArray[Any]],
+        record: RoundRecord | None,
+        optimizer: Mapping[str, NDArray[Any]] | None = None,
+    ) -> RunState:
+        """Save the state after a round: tensors, then the round's line, then the state that names all of them."""
+        path, kept = self.weights_path(state.round), self.optimizer_path(state.round)
         save_tensors(path, weights)
+        if optimizer:
+            save_tensors(kept, optimizer)
         length = self._append(record)
-        saved = msgspec.structs.replace(state, weights_sha256=sha256_of(path), rounds_bytes=length)
+        saved = msgspec.structs.replace(
+            state,
+            weights_sha256=sha256_of(path),
+            rounds_bytes=length,
+            optimizer_sha256=sha256_of(kept) if optimizer else "",
+        )
         write_json(self.folder / STATE_NAME, saved)
         self._remove_all_but(path)
+        self._remove_all_but(kept)
         return saved
 
     def save_failure(self, state: RunState, record: RoundRecord) -> None:
@@ -173,10 +211,10 @@ class RunFolder:
             os.fsync(lines.fileno())
         return rounds.stat().st_size
 
-    def _remove_all_but(self, weights: Path) -> None:
-        """Remove earlier weights, and what a killed run had not finished writing."""
-        for old in weights.parent.iterdir():
-            if old != weights:
+    def _remove_all_but(self, newest: Path) -> None:
+        """Remove earlier tensors, and what a killed run had not finished writing."""
+        for old in newest.parent.iterdir() if newest.parent.is_dir() else ():
+            if old != newest:
                 old.unlink()
 
     def records(self) -> list[RoundRecord]:

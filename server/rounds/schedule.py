@@ -2,74 +2,50 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from device_profiles.errors import ExecutionError, FormatError
-from server.averaging.aggregation import ReceivedUpdate, average
+from device_profiles.work import Work
+from server.averaging.optimizers import create_optimizer
+from server.averaging.optimizers.optimizer import ServerOptimizer
+from server.averaging.server_step import next_tensors
+from server.averaging.spool import Spool
 from server.averaging.tensor_files import save_tensors
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
-from server.judging.judging import Asked, judge
+from server.judging.judging import judge
 from server.methods.method import Stage
+from server.planner.assignment import BestHeld, Planner
+from server.rounds.attempts import Attempts, mean_loss, round_record, too_few
 from server.rounds.checks import check_stages
-from server.rounds.freezing import EffectiveMovementFreezing, Scalars, sample_scalars
-from server.rounds.learning_rate import learning_rate
-from server.rounds.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights, read_tensors
-from server.rounds.seam import Engine, Result, Task
-
-_NAMED_FAILURES = 3
-"""Clients that the message names when the run stops; all of them are in rounds.jsonl."""
+from server.rounds.client_states import ClientStates
+from server.rounds.collecting import Collector
+from server.rounds.freezing import EffectiveMovementFreezing
+from server.rounds.frozen_prefixes import FrozenPrefixes
+from server.rounds.movement import MovementHistory
+from server.rounds.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights
+from server.rounds.seam import Engine, Evaluator, Result, Task
+from server.rounds.tasks import RoundPlace, asked_of, attempt_number, drawn_clients, make_task
 
 
 class Observer:
     """Hears how the run goes; the default keeps silent."""
 
-    def stage_started(self, stage: Stage, rounds: int) -> None:
-        """A stage of at most `rounds` rounds starts or goes on."""
+    def stage_started(self, stage: Stage, rounds: int, clients: int) -> None:
+        """A stage of at most `rounds` rounds starts or goes on; `clients` of those that are there have work in it."""
 
     def client_done(self, result: Result, done: int, clients: int) -> None:
         """One client of the round has answered."""
 
     def round_done(self, record: RoundRecord) -> None:
         """A round is finished and saved."""
-
-
-@dataclass(kw_only=True, slots=True)
-class _Attempts:
-    """What came of the attempts at one round: the last one's answers, and what was lost in those before.
-
-    Attributes:
-        results: of the last attempt.
-        accepted: its updates for the average.
-        rejected: why others of it are not, by client.
-        repeated: results of the attempts before, in order.
-        rejected_before: what was rejected in each of those.
-    """
-
-    results: list[Result] = field(default_factory=list)
-    accepted: list[ReceivedUpdate] = field(default_factory=list)
-    rejected: dict[str, str] = field(default_factory=dict)
-    repeated: list[Result] = field(default_factory=list)
-    rejected_before: list[dict[str, str]] = field(default_factory=list)
-
-    def set_aside(self) -> None:
-        """Make room for another attempt; nothing of this one is forgotten."""
-        if self.results:
-            self.repeated += self.results
-            self.rejected_before.append(self.rejected)
-
-    def failed(self) -> list[str]:
-        """Those of the last attempt that did not deliver, each with what became of it."""
-        said = {result.client: result.status for result in self.results if result.status != "ok"} | self.rejected
-        return [f"{client}: {reason}" for client, reason in said.items()]
 
 
 class Schedule:
@@ -82,20 +58,34 @@ class Schedule:
         stages: Sequence[Stage],
         structure: Structure,
         engine: Engine,
+        evaluator: Evaluator,
         folder: RunFolder,
         observer: Observer,
-        examples: Mapping[str, int],
+        planner: Planner | None = None,
+        optimizer: Callable[[], ServerOptimizer] | None = None,
     ) -> None:
-        """`examples`: how many each client has, as the fleet's data were cut; what updates say is held against it."""
+        """`planner`: says who does what; by default everybody does the best of a stage's choices that it holds.
+        `optimizer`: makes the server's for each stage; by default the one that the fleet file names."""
         self._fleet = fleet
-        self._examples = examples
         self._stages = stages
         self._structure = structure
-        self._engine = engine
+        self._evaluator = evaluator
         self._folder = folder
         self._observer = observer
-        self._have_frozen: set[tuple[str, str]] = set()
-        """Clients that have the frozen tensors of a task's prefix."""
+        self._planner = BestHeld() if planner is None else planner
+        self._spool = Spool(folder.folder / "updates")
+        self._collector = Collector(engine, self._spool, fleet.training.deadline_seconds)
+        self._prefixes = FrozenPrefixes()
+        self._states = ClientStates(folder.folder / "client_state")
+        self._make_optimizer = optimizer or (lambda: create_optimizer(fleet.training))
+        self._optimizer = (-1, self._make_optimizer())
+        """With the number of the stage that it is in."""
+        self._movement = MovementHistory(folder.folder, structure, fleet.freezing)
+
+    @property
+    def clients(self) -> tuple[Client, ...]:
+        """Everybody who was ever there while this process ran."""
+        return self._collector.roster.seen
 
     def run(self, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
         """Train until every stage has ended; the state is saved after every round.
@@ -103,21 +93,44 @@ class Schedule:
         Raises ExecutionError before the first round where the round budget is smaller than the number of stages, or too
         few can take part in one of them; and when too few deliver.
         """
-        check_stages(self._fleet, self._stages)
+        check_stages(self._fleet, self._stages, self._collector.roster.clients, self._planner)
         if state.stage >= len(self._stages):
             raise FormatError(
                 f"{self._folder.folder}: its state is in stage {state.stage}; there are {len(self._stages)}"
             )
-        self._have_frozen = self._delivered_before()
+        self._spool.clear()
+        self._states.drop_after(state.round)
+        self._replay()
         while not state.finished:
             state, weights = self._run_stage(self._stages[state.stage], state, weights)
         return state, weights
 
+    def _replay(self) -> None:
+        """Learn from the saved rounds who has what, so that a resumed run sends no more than one that was never
+        interrupted."""
+        numbers = {(str(stage.name), stage.block): number for number, stage in enumerate(self._stages)}
+        for record in self._folder.records():
+            # A stage that there is none of, as in another fleet's lines, has delivered nothing.
+            number = numbers.get((record.stage, record.block))
+            if number is None:
+                continue
+            stage = self._stages[number]
+            names = {work.name: work for work in stage.choices}
+            done = {client: names[name] for client, name in record.work.items() if name in names}
+            # Lines of releases without it: everybody did what it does now.
+            work = done or self._planner.assign(stage, self._collector.roster.clients)
+            self._prefixes.answered(number, work, (*record.repeated, *record.clients))
+            averaged = {result.client for result in record.clients}
+            self._prefixes.trained(number, record.round, [w for client, w in work.items() if client in averaged])
+
     def _run_stage(self, stage: Stage, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
         rounds = self._rounds(stage, state)
-        self._observer.stage_started(stage, rounds)
+        working = self._planner.assign(stage, self._collector.roster.clients)
+        self._observer.stage_started(stage, rounds, len(working))
+        if state.round_of_stage == 0:
+            self._states.clear()
         settings = self._fleet.freezing if stage.freezing is None else stage.freezing
-        movement = EffectiveMovementFreezing(settings, self._history(stage, state, weights))
+        movement = EffectiveMovementFreezing(settings, self._movement.read(stage, state, weights))
         while True:
             state, weights, ended = self._round(stage, rounds, state, weights, movement)
             if ended:
@@ -129,77 +142,107 @@ class Schedule:
         if budget is None:
             return stage.rounds
         later = len(self._stages) - 1 - state.stage
-        left = max(1, budget - (state.round - state.round_of_step) - later)
+        left = max(1, budget - (state.round - state.round_of_stage) - later)
         return left if stage.takes_the_rest else min(stage.rounds, left)
 
     def _round(
         self, stage: Stage, rounds: int, state: RunState, weights: Weights, movement: EffectiveMovementFreezing
     ) -> tuple[RunState, Weights, bool]:
         started = time.monotonic()
-        attempts = self._collect(stage, rounds, state, weights)
+        place = RoundPlace(
+            stage=stage,
+            rounds=rounds,
+            state=state,
+            weights=self._folder.weights_path(state.round),
+            server_state=self._folder.optimizer_path(state.round) if state.optimizer_sha256 else None,
+        )
+        attempts = self._attempts(place, weights)
         if len(attempts.accepted) < self._fleet.training.min_clients:
-            self._folder.save_failure(state, self._record(stage, state, attempts, started, failed=True))
-            raise ExecutionError(self._too_few(stage, state, attempts))
-        weights = {**weights, **average(attempts.accepted, weights, frozen_count=stage.frozen_count)}
-        scalars = self._scalars(stage, weights)
+            self._folder.save_failure(state, round_record(place, attempts, time.monotonic() - started, failed=True))
+            self._spool.clear()
+            raise ExecutionError(too_few(self._fleet, place, attempts))
+        optimizer = self._optimizer_of(state)
+        parameters = self._structure.parameters(attempts.trained())
+        weights = weights | next_tensors(
+            attempts.accepted, weights, parameters, optimizer, counts_frozen=stage.counts_frozen
+        )
+        scalars = self._movement.scalars(stage, weights)
         reason = self._reason_to_end(stage, rounds, state, movement.observe(scalars))
-        accuracy = self._evaluate(stage, state, weights) if self._evaluates(state, reason) else None
+        accuracy = self._evaluate(stage, weights) if self._evaluates(state, reason) else None
         record = msgspec.structs.replace(
-            self._record(stage, state, attempts, started),
-            loss=_mean_loss([result for result in attempts.results if result.client not in attempts.rejected]),
+            round_record(place, attempts, time.monotonic() - started),
+            loss=mean_loss([result for result in attempts.results if result.client not in attempts.rejected]),
             accuracy=accuracy,
             effective_movement=movement.movements[-1] if movement.movements else None,
             slope=movement.slope,
             froze_because=reason,
         )
-        self._append_history(state, scalars)
-        saved = self._folder.save(self._following(state, record), weights, record)
+        self._movement.append(state, scalars)
+        self._prefixes.trained(state.stage, record.round, attempts.trained())
+        # A stage trains something else, and its optimizer starts anew.
+        kept = optimizer.state if reason is None else {}
+        self._states.keep(record.round, {update.client for update in attempts.accepted})
+        saved = self._folder.save(self._following(state, record), weights, record, kept)
+        self._spool.clear()
+        self._states.drop_replaced()
         self._observer.round_done(record)
         return saved, weights, reason is not None
 
-    def _record(
-        self, stage: Stage, state: RunState, attempts: _Attempts, started: float, *, failed: bool = False
-    ) -> RoundRecord:
-        """The line of a round, without what comes of its average."""
-        answers = (*attempts.results, *attempts.repeated)
-        return RoundRecord(
-            round=state.round + 1,
-            stage=stage.name,
-            block=stage.block,
-            round_of_step=state.round_of_step + 1,
-            participation=len(stage.work) / len(self._fleet.clients),
-            clients=tuple(attempts.results),
-            rejected=attempts.rejected,
-            loss=None,
-            accuracy=None,
-            effective_movement=None,
-            slope=None,
-            bytes_down=sum(result.bytes_down for result in answers),
-            bytes_up=sum(result.bytes_up for result in answers),
-            seconds=time.monotonic() - started,
-            repeated=tuple(attempts.repeated),
-            rejected_before=tuple(attempts.rejected_before),
-            failed=failed,
-            cut={u.client: u.cut for u in attempts.accepted if u.cut},
-            stopped_early={u.client: u.share for u in attempts.accepted if u.metadata.stopped_early},
-        )
+    def _optimizer_of(self, state: RunState) -> ServerOptimizer:
+        """The server's optimizer in the stage, as the round before left it."""
+        number, optimizer = self._optimizer
+        if number != state.stage:
+            optimizer = self._make_optimizer()
+            optimizer.state = self._folder.optimizer_state(state)
+            self._optimizer = (state.stage, optimizer)
+        return optimizer
 
-    def _too_few(self, stage: Stage, state: RunState, attempts: _Attempts) -> str:
-        training = self._fleet.training
-        failed = attempts.failed()
-        said = "; ".join(failed[:_NAMED_FAILURES]) or "nobody answered"
-        more = f"; {len(failed) - _NAMED_FAILURES} more in rounds.jsonl" if len(failed) > _NAMED_FAILURES else ""
-        return (
-            f"{stage.title}, round {state.round_of_step + 1}: {len(attempts.accepted)} clients delivered in the last "
-            f"of {training.attempts} attempts, training.min_clients is {training.min_clients} ({said}{more}); the run "
-            f"is saved after round {state.round}, continue with --resume"
-        )
+    def _attempts(self, place: RoundPlace, weights: Weights) -> Attempts:
+        """The attempts at one round, up to the first in which enough deliver."""
+        training, stage, state = self._fleet.training, place.stage, place.state
+        attempts = Attempts()
+        for attempt in range(training.attempts):
+            attempts.late += self._collector.settle()
+            self._states.drop_after(state.round)
+            clients = self._collector.roster.clients
+            assigned = self._planner.assign(stage, clients)
+            tasks = self._tasks(place, assigned, attempt)
+            attempts.start(assigned, tasks, len(clients))
+            answers = self._collector.collect(
+                tasks, self._counting(len(tasks)), partial(self._states.put, state.round + 1)
+            )
+            attempts.results = answers.results
+            attempts.late += answers.late
+            self._prefixes.answered(state.stage, {task.client: task.work for task in tasks}, answers.results)
+            asked = asked_of(self._fleet, clients, tasks)
+            robust = training.aggregation == "robust"
+            attempts.accepted, attempts.rejected = judge(
+                answers.updates, asked, self._structure, place.version, weights, robust=robust
+            )
+            if len(attempts.accepted) >= training.min_clients:
+                break
+        return attempts
+
+    def _tasks(self, place: RoundPlace, assigned: Mapping[str, Work], attempt: int) -> list[Task]:
+        number = attempt_number(self._fleet, place.state, attempt)
+        tasks = []
+        for client in drawn_clients(self._fleet, assigned, number):
+            prefix = self._prefixes.name(place.state.stage, assigned[client], assigned)
+            task = make_task(self._fleet, place, client, assigned[client], number)
+            had = self._prefixes.had_by(client, prefix)
+            tasks.append(replace(task, prefix=prefix, has_frozen=had, state=self._states.path(client)))
+        return tasks
+
+    def _counting(self, clients: int) -> Callable[[Result], None]:
+        """Tells the observer each result, with how many there are."""
+        numbers = itertools.count(1)
+        return lambda result: self._observer.client_done(result, next(numbers), clients)
 
     def _reason_to_end(self, stage: Stage, rounds: int, state: RunState, frozen: str | None) -> str | None:
         """Why the stage ends with this round, or None. The last one goes on where a round budget is left."""
         if stage.freezing is not None and frozen is not None and not stage.takes_the_rest:
             return frozen
-        if state.round_of_step + 1 < rounds:
+        if state.round_of_stage + 1 < rounds:
             return None
         if stage.freezing is None or stage.takes_the_rest:
             return f"its {rounds} rounds"
@@ -208,101 +251,24 @@ class Schedule:
     def _evaluates(self, state: RunState, reason: str | None) -> bool:
         return reason is not None or (state.round + 1) % self._fleet.training.evaluate_every == 0
 
-    def _evaluate(self, stage: Stage, state: RunState, weights: Weights) -> float:
+    def _evaluate(self, stage: Stage, weights: Weights) -> float:
         # The new weights are evaluated from a file of their own: the state still names the old ones.
         candidate = self._folder.folder / "candidate.safetensors"
         save_tensors(candidate, weights)
         try:
-            accuracy, _ = self._engine.evaluate(stage.evaluated, candidate)
+            accuracy, _ = self._evaluator.evaluate(stage.evaluated, candidate)
         finally:
             candidate.unlink()
         return accuracy
 
-    def _collect(self, stage: Stage, rounds: int, state: RunState, weights: Mapping[str, NDArray[Any]]) -> _Attempts:
-        """The attempts at one round, up to the first in which enough deliver."""
-        training = self._fleet.training
-        version = f"{state.round}-{state.weights_sha256[:16]}"
-        attempts = _Attempts()
-        for attempt in range(training.attempts):
-            tasks = self._tasks(stage, rounds, state, attempt, version)
-            done = 0
-
-            def count(result: Result, of: int = len(tasks)) -> None:
-                nonlocal done
-                done += 1
-                self._observer.client_done(result, done, of)
-
-            attempts.set_aside()
-            attempts.results, updates = self._engine.train(tasks, count)
-            self._have_frozen |= _delivered(attempts.results, {task.client: task.prefix for task in tasks})
-            asked = {task.client: self._asked(task) for task in tasks}
-            robust = training.aggregation == "robust"
-            attempts.accepted, attempts.rejected = judge(
-                updates, asked, self._structure, version, weights, robust=robust
-            )
-            if len(attempts.accepted) >= training.min_clients:
-                break
-        return attempts
-
-    def _tasks(self, stage: Stage, rounds: int, state: RunState, attempt: int, version: str) -> list[Task]:
-        training = self._fleet.training
-        # Another choice and another order every round and attempt, the same ones for the same run.
-        number = state.round * training.attempts + attempt
-        clients = sorted(stage.work, key=[client.name for client in self._fleet.clients].index)
-        if training.clients_per_round is not None and training.clients_per_round < len(clients):
-            generator = np.random.default_rng([training.seed, number])
-            chosen = generator.choice(len(clients), training.clients_per_round, replace=False)
-            clients = [clients[position] for position in sorted(chosen)]
-        base = training.learning_rate if stage.learning_rate is None else stage.learning_rate
-        rate = learning_rate(training, base, state.round_of_step, rounds)
-        # The ramp of DepthFL's published code: full weight after the first half of the rounds.
-        ramp = min(1.0, 2.0 * state.round_of_step / rounds)
-        prefixes = {client: _prefix(stage, state.stage, client) for client in clients}
-        return [
-            Task(
-                client=client,
-                work=stage.work[client],
-                weights=self._folder.weights_path(state.round),
-                base_version=version,
-                steps=training.steps if training.epochs is None else None,
-                epochs=training.epochs,
-                learning_rate=rate,
-                seed=training.seed * 1_000_003 + number,
-                prefix=prefixes[client],
-                has_frozen=(client, prefixes[client]) in self._have_frozen,
-                proximal=training.proximal,
-                consistency=stage.consistency * float(np.exp(-5.0 * (1.0 - ramp) ** 2)),
-            )
-            for client in clients
-        ]
-
-    def _delivered_before(self) -> set[tuple[str, str]]:
-        """Who has had a task of which prefix, from the saved rounds, so that a resumed run sends no more than one that
-        was never interrupted."""
-        prefixes: dict[tuple[str, int], dict[str, str | None]] = {
-            (stage.name, stage.block): {client: _prefix(stage, number, client) for client in stage.work}
-            for number, stage in enumerate(self._stages)
-        }
-        delivered = set()
-        for record in self._folder.records():
-            answers = (*record.repeated, *record.clients)
-            # A stage that there is none of, as in another fleet's lines, has delivered nothing.
-            delivered |= _delivered(answers, prefixes.get((record.stage, record.block), {}))
-        return delivered
-
-    def _asked(self, task: Task) -> Asked:
-        batch, examples = self._fleet.model.batch, self._examples[task.client]
-        steps = task.steps if task.steps is not None else (task.epochs or 0) * (examples // batch)
-        return Asked(work=task.work, batch=batch, examples=examples, steps=steps)
-
     def _following(self, state: RunState, record: RoundRecord) -> RunState:
         if record.froze_because is None:
-            return msgspec.structs.replace(state, round=record.round, round_of_step=record.round_of_step)
+            return msgspec.structs.replace(state, round=record.round, round_of_stage=record.round_of_stage)
         assert record.accuracy is not None  # the last round of a stage is evaluated
         step = StepRecord(
             stage=record.stage,
             block=record.block,
-            rounds=record.round_of_step,
+            rounds=record.round_of_stage,
             froze_because=record.froze_because,
             accuracy=record.accuracy,
             participation=record.participation,
@@ -312,55 +278,7 @@ class Schedule:
             state,
             round=record.round,
             stage=state.stage if last else state.stage + 1,
-            round_of_step=0,
+            round_of_stage=0,
             steps=(*state.steps, step),
             finished=last,
         )
-
-    def _scalars(self, stage: Stage, weights: Weights) -> Scalars:
-        """Sampled parameters of what is trained itself, without the output module behind it."""
-        names = {name for work in stage.work.values() for name in self._structure.moving(work)}
-        settings = self._fleet.freezing
-        return sample_scalars({name: weights[name] for name in sorted(names)}, settings.scalars, settings.seed)
-
-    def _history_path(self, state: RunState) -> Path:
-        return self._folder.folder / "movement" / f"stage{state.stage}.safetensors"
-
-    def _history(self, stage: Stage, state: RunState, weights: Weights) -> list[Scalars]:
-        """Scalars before the stage and after each of its rounds so far; starts the file at the first of them."""
-        path = self._history_path(state)
-        if state.round_of_step == 0:
-            scalars = self._scalars(stage, weights)
-            save_tensors(path, {"000000": scalars})
-            return [scalars]
-        saved: dict[str, Any] = read_tensors(path)
-        names = [f"{k:06d}" for k in range(state.round_of_step + 1)]
-        missing = [name for name in names if name not in saved]
-        if missing:
-            raise FormatError(f"{path}: round {missing[0]} is missing; restore it from a copy, or start a new run")
-        return [saved[name] for name in names]
-
-    def _append_history(self, state: RunState, scalars: Scalars) -> None:
-        path = self._history_path(state)
-        saved = read_tensors(path)
-        # A line that a killed run wrote ahead of its state is written over here.
-        saved[f"{state.round_of_step + 1:06d}"] = scalars
-        save_tensors(path, saved)
-
-
-def _prefix(stage: Stage, number: int, client: str) -> str | None:
-    """Name of the state of the blocks that are frozen for a client in a stage; None where others train them."""
-    return None if stage.moves_before(stage.work[client]) else f"stage{number}"
-
-
-def _delivered(results: Sequence[Result], prefixes: Mapping[str, str | None]) -> set[tuple[str, str]]:
-    """Clients that had a task and did it, each with its prefix, where it has a lasting one."""
-    done = {result.client for result in results if result.status == "ok"}
-    return {(client, prefix) for client, prefix in prefixes.items() if client in done and prefix is not None}
-
-
-def _mean_loss(results: list[Result]) -> float | None:
-    """Last losses weighted by examples, over the clients that delivered."""
-    known = [(r.loss_last, r.examples) for r in results if r.loss_last is not None and r.examples]
-    examples = sum(count for _, count in known)
-    return sum(loss * count for loss, count in known) / examples if examples else None

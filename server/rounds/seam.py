@@ -1,16 +1,31 @@
-"""The seam between a schedule and whatever carries the work."""
+"""The seam between the rounds of a run and whatever carries the work to the clients.
+
+An engine says who is there (`clients`), takes tasks (`submit`) and tells what happens (`events`), one thing after the
+other: an answer as it arrives, a client that comes, goes, or has more or less memory than before. It neither waits for
+others nor holds what arrived. What may be done is the method's to say, who does it the planner's, and what an answer is
+worth the rounds'; evaluation is the business of an `Evaluator`, which needs no client.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
+from numpy.typing import NDArray
 
 from device_profiles.work import Work
 from server.averaging.aggregation import ReceivedUpdate
+from server.fleet.client import Client
+
+
+class TaskKey(NamedTuple):
+    """What an answer names its task by: whose it is, and of which attempt of the run, counted over all rounds."""
+
+    client: str
+    attempt: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +35,9 @@ class Task:
     Either `steps` or `epochs` over the client's examples. `proximal` is FedProx's mu, 0 without that term;
     `consistency` the weight of DepthFL's self-distillation. Between two tasks of the same `prefix`, a name for files,
     frozen blocks stay as they are; it is None where they change with every round. `has_frozen`: the client has had a
-    task of this prefix, and with it the frozen tensors.
+    task of this prefix, and with it the frozen tensors. `state`: a file of the tensors that this client's last update
+    that was taken in this stage came with (`Updated.state`), None before there was one; `server_state` one of what the
+    server's optimizer keeps, None where that is nothing. Together they are what SCAFFOLD's clients need.
     """
 
     client: str
@@ -31,14 +48,22 @@ class Task:
     epochs: int | None
     learning_rate: float
     seed: int
+    attempt: int = 0
     prefix: str | None = None
     has_frozen: bool = False
     proximal: float = 0.0
     consistency: float = 0.0
+    state: Path | None = None
+    server_state: Path | None = None
+
+    @property
+    def key(self) -> TaskKey:
+        """What an answer names it by."""
+        return TaskKey(self.client, self.attempt)
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a task; without `update` the `status` says why.
+    """What became of a task; without an update the `status` says why.
 
     Peak and kills are of the client's process. `seconds` are of the client alone, so far as the engine can tell.
     """
@@ -58,11 +83,70 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     bytes_up: int = 0
 
 
-class Engine(Protocol):
-    """Gives tasks to clients and collects what comes back; a client that fails is a result, not an exception."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Updated:
+    """A task was done. `update` and `state` may be read until the next event is asked for; `state` is kept for the
+    client's next task where the update is taken. How large it may be is the engine's to say."""
 
-    def train(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> tuple[list[Result], list[ReceivedUpdate]]:
-        """Run all tasks; `done` is told each result as it comes."""
+    task: TaskKey
+    result: Result
+    update: ReceivedUpdate
+    state: Mapping[str, NDArray[Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed:
+    """A task will not be done; `result.status` says why."""
+
+    task: TaskKey
+    result: Result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Joined:
+    """A client is there from now on, or is back."""
+
+    client: Client
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """A client is gone, and with it the task that it had."""
+
+    client: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetChanged:
+    """A client has another budget from now on; the task that it has goes on."""
+
+    client: str
+    budget_bytes: int
+
+
+Event = Updated | Failed | Joined | Left | BudgetChanged
+
+
+class Engine(Protocol):
+    """Gives tasks to clients and tells what comes of them; a client that fails is an event, not an exception."""
+
+    def clients(self) -> Sequence[Client]:
+        """Who is there now, in the order in which they are asked; later changes are events."""
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Hand out tasks, one to a client; does not wait for them."""
+
+    def events(self, deadline: float | None) -> Generator[Event]:
+        """What happens, as it happens: until every task that is out is answered and nothing else is waiting to be told,
+        or until `deadline` (of `time.monotonic()`), None for as long as it takes."""
+
+    def withdraw(self) -> None:
+        """Give up every task that is out, as far as clients can be reached; no answer to it is asked for any more.
+        One that comes all the same is told, and refused."""
+
+
+class Evaluator(Protocol):
+    """Judges weights on the test set."""
 
     def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
         """Accuracy and loss on the test set of what `work` trains; raises ExecutionError.

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from server.fleet.fleet import ClientSettings, Fleet
-from server.methods.method import Promises, Stage
+from device_profiles.work import Work
+from server.fleet.client import Client
+from server.fleet.fleet import Fleet
+from server.methods.method import Stage
+from server.planner.assignment import BestHeld, Planner
 from server.planner.whole_network import WholeNetwork
 from server.rounds.run_state import RoundRecord, RunState, StepRecord
 
@@ -65,22 +68,24 @@ def summarise(
     data: str,
     accuracy: float,
     stages: Sequence[Stage],
-    promises: Promises,
+    clients: Sequence[Client],
     state: RunState,
     records: Sequence[RoundRecord],
     failed: Sequence[RoundRecord] = (),
     whole_network: WholeNetwork | None,
     model_file: str,
+    planner: Planner | None = None,
 ) -> Summary:
     """The summary of a run; `accuracy` is the finished model's on the whole test set.
 
+    `clients` are all that were ever there, `planner` is the run's.
     `failed` are the rounds at which the run stopped because too few delivered: their costs and failures count.
     """
-    working = {client for stage in stages for client in stage.work}
+    planner = BestHeld() if planner is None else planner
+    assigned = {(str(stage.name), stage.block): planner.assign(stage, clients) for stage in stages}
+    working = {client for works in assigned.values() for client in works}
+    names = {work.name: work for stage in stages for work in stage.choices}
     done = _by_client(records, failed)
-    by_step: dict[tuple[str, int], list[Stage]] = defaultdict(list)
-    for stage in stages:
-        by_step[stage.name, stage.block].append(stage)
     return Summary(
         model=fleet.model.name,
         method=method,
@@ -88,8 +93,8 @@ def summarise(
         accuracy=accuracy,
         rounds=state.round,
         steps=tuple(_step(step) for step in state.steps),
-        clients=tuple(_client(client, done.get(client.name, _Done()), by_step, promises) for client in fleet.clients),
-        participation=len(working) / len(fleet.clients),
+        clients=tuple(_client(client, done.get(client.name, _Done()), assigned, names) for client in clients),
+        participation=len(working) / len(clients),
         bytes_down=sum(record.bytes_down for record in (*records, *failed)),
         bytes_up=sum(record.bytes_up for record in (*records, *failed)),
         seconds=sum(record.seconds for record in (*records, *failed)),
@@ -112,14 +117,17 @@ def _step(step: StepRecord) -> StepSummary:
 
 @dataclass(slots=True)
 class _Done:
-    """What one client did in all rounds. `steps`: stage and block of the rounds that took its update."""
+    """What one client did in all rounds.
+
+    `steps`: stage and block of the rounds that took its update, with the work that was asked for.
+    """
 
     limit_kind: str = "none"
     measured_peak_bytes: int = 0
     oom_kills: int = 0
     failures: int = 0
     rounds: int = 0
-    steps: set[tuple[str, int]] = field(default_factory=set)
+    steps: set[tuple[tuple[str, int], str]] = field(default_factory=set)
 
 
 def _by_client(records: Sequence[RoundRecord], failed: Sequence[RoundRecord]) -> dict[str, _Done]:
@@ -141,23 +149,26 @@ def _by_client(records: Sequence[RoundRecord], failed: Sequence[RoundRecord]) ->
             if result.status == "ok" and result.client not in record.rejected:
                 done = found[result.client]
                 done.rounds += 1
-                done.steps.add(step)
+                done.steps.add((step, record.work.get(result.client, "")))
     return found
 
 
 def _client(
-    client: ClientSettings, done: _Done, stages: Mapping[tuple[str, int], Sequence[Stage]], promises: Promises
+    client: Client,
+    done: _Done,
+    assigned: Mapping[tuple[str, int], Mapping[str, Work]],
+    names: Mapping[str, Work],
 ) -> ClientSummary:
-    name = client.name
-    works = [stage.work[name] for step in done.steps for stage in stages.get(step, ()) if name in stage.work]
+    # Lines of releases that did not say what was asked for: what it is now.
+    works = [names.get(asked) or assigned.get(step, {}).get(client.name) for step, asked in done.steps]
     return ClientSummary(
-        client=name,
-        limit_bytes=client.limit_bytes,
+        client=client.name,
+        limit_bytes=client.budget_bytes,
         limit_kind=done.limit_kind,
-        predicted_peak_bytes=max((promises.needs[name].get(work.name, 0) for work in works), default=0),
+        predicted_peak_bytes=max((client.needs.get(work.name, 0) for work in works if work is not None), default=0),
         measured_peak_bytes=done.measured_peak_bytes,
         oom_kills=done.oom_kills,
-        blocks=tuple(sorted({block for _, block in done.steps})),
+        blocks=tuple(sorted({block for (_, block), _ in done.steps})),
         rounds=done.rounds,
         failures=done.failures,
     )

@@ -18,7 +18,7 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 from safetensors.torch import load_file  # noqa: E402
 
 from edge_runtime.export import models  # noqa: E402
-from server.engines.local.engine import remove_other_prefixes  # noqa: E402
+from server.engines.local.process import remove_others  # noqa: E402
 from tests.support import warm  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,11 +179,13 @@ def test_clients_whose_time_is_over_send_what_they_have_and_count_by_it(tmp_path
 
 
 def test_a_stage_keeps_nothing_of_the_stages_before(tmp_path: Path) -> None:
-    first = remove_other_prefixes(tmp_path, "stage0")
+    first = tmp_path / "stage0"
     first.mkdir()
     (first / "block2.features").write_bytes(b"outputs")
-    assert remove_other_prefixes(tmp_path, "stage0") == first and first.is_dir()
-    assert remove_other_prefixes(tmp_path, "stage1") != first and not first.exists()
+    remove_others(first)
+    assert first.is_dir()
+    remove_others(tmp_path / "stage1")
+    assert not first.exists()
 
 
 @pytest.mark.parametrize(

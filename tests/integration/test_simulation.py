@@ -32,18 +32,19 @@ from server.engines.simulation.examples import (  # noqa: E402
 from server.engines.simulation.promises import promises_of  # noqa: E402
 from server.engines.simulation.segments import ModelPieces  # noqa: E402
 from server.engines.simulation.trainables import Terms, TrainableSet, initial_classifiers  # noqa: E402
+from server.fleet.client import alike  # noqa: E402
 from server.fleet.fleet import (  # noqa: E402
     ClientSettings,
     DataSettings,
     Fleet,
     ModelSettings,
     SimulationSettings,
-    read_fleet,
 )
 from server.fleet.fleet import TrainingSettings as Training  # noqa: E402
+from server.fleet.reading import read_fleet  # noqa: E402
 from server.rounds.run_state import RoundRecord  # noqa: E402
 from server.rounds.schedule import Observer  # noqa: E402
-from server.rounds.seam import Result, Task  # noqa: E402
+from server.rounds.seam import Failed, Task, Updated  # noqa: E402
 from tests.support import warm  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,8 +129,7 @@ class Setting:
             self.fleet,
             self.works,
             clients=self.clients,
-            test=self.clients["a"],
-            promises={name: {} for name in "abc"},
+            there=alike(dict.fromkeys("abc", 0), {}),
             device=torch.device("cpu"),
         )
         self.path = folder / "weights.safetensors"
@@ -152,12 +152,13 @@ class Setting:
             )
             for name in "abc"
         ]
-        seen: list[Result] = []
-        results, updates = self.engine.train(tasks, seen.append)
-        assert [result.client for result in results] == ["a", "b", "c"] and len(seen) == 3
+        self.engine.submit(tasks)
+        events = [event for event in self.engine.events(None) if isinstance(event, Updated)]
+        assert [event.task for event in events] == [task.key for task in tasks]
+        results = [event.result for event in events]
         assert all(result.status == "ok" and result.steps == 3 and result.bytes_up > 0 for result in results)
-        assert {update.metadata.program for update in updates} == {work.name}
-        return {update.client: dict(update.tensors) for update in updates}
+        assert {event.update.metadata.program for event in events} == {work.name}
+        return {event.task.client: dict(event.update.tensors) for event in events}
 
 
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
@@ -207,7 +208,7 @@ def test_clipped_gradients_are_those_of_pytorch_for_single_and_stacked_clients(t
 def test_kept_features_change_nothing(work: Work, prefix: str | None, tmp_path: Path) -> None:
     setting = Setting(tmp_path, cache_mb=100)
     kept = setting.train(work, prefix=prefix)
-    assert bool(setting.engine._features._kept) == (prefix is not None)
+    assert bool(setting.engine._features.kept) == (prefix is not None)
     not_kept = Setting(tmp_path, cache_mb=0).train(work, prefix="stage2")
     for client, tensors in kept.items():
         for name, tensor in tensors.items():
@@ -254,8 +255,9 @@ def test_a_client_with_too_few_examples_is_a_result_and_no_exception(tmp_path: P
         learning_rate=0.1,
         seed=0,
     )
-    (result,), updates = setting.engine.train([task], lambda result: None)
-    assert "5 examples" in result.status and updates == []
+    setting.engine.submit([task])
+    (event,) = setting.engine.events(None)
+    assert isinstance(event, Failed) and "5 examples" in event.result.status
 
 
 def test_narrower_and_shallower_work_promises_less() -> None:
@@ -282,8 +284,6 @@ test_examples = 64
 
 [training]
 steps = 4
-learning_rate = 0.02
-momentum = 0.9
 {option}
 
 [method]
@@ -319,7 +319,15 @@ def _run(folder: Path, engine: str) -> dict[str, Any]:
     return summary
 
 
-@pytest.mark.parametrize("option", ["proximal = 0.1", "clip_norm = 0.5"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "learning_rate = 0.02\nproximal = 0.1",
+        "learning_rate = 0.02\nclip_norm = 0.5",
+        'learning_rate = 0.02\nnesterov = true\nmomentum_dtype = "bfloat16"',
+        'optimizer = "adamw"\nbeta2 = 0.99\neps = 1e-4',
+    ],
+)
 def test_seven_rounds_end_with_the_same_weights_on_both_engines(option: str, tmp_path: Path) -> None:
     """Shrinking, distilling and growing, a round each, from one file: processes of the light runtime beside PyTorch."""
     (tmp_path / "fleet.toml").write_text(ROUNDS.format(option=option))

@@ -45,8 +45,9 @@ def test_a_client_of_the_simulation_works_where_the_promise_with_the_margin_fits
     promises = PromiseSettings(source="file", file=str(tmp_path / "table.json"))
     fleet = _fleet(promises=promises, margin=margin)
     prepared = prepare_simulation(fleet, tmp_path / "run", lambda line: None, create_method(fleet.method))
-    assert set(prepared.promises.holders(GROWN[0])) == holders
-    assert prepared.promises.needs["small"][GROWN[0].name] == int(MB * (1 + margin))
+    clients = prepared.engine.clients()
+    assert {client.name for client in clients if client.holds(GROWN[0])} == holders
+    assert {client.needs[GROWN[0].name] for client in clients} == {int(MB * (1 + margin))}
     # Kept without it: as the `promises.file` of another run it would count twice.
     assert json.loads((tmp_path / "run" / "promises.json").read_text())["promises"] == table
 

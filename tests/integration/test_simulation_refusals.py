@@ -15,10 +15,10 @@ from device_profiles.errors import FormatError, ProflError, UsageError
 from device_profiles.work import grow
 from edge_runtime.device.data.arrays import write_arrays
 from edge_runtime.device.data.npz import write_npz
-from server.engines.simulation.engine import choose_device
+from server.engines.simulation.compute_device import choose_device
 from server.engines.simulation.promises import read_promises
 from server.engines.simulation.setup import prepare_simulation
-from server.fleet.fleet import fleet_of
+from server.fleet.reading import fleet_of
 from server.methods import create_method
 from tests.support.partitions import blocks_of_one_unit
 

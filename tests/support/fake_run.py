@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from device_profiles.manifest import Manifest
 from device_profiles.update import UpdateMetadata
 from device_profiles.work import Work, block_of, label
 from server.averaging.aggregation import ReceivedUpdate
+from server.fleet.client import Client
 from server.fleet.fleet import (
     ClientSettings,
     DataSettings,
@@ -26,10 +27,9 @@ from server.fleet.fleet import (
 )
 from server.fleet.structure import Structure
 from server.methods import create_method
-from server.methods.method import Promises
 from server.rounds.run_state import RunFolder, RunState, Weights
 from server.rounds.schedule import Observer, Schedule
-from server.rounds.seam import Result, Task
+from server.rounds.seam import Event, Failed, Result, Task, Updated
 
 MANIFEST = read_json(Path(__file__).resolve().parents[1] / "golden" / "manifest.json", Manifest)
 CLIENTS = ("a", "b", "c")
@@ -43,23 +43,39 @@ class FakeEngine:
     tick: Callable[[], None] = lambda: None
     fate: Callable[[int, Task, ReceivedUpdate], ReceivedUpdate | Result] = lambda call, task, update: update
     calls: list[list[Task]] = dataclasses.field(default_factory=list)
+    there: Sequence[Client] = ()
+    out: list[Task] = dataclasses.field(default_factory=list)
 
-    def train(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> tuple[list[Result], list[ReceivedUpdate]]:
+    def clients(self) -> Sequence[Client]:
+        return self.there
+
+    def submit(self, tasks: Sequence[Task]) -> None:
         self.calls.append(list(tasks))
-        results, updates = [], []
-        for task in tasks:
-            self.tick()
-            answer = self.fate(len(self.calls), task, _update(task))
-            if isinstance(answer, Result):
-                result = answer
-            else:
-                updates.append(answer)
-                result = Result(
-                    client=task.client, status="ok", seconds=0.0, examples=answer.metadata.examples, loss_last=1.0
-                )
-            results.append(result)
-            done(result)
-        return results, updates
+        self.out = list(tasks)
+
+    def withdraw(self) -> None:
+        self.out = []
+
+    def events(self, deadline: float | None) -> Generator[Event]:
+        while self.out:
+            yield from self.answers(self.out.pop(0))
+
+    def answers(self, task: Task) -> Iterable[Event]:
+        """What the client of a task says; as a rule once."""
+        self.tick()
+        answer = self.fate(len(self.calls), task, _update(task))
+        if isinstance(answer, Result):
+            return [Failed(task=task.key, result=answer)]
+        examples = answer.metadata.examples
+        result = Result(client=task.client, status="ok", seconds=0.0, examples=examples, loss_last=1.0)
+        return [Updated(task=task.key, result=result, update=answer)]
+
+
+@dataclasses.dataclass
+class FakeEvaluator:
+    """Accuracies follow from the weights."""
+
+    tick: Callable[[], None] = lambda: None
 
     def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
         self.tick()
@@ -116,6 +132,14 @@ def fleet_of(
     )
 
 
+def clients_of(budgets: Mapping[str, int]) -> list[Client]:
+    """Clients that need 1 MB for whatever they are asked for."""
+    needs = {program.work.name: 1 << 20 for program in MANIFEST.programs}
+    return [
+        Client(name=name, budget_bytes=budget, needs=needs, examples=EXAMPLES[name]) for name, budget in budgets.items()
+    ]
+
+
 def run(
     folder: Path,
     engine: FakeEngine,
@@ -129,18 +153,16 @@ def run(
 ) -> tuple[RunState, Weights]:
     """Start or resume a run in `folder` until it is finished; `holders` hold every block."""
     fleet = fleet_of(min_clients=min_clients, rounds=rounds, training=training, method=method, freezing=freezing)
-    promises = Promises(
-        budgets={name: 2 << 20 if name in holders else 1 << 19 for name in CLIENTS},
-        needs={name: {program.work.name: 1 << 20 for program in MANIFEST.programs} for name in CLIENTS},
-    )
+    clients = clients_of({name: 2 << 20 if name in holders else 1 << 19 for name in CLIENTS})
+    engine.there = engine.there or clients
     run_folder = RunFolder(folder)
     schedule = Schedule(
         fleet=fleet,
-        stages=create_method(fleet.method).stages(fleet, MANIFEST.partition, promises),
+        stages=create_method(fleet.method).stages(fleet, MANIFEST.partition, clients),
         structure=Structure.of(MANIFEST),
         engine=engine,
+        evaluator=FakeEvaluator(engine.tick),
         folder=run_folder,
         observer=Observer(),
-        examples=EXAMPLES,
     )
     return schedule.run(*run_folder.load_or_start("settings", initial_weights))

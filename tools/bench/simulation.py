@@ -22,6 +22,7 @@ from edge_runtime.export import models
 from server.engines.simulation.engine import SimulationEngine
 from server.engines.simulation.examples import Examples, batch_indices, model_inputs
 from server.engines.simulation.trainables import TrainableSet
+from server.fleet.client import alike
 from server.fleet.fleet import (
     ClientSettings,
     DataSettings,
@@ -77,9 +78,7 @@ def main(
         for name in names
     }
     works = TrainableSet(fleet.model)
-    engine = SimulationEngine(
-        fleet, works, clients=data, test=data[names[0]], promises={name: {} for name in names}, device=where
-    )
+    engine = SimulationEngine(fleet, works, clients=data, there=alike(dict.fromkeys(names, 0), {}), device=where)
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
         save_file(works.pieces.initial_weights(), weights)
@@ -119,7 +118,9 @@ def _engine(
         for name in names
     ]
     started = time.perf_counter()
-    engine.train(tasks, lambda result: None)
+    engine.submit(tasks)
+    for _ in engine.events(None):
+        pass
     return time.perf_counter() - started
 
 

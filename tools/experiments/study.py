@@ -12,7 +12,8 @@ import msgspec
 
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.wrong_values import explained
-from server.fleet.fleet import Fleet, fleet_of
+from server.fleet.fleet import Fleet
+from server.fleet.reading import fleet_of
 
 STUDIES = Path(__file__).parent / "studies"
 

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
+import queue
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from device_profiles.errors import ExecutionError, FormatError, ProflError
-from device_profiles.work import Joint, Work, blocks_of
-from edge_runtime.device.limits.processes import LimitedProcess, Outcome, start_limited
-from server.averaging.aggregation import ReceivedUpdate
+from device_profiles.errors import FormatError, ProflError
+from device_profiles.work import Work
+from edge_runtime.device.limits.processes import Outcome
+from server.engines.local.process import ClientProcesses
+from server.fleet.client import Client
 from server.fleet.fleet import TrainingSettings
 from server.fleet.structure import Structure
 from server.judging.strangers import Answer, last_words, plain, read_answer, read_update
-from server.rounds.seam import Result, Task
-from server.rounds.stopping import run_child
-
-_PARENT_VARIABLE = "PROFL_EDGE_PARENT"
-"""`profl-edge train` ends with the process whose id this names, where that is its parent."""
+from server.rounds.seam import Event, Failed, Result, Task, Updated
 
 
 class LocalEngine:
@@ -32,9 +26,8 @@ class LocalEngine:
 
     Args:
         bundle: the bundle every client has.
+        clients: who is there; nobody comes or goes.
         data: each client's part.
-        limits: each client's hard limit in bytes.
-        test_data: the data set whose test split is evaluated, on the server and without a limit.
         cached: the work that each client also holds with the outputs of frozen blocks in a file.
         folder: for updates and the clients' messages, in a folder of this process: a client that outlived a killed
             server for a moment holds the lock of another file.
@@ -45,75 +38,90 @@ class LocalEngine:
         self,
         bundle: Path,
         *,
+        clients: Sequence[Client],
         data: Mapping[str, Path],
         limits: Mapping[str, int],
-        test_data: str,
-        test_examples: int | None,
         settings: TrainingSettings,
         cached: Mapping[str, frozenset[Work]],
         folder: Path,
         structure: Structure,
     ) -> None:
-        self._bundle = bundle
+        self._clients = tuple(clients)
         self._structure = structure
-        self._data = data
-        self._limits = limits
-        self._test_data = test_data
-        self._test_examples = test_examples
         self._settings = settings
-        self._cached = cached
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
-        self._running: set[LimitedProcess] = set()
-        self._ending = False
         # Large, and of no use to anybody after this process: goes with the engine, or with the next one's start.
         self._caches = tempfile.TemporaryDirectory(prefix="cache-", dir=folder)
+        self._processes = ClientProcesses(
+            bundle,
+            partition=structure.partition,
+            data=data,
+            limits=limits,
+            settings=settings,
+            cached=cached,
+            caches=Path(self._caches.name),
+        )
+        self._pool: ThreadPoolExecutor | None = None
+        self._out = 0
+        self._answers: queue.SimpleQueue[Updated | Failed] = queue.SimpleQueue()
 
-    def train(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> tuple[list[Result], list[ReceivedUpdate]]:
-        """Train every task's client; results and updates in the order of `tasks`."""
-        finished: dict[str, tuple[Result, ReceivedUpdate | None]] = {}
-        with ThreadPoolExecutor(max_workers=self._settings.parallel) as pool:
-            futures = {pool.submit(self._train_one, task): task for task in tasks}
+    def clients(self) -> Sequence[Client]:
+        """Those of the fleet file."""
+        return self._clients
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Start the clients of these tasks, some at a time."""
+        pool = self._pool = ThreadPoolExecutor(max_workers=self._settings.parallel)
+        answers = self._answers
+        self._out += len(tasks)
+
+        def train(task: Task) -> None:
+            answers.put(self._train(task))
+
+        for task in tasks:
+            pool.submit(train, task)
+
+    def events(self, deadline: float | None) -> Generator[Event]:
+        """Answers in the order in which clients end."""
+        while self._out:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                for future in as_completed(futures):
-                    result, update = future.result()
-                    finished[result.client] = (result, update)
-                    done(result)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self._end_clients()
-                raise
-        ordered = [finished[task.client] for task in tasks]
-        return [result for result, _ in ordered], [update for _, update in ordered if update is not None]
+                event = self._answers.get(timeout=left)
+            except queue.Empty:
+                return
+            self._out -= 1
+            yield event
 
-    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
-        """Accuracy and loss by `profl-edge eval` with all the machine's cores; `full`: on every test example."""
-        block = str(self._structure.block(work))
-        command = [sys.executable, "-m", "edge_runtime.device", "eval", str(self._bundle), "--block", block]
-        command += ["--data", self._test_data, "--weights", str(weights), "--json"]
-        if self._test_examples is not None and not full:
-            command += ["--limit", str(self._test_examples)]
-        finished = run_child(command)
-        if finished.returncode != 0:
-            raise ExecutionError(f"evaluation of block {block}: {_last_line(finished.stderr)}")
-        report = json.loads(finished.stdout)
-        return float(report["accuracy"]), float(report["loss"])
+    def withdraw(self) -> None:
+        """End the clients that train; one that is being started ends itself. What they would have said is lost."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        # Nobody reads the old queue any more, and clients of the next tasks are not ended.
+        self._answers, self._out = queue.SimpleQueue(), 0
+        pool.shutdown(wait=False, cancel_futures=True)
+        self._processes.end()
+        # Their files have the names of the next ones.
+        pool.shutdown(wait=True)
+        self._processes.allow()
 
-    def _train_one(self, task: Task) -> tuple[Result, ReceivedUpdate | None]:
-        """Whatever a client does, and whatever of it cannot be read, is a result with its reason."""
+    def _train(self, task: Task) -> Updated | Failed:
+        """Whatever a client does, and whatever of it cannot be read, is an answer with its reason."""
         started = time.monotonic()
         try:
             return self._ask(task)
         except (ProflError, OSError, MemoryError) as error:
             status = f"could not be run: {plain(str(error) or type(error).__name__)}"
-            return Result(client=task.client, status=status, seconds=time.monotonic() - started), None
+            result = Result(client=task.client, status=status, seconds=time.monotonic() - started)
+            return Failed(task=task.key, result=result)
 
-    def _ask(self, task: Task) -> tuple[Result, ReceivedUpdate | None]:
+    def _ask(self, task: Task) -> Updated | Failed:
         output, said, complaint = (self._folder / f"{task.client}.{end}" for end in ("safetensors", "out", "err"))
         _remove(output)
         started = time.monotonic()
-        outcome, timed_out = self._run(task, output, said, complaint)
+        outcome, timed_out = self._processes.run(task, output, said, complaint)
         seconds = time.monotonic() - started
         status = _status(outcome, last_words(complaint), timed_out, self._settings.timeout_seconds)
         answer = Answer(loss_first=None, loss_last=None, predicted_peak_bytes=None, measured_peak_bytes=None)
@@ -139,70 +147,9 @@ class LocalEngine:
             bytes_down=task.weights.stat().st_size,
             bytes_up=output.stat().st_size if update else 0,
         )
-        return result, update
-
-    def _asked(self, work: Work) -> list[str]:
-        """The options that ask for `work`."""
-        blocks = blocks_of(work, self._structure.partition)
-        assert blocks is not None  # the bundle has a program of it
-        options = ["--block", str(blocks[1])]
-        if isinstance(work, Joint):
-            return [*options, "--first-block", str(blocks[0])]
-        return [*options, "--purpose", work.kind]
-
-    def _end_clients(self) -> None:
-        """End the clients that train; one that is being started ends itself."""
-        self._ending = True
-        for process in list(self._running):
-            process.kill()
-
-    def _run(self, task: Task, output: Path, said: Path, complaint: Path) -> tuple[Outcome, bool]:
-        command = [sys.executable, "-m", "edge_runtime.device", "train", str(self._bundle)]
-        command += [*self._asked(task.work), "--data", f"npz:{self._data[task.client]}"]
-        command += ["--weights", str(task.weights), "--base-version", task.base_version, "-o", str(output)]
-        command += ["--epochs", str(task.epochs)] if task.steps is None else ["--steps", str(task.steps)]
-        command += ["--lr", str(task.learning_rate), "--seed", str(task.seed)]
-        if self._settings.max_seconds:
-            command += ["--max-seconds", str(self._settings.max_seconds)]
-        if task.proximal:
-            command += ["--proximal-mu", str(task.proximal)]
-        if self._settings.augment != "none":
-            command += ["--augment", self._settings.augment]
-        if task.prefix is not None and task.work in self._cached[task.client]:
-            command += ["--cache-prefix", "--cache-prefix-dtype", self._settings.cache_prefix]
-            command += ["--cache-dir", str(remove_other_prefixes(Path(self._caches.name) / task.client, task.prefix))]
-        command += ["--threads", str(self._settings.threads), "--checkpoint-every", "0", "--json"]
-        environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
-        with said.open("wb") as stdout, complaint.open("wb") as stderr:
-            process = start_limited(
-                command, limit_bytes=self._limits[task.client], env=environment, stdout=stdout, stderr=stderr
-            )
-            timed_out = False
-            self._running.add(process)
-            if self._ending:
-                process.kill()
-            try:
-                process.wait(self._settings.timeout_seconds)
-            except subprocess.TimeoutExpired:
-                timed_out = True
-                process.kill()
-            except BaseException:
-                process.kill()
-                process.outcome()
-                raise
-            finally:
-                self._running.discard(process)
-            outcome = process.outcome()
-        return outcome, timed_out
-
-
-def remove_other_prefixes(client: Path, prefix: str) -> Path:
-    """Remove what blocks of other prefixes put out, which is of no use any more and large; the folder of this one."""
-    folder = client / prefix
-    for other in client.glob("*"):
-        if other != folder:
-            shutil.rmtree(other)
-    return folder
+        if update is None:
+            return Failed(task=task.key, result=result)
+        return Updated(task=task.key, result=result, update=update)
 
 
 def _status(outcome: Outcome, complaint: str, timed_out: bool, timeout_seconds: float) -> str:
@@ -215,11 +162,6 @@ def _status(outcome: Outcome, complaint: str, timed_out: bool, timeout_seconds: 
     if outcome.returncode > 0:
         return complaint or f"exit status {outcome.returncode}"
     return "ok"
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else ""
 
 
 def _remove(path: Path) -> None:

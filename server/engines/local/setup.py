@@ -11,20 +11,22 @@ from safetensors.numpy import load_file
 from device_profiles.contract import CACHED_PREFIX_VARIANT
 from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json, write_json
-from device_profiles.manifest import Optimizer
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from device_profiles.promise import promise_of
 from device_profiles.work import Distill, Grow, Work
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
-from server.data.split import check_source, choose_source, write_parts
+from server.data.split import check_source, choose_source, count_examples, write_parts
 from server.engines.local.engine import LocalEngine
-from server.engines.prepared import Prepared
+from server.engines.local.evaluator import LocalEvaluator
+from server.engines.prepared import PreparedRun
+from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
+from server.fleet.local_optimizer import local_optimizer
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
 from server.methods import create_method
-from server.methods.method import Promises, Stage
+from server.methods.method import Stage
 from server.planner.planner import make_plan
 from server.planner.tables import plan_table
 from server.planner.whole_network import WholeNetwork, measure_whole_network
@@ -35,13 +37,13 @@ from server.rounds.summary_table import unmeasured
 Note = Callable[[str], None]
 
 
-def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> Prepared:
+def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> PreparedRun:
     """Everything for real processes, kept below `output`; what is there already is taken from there."""
     with in_words_of(fleet.origin, fleet.model.name):
         return _prepare(fleet, output, note, compare_whole=compare_whole)
 
 
-def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> Prepared:
+def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> PreparedRun:
     source, missing = choose_source(fleet.data)
     for line in missing:
         note(f"data: {line}")
@@ -60,19 +62,20 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     structure = Structure.of(bundle.manifest)
     engine = LocalEngine(
         bundle.path,
+        clients=_clients(fleet, bundle, profiles, plan, count_examples(source, clients, fleet.data)),
         data=parts,
         limits={client.name: client.limit_bytes for client in fleet.clients},
-        test_data=source,
-        test_examples=fleet.data.test_examples,
         settings=fleet.training,
         cached=_cached(fleet, profiles, plan, note),
         folder=output / "clients",
         structure=structure,
     )
-    return Prepared(
+    return PreparedRun(
         engine=engine,
+        evaluator=LocalEvaluator(
+            bundle.path, bundle.manifest.partition, data=source, examples=fleet.data.test_examples
+        ),
         structure=structure,
-        promises=_promises(fleet, bundle, profiles, plan),
         partition=bundle.manifest.partition,
         model=bundle.manifest.model,
         initial_weights=lambda: load_file(bundle.weights_path()),
@@ -85,13 +88,14 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
 def _all_stages(fleet: Fleet, bundle: Bundle) -> tuple[Stage, ...]:
     """The stages that the run has where everybody holds everything: how many there are, before clients are measured."""
     needs = {program.work.name: 0 for program in bundle.manifest.programs}
-    names = [client.name for client in fleet.clients]
-    promises = Promises(budgets=dict.fromkeys(names, 0), needs=dict.fromkeys(names, needs))
-    return create_method(fleet.method).stages(fleet, bundle.manifest.partition, promises)
+    clients = alike({client.name: 0 for client in fleet.clients}, needs)
+    return create_method(fleet.method).stages(fleet, bundle.manifest.partition, clients)
 
 
-def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan) -> Promises:
-    """What was measured to fit, with the margin; the plan's own numbers for growing."""
+def _clients(
+    fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan, examples: Mapping[str, int]
+) -> list[Client]:
+    """Each with what was measured to fit, with the margin; the plan's own numbers for growing."""
     needs: dict[str, dict[str, int]] = {}
     for name, profile in profiles.items():
         needs[name] = {}
@@ -100,7 +104,10 @@ def _promises(fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile
             default = program.variant != CACHED_PREFIX_VARIANT
             if program.work.trains and default and cost is not None and cost.fits:
                 needs[name][program.work.name] = promise_of(cost, fleet.margin)
-    return Promises(budgets={client.client: client.budget_bytes for client in plan.clients}, needs=needs)
+    budgets = {client.client: client.budget_bytes for client in plan.clients}
+    return [
+        Client(name=name, budget_bytes=budgets[name], needs=needs[name], examples=examples[name]) for name in budgets
+    ]
 
 
 def _cached(fleet: Fleet, profiles: Mapping[str, DeviceProfile], plan: Plan, note: Note) -> dict[str, frozenset[Work]]:
@@ -129,13 +136,7 @@ def _bundle(fleet: Fleet, path: Path, blocks: int | None) -> Bundle:
             partition=fleet.model.partition if blocks is None else None,
             batch=fleet.model.batch,
             joint=fleet.method.name == "elastic" and blocks is None,
-            optimizer=Optimizer(
-                name="sgd",
-                momentum=fleet.training.momentum,
-                weight_decay=fleet.training.weight_decay,
-                proximal=fleet.training.proximal > 0,
-                clip_norm=fleet.training.clip_norm,
-            ),
+            optimizer=local_optimizer(fleet.training),
             input_shape=fleet.model.input_shape,
             input_dtype=fleet.model.input_dtype,
             head=fleet.model.head,

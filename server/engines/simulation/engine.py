@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from msgspec.structs import replace
 from torch import Tensor
-from torch.nn import functional
 
-from device_profiles.errors import DataError, ExecutionError, UsageError
+from device_profiles.errors import DataError
 from device_profiles.update import UpdateMetadata
-from device_profiles.work import Work, blocks_of, label
-from edge_runtime.device.data.source import sample
+from device_profiles.work import blocks_of, label
 from server.averaging.aggregation import ReceivedUpdate
 from server.engines.simulation.examples import Examples, batch_indices, crop_and_flip, model_inputs
+from server.engines.simulation.inputs import Batches, FeatureCache, WeightsFiles, channels_last
+from server.engines.simulation.optimizers import LocalStep
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, WholeWork
-from server.engines.simulation.training import Sgd, Trained, train_alone, train_stacked
+from server.engines.simulation.training import Trained, train_alone, train_stacked
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet
-from server.rounds.seam import Result, Task
+from server.fleet.local_optimizer import local_optimizer
+from server.rounds.seam import Event, Failed, Result, Task, Updated
 
-_CALIBRATION_BATCHES = 40
-"""Batches of clients' examples that HeteroFL's statistics are taken over: with momentum 0.1 the start is forgotten."""
 _GPU_STACK = 20
 _MB = 1 << 20
 
@@ -53,8 +52,7 @@ class SimulationEngine:
         fleet: training and simulation settings.
         work: what clients can be asked for.
         clients: each client's examples, on the device.
-        test: examples that are evaluated, on the device.
-        promises: what a client was promised, by client and work, for reports.
+        there: who they are, with their promises; nobody comes or goes.
     """
 
     def __init__(
@@ -63,33 +61,43 @@ class SimulationEngine:
         work: TrainableSet,
         *,
         clients: Mapping[str, Examples],
-        test: Examples,
-        promises: Mapping[str, Mapping[str, int]],
+        there: Sequence[Client],
         device: torch.device,
     ) -> None:
         self._fleet = fleet
         self._work = work
         self._clients = clients
-        self._test = test
-        self._drawn_tests: Examples | None = None
-        self._promises = promises
+        self._there = {client.name: client for client in there}
         self._device = device
         stack = fleet.simulation.stack
         self._stack = (1 if device.type == "cpu" else _GPU_STACK) if stack is None else stack
-        self._loaded: tuple[str, dict[str, Tensor]] | None = None
-        self._features = _FeatureCache(int(fleet.simulation.cache_mb * _MB))
-        self._tested: tuple[tuple[str, int], dict[str, Tensor], Tensor] | None = None
+        self._weights = WeightsFiles(device)
+        self._batches = Batches(fleet.model.input_shape, fleet.model.batch)
+        self._features = FeatureCache(int(fleet.simulation.cache_mb * _MB))
+        self._waiting: list[Task] = []
 
-    def train(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> tuple[list[Result], list[ReceivedUpdate]]:
-        """Train every task's client; results and updates in the order of `tasks`."""
+    def clients(self) -> Sequence[Client]:
+        """Those of the fleet file."""
+        return tuple(self._there.values())
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Virtual clients train while `events` is read."""
+        self._waiting += tasks
+
+    def events(self, deadline: float | None) -> Generator[Event]:
+        """Train group by group, and tell each client's answer."""
         torch.set_num_threads(self._fleet.training.threads)
-        finished: dict[str, tuple[Result, ReceivedUpdate | None]] = {}
-        for group in self._groups(tasks):
-            for task, answer in zip(group, self._train_group(group), strict=True):
-                finished[task.client] = answer
-                done(answer[0])
-        ordered = [finished[task.client] for task in tasks]
-        return [result for result, _ in ordered], [update for _, update in ordered if update is not None]
+        for group in list(self._groups(self._waiting)):
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            answers = self._train_group(group)
+            done = {task.key for task in group}
+            self._waiting = [task for task in self._waiting if task.key not in done]
+            yield from answers
+
+    def withdraw(self) -> None:
+        """What has not been trained is not trained any more."""
+        self._waiting = []
 
     def _groups(self, tasks: Sequence[Task]) -> Iterator[list[Task]]:
         """Tasks that can be stacked: of the same work, with equally many steps."""
@@ -106,30 +114,25 @@ class SimulationEngine:
         assert task.epochs is not None  # one of the two is given
         return task.epochs * (len(self._clients[task.client]) // self._fleet.model.batch)
 
-    def _train_group(self, group: Sequence[Task]) -> list[tuple[Result, ReceivedUpdate | None]]:
+    def _train_group(self, group: Sequence[Task]) -> list[Event]:
         started = self._clock()
         task = group[0]
         trainable = self._work.of(task.work)
-        weights = self._load(task.weights, task.base_version, trainable)
+        weights = self._weights.read(task.weights, task.base_version, trainable)
         settings = self._fleet.training
-        sgd = Sgd(
-            learning_rate=task.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            proximal=task.proximal,
-            clip_norm=settings.clip_norm,
-        )
+        step = LocalStep(local_optimizer(settings), learning_rate=task.learning_rate, proximal=task.proximal)
         frozen = {name: tensor for name, tensor in weights.items() if name in trainable.read}
         try:
             data = [self._data(each, trainable, frozen) for each in group]
         except DataError as error:
-            return [(Result(client=each.client, status=str(error), seconds=0.0), None) for each in group]
+            failed = Result(client="", status=str(error), seconds=0.0)
+            return [Failed(task=each.key, result=replace(failed, client=each.client)) for each in group]
         terms = [self._terms(each, trainable) for each in group]
         torch.manual_seed(task.seed)  # for dropout
         if len(group) == 1:
-            trained = [train_alone(trainable, weights, frozen, data[0], sgd, terms[0])]
+            trained = [train_alone(trainable, weights, frozen, data[0], step, terms[0])]
         else:
-            trained = train_stacked(trainable, weights, frozen, data, sgd, terms)
+            trained = train_stacked(trainable, weights, frozen, data, step, terms)
         seconds = (self._clock() - started) / len(group)
         return [
             self._answer(each, trainable, own, seconds, own_terms)
@@ -169,7 +172,7 @@ class SimulationEngine:
             x = model_inputs(inputs, self._fleet.model.input_shape)
             if augmented:
                 x = crop_and_flip(x, generator)
-            x = _channels_last(x)
+            x = channels_last(x)
             if prefix is None:
                 return x
             with torch.no_grad():
@@ -187,27 +190,13 @@ class SimulationEngine:
         examples = self._clients[task.client]
         if task.prefix is not None:
             return self._features.get(
-                task.client, task.prefix, lambda: self._through(trainable, frozen, examples.inputs)
+                task.client, task.prefix, lambda: self._batches.through(trainable, frozen, examples.inputs)
             )
         if steps * self._fleet.model.batch < len(examples):
             return None
-        return self._through(trainable, frozen, examples.inputs)
+        return self._batches.through(trainable, frozen, examples.inputs)
 
-    def _through(self, trainable: Trainable, frozen: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        """What the frozen blocks make of all `inputs`, in batches."""
-        prefix = trainable.prefix
-        assert prefix is not None  # asked by those that have one
-        with torch.no_grad():
-            return torch.cat([prefix(frozen, x)[:rows] for x, rows in self._batches(inputs)])
-
-    def _batches(self, inputs: Tensor) -> Iterator[tuple[Tensor, int]]:
-        """Model inputs in batches of the captured size, the last one filled up, with how many count."""
-        for part, rows in _rows_of(inputs, self._fleet.model.batch):
-            yield _channels_last(model_inputs(part, self._fleet.model.input_shape)), rows
-
-    def _answer(
-        self, task: Task, trainable: Trainable, trained: Trained, seconds: float, terms: Terms
-    ) -> tuple[Result, ReceivedUpdate | None]:
+    def _answer(self, task: Task, trainable: Trainable, trained: Trained, seconds: float, terms: Terms) -> Updated:
         examples = len(self._clients[task.client])
         steps = self._steps(task)
         partition = self._work.pieces.partition
@@ -215,8 +204,7 @@ class SimulationEngine:
         up = sum(4 * tensor.numel() for tensor in trained.tensors.values())
         down = up
         if not task.has_frozen:
-            weights = self._loaded[1] if self._loaded else {}
-            down += sum(4 * weights[name].numel() for name in trainable.read if name not in trainable.trained)
+            down += self._weights.bytes_of([name for name in trainable.read if name not in trainable.trained])
         result = Result(
             client=task.client,
             status="ok",
@@ -225,7 +213,7 @@ class SimulationEngine:
             steps=steps,
             loss_first=trained.loss_first,
             loss_last=trained.loss_last,
-            predicted_peak_bytes=self._promises[task.client].get(task.work.name),
+            predicted_peak_bytes=self._there[task.client].needs.get(task.work.name),
             bytes_down=down,
             bytes_up=up,
         )
@@ -249,132 +237,8 @@ class SimulationEngine:
             },
             rows=rows,
         )
-        return result, update
-
-    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
-        """Accuracy and loss on the test examples; `full`: all of them."""
-        torch.set_num_threads(self._fleet.training.threads)
-        trainable = self._work.of(work)
-        state = self._load(weights, None, trainable)
-        limit = self._fleet.data.test_examples
-        test = self._test
-        if limit is not None and not full:
-            test = self._few_tests(limit)
-        if isinstance(trainable, WholeWork) and trainable.calibrated:
-            state = self._calibrate(trainable, state)
-        with torch.no_grad():
-            if trainable.prefix is None:
-                batches = self._batches(test.inputs)
-            else:
-                batches = _rows_of(self._test_features(work, trainable, state, test), self._fleet.model.batch)
-            answers = torch.cat([trainable.answer(state, x)[:rows] for x, rows in batches])
-            accuracy = float((answers.argmax(1) == test.labels).double().mean())
-            loss = float(functional.cross_entropy(answers, test.labels))
-        if not np.isfinite(loss):
-            name = label(work, self._work.pieces.partition)
-            raise ExecutionError(f"evaluation of {name}: the loss is {loss}; try a smaller learning_rate")
-        return accuracy, loss
-
-    def _few_tests(self, limit: int) -> Examples:
-        """The same draw of test examples as `profl-edge eval --limit` makes."""
-        if self._drawn_tests is None:
-            drawn = torch.tensor(sample(self._test.labels.tolist(), limit).tolist(), device=self._test.labels.device)
-            self._drawn_tests = Examples(self._test.inputs[drawn], self._test.labels[drawn])
-        return self._drawn_tests
-
-    def _test_features(self, work: Work, trainable: Trainable, state: dict[str, Tensor], test: Examples) -> Tensor:
-        """What the frozen blocks make of the test examples; kept while they stay as they are."""
-        assert trainable.prefix is not None  # asked for those that have one
-        key = (work.name, len(test))
-        frozen = {name: state[name] for name in trainable.prefix.names}
-        if self._tested is not None and self._tested[0] == key:
-            kept = self._tested[1]
-            if all(torch.equal(kept[name], tensor) for name, tensor in frozen.items()):
-                return self._tested[2]
-        features = self._through(trainable, frozen, test.inputs)
-        if features.nbytes <= self._fleet.simulation.cache_mb * _MB:
-            self._tested = (key, {name: tensor.clone() for name, tensor in frozen.items()}, features)
-        return features
-
-    def _calibrate(self, trainable: WholeWork, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Running statistics over clients' examples, with the weights that are evaluated."""
-        calibrated = {name: tensor.clone() if "running_" in name else tensor for name, tensor in state.items()}
-        size = self._fleet.model.batch
-        inputs = torch.cat([examples.inputs[:size] for examples in self._clients.values()])
-        order = np.random.default_rng(0).permutation(len(inputs))[: _CALIBRATION_BATCHES * size]
-        with torch.no_grad():
-            for start in range(0, len(order) - size + 1, size):
-                rows = torch.from_numpy(order[start : start + size]).to(self._device)
-                x = _channels_last(model_inputs(inputs[rows], self._fleet.model.input_shape))
-                for part in trainable.training_parts:
-                    x = part(calibrated, x)
-        return calibrated
-
-    def _load(self, path: Path, version: str | None, trainable: Trainable) -> dict[str, Tensor]:
-        """Weights of a file on the device, each as large as the work takes it."""
-        if version is None or self._loaded is None or self._loaded[0] != version:
-            loaded = {name: tensor.to(self._device) for name, tensor in load_file(path).items()}
-            if version is not None:
-                self._loaded = (version, loaded)
-        else:
-            loaded = self._loaded[1]
-        cut = {}
-        for name, tensor in trainable.trained.items():
-            if tuple(loaded[name].shape) != tensor.shape:
-                cut[name] = loaded[name][tuple(slice(extent) for extent in tensor.shape)].contiguous()
-        return {**loaded, **cut}
-
-
-class _FeatureCache:
-    """Outputs of frozen blocks by client, up to a number of bytes, and as long as those blocks stay as they are."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._prefix = ""
-        self._kept: dict[str, Tensor] = {}
-        self._bytes = 0
-
-    def get(self, client: str, prefix: str, make: Callable[[], Tensor]) -> Tensor | None:
-        """The client's features behind the frozen blocks of a task's `prefix`; None where they would not fit."""
-        if prefix != self._prefix:
-            self._kept.clear()
-            self._prefix, self._bytes = prefix, 0
-        if client not in self._kept:
-            if self._bytes >= self._limit:
-                return None
-            self._kept[client] = make()
-            self._bytes += self._kept[client].nbytes
-        return self._kept[client]
-
-
-def choose_device(name: str) -> torch.device:
-    """The device a fleet file names; raises UsageError where it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            reason, field="simulation.device", value=name, remedy="use auto, cpu, or cuda where torch finds a GPU"
-        ) from None
-    return device
-
-
-def _rows_of(features: Tensor, size: int) -> Iterator[tuple[Tensor, int]]:
-    """Batches of `size`, the last one filled up, with how many count."""
-    for start in range(0, len(features), size):
-        part = features[start : start + size]
-        rows = len(part)
-        yield (part if rows == size else torch.cat([part, part[:1].expand(size - rows, *part.shape[1:])])), rows
+        return Updated(task=task.key, result=result, update=update)
 
 
 def _as_it_is(x: Tensor) -> Tensor:
-    return x
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    if x.ndim == 4 and x.device.type == "cpu":
-        return x.contiguous(memory_format=torch.channels_last)
     return x

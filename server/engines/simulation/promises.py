@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from device_profiles.errors import FormatError
-from device_profiles.manifest import Optimizer
 from device_profiles.model import Block, Partition
 from device_profiles.work import Distill, Narrow, Width, Work, blocks_of, distill, grow, label
 from edge_runtime.export.plan.programs import TrainingChoices, build_programs
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
+from server.fleet.local_optimizer import local_optimizer
 
 _MB = 1 << 20
 RUNTIME_BASE_MB = 9.1
@@ -48,10 +48,10 @@ def promises_of(
         return {work: planner.bytes_of(work) + int(base * _MB) for work in works}
     base = 0.0 if settings.base_mb is None else settings.base_mb
     counted = TrainableSet(model)
-    proximal = fleet.training.proximal > 0
+    # FedProx's start, AdamW's second moment.
+    more = int(fleet.training.proximal > 0) + int(fleet.training.optimizer == "adamw")
     return {
-        work: counted_bytes(counted.of(work), counted.pieces_of(work), proximal=proximal) + int(base * _MB)
-        for work in works
+        work: counted_bytes(counted.of(work), counted.pieces_of(work), more=more) + int(base * _MB) for work in works
     }
 
 
@@ -80,11 +80,11 @@ def read_promises(path: Path, works: Sequence[Work], partition: Partition) -> di
     return {work: int(table[name]) for work, name in names.items()}
 
 
-def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, proximal: bool = False) -> int:
+def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, more: int = 0) -> int:
     """Bytes that PyTorch holds at the end of a forward pass: weights, gradients and momentum of what is trained, the
     frozen weights, and every tensor that autograd saves, each storage once; without its workspaces and libraries.
 
-    `proximal`: with the weights that a round started from, which FedProx's term keeps.
+    `more`: further tensors of the size of each parameter, such as the start of a round, which FedProx's term keeps.
     """
     state = {
         name: torch.zeros(tensor.shape, requires_grad=tensor.role == "parameter")
@@ -115,7 +115,7 @@ def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, proximal: bool =
     trained = sum(tensor.numel() * 4 for tensor in state.values())
     parameters = sum(tensor.numel() * 4 for tensor in state.values() if tensor.requires_grad)
     frozen_bytes = sum(tensor.numel() * 4 for tensor in frozen.values())
-    return trained + (3 if proximal else 2) * parameters + frozen_bytes + sum(saved.values())
+    return trained + (2 + more) * parameters + frozen_bytes + sum(saved.values())
 
 
 class _RuntimePlans:
@@ -124,16 +124,7 @@ class _RuntimePlans:
     def __init__(self, model: ModelSettings, fleet: Fleet) -> None:
         self._model = model
         self._threads = fleet.training.threads
-        training = fleet.training
-        self._choices = TrainingChoices(
-            optimizer=Optimizer(
-                name="sgd",
-                momentum=training.momentum,
-                weight_decay=training.weight_decay,
-                proximal=training.proximal > 0,
-                clip_norm=training.clip_norm,
-            )
-        )
+        self._choices = TrainingChoices(optimizer=local_optimizer(fleet.training))
         self._pieces: dict[int | None, ModelPieces] = {}
 
     def bytes_of(self, work: Work) -> int:

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from device_profiles.files import write_json
-from device_profiles.model import Partition
 from device_profiles.promise import with_margin
 from device_profiles.work import Work, label
 from server.data.split import check_source, choose_source, read_examples, write_parts
-from server.engines.prepared import Prepared
-from server.engines.simulation.engine import SimulationEngine, choose_device
+from server.engines.prepared import PreparedRun
+from server.engines.simulation.compute_device import choose_device
+from server.engines.simulation.engine import SimulationEngine
+from server.engines.simulation.evaluator import SimulationEvaluator
 from server.engines.simulation.examples import Examples, read_part
 from server.engines.simulation.promises import promises_of
 from server.engines.simulation.trainables import TrainableSet, initial_classifiers
+from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
-from server.methods.method import Method, Promises
+from server.methods.method import Method, Stage
+from server.planner.assignment import BestHeld
 from server.rounds.run_state import Weights
 
 Note = Callable[[str], None]
 
 
-def prepare_simulation(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared:
+def prepare_simulation(fleet: Fleet, output: Path, note: Note, method: Method) -> PreparedRun:
     """Everything for virtual clients; promises are kept as `promises.json` below `output`."""
     with in_words_of(fleet.origin, fleet.model.name):
         return _prepare(fleet, output, note, method)
 
 
-def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared:
+def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> PreparedRun:
     device = choose_device(fleet.simulation.device)
     source, missing = choose_source(fleet.data)
     for line in missing:
@@ -49,36 +53,36 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
     document = {"source": fleet.promises.source, "margin": fleet.margin, "promises": labelled}
     write_json(output / "promises.json", document)
     needs = {work.name: with_margin(promise, fleet.margin) for work, promise in table.items()}
-    promises = Promises(
-        budgets={client.name: client.limit_bytes for client in fleet.clients},
-        needs={client.name: needs for client in fleet.clients},
-    )
-    used = _used(fleet, partition, method, promises)
-    names = [client.name for client in fleet.clients]
-    parts = write_parts(source, output / "data", names, fleet.data)
+    there = alike({client.name: client.limit_bytes for client in fleet.clients}, needs)
+    stages = method.stages(fleet, partition, there)
+    given = _given(stages, there)
+    used = dict.fromkeys([*given, *(stage.evaluated for stage in stages)])
+    parts = write_parts(source, output / "data", [client.name for client in there], fleet.data)
+    clients = {name: read_part(path, device) for name, path in parts.items()}
+    there = [replace(client, examples=len(clients[client.name])) for client in there]
     engine = SimulationEngine(
         fleet,
         trainables,
-        clients={name: read_part(path, device) for name, path in parts.items()},
-        test=_test_examples(source, device),
-        promises=promises.needs,
+        clients=clients,
+        there=there,
         device=device,
     )
+    test = _test_examples(source, device)
 
     def initial() -> Weights:
         weights = trainables.pieces.initial_weights()
         weights |= initial_classifiers([trainables.of(work) for work in used], fleet.model.seed)
         return {name: tensor.numpy() for name, tensor in weights.items()}
 
-    return Prepared(
+    return PreparedRun(
         engine=engine,
+        evaluator=SimulationEvaluator(fleet, trainables, test=test, clients=clients, device=device),
         structure=Structure(
             model=tuple(spec.name for spec in trainables.pieces.source.model.tensors),
             partition=partition,
             blocks=tuple(trainables.pieces.block_names(block.index) for block in partition.blocks),
-            trained={work: trainables.of(work).trained for work in used},
+            trained={work: trainables.of(work).trained for work in given},
         ),
-        promises=promises,
         partition=partition,
         model=trainables.pieces.source.model,
         initial_weights=initial,
@@ -86,10 +90,10 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
     )
 
 
-def _used(fleet: Fleet, partition: Partition, method: Method, promises: Promises) -> Sequence[Work]:
-    """What some client really does, or is evaluated: the rest of the widths need not be captured."""
-    stages = method.stages(fleet, partition, promises)
-    return tuple(dict.fromkeys(work for stage in stages for work in (*stage.work.values(), stage.evaluated)))
+def _given(stages: Sequence[Stage], clients: Sequence[Client]) -> list[Work]:
+    """What some client really does: the rest of the widths need not be captured."""
+    planner = BestHeld()
+    return list(dict.fromkeys(work for stage in stages for work in planner.assign(stage, clients).values()))
 
 
 def _test_examples(source: str, device: torch.device) -> Examples:

@@ -9,22 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from server.engines.simulation.optimizers import LocalStep
 from server.engines.simulation.trainables import Terms, Trainable
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sgd:
-    """SGD with momentum, as torch.optim.SGD.
-
-    `proximal` is FedProx's mu (Li et al., MLSys 2020), `clip_norm` the largest norm of all gradients of a client
-    together, 0 for any.
-    """
-
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    proximal: float = 0.0
-    clip_norm: float = 0.0
 
 
 class LocalData(Protocol):
@@ -48,24 +34,28 @@ class Trained:
 
 
 def train_alone(
-    trainable: Trainable, start: dict[str, Tensor], frozen: dict[str, Tensor], data: LocalData, sgd: Sgd, terms: Terms
+    trainable: Trainable,
+    start: dict[str, Tensor],
+    frozen: dict[str, Tensor],
+    data: LocalData,
+    step: LocalStep,
+    terms: Terms,
 ) -> Trained:
     """Train one client from `start`, which stays as it is."""
     state = {name: _copy(start[name]) for name in trainable.trained}
     names = [name for name, tensor in trainable.trained.items() if tensor.role == "parameter"]
     parameters = [state[name].requires_grad_() for name in names]
-    anchors = [start[name] for name in names] if sgd.proximal else []
-    momenta: list[Tensor] = []
+    optimizer = step.start([start[name] for name in names])
     losses = []
-    for step in range(data.steps):
-        x, labels = data.batch(step)
+    for number in range(data.steps):
+        x, labels = data.batch(number)
         loss = trainable.loss(state, frozen, x, labels, terms)
         gradients = list(torch.autograd.grad(loss, parameters))
         losses.append(loss.detach())
         with torch.no_grad():
-            if sgd.clip_norm > 0:
-                _clip(gradients, torch.stack(torch._foreach_norm(gradients)).norm(), sgd.clip_norm)
-            momenta = _update(parameters, gradients, momenta, anchors, sgd)
+            if step.clip_norm > 0:
+                _clip(gradients, torch.stack(torch._foreach_norm(gradients)).norm(), step.clip_norm)
+            optimizer.update(parameters, gradients)
     return Trained(
         tensors={name: tensor.detach() for name, tensor in state.items()},
         loss_first=float(losses[0]),
@@ -78,7 +68,7 @@ def train_stacked(
     start: dict[str, Tensor],
     frozen: dict[str, Tensor],
     data: Sequence[LocalData],
-    sgd: Sgd,
+    step: LocalStep,
     terms: Sequence[Terms],
 ) -> list[Trained]:
     """The same for clients that take equally many steps, as one: every tensor has a first axis of clients.
@@ -89,7 +79,7 @@ def train_stacked(
     state = {name: start[name].expand(count, *start[name].shape).clone() for name in trainable.trained}
     names = [name for name, tensor in trainable.trained.items() if tensor.role == "parameter"]
     statistics = {name: tensor for name, tensor in state.items() if name not in set(names)}
-    anchors = [start[name] for name in names] if sgd.proximal else []
+    optimizer = step.start([start[name] for name in names])
     masks = [own.classes for own in terms if own.classes is not None]
     masked = len(masks) == count
     classes = torch.stack(masks) if masked else torch.zeros(count, 1)
@@ -101,18 +91,17 @@ def train_stacked(
         return trainable.loss({**own, **own_statistics}, frozen, x, labels, own_terms)
 
     derivative = torch.func.vmap(torch.func.grad_and_value(loss_of), randomness="different")
-    momenta: list[Tensor] = []
     first = last = torch.zeros(count)
-    for step in range(data[0].steps):
-        batches = [own.batch(step) for own in data]
+    for number in range(data[0].steps):
+        batches = [own.batch(number) for own in data]
         x, labels = (torch.stack(part) for part in zip(*batches, strict=True))
         gradients, losses = derivative({name: state[name] for name in names}, statistics, x, labels, classes)
         with torch.no_grad():
             own = [gradients[name] for name in names]
-            if sgd.clip_norm > 0:
-                _clip(own, torch.stack([g.flatten(1).norm(dim=1) for g in own]).norm(dim=0), sgd.clip_norm)
-            momenta = _update([state[name] for name in names], own, momenta, anchors, sgd)
-        first = losses if step == 0 else first
+            if step.clip_norm > 0:
+                _clip(own, torch.stack([g.flatten(1).norm(dim=1) for g in own]).norm(dim=0), step.clip_norm)
+            optimizer.update([state[name] for name in names], own)
+        first = losses if number == 0 else first
         last = losses
     return [
         Trained(
@@ -129,23 +118,6 @@ def _clip(gradients: list[Tensor], norm: Tensor, largest: float) -> None:
     factor = (largest / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor.reshape(-1, *(1,) * (gradient.ndim - 1)) if factor.ndim else factor)
-
-
-def _update(
-    parameters: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], anchors: list[Tensor], sgd: Sgd
-) -> list[Tensor]:
-    """One step of SGD in place; returns the momenta, which are the gradients themselves after the first."""
-    if anchors:
-        distances = [parameter - anchor for parameter, anchor in zip(parameters, anchors, strict=True)]
-        torch._foreach_add_(gradients, distances, alpha=sgd.proximal)
-    torch._foreach_add_(gradients, parameters, alpha=sgd.weight_decay)
-    if momenta:
-        torch._foreach_mul_(momenta, sgd.momentum)
-        torch._foreach_add_(momenta, gradients)
-    else:
-        momenta = gradients
-    torch._foreach_add_(parameters, momenta, alpha=-sgd.learning_rate)
-    return momenta
 
 
 def _copy(tensor: Tensor) -> Tensor:

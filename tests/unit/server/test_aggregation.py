@@ -55,10 +55,10 @@ def test_every_tensor_is_averaged_over_the_clients_that_trained_it() -> None:
 def test_what_a_client_held_frozen_counts_as_unchanged_where_that_is_asked_for() -> None:
     base = {"w": np.zeros(1, np.float32), "v": np.full(1, 3, np.float32)}
     updates = [_update("b", 1, w=np.float32([2]), v=np.float32([7])), _update("a", 3, w=np.float32([4]))]
-    merged = average(updates, base, frozen_count=True)
+    merged = average(updates, base, counts_frozen=True)
     assert merged["w"] == 3.5 and merged["v"] == 4  # (7 + 3 * 3) / 4
     for order in (updates, updates[::-1]):
-        np.testing.assert_array_equal(average(order, base, frozen_count=True)["v"], merged["v"])
+        np.testing.assert_array_equal(average(order, base, counts_frozen=True)["v"], merged["v"])
 
 
 def test_slices_are_averaged_where_they_meet_and_the_rest_stays() -> None:

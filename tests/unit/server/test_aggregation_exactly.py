@@ -26,7 +26,7 @@ def test_those_who_held_a_tensor_frozen_are_added_in_their_places() -> None:
     one = np.ones(1, np.float32)
     updates = [_update("a", v=one * 1e20), _update("b", w=one), _update("c", v=one * -1e20)]
     for order in (updates, updates[::-1]):
-        assert average(order, base, frozen_count=True)["v"] == 0  # 1e20 takes in the 3 of the base before it is gone
+        assert average(order, base, counts_frozen=True)["v"] == 0  # 1e20 takes in the 3 of the base before it is gone
 
 
 def test_rows_that_were_not_trained_stay_as_they_are() -> None:

@@ -14,15 +14,17 @@ from click.testing import CliRunner
 from device_profiles.errors import DataError, ExecutionError, FormatError, UsageError
 from device_profiles.work import distill, grow
 from server.cli import cli
-from server.commands.run import run_fleet
-from server.engines.prepared import Prepared
-from server.fleet.fleet import ClientSettings, DataSettings, Fleet, MethodSettings, TrainingSettings, fleet_of
+from server.commands.run import NEWER_SETTINGS, run_fleet
+from server.engines.prepared import PreparedRun
+from server.fleet.client import alike
+from server.fleet.fleet import ClientSettings, DataSettings, Fleet, MethodSettings, TrainingSettings
+from server.fleet.reading import fleet_of
 from server.fleet.structure import Structure
 from server.methods import create_method
-from server.methods.method import Promises
+from server.planner.assignment import BestHeld
 from server.rounds.checks import check_data, check_settings, check_stages
 from server.rounds.schedule import Observer
-from tests.support.fake_run import CLIENTS, EXAMPLES, MANIFEST, FakeEngine, initial_weights
+from tests.support.fake_run import CLIENTS, MANIFEST, FakeEngine, FakeEvaluator, clients_of, initial_weights
 from tests.support.fake_run import fleet_of as fake_fleet
 from tests.support.partitions import blocks_of_one_unit
 
@@ -78,12 +80,12 @@ def test_a_stage_behind_others_that_too_few_hold_is_refused_as_the_first_is() ->
     partition = blocks_of_one_unit(3)
     needs = {kind(partition, block).name: 1 for kind in (grow, distill) for block in (2, 3)}
     needs[grow(partition, 1).name] = 9
-    promises = Promises(budgets=dict.fromkeys(CLIENTS, 5), needs=dict.fromkeys(CLIENTS, needs))
-    stages = create_method(settings).stages(fleet, partition, promises)
+    clients = alike(dict.fromkeys(CLIENTS, 5), needs)
+    stages = create_method(settings).stages(fleet, partition, clients)
     with pytest.raises(
         ExecutionError, match=r"grow 1: 0 of 3 clients hold the promise of block 1, training\.min_clients"
     ):
-        check_stages(fleet, stages)
+        check_stages(fleet, stages, clients, BestHeld())
 
 
 def test_steps_and_epochs_together_are_refused() -> None:
@@ -104,19 +106,14 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Start a run in `tmp_path / "run"` whose engine computes instead of training, on real digits."""
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
-    def prepare(fleet: Fleet, output: Path, note: Any, *, compare_whole: bool) -> Prepared:
+    def prepare(fleet: Fleet, output: Path, note: Any, *, compare_whole: bool) -> PreparedRun:
         (output / "bundle").mkdir(exist_ok=True)
         (output / "bundle" / "manifest.json").write_text(fleet.model.name)
-        small = {client.name for client in fleet.clients if client.limit_mb < 1}
-        return Prepared(
-            engine=FakeEngine(),
+        there = clients_of({client.name: int(client.limit_bytes) for client in fleet.clients})
+        return PreparedRun(
+            engine=FakeEngine(there=there),
+            evaluator=FakeEvaluator(),
             structure=Structure.of(MANIFEST),
-            promises=Promises(
-                budgets={client.name: 0 if client.name in small else 1 for client in fleet.clients},
-                needs={
-                    client.name: {program.work.name: 1 for program in MANIFEST.programs} for client in fleet.clients
-                },
-            ),
             partition=MANIFEST.partition,
             model=MANIFEST.model,
             initial_weights=initial_weights,
@@ -133,12 +130,6 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def _digits(**training: Any) -> Fleet:
     return _fleet(data=DataSettings(sources=("digits",)), **training)
-
-
-@pytest.fixture(autouse=True)
-def _counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What the engine's updates say that they have.
-    monkeypatch.setattr("server.commands.run.count_examples", lambda source, clients, settings: EXAMPLES)
 
 
 def test_what_is_refused_by_its_settings_or_data_leaves_no_folder(start: Any, tmp_path: Path) -> None:
@@ -206,6 +197,8 @@ def test_a_run_of_a_release_without_newer_settings_is_resumed(start: Any, tmp_pa
     values = msgspec.to_builtins(fleet)
     del values["training"]["max_seconds"], values["model"]["input_dtype"], values["model"]["head"]
     del values["training"]["aggregation"]
+    for key in NEWER_SETTINGS:
+        del values["training"][key]
     older = hashlib.sha256(msgspec.json.encode([values, "local"])).hexdigest()
     assert (tmp_path / "run" / "settings.sha256").read_text().strip() == older
     with pytest.raises(UsageError, match="another fleet file"):

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 import pytest
 
-from server.fleet.fleet import Fleet, fleet_of
+from server.fleet.fleet import Fleet
+from server.fleet.reading import fleet_of
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "fleet.md").read_text(encoding="utf-8")
-ROW = re.compile(r"^\| `([a-z_]+)` \| (.+?) \| (.+?) \| (.+) \|$")
+ROW = re.compile(r"^\| `([a-z0-9_]+)` \| (.+?) \| (.+?) \| (.+) \|$")
 NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
 

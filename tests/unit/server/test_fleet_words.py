@@ -10,7 +10,8 @@ import pytest
 from device_profiles.errors import DataError, ExecutionError, FormatError, ProflError, UsageError
 from device_profiles.settings import THE_MODEL, Exported, Setting, ValueOf
 from server.engines.simulation.trainables import TrainableSet
-from server.fleet.fleet import Fleet, read_fleet
+from server.fleet.fleet import Fleet
+from server.fleet.reading import read_fleet
 from server.fleet.words import in_words_of
 
 START = "margin = 0.1\n[model]\nname = 'cnn'\n[data]\nsources = ['digits']\n"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 
 from device_profiles.errors import ExecutionError
-from device_profiles.work import block_of, blocks_of, grow
+from device_profiles.work import Work, block_of, blocks_of, grow
+from server.fleet.client import alike
 from server.fleet.fleet import ClientSettings, DataSettings, Fleet, FreezingSettings, MethodSettings, ModelSettings
 from server.fleet.fleet import TrainingSettings as Training
 from server.methods import METHODS, create_method
-from server.methods.method import Promises, Stage
+from server.methods.method import Stage
+from server.planner.assignment import BestHeld
+from server.rounds.frozen_prefixes import FrozenPrefixes
 from tests.support.partitions import blocks_of_one_unit, by_name
 
 PARTITION = blocks_of_one_unit(3)
@@ -21,6 +24,7 @@ NEEDS = by_name({
     **{f"width-{ratio:g}": int(100 * ratio) for ratio in (1, 0.5, 0.25, 0.125, 0.0625)},
 }, PARTITION)  # fmt: skip
 BUDGETS = {"large": 200, "medium": 60, "small": 20}
+CLIENTS = alike(BUDGETS, NEEDS)
 
 
 def _fleet(method: MethodSettings, rounds: int | None = 30) -> Fleet:
@@ -35,8 +39,11 @@ def _fleet(method: MethodSettings, rounds: int | None = 30) -> Fleet:
 
 
 def _stages(settings: MethodSettings, **options: int | None) -> tuple[Stage, ...]:
-    promises = Promises(budgets=BUDGETS, needs={client: NEEDS for client in BUDGETS})
-    return create_method(settings).stages(_fleet(settings, **options), PARTITION, promises)
+    return create_method(settings).stages(_fleet(settings, **options), PARTITION, CLIENTS)
+
+
+def _work(stage: Stage) -> dict[str, Work]:
+    return dict(BestHeld().assign(stage, CLIENTS))
 
 
 def test_every_method_names_its_source_and_all_the_work_it_gives() -> None:
@@ -44,7 +51,7 @@ def test_every_method_names_its_source_and_all_the_work_it_gives() -> None:
         settings = MethodSettings(name=name, shrinking=True)  # type: ignore[arg-type]  # one of the literals
         method = create_method(settings)
         assert method.name == name and len(method.source) > 20
-        given = {work for stage in _stages(settings) for work in (*stage.work.values(), method.final(PARTITION))}
+        given = {work for stage in _stages(settings) for work in (*stage.choices, method.final(PARTITION))}
         assert given <= set(method.works(PARTITION))
 
 
@@ -56,7 +63,7 @@ def test_profl_shrinks_back_to_front_then_grows_front_to_back() -> None:
     assert [stage.rounds for stage in stages] == [4, 2, 4, 2, 8, 8, 8]
     assert stages[1].evaluated == grow(PARTITION, 2)  # the step in which the stand-in takes the block's place
     assert stages[1].learning_rate == 1e-5 and stages[0].learning_rate is None
-    assert [sorted(stage.work) for stage in stages[4:]] == [
+    assert [sorted(_work(stage)) for stage in stages[4:]] == [
         ["large", "medium"], ["large", "medium"], ["large", "medium", "small"],
     ]  # fmt: skip
     assert [stage.takes_the_rest for stage in stages] == [False] * 6 + [True]
@@ -73,38 +80,44 @@ def test_elastic_profl_gives_each_client_the_longest_run_of_blocks_that_it_holds
     assert [stage.title for stage in stages] == [
         "shrink 3", "distill 3", "shrink 2", "distill 2", "grow 1", "grow 2", "grow 3",
     ]  # fmt: skip
-    assert not any(stage.frozen_count for stage in stages[:5])  # nobody trains more than one block there
-    assert [{client: blocks_of(work, PARTITION) for client, work in stage.work.items()} for stage in stages[4:]] == [
+    assert not any(stage.counts_frozen for stage in stages[:5])  # nobody trains more than one block there
+    assert [{client: blocks_of(work, PARTITION) for client, work in _work(stage).items()} for stage in stages[4:]] == [
         {"large": (1, 1), "medium": (1, 1)},
         {"large": (1, 2), "medium": (2, 2)},
         {"large": (1, 3), "medium": (2, 3), "small": (3, 3)},
     ]
     last = stages[-1]
-    assert last.frozen_count and last.evaluated == grow(PARTITION, 3)
-    assert [last.moves_before(last.work[client]) for client in BUDGETS] == [False, True, True]
+    assert last.counts_frozen and last.evaluated == grow(PARTITION, 3)
+    work = _work(last)
+    names = [FrozenPrefixes().name(0, work[client], work) for client in BUDGETS]
+    assert names == ["stage0", None, None]  # others train what medium and small hold frozen
 
 
 def test_only_clients_that_hold_the_whole_network_take_part_in_exclusivefl() -> None:
     (stage,) = _stages(MethodSettings(name="exclusivefl"))
-    assert list(stage.work) == ["large"]
+    assert list(_work(stage)) == ["large"]
     (everybody,) = _stages(MethodSettings(name="fedavg"))
-    assert set(everybody.work) == set(BUDGETS)
+    assert set(_work(everybody)) == set(BUDGETS)
 
 
 def test_allsmall_takes_the_widest_network_that_all_hold() -> None:
     (stage,) = _stages(MethodSettings(name="allsmall"))
-    assert {work.name for work in stage.work.values()} == {"narrow-0.1875"} and len(stage.work) == 3
+    assert {work.name for work in _work(stage).values()} == {"narrow-0.1875"} and len(_work(stage)) == 3
     assert stage.evaluated.name == "narrow-0.1875"
 
 
 def test_heterofl_gives_each_client_its_width() -> None:
     (stage,) = _stages(MethodSettings(name="heterofl"))
-    assert {client: work.ratio for client, work in stage.work.items()} == {"large": 1.0, "medium": 0.5, "small": 0.125}
+    assert {client: work.ratio for client, work in _work(stage).items()} == {
+        "large": 1.0,
+        "medium": 0.5,
+        "small": 0.125,
+    }
 
 
 def test_depthfl_gives_each_client_its_depth_and_leaves_out_who_holds_none() -> None:
     (stage,) = _stages(MethodSettings(name="depthfl"))
-    assert {client: block_of(work, PARTITION) for client, work in stage.work.items()} == {"large": 3, "medium": 1}
+    assert {client: block_of(work, PARTITION) for client, work in _work(stage).items()} == {"large": 3, "medium": 1}
 
 
 def test_methods_without_an_end_of_their_own_ask_for_a_round_budget() -> None:

@@ -16,7 +16,7 @@ from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from device_profiles.promise import PREPARING_BYTES, promise_of
 from device_profiles.work import distill, joint
-from server.fleet.fleet import read_fleet
+from server.fleet.reading import read_fleet
 from server.planner.planner import make_plan
 from server.planner.tables import plan_table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,18 @@ from device_profiles.contract import STAND_IN_PREFIX
 from device_profiles.errors import ExecutionError
 from device_profiles.work import block_of, depth, distill, grow
 from server.averaging.aggregation import ReceivedUpdate
+from server.fleet.client import alike
 from server.fleet.fleet import FreezingSettings, MethodSettings, TrainingSettings
 from server.fleet.structure import Structure, TrainedTensor
 from server.methods import create_method
-from server.methods.method import Promises, Stage
+from server.methods.method import Stage
 from server.rounds.freezing import effective_movement, sample_scalars
 from server.rounds.learning_rate import learning_rate
 from server.rounds.run_state import RunFolder
 from server.rounds.schedule import Observer, Schedule
-from server.rounds.seam import Result, Task
+from server.rounds.seam import Event, Failed, Result, Task, Updated
 from server.rounds.summary import Summary, summarise
-from tests.support.fake_run import CLIENTS, EXAMPLES, MANIFEST, FakeEngine, fleet_of, initial_weights, run
+from tests.support.fake_run import CLIENTS, MANIFEST, FakeEngine, FakeEvaluator, fleet_of, initial_weights, run
 
 Answer = ReceivedUpdate | Result
 
@@ -47,14 +48,14 @@ def _broken(update: ReceivedUpdate) -> ReceivedUpdate:
 
 def _summary(folder: Path) -> Summary:
     fleet, run_folder = fleet_of(), RunFolder(folder)
-    promises = Promises(budgets={name: 1 for name in CLIENTS}, needs={name: {} for name in CLIENTS})
+    clients = alike(dict.fromkeys(CLIENTS, 1), {})
     return summarise(
         fleet=fleet,
         method="profl",
         data="digits",
         accuracy=0.5,
-        stages=create_method(fleet.method).stages(fleet, MANIFEST.partition, promises),
-        promises=promises,
+        stages=create_method(fleet.method).stages(fleet, MANIFEST.partition, clients),
+        clients=clients,
         state=run_folder.load()[0],
         records=run_folder.records(),
         failed=run_folder.failures(),
@@ -180,7 +181,7 @@ def test_a_stop_names_only_some_of_many_failures(tmp_path: Path) -> None:
         pytest.MonkeyPatch.context() as patch,
         pytest.raises(ExecutionError, match=r"\(a: killed at its memory limit; 2 more in rounds\.jsonl\)"),
     ):
-        patch.setattr("server.rounds.schedule._NAMED_FAILURES", 1)
+        patch.setattr("server.rounds.attempts._NAMED_FAILURES", 1)
         run(tmp_path, engine)
 
 
@@ -232,9 +233,17 @@ class _Sends(FakeEngine):
         super().__init__()
         self.change = change
 
-    def train(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> tuple[list[Result], list[ReceivedUpdate]]:
-        results, updates = super().train(tasks, done)
-        return results, self.change(updates)
+    def events(self, deadline: float | None) -> Generator[Event]:
+        if not self.out:
+            return
+        events = list(super().events(deadline))
+        updates = [event.update for event in events if isinstance(event, Updated)]
+        told = {event.task.client: event for event in events if isinstance(event, Updated)}
+        for update in self.change(updates):
+            event = told.get(update.client, events[0])
+            assert isinstance(event, Updated)
+            key = event.task._replace(client=update.client)
+            yield dataclasses.replace(event, task=key, update=update)
 
 
 def _assert_only_a_and_b_count(folder: Path, engine: FakeEngine) -> None:
@@ -392,9 +401,8 @@ _STAND_IN = f"{STAND_IN_PREFIX}block2.tested"
 class _Refuses(FakeEngine):
     """Nobody delivers: what was asked for is in `calls`."""
 
-    def train(self, tasks: Sequence[Task], done: Callable[[Result], None]) -> tuple[list[Result], list[ReceivedUpdate]]:
-        self.calls.append(list(tasks))
-        return [_dead(task) for task in tasks], []
+    def answers(self, task: Task) -> list[Event]:
+        return [Failed(task=task.key, result=_dead(task))]
 
 
 def _one_stage(folder: Path, stage: Stage, engine: FakeEngine) -> None:
@@ -405,14 +413,15 @@ def _one_stage(folder: Path, stage: Stage, engine: FakeEngine) -> None:
         depth(MANIFEST.partition, 2): Structure.of(MANIFEST).trained[grow(MANIFEST.partition, 2)],
     }
     structure = dataclasses.replace(Structure.of(MANIFEST), trained=trained)
+    engine.there = alike(dict.fromkeys(CLIENTS, 1), dict.fromkeys(trained, 1))
     schedule = Schedule(
         fleet=fleet_of(training=TrainingSettings(learning_rate=0.5, attempts=1)),
         stages=[stage],
         structure=structure,
         engine=engine,
+        evaluator=FakeEvaluator(),
         folder=run_folder,
         observer=Observer(),
-        examples=EXAMPLES,
     )
     weights = {**initial_weights(), _STAND_IN: np.zeros(2, np.float32)}
     with pytest.raises(ExecutionError):
@@ -422,8 +431,8 @@ def _one_stage(folder: Path, stage: Stage, engine: FakeEngine) -> None:
 def test_distillation_trains_with_its_own_learning_rate(tmp_path: Path) -> None:
     settings = MethodSettings(shrinking=True, distill_learning_rate=0.003)
     needs = {kind(MANIFEST.partition, block).name: 1 for kind in (grow, distill) for block in (1, 2, 3)}
-    promises = Promises(budgets=dict.fromkeys(CLIENTS, 2), needs=dict.fromkeys(CLIENTS, needs))
-    stages = create_method(settings).stages(fleet_of(method=settings), MANIFEST.partition, promises)
+    clients = alike(dict.fromkeys(CLIENTS, 2), needs)
+    stages = create_method(settings).stages(fleet_of(method=settings), MANIFEST.partition, clients)
     distil = next(stage for stage in stages if stage.title == "distill 2")
     engine = _Refuses()
     _one_stage(tmp_path, distil, engine)
@@ -431,8 +440,8 @@ def test_distillation_trains_with_its_own_learning_rate(tmp_path: Path) -> None:
 
 
 def test_self_distillation_comes_in_over_the_first_half_of_the_rounds(tmp_path: Path) -> None:
-    work = {name: depth(MANIFEST.partition, 2) for name in CLIENTS}
-    stage = Stage(name="train", block=0, work=work, evaluated=work["a"], rounds=8, consistency=1.0)
+    work = depth(MANIFEST.partition, 2)
+    stage = Stage(name="train", block=0, choices=(work,), evaluated=work, rounds=8, consistency=1.0)
     engine = _Refuses()
     _one_stage(tmp_path, stage, engine)
     assert engine.calls[0][0].consistency == pytest.approx(np.exp(-5.0))
@@ -467,11 +476,11 @@ def test_steps_of_equal_length_are_not_ended_by_movement(tmp_path: Path) -> None
 
 def test_losses_of_rejected_clients_are_not_in_the_mean(tmp_path: Path) -> None:
     class Boasts(FakeEngine):
-        def train(
-            self, tasks: Sequence[Task], done: Callable[[Result], None]
-        ) -> tuple[list[Result], list[ReceivedUpdate]]:
-            results, updates = super().train(tasks, done)
-            return [msgspec.structs.replace(r, loss_last=1e9 if r.client == "c" else 1.0) for r in results], updates
+        def answers(self, task: Task) -> list[Event]:
+            (event,) = super().answers(task)
+            assert isinstance(event, Updated)
+            loss = 1e9 if task.client == "c" else 1.0
+            return [dataclasses.replace(event, result=msgspec.structs.replace(event.result, loss_last=loss))]
 
     run(tmp_path, Boasts(fate=lambda call, task, update: _broken(update) if task.client == "c" else update))
     assert [line["loss"] for line in _lines(tmp_path)] == [1.0] * 6

@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib", reason="pictures are drawn with it")
 from device_profiles.errors import DataError, FormatError
 from server.cli import cli
 from server.data.split_report import ClientPart, SplitReport, report_split
-from server.fleet.fleet import read_fleet
+from server.fleet.reading import read_fleet
 from server.report.split_picture import draw_split
 
 SVG = "{http://www.w3.org/2000/svg}"

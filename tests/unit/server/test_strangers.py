@@ -20,11 +20,13 @@ from device_profiles.manifest import Manifest
 from device_profiles.update import UpdateMetadata
 from device_profiles.work import grow
 from edge_runtime.device.limits import processes as limits
-from server.engines.local import engine as local
+from server.engines.local import process as local
+from server.engines.local.engine import LocalEngine
+from server.fleet.client import alike
 from server.fleet.fleet import TrainingSettings
 from server.fleet.structure import Structure
 from server.judging.strangers import read_answer, read_update
-from server.rounds.seam import Result, Task
+from server.rounds.seam import Failed, Result, Task, Updated
 
 STRUCTURE = Structure.of(read_json(Path(__file__).resolve().parents[2] / "golden" / "manifest.json", Manifest))
 WORK = grow(STRUCTURE.partition, 1)
@@ -179,13 +181,12 @@ CLIENTS = {
 }
 
 
-def _engine(folder: Path, seconds: float) -> local.LocalEngine:
-    return local.LocalEngine(
+def _engine(folder: Path, seconds: float) -> LocalEngine:
+    return LocalEngine(
         folder / "bundle",
+        clients=alike({"a": 1 << 30, "b": 1 << 30}, {}),
         data={"a": folder / "data.npz", "b": folder / "data.npz"},
         limits={"a": 1 << 30, "b": 1 << 30},
-        test_data="",
-        test_examples=None,
         settings=TrainingSettings(timeout_seconds=seconds),
         cached={"a": frozenset(), "b": frozenset()},
         folder=folder / "clients",
@@ -193,15 +194,17 @@ def _engine(folder: Path, seconds: float) -> local.LocalEngine:
     )
 
 
-def _ask(engine: local.LocalEngine, folder: Path) -> tuple[list[Result], int]:
+def _ask(engine: LocalEngine, folder: Path) -> tuple[list[Result], int]:
     weights = folder / "weights.safetensors"
     weights.write_bytes(b"w")
     tasks = [
         Task(client=name, work=WORK, weights=weights, base_version="v", steps=1, epochs=None, learning_rate=0.1, seed=0)
         for name in "ab"
     ]
-    results, updates = engine.train(tasks, lambda result: None)
-    return results, len(updates)
+    engine.submit(tasks)
+    events = [event for event in engine.events(None) if isinstance(event, Updated | Failed)]
+    results = {event.task.client: event.result for event in events}
+    return [results["a"], results["b"]], sum(isinstance(event, Updated) for event in events)
 
 
 @pytest.mark.parametrize("behaviour", CLIENTS)

@@ -7,13 +7,15 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from server.fleet.work import Work
 
+from device_profiles.work import grow
+from server.fleet.client import Client
 from server.fleet.fleet import ClientSettings, DataSettings, Fleet, ModelSettings
-from server.methods.method import Promises, Stage
+from server.methods.method import Stage
 from server.rounds.run_state import RoundRecord, RunState
 from server.rounds.seam import Result
 from server.rounds.summary import Summary, summarise
+from tests.support.partitions import blocks_of_one_unit
 
 MB = 1 << 20
 
@@ -28,7 +30,7 @@ def _record(number: int, block: int, clients: Sequence[Result], **others: object
         round=number,
         stage="grow",
         block=block,
-        round_of_step=number,
+        round_of_stage=number,
         participation=1.0,
         clients=tuple(clients),
         loss=None,
@@ -40,8 +42,12 @@ def _record(number: int, block: int, clients: Sequence[Result], **others: object
 
 
 def _summarise(names: Sequence[str], records: Sequence[RoundRecord], failed: Sequence[RoundRecord] = ()) -> Summary:
-    works = [Work(purpose="grow", block=block) for block in (1, 2)]
-    stages = [Stage(name="grow", block=w.block, work=dict.fromkeys(names, w), evaluated=w, rounds=9) for w in works]
+    works = [grow(blocks_of_one_unit(2), block) for block in (1, 2)]
+    stages = [
+        Stage(name="grow", block=block, choices=(work,), evaluated=work, rounds=9)
+        for block, work in enumerate(works, start=1)
+    ]
+    needs = {works[0].name: 30 * MB, works[1].name: 20 * MB}
     return summarise(
         fleet=Fleet(
             model=ModelSettings(name="cnn"),
@@ -52,15 +58,15 @@ def _summarise(names: Sequence[str], records: Sequence[RoundRecord], failed: Seq
         data="digits",
         accuracy=0.5,
         stages=stages,
-        promises=Promises(
-            budgets=dict.fromkeys(names, 64 * MB),
-            needs={name: {"grow-block1": 30 * MB + at, "grow-block2": 20 * MB + at} for at, name in enumerate(names)},
-        ),
+        clients=[
+            Client(name=name, budget_bytes=64 * MB, needs={w: need + at for w, need in needs.items()}, examples=1)
+            for at, name in enumerate(names)
+        ],
         state=RunState(
             settings_sha256="",
             round=len(records),
             stage=2,
-            round_of_step=0,
+            round_of_stage=0,
             steps=(),
             finished=True,
             weights_sha256="",

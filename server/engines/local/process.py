@@ -1,0 +1,129 @@
+"""The command of one client, and its process under the client's limit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from device_profiles.model import Partition
+from device_profiles.work import Joint, Work, blocks_of
+from edge_runtime.device.limits.processes import LimitedProcess, Outcome, start_limited
+from server.fleet.fleet import TrainingSettings
+from server.rounds.seam import Task
+
+_PARENT_VARIABLE = "PROFL_EDGE_PARENT"
+"""`profl-edge train` ends with the process whose id this names, where that is its parent."""
+
+
+class ClientProcesses:
+    """Starts clients and ends them.
+
+    Args:
+        bundle: the bundle every client has.
+        partition: of its model into blocks.
+        data: each client's part.
+        limits: each client's hard limit in bytes.
+        cached: the work that each client also holds with the outputs of frozen blocks in a file.
+        caches: where these files lie, a folder for each client.
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        *,
+        partition: Partition,
+        data: Mapping[str, Path],
+        limits: Mapping[str, int],
+        settings: TrainingSettings,
+        cached: Mapping[str, frozenset[Work]],
+        caches: Path,
+    ) -> None:
+        self._bundle = bundle
+        self._partition = partition
+        self._data = data
+        self._limits = limits
+        self._settings = settings
+        self._cached = cached
+        self._caches = caches
+        self._running: set[LimitedProcess] = set()
+        self._ending = False
+
+    def run(self, task: Task, output: Path, said: Path, complaint: Path) -> tuple[Outcome, bool]:
+        """Run a task's client to its end; whether that was because its time was over."""
+        environment = {**os.environ, _PARENT_VARIABLE: str(os.getpid())}
+        with said.open("wb") as stdout, complaint.open("wb") as stderr:
+            process = start_limited(
+                self._command(task, output),
+                limit_bytes=self._limits[task.client],
+                env=environment,
+                stdout=stdout,
+                stderr=stderr,
+            )
+            timed_out = False
+            self._running.add(process)
+            if self._ending:
+                process.kill()
+            try:
+                process.wait(self._settings.timeout_seconds)
+            except subprocess.TimeoutExpired:
+                timed_out = True
+                process.kill()
+            except BaseException:
+                process.kill()
+                process.outcome()
+                raise
+            finally:
+                self._running.discard(process)
+            outcome = process.outcome()
+        return outcome, timed_out
+
+    def end(self) -> None:
+        """End the clients that train; one that is being started ends itself."""
+        self._ending = True
+        for process in list(self._running):
+            process.kill()
+
+    def allow(self) -> None:
+        """Clients may be started again."""
+        self._ending = False
+
+    def _asked(self, work: Work) -> list[str]:
+        """The options that ask for `work`."""
+        blocks = blocks_of(work, self._partition)
+        assert blocks is not None  # the bundle has a program of it
+        options = ["--block", str(blocks[1])]
+        if isinstance(work, Joint):
+            return [*options, "--first-block", str(blocks[0])]
+        return [*options, "--purpose", work.kind]
+
+    def _command(self, task: Task, output: Path) -> list[str]:
+        command = [sys.executable, "-m", "edge_runtime.device", "train", str(self._bundle)]
+        command += [*self._asked(task.work), "--data", f"npz:{self._data[task.client]}"]
+        command += ["--weights", str(task.weights), "--base-version", task.base_version, "-o", str(output)]
+        command += ["--epochs", str(task.epochs)] if task.steps is None else ["--steps", str(task.steps)]
+        command += ["--lr", str(task.learning_rate), "--seed", str(task.seed)]
+        if self._settings.max_seconds:
+            command += ["--max-seconds", str(self._settings.max_seconds)]
+        if task.proximal:
+            command += ["--proximal-mu", str(task.proximal)]
+        if self._settings.augment != "none":
+            command += ["--augment", self._settings.augment]
+        if task.prefix is not None and task.work in self._cached[task.client]:
+            folder = self._caches / task.client / task.prefix
+            # What other frozen blocks put out is of no use any more, and large.
+            remove_others(folder)
+            command += ["--cache-prefix", "--cache-prefix-dtype", self._settings.cache_prefix]
+            command += ["--cache-dir", str(folder)]
+        command += ["--threads", str(self._settings.threads), "--checkpoint-every", "0", "--json"]
+        return command
+
+
+def remove_others(folder: Path) -> None:
+    """Remove every folder beside `folder`, which need not be there."""
+    for other in folder.parent.glob("*"):
+        if other != folder:
+            shutil.rmtree(other)
