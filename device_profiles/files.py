@@ -44,7 +44,7 @@ def read_json(path: Path, kind: type[T]) -> T:
         value = msgspec.json.decode(raw, type=kind, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         title = getattr(kind, "TITLE", None)
-        other = f"is no {title} of this release: " if title is not None and is_other_document(error) else ""
+        other = f"is not a {title} of this release: " if title is not None and is_other_document(error) else ""
         raise FormatError(f"{path}: {other}{explained(error, kind)}") from None
     check = getattr(value, "check", None)
     if check is not None:

@@ -20,6 +20,7 @@ class OptimizerKind:
             teacher's logits.
         options: of `profl-edge export`, those that no other optimizer takes.
         settings: those of a program's optimizer (and of a fleet file) that no other takes.
+        states: tensors that it keeps for each parameter.
         sums_in_momentum: whether it can sum the gradients of micro-batches in its momentum.
         corrects_bias: whether two of its hyperparameters follow from the number of the step.
     """
@@ -30,6 +31,7 @@ class OptimizerKind:
     distillation_rate: float
     options: tuple[str, ...]
     settings: tuple[str, ...]
+    states: int = 1
     sums_in_momentum: bool = False
     corrects_bias: bool = False
 
@@ -51,6 +53,7 @@ OPTIMIZERS: dict[OptimizerName, OptimizerKind] = {
         distillation_rate=3e-4,
         options=("betas", "eps"),
         settings=("beta1", "beta2", "eps"),
+        states=2,
         corrects_bias=True,
     ),
 }

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
 from device_profiles.update import UpdateMetadata
-from device_profiles.work import Work, block_of, label
+from device_profiles.work import Work, block_of, blocks_of, label
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.client import Client
 from server.fleet.fleet import (
@@ -79,7 +79,7 @@ class FakeEvaluator:
 
     def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
         self.tick()
-        return zlib.crc32(weights.read_bytes()) / 2**32, float(block_of(work, MANIFEST.partition))
+        return zlib.crc32(weights.read_bytes()) / 2**32, float((blocks_of(work, MANIFEST.partition) or (0, 0))[1])
 
 
 def _update(task: Task) -> ReceivedUpdate:

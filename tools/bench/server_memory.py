@@ -81,7 +81,7 @@ def _update(client: str, number: int, base: Mapping[str, NDArray[np.float32]]) -
         for name, tensor in base.items()
     }
     metadata = UpdateMetadata(
-        block=1, program=_WORK.name, examples=320, steps=10, base_version="v", loss_first=1.0, loss_last=1.0
+        block=0, program=_WORK.name, examples=320, steps=10, base_version="v", loss_first=1.0, loss_last=1.0
     )
     return ReceivedUpdate(client=client, metadata=metadata, tensors=tensors)
 

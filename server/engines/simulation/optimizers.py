@@ -3,6 +3,7 @@ light runtime's kernels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from device_profiles.manifest import Optimizer
+from device_profiles.optimizers import OptimizerName
 from edge_runtime.device.worker.bias_correction import bias_corrections
 
 
@@ -35,9 +37,7 @@ class LocalStep:
 
     def start(self, parameters: list[Tensor]) -> Updates:
         """Updates of a training that starts from `parameters`, which stay as they are."""
-        if self.optimizer.name == "adamw":
-            return _AdamW(self)
-        return _Sgd(self, parameters if self.proximal else [])
+        return _UPDATES[self.optimizer.name](self, parameters if self.proximal else [])
 
 
 class _Sgd:
@@ -77,7 +77,8 @@ class _Sgd:
 class _AdamW:
     """As torch.optim.AdamW."""
 
-    def __init__(self, step: LocalStep) -> None:
+    def __init__(self, step: LocalStep, anchors: list[Tensor]) -> None:
+        assert not anchors  # the proximal term is a part of SGD's own step
         self._step = step
         self._first: list[Tensor] = []
         self._second: list[Tensor] = []
@@ -100,3 +101,6 @@ class _AdamW:
         torch._foreach_mul_(roots, root_correction)
         torch._foreach_add_(roots, optimizer.eps)
         torch._foreach_addcdiv_(parameters, self._first, roots, value=-rate * correction)
+
+
+_UPDATES: dict[OptimizerName, Callable[[LocalStep, list[Tensor]], Updates]] = {"sgd": _Sgd, "adamw": _AdamW}

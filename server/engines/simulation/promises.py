@@ -12,6 +12,7 @@ from torch import Tensor
 
 from device_profiles.errors import FormatError
 from device_profiles.model import Block, Partition
+from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.work import Distill, Narrow, Width, Work, blocks_of, distill, grow, label
 from edge_runtime.export.plan.programs import TrainingChoices, build_programs
 from server.engines.simulation.segments import ModelPieces
@@ -49,7 +50,7 @@ def promises_of(
     base = 0.0 if settings.base_mb is None else settings.base_mb
     counted = TrainableSet(model)
     # FedProx's start, AdamW's second moment.
-    more = int(fleet.training.proximal > 0) + int(fleet.training.optimizer == "adamw")
+    more = int(fleet.training.proximal > 0) + OPTIMIZERS[fleet.training.optimizer].states - 1
     return {
         work: counted_bytes(counted.of(work), counted.pieces_of(work), more=more) + int(base * _MB) for work in works
     }

@@ -15,6 +15,7 @@ LISTED = {
     "device_profiles/optimizers.py",
     "edge_runtime/device/prepare/hyperparameters.py",
     "edge_runtime/export/optimizers/__init__.py",
+    "server/engines/simulation/optimizers.py",
 }
 """And the optimizer's own file."""
 

@@ -76,7 +76,7 @@ class Quadratic(FakeEngine):
             trained = trained - RATE * (gradient + (common - own if self.corrected else 0.0))
         state = {"own": own - common + (start - trained) / (STEPS * RATE)} if self.corrected else None
         metadata = UpdateMetadata(
-            block=WORK.block,
+            block=0,
             program=WORK.name,
             examples=32,
             steps=STEPS,

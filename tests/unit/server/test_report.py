@@ -99,7 +99,7 @@ def test_steps_are_marked_where_they_begin_in_rounds_and_in_device_seconds(folde
 
 def test_a_step_too_short_for_its_name_is_marked_without_it(folder: Path) -> None:
     read = read_run(folder)
-    short = [msgspec.structs.replace(r, block=9, round_of_step=1) if r.round == 5 else r for r in read.rounds]
+    short = [msgspec.structs.replace(r, block=9, round_of_stage=1) if r.round == 5 else r for r in read.rounds]
     long = [msgspec.structs.replace(r, round=r.round * 10 - 9) if r.round > 5 else r for r in short]
     axes = accuracy_over_rounds([dataclasses.replace(read, rounds=tuple(long))]).axes[0]
     assert len(axes.lines) > len(axes.texts) + 1

@@ -413,7 +413,7 @@ def _one_stage(folder: Path, stage: Stage, engine: FakeEngine) -> None:
         depth(MANIFEST.partition, 2): Structure.of(MANIFEST).trained[grow(MANIFEST.partition, 2)],
     }
     structure = dataclasses.replace(Structure.of(MANIFEST), trained=trained)
-    engine.there = alike(dict.fromkeys(CLIENTS, 1), dict.fromkeys(trained, 1))
+    engine.there = alike(dict.fromkeys(CLIENTS, 1), {work.name: 1 for work in trained})
     schedule = Schedule(
         fleet=fleet_of(training=TrainingSettings(learning_rate=0.5, attempts=1)),
         stages=[stage],

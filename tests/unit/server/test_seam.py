@@ -70,7 +70,7 @@ def test_a_client_that_joins_is_asked_from_then_on(tmp_path: Path) -> None:
     run(tmp_path, engine, min_clients=1)
     assert _asked(engine) == ["ab", "abc", "abc", "abc", "abc", "abc"]
     assert [line["participation"] for line in _lines(tmp_path)] == [1.0] * 6
-    assert _lines(tmp_path)[1]["work"] == dict.fromkeys("abc", "grow-block1")
+    assert _lines(tmp_path)[1]["work"] == dict.fromkeys("abc", "grow-units0-0")
 
 
 def test_a_client_that_leaves_within_a_round_has_failed_in_it_and_is_not_asked_again(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def _settings(name: str, rate: float | None = ETA) -> TrainingSettings:
 
 def _update(client: str, examples: int, **tensors: np.ndarray) -> ReceivedUpdate:
     metadata = UpdateMetadata(
-        block=1, program="whole", examples=examples, steps=1, base_version="v", loss_first=1.0, loss_last=1.0
+        block=0, program="whole", examples=examples, steps=1, base_version="v", loss_first=1.0, loss_last=1.0
     )
     return ReceivedUpdate(client=client, metadata=metadata, tensors=tensors)
 

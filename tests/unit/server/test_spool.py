@@ -25,7 +25,7 @@ from tests.support.partitions import blocks_of_one_unit
 
 ROOT = Path(__file__).resolve().parents[3]
 METADATA = UpdateMetadata(
-    block=1, program="whole", examples=32, steps=1, base_version="v", loss_first=1.0, loss_last=1.0
+    block=0, program="whole", examples=32, steps=1, base_version="v", loss_first=1.0, loss_last=1.0
 )
 
 
@@ -116,7 +116,7 @@ def test_files_are_judged_and_averaged_to_the_bits_of_memory(
         update = ReceivedUpdate(
             client=f"c{number}",
             metadata=UpdateMetadata(
-                block=work.block, program=work.name, examples=32, steps=1, base_version="v", loss_first=1.0, loss_last=1
+                block=0, program=work.name, examples=32, steps=1, base_version="v", loss_first=1.0, loss_last=1
             ),
             tensors={"w": w, "bn.running_var": np.float32(1 + 0.1 * generator.random(rows))},
             rows={"w": np.arange(rows) % 2 == 0} if number == 4 else {},
