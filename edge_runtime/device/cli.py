@@ -13,7 +13,7 @@ from device_profiles.errors import ProflError
 
 _COMMANDS = {
     # command: module that holds it as an attribute of the same name, line of the overview
-    "models": ("edge_runtime.export.commands.export", "Built-in models, their units and default blocks."),
+    "models": ("edge_runtime.export.commands.models", "Built-in models, their units and default blocks."),
     "export": ("edge_runtime.export.commands.export", "Turn a PyTorch model into a bundle (host, needs torch)."),
     "inspect": ("edge_runtime.device.commands.inspect", "Blocks, programs and memory plan of a bundle."),
     "train": ("edge_runtime.device.commands.train", "Train one block."),

@@ -146,14 +146,7 @@ def test_a_profile_is_drawn_with_the_timelines_of_a_file(tmp_path: Path) -> None
     write_json(tmp_path / "bare.json", bare)
     write_json(tmp_path / "timelines.json", profile.timelines)
     page = tmp_path / "page.html"
-    command = [
-        "show",
-        str(tmp_path / "bare.json"),
-        "--html",
-        str(page),
-        "--timelines",
-        str(tmp_path / "timelines.json"),
-    ]
+    drawn = ["--html", str(page), "--timelines", str(tmp_path / "timelines.json")]
     assert main(["show", str(tmp_path / "bare.json"), *drawn]) == 0
     assert page.read_text(encoding="utf-8") == page_of([profile])
 
