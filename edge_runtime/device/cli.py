@@ -14,7 +14,7 @@ from edge_runtime.ending import as_process, exit_status
 _PROGRAM = "profl-edge"
 _COMMANDS = {
     # command: module that holds it as an attribute of the same name, line of the overview
-    "models": ("edge_runtime.export.commands.export", "List built-in models with their units and default blocks."),
+    "models": ("edge_runtime.export.commands.models", "List built-in models with their units and default blocks."),
     "export": ("edge_runtime.export.commands.export", "Turn a PyTorch model into a bundle (requires torch)."),
     "inspect": ("edge_runtime.device.commands.inspect", "Show blocks, programs and memory plan of a bundle."),
     "train": ("edge_runtime.device.commands.train", "Train one block."),

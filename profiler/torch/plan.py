@@ -14,7 +14,7 @@ from device_profiles.errors import ProflError, UsageError
 from edge_runtime.export import models
 from edge_runtime.export.cut.units import even_partition, partition_of
 from edge_runtime.export.ir.faults import TOKENS_NEED_INT64
-from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.plan.block_model import BlockModel
 from profiler.torch.meter import ModelChoice, ModelPlan
 
 _IMAGES_ONLY = "--runtime torch measures models of images only"

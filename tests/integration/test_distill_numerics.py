@@ -18,7 +18,7 @@ from torch import nn  # noqa: E402
 from device_profiles.files import read_json  # noqa: E402
 from device_profiles.manifest import Manifest, Optimizer  # noqa: E402
 from edge_runtime.export.models.factory import create_model  # noqa: E402
-from edge_runtime.export.plan.programs import BlockModel  # noqa: E402
+from edge_runtime.export.plan.block_model import BlockModel  # noqa: E402
 from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 from tests.support.distill_reference import DistillReference, Runner  # noqa: E402
 from tests.support.graph_reference import GraphRunner  # noqa: E402

@@ -16,7 +16,7 @@ from device_profiles.files import read_json
 from edge_runtime.export.cut.units import partition_of
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.models.text import TextTransformer
-from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.targets.block_module import block_graphs, joined_with_loss
 from edge_runtime.export.targets.executorch import TrainingPrograms, export_executorch
 from edge_runtime.export.targets.native import choose_partition, initial_weights

@@ -16,7 +16,7 @@ from device_profiles.files import read_json  # noqa: E402
 from device_profiles.manifest import Manifest, Optimizer  # noqa: E402
 from edge_runtime.device.prepare.hyperparameters import hyperparameters  # noqa: E402
 from edge_runtime.export.models.factory import create_model  # noqa: E402
-from edge_runtime.export.plan.programs import BlockModel  # noqa: E402
+from edge_runtime.export.plan.block_model import BlockModel  # noqa: E402
 from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 from tests.support.graph_reference import BlockReference, GraphRunner  # noqa: E402
 from tests.support.native_step import NativeStep  # noqa: E402

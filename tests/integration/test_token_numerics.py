@@ -18,7 +18,7 @@ from device_profiles.files import read_json  # noqa: E402
 from device_profiles.manifest import Loss, Manifest, Optimizer  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
 from edge_runtime.export.cut.units import CutModel  # noqa: E402
-from edge_runtime.export.plan.programs import BlockModel  # noqa: E402
+from edge_runtime.export.plan.block_model import BlockModel  # noqa: E402
 from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 from tests.support import token_models, transformers_models  # noqa: E402
 from tests.support.native_step import NativeStep  # noqa: E402

@@ -20,7 +20,7 @@ import click
 
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.files import read_json
-from edge_runtime.export.commands.export import parse_shape
+from edge_runtime.export.commands.model_options import parse_shape
 from tools.bench import tables
 from tools.bench.picture import draw
 from tools.bench.results import Results, Settings

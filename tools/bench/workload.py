@@ -22,7 +22,7 @@ from device_profiles.work import grow, label
 from edge_runtime.device import _native
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.optimizers import optimizer_of
-from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.step.train_step import StepVariant, build_train_step
 from edge_runtime.export.targets.block_module import BlockGraphs, block_graphs, joined
 from tools.bench.operations import floating_point_operations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,18 +13,26 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from device_profiles.contract import DType
 from device_profiles.errors import UsageError
 from device_profiles.settings import THE_MODEL
+from edge_runtime.export.capture.nodes import (
+    CHECKS,
+    arguments_of,
+    counts_batches,
+    is_several,
+    module_of,
+    name_of,
+    place_of,
+    root_of,
+    target_of,
+)
 from edge_runtime.export.capture.tracing import exported
 from edge_runtime.export.capture.whose import Owners, is_mixed, of_input, owners_of
 from edge_runtime.export.ir.constants import Constants
 from edge_runtime.export.ir.faults import faults_named
-from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered, contributing, numbered
 from edge_runtime.export.operators import CAPTURES, IDENTITIES
-from edge_runtime.export.operators.shape import VIEWS
 
 _DROPS = frozenset({"dropout", "scaled_dot_product_attention"})
 """Operators whose random numbers are this runtime's own."""
-_CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async")
-"""What PyTorch's tracer writes down for itself and no value depends on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,18 +119,18 @@ class _Capture:
             if node.name == self._input:
                 self._shapes[node.name] = tuple(node.meta["val"].shape)
                 self._owners[node.name] = of_input(self._shapes[node.name])
-            if node.op != "call_function" or _counts_batches(node, self._state) or _name(node) in _CHECKS:
+            if node.op != "call_function" or counts_batches(node, self._state) or name_of(node) in CHECKS:
                 continue
             self._refuse_random_numbers(node)
-            if not self._folded.take(node) and not _is_several(node):
+            if not self._folded.take(node) and not is_several(node):
                 self._take(node)
         output = self._renamed.get(self._output, self._output)
-        layers = _contributing(self._layers, output)
+        layers = contributing(self._layers, output)
         if not layers:
             raise UsageError((THE_MODEL, "'s output does not follow from its input"))
         self._refuse_mixed(layers)
         return CapturedModel(
-            layers=_numbered(layers),
+            layers=numbered(layers),
             input_name=self._input,
             input_shape=self._shapes[self._input],
             shapes=self._shapes,
@@ -144,15 +152,15 @@ class _Capture:
             if call.operator not in CAPTURES:
                 raise NotCovered(_REASONS.get(call.operator, ""))
             self._refuse_change_of_views(node)
-            with faults_named(f"{_place(call)}: operator {_target(node)} could not be captured"):
+            with faults_named(f"{place_of(call.node)}: operator {target_of(node)} could not be captured"):
                 layer = self._captured(call)
             if isinstance(layer, NotCovered):
                 raise layer
         except NotCovered as error:
             reason = f" ({error})" if str(error) else ""
             raise UsageError(
-                f"{_place(call)}: operator {_target(node)} has no training kernel in this runtime{reason}; write it "
-                "with operators that docs/operators.md lists, or leave it out"
+                f"{place_of(call.node)}: operator {target_of(node)} has no training kernel in this runtime{reason}; "
+                "write it with operators that docs/operators.md lists, or leave it out"
             ) from None
         self._add([*call.before, layer])
 
@@ -175,12 +183,12 @@ class _Capture:
     def _refuse_random_numbers(self, node: torch.fx.Node) -> None:
         """Raise UsageError where forward draws random numbers: a captured graph would have one draw for ever."""
         tags = getattr(node.target, "tags", ())
-        if torch.Tag.nondeterministic_seeded not in tags or _name(node) in _DROPS or not node.users:
+        if torch.Tag.nondeterministic_seeded not in tags or name_of(node) in _DROPS or not node.users:
             return
-        if _name(node) in ("feature_dropout", "alpha_dropout", "feature_alpha_dropout") and not node.args[2]:
+        if name_of(node) in ("feature_dropout", "alpha_dropout", "feature_alpha_dropout") and not node.args[2]:
             return
         raise UsageError(
-            f"{_place_of(node)}: operator {node.target} has no training kernel in this runtime (it draws random "
+            f"{place_of(node)}: operator {node.target} has no training kernel in this runtime (it draws random "
             "numbers, as noise and stochastic depth do; nn.Dropout is covered); set its rate to 0, or leave it out"
         )
 
@@ -188,8 +196,8 @@ class _Capture:
         """Raise UsageError where forward changes a buffer: every step would start from its exported value."""
         changed = {name for name in returned if name is not None}
         for node in self._nodes:
-            if node.op == "call_function" and _name(node, bare=False).endswith("_"):
-                root = _root(node.args[0]) if isinstance(node.args[0], torch.fx.Node) else node
+            if node.op == "call_function" and name_of(node, bare=False).endswith("_"):
+                root = root_of(node.args[0]) if isinstance(node.args[0], torch.fx.Node) else node
                 changed.add(self._buffers.get(root.name, ""))
         for name in sorted(changed - {""}):
             if not name.endswith("num_batches_tracked"):
@@ -232,10 +240,10 @@ class _Capture:
             called, index = whole, place
         return CapturedNode(
             node=node,
-            operator=_name(called),
+            operator=name_of(called),
             index=index,
-            arguments=_normalised(called),
-            module=_module_name(node),
+            arguments=arguments_of(called),
+            module=module_of(node),
             state=self._state,
             fixed=self._fixed,
             known=self._shapes,
@@ -247,13 +255,13 @@ class _Capture:
 
     def _refuse_change_of_views(self, node: torch.fx.Node) -> None:
         """Raise NotCovered where an operator in place changes bytes that are read later under another name."""
-        if not _name(node, bare=False).endswith("_"):
+        if not name_of(node, bare=False).endswith("_"):
             return
         changed = node.args[0]
         assert isinstance(changed, torch.fx.Node)
-        family = _root(changed)
+        family = root_of(changed)
         here = self._position[node]
-        names = [other for other in self._nodes[:here] if other.op != "output" and _root(other) is family]
+        names = [other for other in self._nodes[:here] if other.op != "output" and root_of(other) is family]
         if any(self._position[user] > here for other in names for user in other.users):
             raise NotCovered("in place on a tensor that is read later under another name")
 
@@ -270,93 +278,3 @@ _REASONS = {
 def trained_names(model: nn.Module) -> frozenset[str]:
     """Names of the parameters that PyTorch would train, each under all of its names."""
     return frozenset(name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad)
-
-
-def _name(node: torch.fx.Node, *, bare: bool = True) -> str:
-    """The ATen operator's name without its overload; `bare`: without the underscore of one in place, too."""
-    name = str(node.target).removeprefix("aten.").split(".")[0]
-    return name.rstrip("_") if bare and name not in _CHECKS else name
-
-
-def _place_of(node: torch.fx.Node) -> str:
-    module = _module_name(node)
-    return f"module '{module}'" if module else "the model's own forward"
-
-
-def _place(call: CapturedNode) -> str:
-    return _place_of(call.node)
-
-
-def _root(node: torch.fx.Node) -> torch.fx.Node:
-    """The node whose bytes `node` shows, through views and operators in place."""
-    while node.op == "call_function" and node.args and isinstance(node.args[0], torch.fx.Node):
-        name = _name(node, bare=False)
-        if node.target is not operator.getitem and name not in VIEWS and not name.endswith("_"):
-            break
-        node = node.args[0]
-    return node
-
-
-def _contributing(layers: list[Layer], output: str) -> tuple[Layer, ...]:
-    """The layers that `output` depends on."""
-    needed = {output}
-    kept: list[Layer] = []
-    for layer in reversed(layers):
-        if layer.output in needed:
-            kept.append(layer)
-            needed.update(layer.inputs)
-    return tuple(reversed(kept))
-
-
-def _numbered(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """Layers that drop something with their number among those: what they drop depends on it."""
-    dropping = [layer.output for layer in layers if layer.attributes.get("dropout", 0.0) > 0.0]
-    return tuple(
-        replace(layer, attributes={**layer.attributes, "dropout_layer": dropping.index(layer.output)})
-        if layer.output in dropping
-        else layer
-        for layer in layers
-    )
-
-
-def _counts_batches(node: torch.fx.Node, state: dict[str, str]) -> bool:
-    """Whether the node only increments a BatchNorm's `num_batches_tracked`, which training here leaves alone."""
-    first = node.args[0] if node.args else None
-    # A BatchNorm that is run again increments what its first run left.
-    name = state.get(_root(first).name, "") if isinstance(first, torch.fx.Node) else ""
-    return name.endswith("num_batches_tracked")
-
-
-def _is_several(node: torch.fx.Node) -> bool:
-    """Whether a node has several results, each of which another node takes."""
-    return isinstance(node.meta.get("val"), (tuple, list))
-
-
-def _target(node: torch.fx.Node) -> str:
-    whole = node.args[0] if node.target is operator.getitem else node
-    return str(whole.target) if isinstance(whole, torch.fx.Node) else str(node.target)
-
-
-def _module_name(node: torch.fx.Node) -> str:
-    stack = node.meta.get("nn_module_stack") or {}
-    return str(list(stack.values())[-1][0]) if stack else ""
-
-
-def _normalised(node: torch.fx.Node) -> dict[str, Any]:
-    """The node's arguments by name, with the schema's defaults filled in."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:  # a symbolic size or a Python function, not an operator
-        return {}
-    named: dict[str, Any] = {}
-    for position, argument in enumerate(schema.arguments):
-        if position < len(node.args):
-            named[argument.name] = node.args[position]
-        elif argument.name in node.kwargs:
-            named[argument.name] = node.kwargs[argument.name]
-        else:
-            named[argument.name] = argument.default_value
-    # The same operator calls its input one thing as a function and another in place.
-    for name, other in (("self", "input"), ("input", "self")):
-        if name in named:
-            named.setdefault(other, named[name])
-    return named

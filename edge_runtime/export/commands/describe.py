@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge_runtime.export.cut.units import UnitLayers
-from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.plan.block_model import BlockModel
 
 
 def description(source: BlockModel) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`profl-edge export` and `profl-edge models`: the host's commands."""
+"""`profl-edge export`."""
 
 from __future__ import annotations
 
@@ -15,27 +15,19 @@ from device_profiles.manifest import Loss, Manifest, Optimizer
 from device_profiles.optimizers import OPTIMIZERS, OptimizerName
 from device_profiles.settings import Setting
 from edge_runtime.ending import as_process, exit_status
+from edge_runtime.export.commands.model_options import (
+    asked_or_usual,
+    classes_option,
+    head_option,
+    input_dtype_option,
+    input_option,
+    width_option,
+)
+from edge_runtime.export.commands.models import models
 from edge_runtime.export.targets.targets import TARGETS, export_target
 from edge_runtime.options import Finite, Size
 
 _PROGRAM = "profl-edge"
-
-_width_option = click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
-_input_option = click.option(
-    "--input",
-    "input_text",
-    help="Shape of one example: 3x32x32 (images), 6x128 (channels over time), 16 (features) "
-    "[default: that of a built-in model, else 3x32x32].",
-)
-_input_dtype_option = click.option(
-    "--input-dtype",
-    type=click.Choice(["float32", "int64"]),
-    help="Type of the input; int64 for tokens [default: that of a built-in model, else float32].",
-)
-_classes_option = click.option(
-    "--classes", type=int, help="Number of classes [default: that of a built-in model, else 10]."
-)
-_head_option = click.option("--head", help="Module where the classifier head begins, if it is not recognised.")
 
 
 def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[float, float]:
@@ -49,11 +41,11 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 
 @click.command("export", epilog="Example: profl-edge export --model resnet18 --batch 32 -o bundles/resnet18")
 @click.option("--model", required=True, help="A built-in model (see `profl-edge models`) or package.module:factory.")
-@_width_option
-@_input_option
-@_input_dtype_option
-@_classes_option
-@_head_option
+@width_option
+@input_option
+@input_dtype_option
+@classes_option
+@head_option
 @click.option("--blocks", type=int, help="Cut into N blocks with about the same number of units.")
 @click.option("--partition", help="Units of each block, such as 0-2,3-4,5-8.")
 @click.option("--block", type=int, help="Export only this block's programs.")
@@ -163,7 +155,7 @@ def export(
             (Setting("all"), " cannot be combined with ", Setting("block")), remedy="leave one of the two out"
         )
     _refuse_options_of_the_other(context, optimizer)
-    input_shape, classes = _asked_or_usual(model, input_text, classes)
+    input_shape, classes = asked_or_usual(model, input_text, classes)
     if target != "native":
         export_target(context, input_shape=input_shape, classes=classes)
         return
@@ -237,109 +229,6 @@ def _table(manifest: Manifest) -> str:
             f"{memory.live_bytes / 2**20:>10.1f}{memory.frozen_bytes / 2**20:>11.1f}"
         )
     return "\n".join(lines)
-
-
-def _asked_or_usual(model: str, input_text: str | None, classes: int | None) -> tuple[tuple[int, ...], int]:
-    """Shape of an example and number of classes: as asked for, else what the built-in model usually has."""
-    from edge_runtime.export.models import BUILT_IN
-
-    usual = BUILT_IN.get(model)
-    usual_shape, usual_classes = ((3, 32, 32), 10) if usual is None else (usual.input_shape, usual.classes)
-    shape = usual_shape if input_text is None else parse_shape(input_text)
-    return shape, usual_classes if classes is None else classes
-
-
-def parse_shape(text: str) -> tuple[int, ...]:
-    """`3x32x32` (or `64`) as a tuple; raises UsageError naming the option."""
-    try:
-        shape = tuple(int(part) for part in text.lower().split("x"))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise UsageError(
-            "write the extents of one example, such as 3x32x32, 6x128 or 16", field="input_shape", value=text
-        )
-    return shape
-
-
-@click.command("models", epilog="Example: profl-edge models --model resnet18")
-@click.option("--model", help="Show one model: a built-in one or package.module:factory.")
-@_width_option
-@_input_option
-@_input_dtype_option
-@_classes_option
-@_head_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def models(
-    model: str | None,
-    width: int | None,
-    input_text: str | None,
-    input_dtype: DType | None,
-    classes: int | None,
-    head: str | None,
-    as_json: bool,
-) -> None:
-    """List the built-in models, or show one model's units and where it cannot be cut."""
-    if model is None:
-        _list_built_in(as_json)
-        return
-    from edge_runtime.export.commands.describe import description, lines
-    from edge_runtime.export.models import default_dtype
-    from edge_runtime.export.models.factory import create_model
-    from edge_runtime.export.plan.programs import BlockModel
-
-    shape, classes = _asked_or_usual(model, input_text, classes)
-    module = create_model(model, width=width, classes=classes, input_shape=shape)
-    source = BlockModel.of(
-        module,
-        name=model,
-        batch=2,
-        input_shape=shape,
-        classes=classes,
-        head=head,
-        input_dtype=input_dtype or default_dtype(model),
-    )
-    described = description(source)
-    click.echo(json.dumps(described) if as_json else "\n".join(lines(described)))
-
-
-def _list_built_in(as_json: bool) -> None:
-    from edge_runtime.export import models as built_in
-    from edge_runtime.export.plan.programs import BlockModel
-
-    described = []
-    for entry in built_in.BUILT_IN.values():
-        module = built_in.create(entry.name, classes=entry.classes, input_channels=entry.input_shape[0])
-        source = BlockModel.of(
-            module,
-            name=entry.name,
-            batch=2,
-            input_shape=entry.input_shape,
-            classes=entry.classes,
-            input_dtype=entry.input_dtype,
-        )
-        described.append((entry, [unit.name for unit in source.cut.units]))
-    if as_json:
-        listed = [
-            {
-                "name": entry.name,
-                "description": entry.description,
-                "input_shape": entry.input_shape,
-                "input_dtype": entry.input_dtype,
-                "classes": entry.classes,
-                "width": entry.width,
-                "units": units,
-                "blocks": entry.default_blocks,
-            }
-            for entry, units in described
-        ]
-        click.echo(json.dumps({"models": listed}))
-        return
-    for entry, units in described:
-        click.echo(f"{entry.name}: {entry.description}, input {'x'.join(map(str, entry.input_shape))}")
-        for number, (first, last) in enumerate(entry.default_blocks, start=1):
-            names = ", ".join(f"{i} {units[i]}" for i in range(first, last + 1))
-            click.echo(f"  block {number}: units {names}")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from device_profiles.settings import Setting
 from edge_runtime.export.capture.tracing import exported
 from edge_runtime.export.cut.stand_ins import StandIn
 from edge_runtime.export.passes.views import BY_TOKEN
-from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.plan.block_model import BlockModel
 
 _aten = torch.ops.aten
 _MODES = frozenset({"training", "train"})

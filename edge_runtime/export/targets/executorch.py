@@ -33,7 +33,7 @@ from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.checked import notes_on
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.models.weights import read_weights
-from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.targets.block_module import BlockGraphs, block_graphs, joined_with_loss
 from edge_runtime.export.targets.native import choose_partition, chosen_blocks, initial_weights
 

@@ -32,7 +32,7 @@ from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.operators import emit_layer
 from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.arena import ArenaPlan, plan_arena
-from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.step.train_step import StepVariant, build_evaluation, build_train_step
 from edge_runtime.export.verify.differences import Verdict, behind, unlike
 from edge_runtime.export.verify.reference import Step, at_random_weights, evaluated, trained_step

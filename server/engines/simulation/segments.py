@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from device_profiles.model import Partition
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.factory import create_model
-from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.targets.block_module import CapturedModule, append_stand_in
 from edge_runtime.export.targets.native import choose_partition, initial_weights
 from server.fleet.fleet import ModelSettings

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from edge_runtime.export import models
 from edge_runtime.export.cut.units import partition_of
-from edge_runtime.export.plan.programs import BlockModel
+from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.targets.block_module import block_graphs, joined
 from edge_runtime.export.targets.native import initial_weights
 from tests.support.reference import BlockReference

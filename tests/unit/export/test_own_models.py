@@ -14,10 +14,10 @@ from device_profiles.files import read_json  # noqa: E402
 from device_profiles.manifest import Manifest  # noqa: E402
 from edge_runtime.device.cli import main as profl_edge  # noqa: E402
 from edge_runtime.export.commands.describe import description, lines  # noqa: E402
-from edge_runtime.export.commands.export import parse_shape  # noqa: E402
+from edge_runtime.export.commands.model_options import parse_shape  # noqa: E402
 from edge_runtime.export.cut.tied import second_names  # noqa: E402
 from edge_runtime.export.models.factory import create_model, find_models_in  # noqa: E402
-from edge_runtime.export.plan.programs import BlockModel  # noqa: E402
+from edge_runtime.export.plan.block_model import BlockModel  # noqa: E402
 from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 
 ODD = "tests.support.odd_models"
