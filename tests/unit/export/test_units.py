@@ -168,7 +168,7 @@ class _Attention(nn.Module):
 
 
 def test_a_model_without_a_classifier_head_is_refused_with_the_remedy_and_takes_a_named_one() -> None:
-    with pytest.raises(UsageError, match=r"classifier head.*--head MODULE"):
+    with pytest.raises(UsageError, match=r"classifier head.*with --head"):
         _cut(_Attention(), (3, 8, 8))
     made = _cut(_Attention(), (3, 8, 8), head="values")
     assert made.head.layers[0].module == "values"
