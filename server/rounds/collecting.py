@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from numpy.typing import NDArray
 
 from device_profiles.errors import FormatError
@@ -97,6 +98,10 @@ class _Waiting:
         self._results: dict[str, Result] = {}
         self._updates: list[ReceivedUpdate] = []
         self.answers = Answers()
+        there = {client.name: client for client in roster.clients}
+        self._promised = {
+            task.client: there[task.client].needs.get(task.work.name) for task in tasks if task.client in there
+        }
 
     def take(self, event: Event) -> None:
         """Follow one event."""
@@ -137,5 +142,7 @@ class _Waiting:
 
     def _answered(self, result: Result) -> None:
         self.open.pop(result.client)
+        # The promise is what the server planned with, by one rule for every engine, and not what a client says of it.
+        result = msgspec.structs.replace(result, predicted_peak_bytes=self._promised.get(result.client))
         self._results[result.client] = result
         self._done(result)

@@ -65,7 +65,8 @@ class Task:
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a task; without an update the `status` says why.
 
-    Peak and kills are of the client's process. `seconds` are of the client alone, so far as the engine can tell.
+    `predicted_peak_bytes` is the promise that the server planned with; engines leave it out. Measured peak and kills
+    are of the client's process. `seconds` are of the client alone, so far as the engine can tell.
     """
 
     client: str

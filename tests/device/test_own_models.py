@@ -39,7 +39,7 @@ def test_inputs_that_are_no_images_are_trained_block_by_block(
     bundle, data, weights = tmp_path / "bundle", tmp_path / "data.npz", tmp_path / "update.safetensors"
     _write(data, shape, classes)
     exported = profl_edge("export", *model, "--partition", partition, "--batch", "16", "-o", bundle, "--json")
-    assert {p["purpose"] for p in exported.report()["programs"]} == {"grow", "distill", "eval", "features"}
+    assert {p["work"]["kind"] for p in exported.report()["programs"]} == {"grow", "distill", "eval", "features"}
     inspected = profl_edge("inspect", bundle, "--json", guarded=True).report()
     assert inspected["input_shape"] == list(shape)
     for block in range(1, len(inspected["blocks"]) + 1):

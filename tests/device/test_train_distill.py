@@ -64,7 +64,7 @@ def test_a_killed_distillation_resumes_to_the_same_bits(cnn_bundle: Path, tmp_pa
 
 def test_the_first_block_has_nothing_to_distil_into(cnn_bundle: Path) -> None:
     line = profl_edge(*_arguments(cnn_bundle, block=1)).refusal(2)
-    assert "--purpose distill: block 1 has no stand-in" in line
+    assert "--purpose distill cannot be combined with --block 1: no block before it is ever trained" in line
 
 
 def test_the_bench_and_inspect_know_distillations(cnn_bundle: Path) -> None:

@@ -60,7 +60,7 @@ def test_an_absent_file_is_found(copy: Path, output: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b'"format_version": 1', b'"format_version": 99', "format_version 99"),
+        (b'"format_version": 2', b'"format_version": 99', "format_version 99"),
         (b'"model": {', b'"modle": {', "modle"),
         (b"{", b"[", "manifest.json"),
     ],

@@ -119,7 +119,7 @@ def _train(weights: Tensors, client: str, number: int) -> Tensors:
 
 def _update(client: str, tensors: Tensors) -> ReceivedUpdate:
     metadata = UpdateMetadata(
-        block=1, program="whole", examples=320, steps=STEPS, base_version="v", loss_first=1.0, loss_last=1.0
+        block=0, program="whole", examples=320, steps=STEPS, base_version="v", loss_first=1.0, loss_last=1.0
     )
     return ReceivedUpdate(client=client, metadata=metadata, tensors=tensors)
 

@@ -140,7 +140,6 @@ class LocalEngine:
             steps=update.metadata.steps if update else 0,
             loss_first=answer.loss_first,
             loss_last=answer.loss_last,
-            predicted_peak_bytes=answer.predicted_peak_bytes,
             measured_peak_bytes=answer.measured_peak_bytes,
             oom_kills=outcome.oom_kills,
             limit_kind=outcome.limit_kind,

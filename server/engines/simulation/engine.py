@@ -213,7 +213,6 @@ class SimulationEngine:
             steps=steps,
             loss_first=trained.loss_first,
             loss_last=trained.loss_last,
-            predicted_peak_bytes=self._there[task.client].needs.get(task.work.name),
             bytes_down=down,
             bytes_up=up,
         )
