@@ -134,7 +134,7 @@ class Setting:
         )
         self.path = folder / "weights.safetensors"
         weights = self.works.pieces.initial_weights()
-        weights |= initial_classifiers({work.name: self.works.of(work) for work in WORKS}, 0)
+        weights |= initial_classifiers([self.works.of(work) for work in WORKS], 0)
         save_file({name: tensor.numpy() for name, tensor in weights.items()}, self.path)
 
     def train(self, work: Work, **options: Any) -> dict[str, dict[str, np.ndarray]]:
@@ -157,7 +157,7 @@ class Setting:
         assert [event.task for event in events] == [task.key for task in tasks]
         results = [event.result for event in events]
         assert all(result.status == "ok" and result.steps == 3 and result.bytes_up > 0 for result in results)
-        assert {event.update.metadata.program for event in events} == {work.name}
+        assert {event.update.metadata.program for event in events} == {label(work, PARTITION)}
         return {event.task.client: dict(event.update.tensors) for event in events}
 
 

@@ -96,10 +96,10 @@ def test_digits_are_learned_with_adamw(tmp_path: Path) -> None:
 def test_settings_of_another_optimizer_are_refused_by_their_key() -> None:
     values: dict[str, Any] = {"model": {"name": "cnn"}, "data": {"sources": ["digits"]}, "population": {"count": 2}}
     for training, said in (
-        ({"optimizer": "adamw", "momentum": 0.9}, "training.momentum: is of training.optimizer sgd"),
-        ({"optimizer": "adamw", "proximal": 0.1}, "training.proximal: is of training.optimizer sgd"),
-        ({"beta1": 0.9}, "training.beta1: is of training.optimizer adamw"),
-        ({"nesterov": True, "momentum": 0.0}, "training.nesterov: needs training.momentum above 0"),
+        ({"optimizer": "adamw", "momentum": 0.9}, 'training.momentum requires training.optimizer = "sgd"'),
+        ({"optimizer": "adamw", "proximal": 0.1}, 'training.proximal requires training.optimizer = "sgd"'),
+        ({"beta1": 0.9}, 'training.beta1 requires training.optimizer = "adamw"'),
+        ({"nesterov": True, "momentum": 0.0}, "training.nesterov requires training.momentum above 0"),
         ({"optimizer": "lamb"}, "training.optimizer: 'lamb' is none of sgd, adamw"),
     ):
         with pytest.raises(FormatError) as raised:

@@ -113,10 +113,10 @@ class LaidWeights:
             part = self._parts[name]
             if part in given and self.is_initial(name):
                 raise FormatError(
-                    f"{part} is there in part: '{given[part]}' is in a file, '{name}' is in none",
+                    f"{part} is incomplete: '{given[part]}' is in a file, but '{name}' is not",
                     field="weights",
                     value=self.files[-1],
-                    remedy="give files that hold all of it",
+                    remedy="give files that contain all of it",
                 )
 
     def _missing(self, program: Program, missing: list[str]) -> UsageError:
@@ -169,7 +169,7 @@ def _checked(path: Path, initial: TensorFile) -> TensorFile:
     if _CHECKPOINT in layer.metadata:
         raise FormatError(
             f"{path}: is the checkpoint of a training",
-            remedy=("finish that one with ", Setting("resume"), ", and give its output"),
+            remedy=("finish that training with ", Setting("resume"), ", and use its output"),
         )
     check_tensors(path, _described(layer), _described(initial))
     return layer

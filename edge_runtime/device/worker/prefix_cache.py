@@ -242,7 +242,7 @@ class PrefixCache:
     def _no_room(self, free_bytes: int | None) -> UsageError:
         free = "" if free_bytes is None else f", {megabytes(free_bytes)} are free"
         return UsageError(
-            f"the features need {megabytes(self.bytes)}{free}",
+            f"the features require {megabytes(self.bytes)}{free}",
             field="cache_dir",
             value=os.path.dirname(self._path),
             remedy=(

@@ -77,7 +77,7 @@ def test_damaged_bytes_are_no_checkpoint(program: Program, tmp_path: Path) -> No
     path = _write(tmp_path / "c", _tensors(program))
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
         content[-1] ^= 1
-    with pytest.raises(DigestError, match=r"leave --resume out to start again"):
+    with pytest.raises(DigestError, match=r"omit --resume to start again"):
         load_checkpoint(path, program, SETTINGS)
 
 

@@ -79,7 +79,7 @@ def test_images_are_no_tokens_and_no_targets(tmp_path: Path) -> None:
         ({"inputs": np.zeros((3, 4), np.int64), "labels": np.zeros(2, int)}, "2 labels for 3 examples"),
         ({"inputs": np.zeros((3, 4), np.int64)}, "'labels' is missing"),
         ({"inputs": np.zeros((0, 4), np.int64), "labels": np.zeros(0, int)}, "holds no example"),
-        ({"inputs": np.asfortranarray(np.zeros((3, 4), np.int64)), "labels": np.zeros(3, int)}, "in Fortran's order"),
+        ({"inputs": np.asfortranarray(np.zeros((3, 4), np.int64)), "labels": np.zeros(3, int)}, "in Fortran order"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
