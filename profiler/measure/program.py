@@ -112,7 +112,8 @@ class ProcessMeter:
 
     def train(self, program: Program) -> Ended:
         """One watched training of two steps, its update written; whatever came of it."""
-        from edge_runtime.device.prepare.training import TrainRequest, prepare_training
+        from edge_runtime.device.prepare.request import TrainRequest
+        from edge_runtime.device.prepare.training import prepare_training
 
         cached = program.variant == CACHED_PREFIX_VARIANT
         with self._folder() as folder:
@@ -171,7 +172,7 @@ class ProcessMeter:
         return self._run(job, watch=False)
 
     def _evaluate(self, program: Program) -> tuple[Ended, dict[str, Any] | None]:
-        from edge_runtime.device.prepare.training import data_job, open_examples
+        from edge_runtime.device.prepare.examples import data_job, open_examples
 
         bundle = open_bundle(self.bundle)
         job = new_job("eval", program_job(bundle, program, threads=self.threads), threads=self.threads, json=True)

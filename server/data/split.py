@@ -15,7 +15,7 @@ from device_profiles.settings import COMMAND_LINE, Setting
 from edge_runtime.device.data.arrays import ArraySource, write_arrays
 from edge_runtime.device.data.npz import write_npz
 from edge_runtime.device.data.open import open_data, open_raw
-from edge_runtime.device.prepare.training import check_examples
+from edge_runtime.device.prepare.examples import check_examples
 from server.fleet.fleet import DataSettings
 
 if TYPE_CHECKING:

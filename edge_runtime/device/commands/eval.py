@@ -57,9 +57,9 @@ def eval_command(
     from edge_runtime.device.data.source import sample
     from edge_runtime.device.prepare import launch
     from edge_runtime.device.prepare.bundle import open_bundle
+    from edge_runtime.device.prepare.examples import check_examples, data_job, open_examples
     from edge_runtime.device.prepare.job import new_job, program_job
     from edge_runtime.device.prepare.laid_weights import LaidWeights
-    from edge_runtime.device.prepare.training import check_examples, data_job, open_examples
 
     launch.check_room()
     opened = open_bundle(bundle)

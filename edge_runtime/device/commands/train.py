@@ -28,7 +28,7 @@ from edge_runtime.device.limits.mark import current_limit
 from edge_runtime.options import Finite, OutputFile, Size
 
 if TYPE_CHECKING:
-    from edge_runtime.device.prepare.training import TrainRequest
+    from edge_runtime.device.prepare.request import TrainRequest
     from edge_runtime.device.worker.job import CacheDType, Job
 
 _DEFAULT_RATES = ", ".join(
@@ -150,7 +150,7 @@ def train(
     one_blas_thread()
     from edge_runtime.device.prepare.launch import check_room
     from edge_runtime.device.prepare.lock import exclusive
-    from edge_runtime.device.prepare.training import TrainRequest
+    from edge_runtime.device.prepare.request import TrainRequest
 
     check_room()
     cached = (cache_prefix_dtype or "float32") if cache_prefix else None

@@ -10,63 +10,21 @@ from pathlib import Path
 
 import msgspec
 
-from device_profiles.contract import Augmentation
 from device_profiles.errors import DataError, UsageError
 from device_profiles.manifest import Program
-from device_profiles.model import Model
 from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.outputs import followed, in_place, temporary_start
-from device_profiles.settings import Exported, Setting
-from device_profiles.work import Distill, TrainingKind
-from edge_runtime.device.data import DataSource, Split, open_data
-from edge_runtime.device.data.source import extents
+from device_profiles.settings import Setting
+from device_profiles.work import Distill
+from edge_runtime.device.data import DataSource
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 from edge_runtime.device.prepare.cached_prefix import AugmentedCache, cache_job, cache_programs, default_folder
 from edge_runtime.device.prepare.checkpoint import Settings, checkpoint_path, load_checkpoint
+from edge_runtime.device.prepare.examples import check_examples, data_job, open_examples
 from edge_runtime.device.prepare.job import new_job, program_job, set_optimizer
 from edge_runtime.device.prepare.laid_weights import LaidWeights
-from edge_runtime.device.worker.job import CacheDType, DataJob, Job
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainRequest:
-    """One `train` command. `steps` wins over `epochs`; without both, one epoch.
-
-    With `first_block`, blocks from that one to `block` are trained together.
-
-    What `augment` does follows from `augment_seed` (by default `seed`) and from the epoch, counted from `augment_epoch`
-    on. `cached_augmentations`: versions of every example in a cache of the prefix, without which there is none of
-    augmented images. `max_seconds` ends the training early, with an update.
-
-    `weights` are laid over the bundle's initial ones in order, and `initial_prefix` says that frozen blocks may be the
-    initial ones all the same. By default `base_version` is the version of the weights that result.
-    """
-
-    bundle: Path
-    block: int
-    data: str
-    purpose: TrainingKind = "grow"
-    first_block: int | None = None
-    steps: int | None = None
-    epochs: float | None = None
-    max_seconds: float | None = None
-    learning_rate: float | None = None
-    proximal_mu: float | None = None
-    augment: Augmentation | None = None
-    augment_seed: int | None = None
-    augment_epoch: int | None = None
-    cached_augmentations: int | None = None
-    seed: int = 0
-    weights: tuple[Path, ...] = ()
-    initial_prefix: bool = False
-    output: Path | None = None
-    base_version: str | None = None
-    limit_bytes: int | None = None
-    threads: int = 1
-    checkpoint_every: int = 100
-    resume: bool = False
-    cache_prefix: CacheDType | None = None
-    cache_folder: Path | None = None
+from edge_runtime.device.prepare.request import TrainRequest, check_options
+from edge_runtime.device.worker.job import Job
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +47,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> PreparedTraining:
         program = bundle.program_for(request.purpose, request.block)
     else:
         features, program = cache_programs(bundle, request.block, request.purpose)
-    _check_options(request, program)
+    check_options(request, program)
     model = bundle.manifest.model
     data = open_examples(request.data, "train", bundle, program)
     check_examples(data, model)
@@ -204,39 +162,6 @@ def _joint_program(request: TrainRequest, bundle: Bundle) -> Program:
     return bundle.joint_program(request.first_block, request.block)
 
 
-def _check_options(request: TrainRequest, program: Program) -> None:
-    """Raise UsageError for options that the program or another option does not go with."""
-    if request.proximal_mu is not None and not (program.optimizer is not None and program.optimizer.proximal):
-        raise UsageError(
-            f"{program.name} of {request.bundle} has no proximal term",
-            field="proximal_mu",
-            remedy=("export the bundle with ", Setting("proximal")),
-        )
-    for given, key in ((request.augment_seed, "augment_seed"), (request.augment_epoch, "augment_epoch")):
-        if given is not None and request.augment is None:
-            raise UsageError((Setting(key), " requires ", Setting("augment")), remedy="give both, or leave it out")
-    cached = request.cached_augmentations
-    if cached is not None and (request.augment is None or request.cache_prefix is None):
-        raise UsageError(
-            (Setting("cached_augmentations"), " requires ", Setting("augment"), " and ", Setting("cache_prefix")),
-            remedy="give all three, or leave it out",
-        )
-    if request.augment is not None and request.cache_prefix is not None and cached is None:
-        raise UsageError(
-            (
-                Setting("augment"),
-                " cannot be combined with ",
-                Setting("cache_prefix"),
-                ": images that differ in every epoch have no features to keep",
-            ),
-            remedy=(
-                "give ",
-                Setting("cached_augmentations", "N"),
-                " for N versions of every image, or leave one of the two out",
-            ),
-        )
-
-
 def _augmented_cache(request: TrainRequest) -> AugmentedCache | None:
     if request.augment is None or request.cached_augmentations is None:
         return None
@@ -245,56 +170,6 @@ def _augmented_cache(request: TrainRequest) -> AugmentedCache | None:
 
 def _augment_seed(request: TrainRequest) -> int:
     return request.seed if request.augment_seed is None else request.augment_seed
-
-
-def open_examples(spec: str, split: Split, bundle: Bundle, program: Program) -> DataSource:
-    """The data of `spec` as `program` takes them; raises as `open_data` does."""
-    model = bundle.manifest.model
-    return open_data(
-        spec,
-        split=split,
-        input_shape=model.input_shape,
-        input_dtype=model.input_dtype,
-        targets=model.classes if bundle.labels_are_targets(program) else None,
-    )
-
-
-def data_job(data: DataSource, *, augment: bool = False) -> DataJob:
-    """Describe a data set for the training process; its files are inherited."""
-    small = not data.targets and max(data.labels) < 256
-    return DataJob(
-        origin=data.origin,
-        image_shape=None if data.image_shape is None else extents(data.image_shape),
-        input_shape=data.input_shape,
-        input_dtype=data.input_dtype,
-        targets=data.targets,
-        parts=data.parts,
-        labels=bytes(data.labels.tolist()) if small else data.labels.tobytes(),
-        label_format="f" if data.targets else "B" if small else "q",
-        augment=augment,
-    )
-
-
-def check_examples(data: DataSource, model: Model) -> None:
-    """Raise DataError, with the file, the value and its example, for a label or a token unknown to the model."""
-    if not data.targets:
-        check_labels(data, model.classes)
-    if model.vocabulary is not None:
-        data.check_tokens(model.vocabulary)
-
-
-def check_labels(data: DataSource, classes: int) -> None:
-    """Raise DataError, with the file, the value and its example, for a label outside [0, classes)."""
-    for label in (min(data.labels), max(data.labels)):
-        if not 0 <= label < classes:
-            raise DataError(
-                f"label {label} (example {data.labels.index(label)}) is outside 0..{classes - 1}",
-                place=data.labels_origin,
-                remedy=(
-                    (Exported("classes", data.classes), " or ") if label >= classes else "",
-                    "correct the labels, which count from 0",
-                ),
-            )
 
 
 def remove_leftovers(output: Path) -> None:
