@@ -158,7 +158,7 @@ def test_timelines_that_do_not_fit_the_profile_are_refused_with_one_line(
     write_json(tmp_path / "bare.json", profile.without_timelines())
     other = msgspec.structs.replace(PLAN, touched_bytes=tuple(1 << 50 for _ in PLAN.work))
     name = profile.costs[0].program
-    write_json(tmp_path / "timelines.json", Timelines(format_version=1, planned={name: other}))
+    write_json(tmp_path / "timelines.json", Timelines(planned={name: other}))
     assert main(["show", str(tmp_path / "bare.json"), "--timelines", str(tmp_path / "timelines.json")]) != 0
     assert "does not fit the arena" in capsys.readouterr().err
 
