@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from device_profiles.contract import FORMAT_VERSION
 from device_profiles.files import read_json, write_json
 from device_profiles.profile import Cost, DeviceProfile
 from device_profiles.timeline import PlanTimeline, Timeline, Timelines
@@ -158,7 +159,7 @@ def test_timelines_that_do_not_fit_the_profile_are_refused_with_one_line(
     write_json(tmp_path / "bare.json", profile.without_timelines())
     other = msgspec.structs.replace(PLAN, touched_bytes=tuple(1 << 50 for _ in PLAN.work))
     name = profile.costs[0].program
-    write_json(tmp_path / "timelines.json", Timelines(planned={name: other}))
+    write_json(tmp_path / "timelines.json", Timelines(format_version=FORMAT_VERSION, planned={name: other}))
     assert main(["show", str(tmp_path / "bare.json"), "--timelines", str(tmp_path / "timelines.json")]) != 0
     assert "does not fit the arena" in capsys.readouterr().err
 
