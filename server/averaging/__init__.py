@@ -1,1 +1,1 @@
-"""Averages of updates, and tensors on disk."""
+"""Updates in files, their averages, and how these become the next weights."""

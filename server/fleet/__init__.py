@@ -1,1 +1,1 @@
-"""The fleet file, what clients may be asked to do, and the structure of the model."""
+"""The fleet file, its clients, and the structure of the model."""

@@ -45,7 +45,7 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     Attributes:
         sources: tried in order, so that a demo can prefer a set that is not on every machine.
-        split: see `data_split.split_indices`; `natural` gives each device one of the data set's own clients.
+        split: see `split_indices` in `data/split.py`; `natural` gives each device one of the data set's own clients.
         alpha: of the Dirichlet split; the smaller, the fewer classes a client has.
         shards_per_client: of the split by shards.
         min_examples: what every client has at least.
@@ -168,7 +168,8 @@ class PromiseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     Attributes:
         source: `runtime`, the light runtime's own plans; `pytorch`, what PyTorch keeps for a step; `file`, a table.
-        file: JSON object of promises in bytes by the work's name, or of them below `promises`.
+        file: JSON object of promises in bytes by what works are called (`grow-block2`, `narrow-0.5`), or of them below
+            `promises`.
         base_mb: what a process takes beside the plan (`runtime`) or the tensors (`pytorch`).
         width: count for this width instead of the model's own, so that a narrow network can stand for a wide one.
         batch: count for this batch.

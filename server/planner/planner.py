@@ -35,17 +35,17 @@ def make_plan(
     for client, profile in profiles.items():
         if profile.bundle_sha256 != bundle_sha256:
             raise FormatError(f"profile of {client}: measured another bundle; run profl-profile on this one")
-    blocks = [block.index for block in manifest.partition.blocks]
     partition = manifest.partition
+    blocks = [block.index for block in partition.blocks]
     steps = [_step(_grown(partition, block, joint=joint), partition, profiles, margin) for block in blocks]
-    taught = {block: distill(partition, block) for block in blocks}
     measured = {cost.work for profile in profiles.values() for cost in profile.costs}
-    distilled = [_step([work], partition, profiles, margin) for work in taught.values() if work in measured]
+    taught = [work for work in (distill(partition, block) for block in blocks) if work in measured]
+    distilled = [_step([work], partition, profiles, margin) for work in taught]
     best = tuple(_most_demanding(plans) for plans in zip(*(step.clients for step in steps), strict=True))
     return Plan(
         bundle_sha256=bundle_sha256,
         margin=margin,
-        partition=manifest.partition,
+        partition=partition,
         participation=_share(best),
         clients=best,
         steps=tuple(steps),

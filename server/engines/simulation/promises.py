@@ -140,7 +140,7 @@ class _RuntimePlans:
         if width not in self._pieces:
             self._pieces[width] = ModelPieces(self._model, width=width)
         pieces = self._pieces[width]
-        # Narrower models are cut like the full one, but their units may be fewer; all of them are meant.
+        # What is about no block is about all of them: the whole network, of whatever width.
         first, last = blocks_of(work, pieces.partition) or (1, pieces.blocks)
         partition = pieces.partition if isinstance(work, Distill) else _merged(pieces.partition, first, last)
         asked = distill(partition, first) if isinstance(work, Distill) else grow(partition, first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -197,3 +198,11 @@ def test_help_works_without_the_heavy_packages(module: str, arguments: list[str]
     )
     assert finished.returncode == 0, finished.stderr
     assert "Usage:" in finished.stdout
+
+
+def test_the_architecture_page_names_every_folder() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Rooms")[2]
+    for package in ("edge_runtime/export", "edge_runtime/device", "profiler", "server"):
+        table = text.partition(f"| `{package}` |")[2].partition("\n\n")[0]
+        rooms = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+        assert rooms == {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}, package
