@@ -38,7 +38,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     loss_first: float | None
     loss_last: float | None
-    predicted_peak_bytes: Bytes | None
     measured_peak_bytes: Bytes | None
 
 

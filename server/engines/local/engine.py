@@ -124,7 +124,7 @@ class LocalEngine:
         outcome, timed_out = self._processes.run(task, output, said, complaint)
         seconds = time.monotonic() - started
         status = _status(outcome, last_words(complaint), timed_out, self._settings.timeout_seconds)
-        answer = Answer(loss_first=None, loss_last=None, predicted_peak_bytes=None, measured_peak_bytes=None)
+        answer = Answer(loss_first=None, loss_last=None, measured_peak_bytes=None)
         update = None
         if status == "ok":
             try:
