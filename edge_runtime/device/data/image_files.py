@@ -88,7 +88,9 @@ def _check_size(path: Path, height: int, width: int, expected: tuple[Shape, Path
     # One that has to be turned over first has both exchanged.
     if expected is not None and sorted((height, width)) != sorted(expected[0][1:]):
         shape, first = expected
-        raise DataError(f"{path}: is {height}x{width}, but {first.name} is {shape[1]}x{shape[2]}; all must have the same size")
+        raise DataError(
+            f"{path}: is {height}x{width}, but {first.name} is {shape[1]}x{shape[2]}; all must have the same size"
+        )
     if height * width > _LARGEST_PIXELS:
         raise DataError(f"{path}: has {height}x{width} pixels, which is more than any model takes; make it smaller")
 

@@ -66,7 +66,9 @@ def open_images(folder: Path, split: Split) -> ImageFolder:
     for label, name in enumerate(classes):
         found = _images_of(root / name) if (root / name).is_dir() else []
         if not found and (split == "train" or not splits):
-            raise DataError(f"{root / name}: contains no image; remove the folder, or put the images of this class there")
+            raise DataError(
+                f"{root / name}: contains no image; remove the folder, or put the images of this class there"
+            )
         files += found
         labels += [label] * len(found)
     if not files:
@@ -122,7 +124,8 @@ def _check_same_classes(classes: list[str], splits: dict[Split, Path]) -> None:
     unknown = [name for name in _classes(splits["test"]) if name not in classes]
     if unknown:
         raise DataError(
-            f"{splits['test'] / unknown[0]}: is not a class of {splits['train']}; classes must have the same names in both"
+            f"{splits['test'] / unknown[0]}: is not a class of {splits['train']}; classes must have the same names"
+            " in both"
         )
 
 
@@ -155,7 +158,9 @@ def _clients(files: list[Path], root: Path, parts: list[Path]) -> Clients | None
         return None
     if depths != {3}:
         lone = next(path for path in files if len(path.relative_to(root).parts) == 2)
-        raise DataError(f"{lone}: is outside the client folders; put either every image into a client's folder, or none")
+        raise DataError(
+            f"{lone}: is outside the client folders; put either every image into a client's folder, or none"
+        )
     below = (path for part in parts for path in part.glob("*/*") if path.is_dir() and not path.name.startswith("."))
     names = tuple(sorted({path.name for path in below}))
     position = {name: index for index, name in enumerate(names)}

@@ -88,7 +88,11 @@ def prefix_of(archive: zipfile.ZipFile, name: str, split: Split, path: Path) -> 
     if split == "train":
         return ""
     if f"test_{name}.npy" not in archive.namelist():
-        raise DataError(f"{path}: has no test split", remedy=f"add the arrays test_{name} and test_labels, or ask for the training examples (profl-edge " "eval --split train)")
+        raise DataError(
+            f"{path}: has no test split",
+            remedy=f"add the arrays test_{name} and test_labels, or ask for the training examples (profl-edge "
+            "eval --split train)",
+        )
     return "test_"
 
 
@@ -178,8 +182,8 @@ def read_labels(archive: zipfile.ZipFile, name: str, path: Path, examples: int |
     except OverflowError:
         largest = max(values)
         raise DataError(
-            f"{path}: {name}: label {largest} (example {values.index(largest)}) is not a class; a negative number that was"
-            " saved as unsigned looks like this"
+            f"{path}: {name}: label {largest} (example {values.index(largest)}) is not a class; a negative number"
+            " that was saved as unsigned looks like this"
         ) from None
 
 

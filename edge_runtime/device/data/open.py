@@ -35,7 +35,12 @@ def open_data(
     if arrays is not None:
         return arrays
     if input_dtype != "float32" or targets is not None:
-        raise UsageError("gives images and labels", field="data", value=spec, remedy="this model needs npz:FILE with `inputs` of its own")
+        raise UsageError(
+            "gives images and labels",
+            field="data",
+            value=spec,
+            remedy="this model needs npz:FILE with `inputs` of its own",
+        )
     pixels = open_pixels(spec, split=split)
     check_fits(pixels, input_shape, spec)
     return PixelSource(pixels, input_shape)
@@ -63,7 +68,12 @@ def _open_inputs(
     else:
         return None
     if targets is not None:
-        raise UsageError("has labels", field="data", value=spec, remedy="the mean squared error needs npz:FILE with numbers as labels")
+        raise UsageError(
+            "has labels",
+            field="data",
+            value=spec,
+            remedy="the mean squared error needs npz:FILE with numbers as labels",
+        )
     if wanted is not None:
         check_wanted(source.input_shape, source.input_dtype, wanted, spec)
     return source
@@ -76,7 +86,12 @@ def _of_experiments(spec: str, module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith(EXPERIMENTS):
             raise
-        raise UsageError("is a data set of experiments, which the wheel leaves out", field="data", value=spec, remedy="run from a clone of the repository, or name files of your own") from None
+        raise UsageError(
+            "is a data set of experiments, which the wheel leaves out",
+            field="data",
+            value=spec,
+            remedy="run from a clone of the repository, or name files of your own",
+        ) from None
 
 
 def open_pixels(spec: str, *, split: Split) -> Pixels:

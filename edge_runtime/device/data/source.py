@@ -17,8 +17,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from device_profiles.contract import DType
 from device_profiles.errors import DataError
-from device_profiles.settings import Exported
 from device_profiles.places import temporary_folder
+from device_profiles.settings import Exported
 
 if TYPE_CHECKING:
     import numpy as np
