@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
+from device_profiles.task import Result
 from server.methods.method import Stage
 from server.rounds.run_state import RoundRecord
 from server.rounds.schedule import Observer
-from server.rounds.seam import Result
 
 
 class TerminalProgress(Observer):

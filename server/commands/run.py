@@ -1,225 +1,73 @@
-"""One run from its fleet file to the trained model; every stage is kept on disk, so that a run can be resumed."""
+"""`profl-server run`: train a fleet."""
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
+import click
 import msgspec
 
-from device_profiles.errors import FormatError, UsageError
-from device_profiles.files import atomic_file, read_json, write_json
-from edge_runtime.device.prepare.lock import exclusive
-from edge_runtime.export.models.factory import find_models_in
-from server.engines.prepared import PreparedRun
-from server.finished.finished_model import write_finished
-from server.fleet.fleet import Fleet, TrainingSettings
-from server.fleet.words import in_words_of
-from server.methods import create_method
-from server.methods.method import Method
-from server.planner.assignment import BestHeld
-from server.rounds.checks import check_data, check_settings, check_stages
-from server.rounds.run_state import FLEET_NAME, STATE_NAME, RunFolder, RunState
-from server.rounds.schedule import Observer, Schedule
-from server.rounds.summary import Summary, summarise
+_FILE = click.Path(path_type=Path)
 
-Note = Callable[[str], None]
-ENGINES = ("local", "simulation")
-_SETTINGS = "settings.sha256"
-_OURS = frozenset(
-    {
-        "bundle",
-        "candidate.safetensors",
-        "client_state",
-        "clients",
-        "data",
-        "fleet.json",
-        "movement",
-        "plan.json",
-        "profiles",
-        "promises.json",
-        "rounds.jsonl",
-        "server_optimizer",
-        "settings.sha256",
-        "state.json",
-        "updates",
-        "weights",
-        "whole_bundle",
-        "whole_network.json",
-    }
+
+@click.command("run", epilog="Example: profl-server run --fleet examples/fleets/demo.toml -o runs/demo")
+@click.option("--fleet", "fleet_path", type=_FILE, required=True, help="Fleet file (TOML).")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "simulation"]),
+    default="local",
+    show_default=True,
+    help="Real processes under their limits, or virtual clients.",
 )
-"""What a run's folder holds before the run has ended."""
-NEWER_SETTINGS = (
-    "deadline_seconds",
-    *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
-    *("server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_tau"),
+@click.option("-o", "--output", type=_FILE, default=Path("runs/latest"), show_default=True, help="Folder of the run.")
+@click.option("--resume", is_flag=True, help="Continue the run in the folder, if there is one.")
+@click.option(
+    "--min-clients",
+    type=click.IntRange(1),
+    help="Clients that must deliver for a round to count; overrides training.min_clients of the fleet file. A resumed "
+    "run may use another number.",
 )
-"""Options of `training` that earlier releases did not have: at their defaults they are no part of a run's digest."""
-
-
-def run_fleet(
-    fleet: Fleet,
+@click.option("--no-whole-network", is_flag=True, help="Do not measure which devices could train the whole network.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def run(
+    fleet_path: Path,
+    engine: str,
     output: Path,
-    *,
     resume: bool,
-    observer: Observer,
-    note: Note,
-    engine: str = "local",
-    compare_whole: bool = True,
-) -> Summary:
-    """Run `fleet` with an engine of `ENGINES` in `output`; with `resume`, continue what is there.
+    min_clients: int | None,
+    no_whole_network: bool,
+    as_json: bool,
+) -> None:
+    """Train a fleet with the method that its file names. The state is saved after every round.
 
-    Raises UsageError where the folder belongs to another run or another process writes it, ExecutionError where the
-    run cannot go on.
+    The engine `local` profiles, plans and trains with real processes under their memory limits. The engine `simulation`
+    trains virtual clients in PyTorch.
+
+    Ctrl-C and SIGTERM stop the run and its clients (exit status 130). --resume continues after the last round.
     """
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"-o {output}: is a file; give the folder of the run")
-    with exclusive(output):
-        if fleet.folder is not None:
-            find_models_in(fleet.folder)
-        settings = _settings(fleet, engine)
-        leftovers = _leftovers(output, settings, resume=resume)
-        with in_words_of(fleet.origin, fleet.model.name):
-            check_settings(fleet, engine)
-            check_data(fleet)
-        if leftovers:
-            note(f"-o {output}: another fleet file was started here and trained nothing; what it left is removed")
-        for path in leftovers:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        output.mkdir(parents=True, exist_ok=True)
-        with atomic_file(output / _SETTINGS) as temporary:
-            temporary.write_text(settings + "\n", encoding="ascii")
-        write_json(output / FLEET_NAME, fleet)
-        method = create_method(fleet.method)
-        if engine == "local":
-            from server.engines.local.setup import prepare_local
+    from server.commands.progress import TerminalProgress
+    from server.fleet.reading import read_fleet
+    from server.rounds.stopping import STOPPED_STATUS, Stopped, stop_signals
+    from server.rounds.summary_table import summary_table
+    from server.running.run_fleet import run_fleet, saved_as
 
-            prepared = prepare_local(fleet, output, note, compare_whole=compare_whole)
-        else:
-            from server.engines.simulation.setup import prepare_simulation
-
-            prepared = prepare_simulation(fleet, output, note, method)
-        return _run(fleet, output, settings, method, prepared, observer, note)
-
-
-def saved_as(output: Path) -> str:
-    """How far the run in `output` is saved, for whoever stops it."""
+    progress = TerminalProgress()
+    fleet = read_fleet(fleet_path)
+    if min_clients is not None:
+        fleet = fleet.with_min_clients(min_clients)
     try:
-        state = read_json(output / STATE_NAME, RunState)
-    except FormatError:
-        return "before its first round"
-    return f"the run is saved after round {state.round}"
-
-
-def _run(
-    fleet: Fleet,
-    output: Path,
-    settings: str,
-    method: Method,
-    prepared: PreparedRun,
-    observer: Observer,
-    note: Note,
-) -> Summary:
-    folder = RunFolder(output)
-    clients, planner = prepared.engine.clients(), BestHeld()
-    stages = method.stages(fleet, prepared.partition, clients)
-    with in_words_of(fleet.origin, fleet.model.name):
-        check_stages(fleet, stages, clients, planner)
-    state, weights = folder.load_or_start(settings, prepared.initial_weights)
-    if state.round:
-        note(f"resumed after round {state.round}")
-    schedule = Schedule(
-        fleet=fleet,
-        stages=stages,
-        structure=prepared.structure,
-        engine=prepared.engine,
-        evaluator=prepared.evaluator,
-        folder=folder,
-        observer=observer,
-        planner=planner,
-    )
-    state, weights = schedule.run(state, weights)
-    accuracy, _ = prepared.evaluator.evaluate(
-        method.final(prepared.partition), folder.weights_path(state.round), full=True
-    )
-    model = output / "model.safetensors"
-    write_finished(prepared.model, weights, model)
-    summary = summarise(
-        fleet=fleet,
-        method=method.name,
-        data=prepared.data,
-        accuracy=accuracy,
-        stages=stages,
-        clients=schedule.clients,
-        state=state,
-        records=folder.records(),
-        failed=folder.failures(),
-        whole_network=prepared.whole_network,
-        model_file=str(model),
-        planner=planner,
-    )
-    write_json(output / "summary.json", summary)
-    return summary
-
-
-def _settings(fleet: Fleet, engine: str) -> str:
-    """A digest of all that must stay the same when a run is resumed.
-
-    How many clients must deliver may change: a run that stopped because too few did goes on with fewer.
-    """
-    values = msgspec.to_builtins(fleet)
-    values["training"]["min_clients"] = 1
-    # Runs of releases without these are resumed as well.
-    defaults = msgspec.to_builtins(TrainingSettings())
-    for key in NEWER_SETTINGS:
-        if values["training"][key] == defaults[key]:
-            del values["training"][key]
-    if not fleet.training.max_seconds:
-        del values["training"]["max_seconds"]
-    for key in ("input_dtype", "head"):
-        if values["model"][key] is None:
-            del values["model"][key]
-    if fleet.training.aggregation == "robust":
-        del values["training"]["aggregation"]
-    return hashlib.sha256(msgspec.json.encode([values, engine])).hexdigest()
-
-
-def _leftovers(output: Path, settings: str, *, resume: bool) -> list[Path]:
-    """What must go from `output` before this run starts there: what another start left that trained nothing.
-
-    Raises UsageError where the folder is not a run's, or is that of a run that has rounds and is not continued.
-    """
-    found = sorted(output.iterdir()) if output.exists() else []
-    if not found:
-        return []
-    path = output / _SETTINGS
-    if not path.is_file():
-        raise UsageError(f"-o {output}: is not a run's folder; choose another one")
-    same = path.read_text(encoding="ascii", errors="replace").strip() == settings
-    if _has_rounds(output):
-        if not resume:
-            raise UsageError(f"-o {output}: exists; continue it with --resume, or choose another folder")
-        if not same:
-            raise UsageError(f"-o {output}: was started with another fleet file or engine; choose another folder")
-    if same:
-        return []
-    if not all(_is_ours(entry.name) for entry in found):
-        raise UsageError(f"-o {output}: contains files that are not a run's; choose another folder")
-    return found
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a run makes a file or folder of this name, or was killed while it wrote one."""
-    return name in _OURS or any(name.startswith(f".{own}.") for own in _OURS)
-
-
-def _has_rounds(output: Path) -> bool:
-    """Whether anything was trained here; a state that cannot be read is not taken for nothing."""
-    if not RunFolder(output).exists:
-        return False
-    try:
-        return read_json(output / STATE_NAME, RunState).rounds_bytes > 0
-    except FormatError:
-        return True
+        with stop_signals():
+            summary = run_fleet(
+                fleet,
+                output,
+                resume=resume,
+                observer=progress,
+                note=progress.note,
+                engine=engine,
+                compare_whole=not no_whole_network,
+            )
+    except Stopped as stopped:
+        progress.note(f"profl-server: stopped by {stopped.name}: {saved_as(output)}, continue it with --resume")
+        sys.exit(STOPPED_STATUS)
+    click.echo(msgspec.json.encode(summary).decode() if as_json else summary_table(summary))

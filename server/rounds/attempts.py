@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from device_profiles.task import Result, Task
 from device_profiles.work import Work
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.fleet import Fleet
 from server.rounds.run_state import RoundRecord
-from server.rounds.seam import Result, Task
 from server.rounds.tasks import RoundPlace
 
 _NAMED_FAILURES = 3

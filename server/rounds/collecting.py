@@ -12,10 +12,11 @@ import msgspec
 from numpy.typing import NDArray
 
 from device_profiles.errors import FormatError
+from device_profiles.task import Result, Task
 from server.averaging.aggregation import ReceivedUpdate
 from server.averaging.spool import Spool
 from server.rounds.roster import Roster
-from server.rounds.seam import Engine, Event, Failed, Left, Result, Task, Updated
+from server.rounds.seam import Engine, Event, Failed, Left, Updated
 
 State = Mapping[str, NDArray[Any]]
 

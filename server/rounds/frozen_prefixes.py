@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from device_profiles.task import Result
 from device_profiles.work import Work, first_trained_unit
-from server.rounds.seam import Result
 
 
 class FrozenPrefixes:

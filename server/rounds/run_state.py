@@ -24,9 +24,9 @@ from device_profiles.contract import FORMAT_VERSION
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json, sha256_of, write_json
 from device_profiles.seal import check_seal
+from device_profiles.task import Result
 from device_profiles.wrong_values import explained
 from server.averaging.tensor_files import save_tensors
-from server.rounds.seam import Result
 
 Weights = dict[str, NDArray[Any]]
 FLEET_NAME = "fleet.json"

@@ -11,6 +11,7 @@ from functools import partial
 import msgspec
 
 from device_profiles.errors import ExecutionError, FormatError
+from device_profiles.task import Result, Task
 from device_profiles.work import Work
 from server.averaging.optimizers import create_optimizer
 from server.averaging.optimizers.optimizer import ServerOptimizer
@@ -31,7 +32,7 @@ from server.rounds.freezing import EffectiveMovementFreezing
 from server.rounds.frozen_prefixes import FrozenPrefixes
 from server.rounds.movement import MovementHistory
 from server.rounds.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights
-from server.rounds.seam import Engine, Evaluator, Result, Task
+from server.rounds.seam import Engine, Evaluator
 from server.rounds.tasks import RoundPlace, asked_of, attempt_number, drawn_clients, make_task
 
 

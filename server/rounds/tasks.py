@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from device_profiles.task import Task
 from device_profiles.work import Work
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet
@@ -15,7 +16,6 @@ from server.judging.judging import Asked
 from server.methods.method import Stage
 from server.rounds.learning_rate import learning_rate
 from server.rounds.run_state import RunState
-from server.rounds.seam import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,12 +15,12 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
+from device_profiles.task import Task
 from device_profiles.work import Narrow, Whole, Width, Work, depth, distill, grow, joint, label  # noqa: E402
 from edge_runtime.device import _native  # noqa: E402
 from edge_runtime.device.data.npz import write_npz  # noqa: E402
 from edge_runtime.device.data.open import open_data  # noqa: E402
 from edge_runtime.device.worker.batches import epoch_start  # noqa: E402
-from server.commands.run import run_fleet  # noqa: E402
 from server.engines.simulation.engine import SimulationEngine  # noqa: E402
 from server.engines.simulation.examples import (  # noqa: E402
     Examples,
@@ -44,7 +44,8 @@ from server.fleet.fleet import TrainingSettings as Training  # noqa: E402
 from server.fleet.reading import read_fleet  # noqa: E402
 from server.rounds.run_state import RoundRecord  # noqa: E402
 from server.rounds.schedule import Observer  # noqa: E402
-from server.rounds.seam import Failed, Task, Updated  # noqa: E402
+from server.rounds.seam import Failed, Updated  # noqa: E402
+from server.running.run_fleet import run_fleet  # noqa: E402
 from tests.support import warm  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

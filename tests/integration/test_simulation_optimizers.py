@@ -13,10 +13,10 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from device_profiles.errors import FormatError  # noqa: E402
 from device_profiles.manifest import Optimizer  # noqa: E402
-from server.commands.run import run_fleet  # noqa: E402
 from server.engines.simulation.optimizers import LocalStep  # noqa: E402
 from server.fleet.reading import fleet_of, read_fleet  # noqa: E402
 from server.rounds.schedule import Observer  # noqa: E402
+from server.running.run_fleet import run_fleet  # noqa: E402
 
 OPTIMIZERS: dict[str, tuple[Optimizer, Any]] = {
     "sgd": (

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
+from device_profiles.task import Result, Task
 from device_profiles.update import UpdateMetadata
 from device_profiles.work import Work, block_of, blocks_of, label
 from server.averaging.aggregation import ReceivedUpdate
@@ -29,7 +30,7 @@ from server.fleet.structure import Structure
 from server.methods import create_method
 from server.rounds.run_state import RunFolder, RunState, Weights
 from server.rounds.schedule import Observer, Schedule
-from server.rounds.seam import Event, Failed, Result, Task, Updated
+from server.rounds.seam import Event, Failed, Updated
 
 MANIFEST = read_json(Path(__file__).resolve().parents[1] / "golden" / "manifest.json", Manifest)
 CLIENTS = ("a", "b", "c")

@@ -19,7 +19,13 @@ from pathlib import Path
 _CONTEXT = multiprocessing.get_context("forkserver")
 # What is not installed is passed over. `edge_runtime.export` first: it keeps executorch from complaining on import.
 _CONTEXT.set_forkserver_preload(
-    ["torch", "edge_runtime.export", "executorch.exir", "edge_runtime.export.targets.native", "server.commands.run"]
+    [
+        "torch",
+        "edge_runtime.export",
+        "executorch.exir",
+        "edge_runtime.export.targets.native",
+        "server.running.run_fleet",
+    ]
 )
 _STREAMS = ("out", "err")
 PROFL_EDGE = "edge_runtime.device.cli:main"

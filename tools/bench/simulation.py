@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from device_profiles.task import Task
 from device_profiles.work import Whole, Work, grow, label
 from edge_runtime.export import models
 from server.engines.simulation.engine import SimulationEngine
@@ -31,7 +32,6 @@ from server.fleet.fleet import (
     SimulationSettings,
     TrainingSettings,
 )
-from server.rounds.seam import Task
 
 _SHAPE = (3, 32, 32)
 

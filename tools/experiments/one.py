@@ -8,8 +8,8 @@ from pathlib import Path
 from device_profiles.errors import ProflError
 from device_profiles.files import read_json
 from server.commands.progress import TerminalProgress
-from server.commands.run import run_fleet
 from server.fleet.fleet import Fleet
+from server.running.run_fleet import run_fleet
 
 
 def main() -> int:

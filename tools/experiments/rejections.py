@@ -8,10 +8,10 @@ import click
 import msgspec
 
 from device_profiles.errors import UsageError
-from server.commands.run import run_fleet
 from server.fleet.fleet import Fleet
 from server.rounds.run_state import RunFolder
 from server.rounds.schedule import Observer
+from server.running.run_fleet import run_fleet
 from tools.experiments.study import cases, read_study
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from device_profiles.errors import FormatError, ProflError
+from device_profiles.task import Result, Task
 from device_profiles.work import Work
 from edge_runtime.device.limits.processes import Outcome
 from server.engines.local.process import ClientProcesses
@@ -18,7 +19,7 @@ from server.fleet.client import Client
 from server.fleet.fleet import TrainingSettings
 from server.fleet.structure import Structure
 from server.judging.strangers import Answer, last_words, plain, read_answer, read_update
-from server.rounds.seam import Event, Failed, Result, Task, Updated
+from server.rounds.seam import Event, Failed, Updated
 
 
 class LocalEngine:

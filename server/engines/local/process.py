@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from device_profiles.model import Partition
+from device_profiles.task import Task
 from device_profiles.work import Joint, Work, blocks_of
 from edge_runtime.device.limits.processes import LimitedProcess, Outcome, start_limited
 from server.fleet.fleet import TrainingSettings
-from server.rounds.seam import Task
 
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 """`profl-edge train` ends with the process whose id this names, where that is its parent."""

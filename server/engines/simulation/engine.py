@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from device_profiles.errors import DataError
+from device_profiles.task import Result, Task
 from device_profiles.update import UpdateMetadata
 from device_profiles.work import blocks_of, label
 from server.averaging.aggregation import ReceivedUpdate
@@ -23,7 +24,7 @@ from server.engines.simulation.training import Trained, train_alone, train_stack
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet
 from server.fleet.local_optimizer import local_optimizer
-from server.rounds.seam import Event, Failed, Result, Task, Updated
+from server.rounds.seam import Event, Failed, Updated
 
 _GPU_STACK = 20
 _MB = 1 << 20

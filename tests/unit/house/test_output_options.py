@@ -12,8 +12,8 @@ from edge_runtime.device.cli import main as profl_edge
 from profiler.cli import main as profl_profile
 from server.cli import cli as server
 from server.commands.progress import TerminalProgress
-from server.commands.run import run_fleet
 from server.fleet.reading import read_fleet
+from server.running.run_fleet import run_fleet
 
 DEMO = Path(__file__).resolve().parents[3] / "examples" / "fleets" / "demo.toml"
 

@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from device_profiles.errors import DataError, ExecutionError, FormatError, UsageError
 from device_profiles.work import distill, grow
 from server.cli import cli
-from server.commands.run import NEWER_SETTINGS, run_fleet
 from server.engines.prepared import PreparedRun
 from server.fleet.client import alike
 from server.fleet.fleet import ClientSettings, DataSettings, Fleet, MethodSettings, TrainingSettings
@@ -24,6 +23,7 @@ from server.methods import create_method
 from server.planner.assignment import BestHeld
 from server.rounds.checks import check_data, check_settings, check_stages
 from server.rounds.schedule import Observer
+from server.running.run_fleet import NEWER_SETTINGS, run_fleet
 from tests.support.fake_run import CLIENTS, MANIFEST, FakeEngine, FakeEvaluator, clients_of, initial_weights
 from tests.support.fake_run import fleet_of as fake_fleet
 from tests.support.partitions import blocks_of_one_unit
@@ -213,7 +213,7 @@ def test_min_clients_of_the_command_line_takes_the_place_of_the_fleet_files(
         '[model]\nname = "cnn"\n[data]\nsources = ["digits"]\n[population]\ncount = 4\n[training]\nmin_clients = 2\n'
     )
     seen = []
-    monkeypatch.setattr("server.commands.run.run_fleet", lambda fleet, output, **options: seen.append(fleet))
+    monkeypatch.setattr("server.running.run_fleet.run_fleet", lambda fleet, output, **options: seen.append(fleet))
     monkeypatch.setattr("server.rounds.summary_table.summary_table", lambda summary: "")
     for options in ([], ["--min-clients", "3"]):
         done = CliRunner().invoke(cli, ["run", "--fleet", str(path), "-o", str(tmp_path / "run"), *options])

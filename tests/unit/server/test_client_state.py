@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from device_profiles.task import Result, Task
 from device_profiles.update import UpdateMetadata
 from device_profiles.work import Whole
 from server.averaging.aggregation import ReceivedUpdate
@@ -25,7 +26,7 @@ from server.fleet.structure import Structure, TrainedTensor
 from server.methods.method import Stage
 from server.rounds.run_state import RunFolder
 from server.rounds.schedule import Observer, Schedule
-from server.rounds.seam import Event, Failed, Result, Task, Updated
+from server.rounds.seam import Event, Failed, Updated
 from tests.support.fake_run import FakeEngine, FakeEvaluator, fleet_of
 from tests.support.partitions import blocks_of_one_unit
 

@@ -18,6 +18,7 @@ pytest.importorskip("matplotlib", reason="figures are drawn with it")
 
 from device_profiles.errors import ExecutionError, FormatError
 from device_profiles.files import write_json
+from device_profiles.task import Result, Task
 from server.averaging.aggregation import ReceivedUpdate
 from server.cli import cli
 from server.report.figures import accuracy_over_device_seconds, accuracy_over_rounds
@@ -25,7 +26,6 @@ from server.report.page import report_page
 from server.report.run_tables import report_table
 from server.report.runs import read_run
 from server.rounds.run_state import FLEET_NAME
-from server.rounds.seam import Result, Task
 from tests.support.fake_run import MANIFEST, FakeEngine, fleet_of, run
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from device_profiles.contract import STAND_IN_PREFIX
 from device_profiles.errors import ExecutionError
+from device_profiles.task import Result, Task
 from device_profiles.work import block_of, depth, distill, grow
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.client import alike
@@ -26,7 +27,7 @@ from server.rounds.freezing import effective_movement, sample_scalars
 from server.rounds.learning_rate import learning_rate
 from server.rounds.run_state import RunFolder
 from server.rounds.schedule import Observer, Schedule
-from server.rounds.seam import Event, Failed, Result, Task, Updated
+from server.rounds.seam import Event, Failed, Updated
 from server.rounds.summary import Summary, summarise
 from tests.support.fake_run import CLIENTS, MANIFEST, FakeEngine, FakeEvaluator, fleet_of, initial_weights, run
 

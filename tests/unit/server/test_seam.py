@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from device_profiles.errors import ExecutionError
+from device_profiles.task import Result, Task
 from device_profiles.work import Width, grow, joint
 from server.fleet.client import Client, alike
 from server.fleet.fleet import MethodSettings, TrainingSettings
@@ -20,7 +21,7 @@ from server.planner.assignment import BestHeld
 from server.rounds.frozen_prefixes import FrozenPrefixes
 from server.rounds.roster import Roster
 from server.rounds.run_state import RunFolder
-from server.rounds.seam import BudgetChanged, Event, Joined, Left, Result, Task
+from server.rounds.seam import BudgetChanged, Event, Joined, Left
 from tests.support.fake_run import CLIENTS, FakeEngine, clients_of, run
 from tests.support.partitions import blocks_of_one_unit
 

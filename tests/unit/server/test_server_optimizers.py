@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from device_profiles.errors import FormatError
+from device_profiles.task import Result, Task
 from device_profiles.update import UpdateMetadata
 from device_profiles.work import Whole, Work
 from server.averaging.aggregation import ReceivedUpdate, average
@@ -22,7 +23,7 @@ from server.fleet.structure import Structure, TrainedTensor
 from server.methods.method import Stage
 from server.rounds.run_state import RunFolder
 from server.rounds.schedule import Observer, Schedule
-from server.rounds.seam import Event, Result, Task, Updated
+from server.rounds.seam import Event, Updated
 from tests.support.fake_run import FakeEngine, fleet_of, run
 from tests.support.partitions import blocks_of_one_unit
 

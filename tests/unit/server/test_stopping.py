@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.commands.run import saved_as
 from server.rounds.stopping import Stopped, run_child, stop_signals
+from server.running.run_fleet import saved_as
 from tests.support.fake_run import FakeEngine, run
 
 _SLEEPS = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"

@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
+from device_profiles.task import Result, Task
 from device_profiles.update import UpdateMetadata
 from device_profiles.work import grow
 from edge_runtime.device.limits import processes as limits
@@ -26,7 +27,7 @@ from server.fleet.client import alike
 from server.fleet.fleet import TrainingSettings
 from server.fleet.structure import Structure
 from server.judging.strangers import read_answer, read_update
-from server.rounds.seam import Failed, Result, Task, Updated
+from server.rounds.seam import Failed, Updated
 
 STRUCTURE = Structure.of(read_json(Path(__file__).resolve().parents[2] / "golden" / "manifest.json", Manifest))
 WORK = grow(STRUCTURE.partition, 1)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from device_profiles.task import Result
 from device_profiles.work import grow
 from server.fleet.client import Client
 from server.fleet.fleet import ClientSettings, DataSettings, Fleet, ModelSettings
 from server.methods.method import Stage
 from server.rounds.run_state import RoundRecord, RunState
-from server.rounds.seam import Result
 from server.rounds.summary import Summary, summarise
 from tests.support.partitions import blocks_of_one_unit
 
