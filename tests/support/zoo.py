@@ -210,6 +210,7 @@ ZOO: dict[str, Case] = {
     "sequence_first": Case(make=SequenceFirst, input_shape=SEQUENCE, drops=True),
     "rotary": Case(make=Rotary, input_shape=SEQUENCE),
     "per_token": Case(make=PerToken, input_shape=SEQUENCE),
+    "by_batch": _case(lambda net, x: x * (0.1 * x.shape[0])),
     "leaky": _case(lambda net, x: net.act(x), lambda net: setattr(net, "act", nn.LeakyReLU(0.1))),
     "log_softmax": Case(make=lambda: Ending(lambda x: functional.log_softmax(x, 1))),
     "softmax": Case(make=lambda: Ending(lambda x: functional.softmax(x, 1))),
