@@ -6,6 +6,7 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
+from typing import overload
 
 from device_profiles.errors import ExecutionError
 from edge_runtime.export.ir.graph import EXTERNAL_ROLES, PERSISTENT_ROLES, StepGraph, Value
@@ -49,17 +50,26 @@ class ArenaPlan:
     peak: int
 
 
-def plan_arena(graph: StepGraph) -> ArenaPlan:
+@overload
+def plan_arena(graph: StepGraph) -> ArenaPlan: ...
+@overload
+def plan_arena(graph: StepGraph, *, within_bytes: int) -> ArenaPlan | None: ...
+def plan_arena(graph: StepGraph, *, within_bytes: int | None = None) -> ArenaPlan | None:
     """Alias what may be aliased (changes `storage` of values) and place every storage, frozen tensors among them.
 
     While the prefix runs, nearly everything that the active block will need is still free: frozen tensors are placed
     last, and among the others by the same orders only where that leaves gaps.
+
+    None where the arena would be larger than `within_bytes`.
     """
     alias_in_place(graph)
     frozen: dict[Value, tuple[Span, ...]] = {
         value: tuple((at, at) for at in reads) for value, reads in read_anew(graph).items()
     }
     spans = {value: (span,) for value, span in storage_lifetimes(graph).items()} | frozen
+    least = _least_bytes(spans, len(graph.operations))
+    if within_bytes is not None and least > within_bytes:
+        return None  # known before anything is placed
     live = _live_bytes(spans, len(graph.operations))
     peak = max(range(len(live)), key=live.__getitem__)
     orders: list[Callable[[Value], tuple[int, ...]]] = [
@@ -69,12 +79,14 @@ def plan_arena(graph: StepGraph) -> ArenaPlan:
         lambda v: (0 if spans[v][0][0] <= peak <= spans[v][-1][1] else 1, -v.bytes, spans[v][0][0]),
     ]
     kept, anew = [v for v in spans if v not in frozen], sorted(frozen, key=lambda v: -v.bytes)
-    best = _Best(spans, least=_least_bytes(spans, len(graph.operations)))
+    best = _Best(spans, least)
     for order in orders:
         best.try_order([*sorted(kept, key=order), *anew])
     if frozen and best.arena_bytes > _TOLERANCE * live[peak]:
         for order in orders:
             best.try_order(sorted(spans, key=order))
+    if within_bytes is not None and best.arena_bytes > within_bytes:
+        return None
     placements = {
         value: Placement(value=value, offset=offset, size=_size(value), spans=spans[value])
         for value, offset in best.offsets.items()

@@ -14,7 +14,8 @@ from device_profiles.errors import FormatError
 from device_profiles.model import Block, Partition
 from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.work import Distill, Narrow, Width, Work, blocks_of, distill, grow, label
-from edge_runtime.export.plan.programs import TrainingChoices, build_programs
+from edge_runtime.export.plan.programs import build_programs
+from edge_runtime.export.plan.runs import TrainingChoices
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
