@@ -14,14 +14,7 @@ from safetensors.numpy import load_file
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.fleet import TrainingSettings
 from server.rounds.seam import Event, Task, Updated
-from tests.support.fake_run import (
-    Answer,
-    FakeEngine,
-    broken,
-    dead,
-    lines_of,
-    run,
-)
+from tests.support.fake_run import Answer, FakeEngine, broken, dead, lines_of, run
 
 
 def test_a_poisoned_update_stays_out_of_the_average_and_is_named(tmp_path: Path) -> None:
