@@ -20,7 +20,7 @@ class _Deferred(ModuleType):
         # Whoever walks through `sys.modules` asks every module for names like `__warningregistry__`.
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}", name=name, obj=self)
-        self.__class__ = ModuleType
+        self.__class__ = ModuleType  # type: ignore[assignment]  # an instance may become one of a parent
         assert self.__spec__ is not None and self.__spec__.loader is not None
         self.__spec__.loader.exec_module(self)
         return getattr(self, name)
