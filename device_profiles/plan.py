@@ -8,7 +8,7 @@ import msgspec
 
 from device_profiles.contract import FORMAT_VERSION
 from device_profiles.model import Partition
-from device_profiles.work import Distill, Grow, Joint
+from device_profiles.work import Distill, Growing
 
 
 class ClientPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,7 +21,7 @@ class ClientPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     client: str
     block: int
-    work: Grow | Joint | Distill | None
+    work: Growing | Distill | None
     program: str | None
     predicted_peak_bytes: int | None
     budget_bytes: int

@@ -54,7 +54,7 @@ class Grow(_Run, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fiel
 
 
 class Joint(_Run, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="joint"):
-    """The same of several blocks at once: the one that is being grown, and blocks before it that stay in training."""
+    """The same of a run that is no block: with blocks before it that stay in training, or its last units alone."""
 
 
 class Distill(_Run, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="distill"):
@@ -100,6 +100,10 @@ class Depth(_Start, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_f
     """The units up to `last_unit`, with a classifier behind each of their blocks (DepthFL)."""
 
 
+class Head(_Start, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="head"):
+    """One training step of the output module behind `last_unit` alone; every unit is frozen."""
+
+
 class Eval(_Start, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="eval"):
     """Logits of the model up to `last_unit`, with its output module."""
 
@@ -112,10 +116,12 @@ class Features(_Start, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     trains: ClassVar[bool] = False
 
 
-Work = Grow | Joint | Distill | Whole | Narrow | Width | Depth
+Work = Grow | Joint | Head | Distill | Whole | Narrow | Width | Depth
 """What a client can be asked for."""
-ProgramWork = Grow | Joint | Distill | Eval | Features
+ProgramWork = Grow | Joint | Head | Distill | Eval | Features
 """What a program of a bundle can do."""
+Growing = Grow | Joint | Head
+"""What a client may train in the step of a block: a run of units that ends with it, or the output module alone."""
 OfBlock = Grow | Distill | Eval | Features
 """What is asked for by one block."""
 BlockKind = Literal["grow", "distill", "eval", "features"]
@@ -184,6 +190,17 @@ def joint(partition: Partition, first: int, block: int) -> Joint:
     return Joint(first_unit=partition.blocks[first - 1].first_unit, last_unit=partition.blocks[block - 1].last_unit)
 
 
+def suffixes(partition: Partition, block: int) -> tuple[Growing, ...]:
+    """What may be trained in the step of `block` (1-based), the most first: every run of units that ends with the
+    block, from the model's first unit on, down to the output module alone."""
+    own = partition.blocks[block - 1]
+    runs = [
+        grow(partition, block) if first == own.first_unit else Joint(first_unit=first, last_unit=own.last_unit)
+        for first in range(own.last_unit + 1)
+    ]
+    return (*runs, Head(last_unit=own.last_unit))
+
+
 def depth(partition: Partition, block: int) -> Depth:
     """Training blocks 1 to `block`, with a classifier behind each."""
     return Depth(last_unit=partition.blocks[block - 1].last_unit)
@@ -191,6 +208,8 @@ def depth(partition: Partition, block: int) -> Depth:
 
 def first_trained_unit(work: Work) -> int:
     """The first unit that it trains; those before are frozen."""
+    if isinstance(work, Head):
+        return work.last_unit + 1
     return work.first_unit if isinstance(work, _Run) else 0
 
 
@@ -216,11 +235,19 @@ def _starting_at(unit: int, partition: Partition) -> Block | None:
 
 
 def block_of(work: Work | ProgramWork, partition: Partition) -> int:
-    """The block (1-based) that is asked for; raises FormatError where there is none."""
+    """The block (1-based) that is asked for: of a run that is no block, the one that it ends with; raises FormatError
+    where there is none."""
+    if isinstance(work, Joint):
+        work = Head(last_unit=work.last_unit)
     blocks = blocks_of(work, partition)
     if blocks is None:
         raise FormatError(f"'{work.name}' is about no block of the partition")
     return blocks[1]
+
+
+def block_number(work: Work, partition: Partition) -> int:
+    """The block (1-based) that is asked for, 0 where it is the whole network."""
+    return 0 if isinstance(work, (Whole, _Slice)) else block_of(work, partition)
 
 
 def label(work: Work | ProgramWork, partition: Partition, variant: Variant = "default") -> str:
@@ -243,6 +270,6 @@ def label(work: Work | ProgramWork, partition: Partition, variant: Variant = "de
 def programs_of(work: Work, partition: Partition) -> frozenset[str]:
     """Labels that an update of it may carry: that of the bundle's program, also as it reads kept outputs of frozen
     blocks."""
-    if isinstance(work, (Grow, Distill)):
+    if isinstance(work, (Grow, Joint, Head, Distill)):
         return frozenset({label(work, partition), label(work, partition, CACHED_PREFIX_VARIANT)})
     return frozenset({label(work, partition)})

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from device_profiles.work import Growing
+
     _SizeType = click.ParamType[int]
+    _WorkType = click.ParamType[Growing]
 else:  # not every release of click can be asked for the type
-    _SizeType = click.ParamType
+    _SizeType = _WorkType = click.ParamType
 
 _LARGEST = 3.4e38
 """Of float32, which is what programs compute in."""
@@ -43,6 +46,29 @@ class Size(_SizeType):
             return parse_size(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class TrainingWork(_WorkType):
+    """What a client can train in the step of a block, by the name of its units."""
+
+    name = "work"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Growing:
+        """The work; fails, saying how to write it, for what is none."""
+        from device_profiles.errors import FormatError
+        from device_profiles.work import Grow, Head, Joint, parse_work
+
+        if isinstance(value, (Grow, Joint, Head)):
+            return value
+        try:
+            work = parse_work(value)
+        except FormatError:
+            work = None
+        if not isinstance(work, (Grow, Joint, Head)):
+            self.fail(
+                f"'{value}' trains no run of units; write grow-units0-3, joint-units2-5 or head-units0-5.", param, ctx
+            )
+        return work
 
 
 class OutputFile(click.Path):

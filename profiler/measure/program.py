@@ -22,7 +22,7 @@ from device_profiles.files import read_json
 from device_profiles.manifest import Program
 from device_profiles.profile import Conditions
 from device_profiles.timeline import PlanTimeline, Timeline, Timelines
-from device_profiles.work import Distill, Eval, Features, Joint, blocks_of
+from device_profiles.work import Distill, Eval, Features, Growing
 from edge_runtime.device.commands.options import one_blas_thread
 from edge_runtime.device.prepare import launch
 from edge_runtime.device.prepare.bundle import open_bundle
@@ -116,12 +116,14 @@ class ProcessMeter:
         from edge_runtime.device.prepare.training import prepare_training
 
         cached = program.variant == CACHED_PREFIX_VARIANT
+        work = program.work if isinstance(program.work, Growing) else None
+        by_block = cached or work is None
         with self._folder() as folder:
             request = TrainRequest(
                 bundle=self.bundle,
-                block=program.block,
-                purpose="distill" if isinstance(program.work, Distill) else "grow",
-                first_block=self._first_block(program) if isinstance(program.work, Joint) else None,
+                block=program.block if by_block else None,
+                purpose="distill" if isinstance(program.work, Distill) else None,
+                work=None if by_block else work,
                 data=self._data(folder, program),
                 steps=_TRAINING_STEPS,
                 output=folder / "update.safetensors",
@@ -132,11 +134,6 @@ class ProcessMeter:
             )
             prepared = prepare_training(request, json=True)
             return self._run(prepared.job, watch=True)
-
-    def _first_block(self, program: Program) -> int | None:
-        """The first of the blocks that a program trains together."""
-        blocks = blocks_of(program.work, open_bundle(self.bundle).manifest.partition)
-        return None if blocks is None else blocks[0]
 
     def base_bytes(self) -> int:
         """Measured without a limit: the base alone is what every other program of the device also needs."""

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from device_profiles.errors import ExecutionError, FormatError, ProflError, UsageError
 from device_profiles.files import atomic_file, named, sha256_of
 from device_profiles.manifest import Manifest
-from device_profiles.work import Distill, Grow, Joint, Work
+from device_profiles.work import Distill, Grow, Head, Joint, Work
 from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.tensors import TensorFile
 from edge_runtime.device.prepare.weights_version import weights_version
@@ -75,8 +75,9 @@ def merge_updates(
         asked = {update.client: received.asked[update.client] for update in group}
         sound, odd = judge(group, asked, structure, base_version, base.tensors)
         rejected |= odd
-        # As in a round of method elastic: who trained fewer blocks together held the others frozen.
-        merged |= average(sound, base.tensors, counts_frozen=any(isinstance(a.work, Joint) for a in asked.values()))
+        # As in a round of method elastic: who trained fewer units together held the others frozen.
+        frozen = any(isinstance(a.work, (Joint, Head)) for a in asked.values())
+        merged |= average(sound, base.tensors, counts_frozen=frozen)
         weights = sum(update.weight for update in sound)
         described += [
             MergedUpdate(
@@ -121,7 +122,7 @@ def _read(manifest: Manifest, paths: Sequence[Path], steps: int | None) -> _Rece
         program = programs.get(update.metadata.program)
         if digest in seen:
             received.rejected[client] = f"is the same update as {seen[digest]}"
-        elif program is None or not isinstance(program.work, (Grow, Joint, Distill)):
+        elif program is None or not isinstance(program.work, (Grow, Joint, Head, Distill)):
             received.rejected[client] = (
                 f"trained {update.metadata.program}, which is not a training program of the bundle"
             )

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from device_profiles.contract import STAND_IN_PREFIX
+from device_profiles.contract import CACHED_PREFIX_VARIANT, STAND_IN_PREFIX
 from device_profiles.errors import UsageError
 from device_profiles.manifest import Manifest
 from device_profiles.model import Partition
-from device_profiles.work import Distill, Grow, Joint, Work, blocks_of, label, programs_of
+from device_profiles.work import Distill, Grow, Head, Joint, Work, block_number, label, programs_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +57,7 @@ class Structure:
                     if t.role in ("parameter", "running_statistic")
                 }
                 for program in manifest.programs
-                if isinstance(program.work, (Grow, Joint, Distill))
+                if isinstance(program.work, (Grow, Joint, Head, Distill)) and program.variant != CACHED_PREFIX_VARIANT
             },
         )
 
@@ -81,6 +81,8 @@ class Structure:
             return [name for name in parameters if name.startswith(STAND_IN_PREFIX)]
         if isinstance(work, (Grow, Joint)):
             return [name for name in parameters if name in self.blocks[self.block(work) - 1]]
+        if isinstance(work, Head):
+            return []
         return parameters
 
     def label(self, work: Work) -> str:
@@ -93,5 +95,4 @@ class Structure:
 
     def block(self, work: Work) -> int:
         """The block (1-based) that is asked for, 0 where it is the whole network."""
-        blocks = blocks_of(work, self.partition)
-        return 0 if blocks is None else blocks[1]
+        return block_number(work, self.partition)

@@ -10,11 +10,11 @@ from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
 from device_profiles.profile import DeviceProfile
 from device_profiles.promise import DEFAULT_MARGIN, promise_of
-from device_profiles.work import Distill, Grow, Joint, block_of, distill, grow, label
+from device_profiles.work import Distill, Growing, block_of, distill, grow, label
 from device_profiles.work import joint as join_blocks
 from edge_runtime.device.worker.text import megabytes_up
 
-Trained = Grow | Joint | Distill
+Trained = Growing | Distill
 
 
 def make_plan(

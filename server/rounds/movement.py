@@ -30,6 +30,8 @@ class MovementHistory:
         """
         works = [work for work in stage.choices if work in self._structure.trained]
         names = {name for work in works for name in self._structure.moving(work)}
+        # Where nobody holds more than the output module, its parameters are all that can move.
+        names = names or set(self._structure.parameters(works))
         settings = self._settings
         return sample_scalars({name: weights[name] for name in sorted(names)}, settings.scalars, settings.seed)
 

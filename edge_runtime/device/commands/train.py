@@ -25,7 +25,7 @@ from edge_runtime.device.commands.options import (
     weights_option,
 )
 from edge_runtime.device.limits.mark import current_limit
-from edge_runtime.options import Finite, OutputFile, Size
+from edge_runtime.options import Finite, OutputFile, Size, TrainingWork
 
 if TYPE_CHECKING:
     from edge_runtime.device.prepare.request import TrainRequest
@@ -43,7 +43,13 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
     epilog="Example: profl-edge train BUNDLE --block 2 --data mnist-5k --memory-limit 128MB -o update.safetensors"
 )
 @bundle_argument
-@click.option("--block", type=click.IntRange(1), required=True, help="Block to train, counted from 1.")
+@click.option("--block", type=click.IntRange(1), help="Block to train, counted from 1.")
+@click.option(
+    "--work",
+    type=TrainingWork(),
+    help="Instead of --block: a training step by its units, such as joint-units3-8, or head-units0-8 for the output "
+    "module alone. Requires a bundle that was exported with it.",
+)
 @click.option(
     "--first-block",
     type=click.IntRange(1),
@@ -52,9 +58,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 @click.option(
     "--purpose",
     type=click.Choice(["grow", "distill"]),
-    default="grow",
-    show_default=True,
-    help="Train the block, or distil it into its stand-in.",
+    help="Train the block, or distil it into its stand-in [default: grow].",
 )
 @data_option
 @click.option("--steps", type=click.IntRange(1), help="Number of training steps.")

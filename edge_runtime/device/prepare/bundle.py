@@ -17,7 +17,7 @@ from device_profiles.errors import DigestError, FormatError, UsageError
 from device_profiles.files import read_json, sha256_of
 from device_profiles.manifest import FileEntry, Manifest, Program
 from device_profiles.settings import Setting
-from device_profiles.work import BlockKind, Distill, joint
+from device_profiles.work import BlockKind, Distill, Growing, joint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +56,22 @@ class Bundle:
         raise UsageError(
             f"{self.path}: no '{kind}' program for block {block}",
             remedy=("give ", Setting("block"), f" one of: {known}"),
+        )
+
+    def training_program(self, work: Growing) -> Program:
+        """The program that trains `work`; raises UsageError with those that there are."""
+        programs = [
+            p for p in self.manifest.programs if isinstance(p.work, Growing) and p.variant != CACHED_PREFIX_VARIANT
+        ]
+        for program in programs:
+            if program.work == work:
+                return program
+        known = ", ".join(program.work.name for program in programs) or "none"
+        raise UsageError(
+            f"{self.path} has no such program",
+            field="work",
+            value=work.name,
+            remedy=(f"it has {known}; give one of these, or export the bundle with ", Setting("work", work.name)),
         )
 
     def joint_program(self, first_block: int, block: int) -> Program:

@@ -9,7 +9,7 @@ from device_profiles.contract import Augmentation
 from device_profiles.errors import UsageError
 from device_profiles.manifest import Program
 from device_profiles.settings import Setting
-from device_profiles.work import TrainingKind
+from device_profiles.work import Growing, TrainingKind
 from edge_runtime.device.worker.job import CacheDType
 
 
@@ -17,7 +17,8 @@ from edge_runtime.device.worker.job import CacheDType
 class TrainRequest:
     """One `train` command. `steps` wins over `epochs`; without both, one epoch.
 
-    With `first_block`, blocks from that one to `block` are trained together.
+    Either `work` or `block` is given; with the latter, `first_block` trains blocks from that one to `block` together,
+    and `purpose` says what is done with the block, by default that it grows.
 
     What `augment` does follows from `augment_seed` (by default `seed`) and from the epoch, counted from `augment_epoch`
     on. `cached_augmentations`: versions of every example in a cache of the prefix, without which there is none of
@@ -28,9 +29,10 @@ class TrainRequest:
     """
 
     bundle: Path
-    block: int
     data: str
-    purpose: TrainingKind = "grow"
+    block: int | None = None
+    work: Growing | None = None
+    purpose: TrainingKind | None = None
     first_block: int | None = None
     steps: int | None = None
     epochs: float | None = None

@@ -18,8 +18,9 @@ from device_profiles.settings import Setting
 from device_profiles.work import Distill
 from edge_runtime.device.data import DataSource
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
-from edge_runtime.device.prepare.cached_prefix import AugmentedCache, cache_job, cache_programs, default_folder
+from edge_runtime.device.prepare.cached_prefix import AugmentedCache, cache_job, default_folder
 from edge_runtime.device.prepare.checkpoint import Settings, checkpoint_path, load_checkpoint
+from edge_runtime.device.prepare.chosen import chosen_programs
 from edge_runtime.device.prepare.examples import check_examples, data_job, open_examples
 from edge_runtime.device.prepare.job import new_job, program_job, set_optimizer
 from edge_runtime.device.prepare.laid_weights import LaidWeights
@@ -41,12 +42,7 @@ def prepare_training(request: TrainRequest, *, json: bool) -> PreparedTraining:
     Raises a child of ProflError with one line for everything that is wrong with the files, the data or the options.
     """
     bundle = open_bundle(request.bundle)
-    if request.first_block is not None:
-        program = _joint_program(request, bundle)
-    elif request.cache_prefix is None:
-        program = bundle.program_for(request.purpose, request.block)
-    else:
-        features, program = cache_programs(bundle, request.block, request.purpose)
+    features, program = chosen_programs(request, bundle)
     check_options(request, program)
     model = bundle.manifest.model
     data = open_examples(request.data, "train", bundle, program)
@@ -67,11 +63,11 @@ def prepare_training(request: TrainRequest, *, json: bool) -> PreparedTraining:
             remedy=("give more data, or export with a smaller ", Setting("batch")),
         )
     weights = LaidWeights(bundle, request.weights)
-    programs = [program] if request.cache_prefix is None else [features, program]
+    programs = [program] if features is None else [features, program]
     weights.check_whole(programs, initial_allowed=request.initial_prefix)
     described = program_job(bundle, program, threads=request.threads, weights=weights)
     job = new_job("train", described, threads=request.threads, json=json)
-    if request.cache_prefix is not None:
+    if features is not None and request.cache_prefix is not None:
         job["cache"] = cache_job(
             bundle,
             features,
@@ -134,32 +130,6 @@ def prepare_training(request: TrainRequest, *, json: bool) -> PreparedTraining:
                 remedy="give more steps",
             )
     return PreparedTraining(job=job, data=data)
-
-
-def _joint_program(request: TrainRequest, bundle: Bundle) -> Program:
-    """The program of several blocks; raises UsageError for what does not go with it."""
-    assert request.first_block is not None  # asked for those requests alone
-    if request.purpose != "grow":
-        raise UsageError(
-            (
-                Setting("first_block"),
-                " cannot be combined with ",
-                Setting("purpose", request.purpose),
-                ": one block alone is distilled",
-            ),
-            remedy="leave one of the two out",
-        )
-    if request.cache_prefix is not None:
-        raise UsageError(
-            (
-                Setting("first_block"),
-                " cannot be combined with ",
-                Setting("cache_prefix"),
-                ": several blocks have no cache",
-            ),
-            remedy="leave one of the two out",
-        )
-    return bundle.joint_program(request.first_block, request.block)
 
 
 def _augmented_cache(request: TrainRequest) -> AugmentedCache | None:

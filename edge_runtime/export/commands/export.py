@@ -14,6 +14,7 @@ from device_profiles.errors import UsageError
 from device_profiles.manifest import Loss, Manifest, Optimizer
 from device_profiles.optimizers import OPTIMIZERS, OptimizerName
 from device_profiles.settings import Setting
+from device_profiles.work import Growing
 from edge_runtime.ending import as_process, exit_status
 from edge_runtime.export.commands.model_options import (
     asked_or_usual,
@@ -25,7 +26,7 @@ from edge_runtime.export.commands.model_options import (
 )
 from edge_runtime.export.commands.models import models
 from edge_runtime.export.targets.targets import TARGETS, export_target
-from edge_runtime.options import Finite, Size
+from edge_runtime.options import Finite, Size, TrainingWork
 
 _PROGRAM = "profl-edge"
 
@@ -59,6 +60,14 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     help="Recompute layers in the backward pass until every arena fits this size, such as 48MB.",
 )
 @click.option("--joint", is_flag=True, help="Also export programs that train several consecutive blocks together.")
+@click.option(
+    "--work",
+    "works",
+    type=TrainingWork(),
+    multiple=True,
+    help="Export only this training step, such as joint-units3-8 (units 3 to 8 together) or head-units0-8 (the output "
+    "module alone); repeatable.",
+)
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="sgd", show_default=True, help="Optimizer.")
 @click.option(
     "--momentum", type=Finite(0.0, 1.0, max_open=True), default=0.9, show_default=True, help="SGD's momentum."
@@ -130,6 +139,7 @@ def export(
     micro_batch: int | None,
     recompute: int | None,
     joint: bool,
+    works: tuple[Growing, ...],
     optimizer: OptimizerName,
     momentum: float,
     nesterov: bool,
@@ -154,6 +164,8 @@ def export(
         raise UsageError(
             (Setting("all"), " cannot be combined with ", Setting("block")), remedy="leave one of the two out"
         )
+    if works and joint:
+        raise UsageError((Setting("work"), " cannot be combined with ", Setting("joint")), remedy="leave one out")
     _refuse_options_of_the_other(context, optimizer)
     input_shape, classes = asked_or_usual(model, input_text, classes)
     if target != "native":
@@ -178,6 +190,7 @@ def export(
             micro_batch=micro_batch,
             recompute_bytes=recompute,
             joint=joint,
+            works=works or None,
             optimizer=Optimizer(
                 name=optimizer,
                 momentum=momentum if "momentum" in OPTIMIZERS[optimizer].options else 0.0,

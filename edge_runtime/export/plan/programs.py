@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from device_profiles.contract import CACHED_PREFIX_VARIANT, Variant
+from device_profiles.errors import UsageError
 from device_profiles.manifest import Loss, Optimizer
 from device_profiles.model import Partition
-from device_profiles.work import distill, grow, joint, of_block
+from device_profiles.work import Growing, block_of, distill, first_trained_unit, grow, joint, of_block
 from edge_runtime.export.ir.graph import StepGraph
 from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.arena import plan_arena
@@ -34,6 +35,8 @@ class TrainingChoices:
         micro_batches: executions that make up one step.
         recompute_bytes: compute layers again until the arena is no larger than this; None keeps them all.
         joint: also the steps that train runs of blocks together.
+        works: the training steps to write, each of a run of units that ends with a block, or of the output module
+            alone; None for that of every block.
     """
 
     optimizer: Optimizer
@@ -41,6 +44,7 @@ class TrainingChoices:
     micro_batches: int = 1
     recompute_bytes: int | None = None
     joint: bool = False
+    works: tuple[Growing, ...] | None = None
 
 
 def build_programs(
@@ -50,32 +54,57 @@ def build_programs(
 
     A block has a training step and an evaluation; where there is a prefix in front of it, also the prefix alone, the
     distillation into its stand-in, and both training steps as they read the prefix's outputs from a cache. With
-    `choices.joint`, every run of blocks that ends with it has a training step as well.
+    `choices.joint`, every run of blocks that ends with it has a training step as well. With `choices.works`, a block
+    has those of them that end with it, and an evaluation.
     """
     for index in blocks:
-        step, prefix_rows = _grow(source, partition, index, choices)
+        if choices.works is not None:
+            yield _evaluation(source, partition, index, choices.loss)
+            for work in choices.works:
+                if block_of(work, partition) == index:
+                    yield training_step(source, partition, work, choices)
+            continue
+        step, prefix_rows = _grow(source, partition, grow(partition, index), choices)
         yield step
         yield _evaluation(source, partition, index, choices.loss)
         if partition.blocks[index - 1].first_unit > 0:
             yield _features(source, partition, index, prefix_rows)
-            yield _grow(source, partition, index, choices, cached_prefix=True)[0]
+            yield _grow(source, partition, grow(partition, index), choices, cached_prefix=True)[0]
             yield from _distill(source, partition, index, choices, prefix_rows)
         for first in range(1, index) if choices.joint else ():
-            yield _grow(source, partition, index, choices, first=first)[0]
+            yield training_step(source, partition, joint(partition, first, index), choices)
+
+
+def checked_works(works: Iterable[Growing], partition: Partition) -> tuple[Growing, ...]:
+    """Each of `works` once, in the order of the blocks; raises UsageError for one that does not end with a block."""
+    for work in works:
+        if all(block.last_unit != work.last_unit for block in partition.blocks) or first_trained_unit(work) < 0:
+            ends = ", ".join(str(block.last_unit) for block in partition.blocks)
+            raise UsageError(
+                "does not end with a block",
+                field="work",
+                value=work.name,
+                remedy=f"blocks end with the units {ends}; choose another partition or another run",
+            )
+    return tuple(sorted(dict.fromkeys(works), key=lambda work: (work.last_unit, first_trained_unit(work))))
+
+
+def training_step(source: BlockModel, partition: Partition, work: Growing, choices: TrainingChoices) -> PlannedProgram:
+    """The training step of `work`, which ends with a block of `partition`."""
+    return _grow(source, partition, work, choices)[0]
 
 
 def _grow(
     source: BlockModel,
     partition: Partition,
-    index: int,
+    work: Growing,
     choices: TrainingChoices,
     *,
-    first: int | None = None,
     cached_prefix: bool = False,
 ) -> tuple[PlannedProgram, int]:
-    """The training step of a block, or of blocks `first` to `index`, and the examples of its prefix at a time."""
-    start = partition.blocks[(index if first is None else first) - 1].first_unit
-    end = partition.blocks[index - 1].last_unit + 1
+    """A training step, and the examples of its prefix at a time."""
+    index = block_of(work, partition)
+    start, end = first_trained_unit(work), work.last_unit + 1
     units = source.cut.units
 
     def build(variant: StepVariant) -> StepGraph:
@@ -109,7 +138,7 @@ def _grow(
     elif planned.variant.recompute:
         name = "recompute"
     described = planned_program(
-        grow(partition, index) if first is None else joint(partition, first, index),
+        work,
         partition,
         planned.graph,
         planned.plan,

@@ -69,21 +69,22 @@ def build_train_step(
     fixed: frozenset[str] = frozenset(),
     aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> StepGraph:
-    """One training step: `prefix` frozen, `active` and the output module (`stand_ins` + `head`) trained, but for the
-    tensors in `fixed`. What is trained has its other names (`aliases`) as well.
+    """One training step: `prefix` frozen, `active` (it may be empty) and the output module (`stand_ins` + `head`)
+    trained, but for the tensors in `fixed`. What is trained has its other names (`aliases`) as well.
 
     Data: the examples [batch, ...], or with `variant.cached_prefix` the block's inputs. Program inputs: labels [batch]
     int64 (with the mean squared error: targets [batch, outputs] float32), hyperparameters, then the frozen tensors and
     what dropout needs. Output: the loss, scalar.
     """
     builder = _step_builder(tensor_shapes, optimizer, variant, fixed)
-    batch = shapes[active[0].input][0]
+    start = active[0].input if active else prefix[-1].output
+    batch = shapes[start][0]
     if loss.name == "mse":
         labels = _input(builder, LABELS_INPUT, (batch, *head.layers[-1].shape[1:]))
     else:
         labels = _input(builder, LABELS_INPUT, (batch,), "int64")
     _input(builder, HYPERPARAMETERS_INPUT, (optimizer.hyperparameters,))
-    values = {active[0].input: _block_input(builder, prefix, active[0].input, shapes, variant, input_dtype)}
+    values = {start: _block_input(builder, prefix, start, shapes, variant, input_dtype)}
     trained = [layer for unit in active for layer in unit.layers]
     trained += output_module(stand_ins, head)
     _emit_trained(builder, trained, values, variant)

@@ -28,6 +28,7 @@ from device_profiles.manifest import FileEntry, Loss, Manifest, Optimizer
 from device_profiles.model import Partition
 from device_profiles.settings import Setting
 from device_profiles.timeline import Timelines
+from device_profiles.work import Growing
 from edge_runtime.export import models
 from edge_runtime.export.cut.stand_ins import initial_bound
 from edge_runtime.export.cut.tied import check_tied
@@ -37,7 +38,7 @@ from edge_runtime.export.models.checked import notes_on
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.block_model import BlockModel
-from edge_runtime.export.plan.programs import TrainingChoices, build_programs
+from edge_runtime.export.plan.programs import TrainingChoices, build_programs, checked_works
 from edge_runtime.export.plan.timeline import plan_timeline
 
 Progress = Callable[[str], None]
@@ -56,6 +57,7 @@ def export_bundle(
     micro_batch: int | None = None,
     recompute_bytes: int | None = None,
     joint: bool = False,
+    works: tuple[Growing, ...] | None = None,
     optimizer: Optimizer | None = None,
     loss: Loss | None = None,
     momentum: float = 0.9,
@@ -83,6 +85,7 @@ def export_bundle(
         micro_batch: examples in one execution; divides `batch`, which it is by default.
         recompute_bytes: compute layers again in the backward pass until no arena is larger than this.
         joint: also the steps that train several blocks together, for every run of them.
+        works: only the training steps of these, such as a plan needs, instead of every block's own.
         optimizer: of the training programs; by default SGD with `momentum`, `momentum_dtype` and `weight_decay`.
         loss: what training minimises; by default the cross-entropy.
         input_dtype: float32, or int64 for tokens; by default what a built-in model takes, and float32 for others.
@@ -131,6 +134,7 @@ def export_bundle(
         micro_batches=micro_batches,
         recompute_bytes=recompute_bytes,
         joint=joint,
+        works=None if works is None else checked_works(works, cut_into),
     )
     with atomic_folder(output, _PARTS) as folder:
         (folder / PROGRAMS_FOLDER).mkdir()

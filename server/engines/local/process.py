@@ -11,7 +11,7 @@ from pathlib import Path
 
 from device_profiles.model import Partition
 from device_profiles.task import Task
-from device_profiles.work import Joint, Work, blocks_of
+from device_profiles.work import Growing, Work, block_of
 from edge_runtime.device.limits.processes import LimitedProcess, Outcome, start_limited
 from server.fleet.fleet import TrainingSettings
 
@@ -91,18 +91,16 @@ class ClientProcesses:
         """Clients may be started again."""
         self._ending = False
 
-    def _asked(self, work: Work) -> list[str]:
+    def _asked(self, work: Work, *, cached: bool) -> list[str]:
         """The options that ask for `work`."""
-        blocks = blocks_of(work, self._partition)
-        assert blocks is not None  # the bundle has a program of it
-        options = ["--block", str(blocks[1])]
-        if isinstance(work, Joint):
-            return [*options, "--first-block", str(blocks[0])]
-        return [*options, "--purpose", work.kind]
+        if isinstance(work, Growing) and not cached:
+            return ["--work", work.name]
+        return ["--block", str(block_of(work, self._partition)), "--purpose", work.kind]
 
     def _command(self, task: Task, output: Path) -> list[str]:
         command = [sys.executable, "-m", "edge_runtime.device", "train", str(self._bundle)]
-        command += [*self._asked(task.work), "--data", f"npz:{self._data[task.client]}"]
+        cached = task.prefix is not None and task.work in self._cached[task.client]
+        command += [*self._asked(task.work, cached=cached), "--data", f"npz:{self._data[task.client]}"]
         command += ["--weights", str(task.weights), "--base-version", task.base_version, "-o", str(output)]
         command += ["--epochs", str(task.epochs)] if task.steps is None else ["--steps", str(task.steps)]
         command += ["--lr", str(task.learning_rate), "--seed", str(task.seed)]
@@ -112,7 +110,7 @@ class ClientProcesses:
             command += ["--proximal-mu", str(task.proximal)]
         if self._settings.augment != "none":
             command += ["--augment", self._settings.augment]
-        if task.prefix is not None and task.work in self._cached[task.client]:
+        if cached and task.prefix is not None:
             folder = self._caches / task.client / task.prefix
             # What other frozen blocks put out is of no use any more, and large.
             remove_others(folder)

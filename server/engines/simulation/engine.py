@@ -14,7 +14,7 @@ from torch import Tensor
 from device_profiles.errors import DataError
 from device_profiles.task import Result, Task
 from device_profiles.update import UpdateMetadata
-from device_profiles.work import blocks_of, label
+from device_profiles.work import block_number, label
 from server.averaging.aggregation import ReceivedUpdate
 from server.engines.simulation.examples import Examples, batch_indices, crop_and_flip, model_inputs
 from server.engines.simulation.inputs import Batches, FeatureCache, WeightsFiles, channels_last
@@ -201,7 +201,6 @@ class SimulationEngine:
         examples = len(self._clients[task.client])
         steps = self._steps(task)
         partition = self._work.pieces.partition
-        blocks = blocks_of(task.work, partition)
         up = sum(4 * tensor.numel() for tensor in trained.tensors.values())
         down = up
         if not task.has_frozen:
@@ -223,7 +222,7 @@ class SimulationEngine:
         update = ReceivedUpdate(
             client=task.client,
             metadata=UpdateMetadata(
-                block=0 if blocks is None else blocks[1],
+                block=block_number(task.work, partition),
                 program=label(task.work, partition),
                 examples=examples,
                 steps=steps,

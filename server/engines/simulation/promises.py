@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from device_profiles.errors import FormatError
-from device_profiles.model import Block, Partition
+from device_profiles.model import Partition
 from device_profiles.optimizers import OPTIMIZERS
-from device_profiles.work import Distill, Narrow, Width, Work, blocks_of, distill, grow, label
-from edge_runtime.export.plan.programs import TrainingChoices, build_programs
+from device_profiles.work import Depth, Distill, Grow, Growing, Head, Joint, Narrow, Width, Work, block_of, label
+from edge_runtime.export.plan.programs import TrainingChoices, build_programs, training_step
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
@@ -140,19 +140,18 @@ class _RuntimePlans:
         if width not in self._pieces:
             self._pieces[width] = ModelPieces(self._model, width=width)
         pieces = self._pieces[width]
-        # What is about no block is about all of them: the whole network, of whatever width.
-        first, last = blocks_of(work, pieces.partition) or (1, pieces.blocks)
-        partition = pieces.partition if isinstance(work, Distill) else _merged(pieces.partition, first, last)
-        asked = distill(partition, first) if isinstance(work, Distill) else grow(partition, first)
-        for program, _, _ in build_programs(pieces.source, partition, blocks=(first,), choices=self._choices):
-            if program.work == asked:
-                return program.memory.total_bytes(self._threads)
-        raise FormatError(f"promises: the runtime has no program for {work.name}")
+        if isinstance(work, Distill):
+            block = block_of(work, pieces.partition)
+            programs = build_programs(pieces.source, pieces.partition, blocks=(block,), choices=self._choices)
+            distilled = next(program for program, _, _ in programs if program.work == work)
+            return distilled.memory.total_bytes(self._threads)
+        program, _, _ = training_step(pieces.source, pieces.partition, _as_run(work, pieces.partition), self._choices)
+        return program.memory.total_bytes(self._threads)
 
 
-def _merged(partition: Partition, first: int, last: int) -> Partition:
-    """The partition with its blocks `first` to `last` (1-based) as one, which is then number `first`."""
-    blocks = partition.blocks
-    run = Block(index=first, first_unit=blocks[first - 1].first_unit, last_unit=blocks[last - 1].last_unit)
-    joined = (*blocks[: first - 1], run, *blocks[last:])
-    return Partition(blocks=tuple(msgspec.structs.replace(block, index=i) for i, block in enumerate(joined, start=1)))
+def _as_run(work: Work, partition: Partition) -> Growing:
+    """The run of units that needs what `work` needs: of the whole network, all of them."""
+    if isinstance(work, (Grow, Joint, Head)):
+        return work
+    last = work.last_unit if isinstance(work, Depth) else partition.blocks[-1].last_unit
+    return Joint(first_unit=0, last_unit=last)

@@ -85,11 +85,15 @@ class ModelPieces:
 
     def run(self, first: int, last: int, *, training: bool) -> Segment:
         """Blocks `first` to `last` (1-based), from one activation to another."""
-        key = ("blocks", first, last, training)
+        blocks = self.partition.blocks
+        return self.units(blocks[first - 1].first_unit, blocks[last - 1].last_unit, training=training)
+
+    def units(self, first: int, last: int, *, training: bool) -> Segment:
+        """Units `first` to `last` (0-based), from one activation to another."""
+        key = ("units", first, last, training)
         if key not in self._made:
             units = self.source.cut.units
-            start = units[self.partition.blocks[first - 1].first_unit].input
-            end = units[self.partition.blocks[last - 1].last_unit].output
+            start, end = units[first].input, units[last].output
             graph = fx.Graph()
             graph.output(self._captured.copy(graph, start, end, graph.placeholder("x"), training=training))
             self._made[key] = _segment(graph, self._constants)

@@ -11,7 +11,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from device_profiles.contract import STAND_IN_PREFIX, stand_in_name
-from device_profiles.work import Depth, Distill, Grow, Joint, Narrow, Width, Work, blocks_of
+from device_profiles.work import (
+    Depth,
+    Distill,
+    Grow,
+    Growing,
+    Head,
+    Joint,
+    Narrow,
+    Width,
+    Work,
+    block_of,
+    blocks_of,
+    first_trained_unit,
+)
 from edge_runtime.export.models import built_in
 from server.engines.simulation.segments import ModelPieces, Segment, State
 from server.fleet.fleet import ModelSettings
@@ -51,14 +64,15 @@ class Trainable(ABC):
         """Logits or log-probabilities of a batch in inference mode; `x` as for `loss`."""
 
 
-class BlockWork(Trainable):
-    """Blocks `first` to `block` (that one alone by default) and the output module, trained with cross-entropy."""
+class RunWork(Trainable):
+    """A run of units that ends with a block, perhaps an empty one, and the output module behind it, trained with
+    cross-entropy."""
 
-    def __init__(self, pieces: ModelPieces, block: int, first: int | None = None) -> None:
-        first = block if first is None else first
-        self.prefix = pieces.run(1, first - 1, training=False) if first > 1 else None
-        self._parts = (pieces.run(first, block, training=True), pieces.behind(block, training=True))
-        self._answer = (pieces.run(first, block, training=False), pieces.behind(block, training=False))
+    def __init__(self, pieces: ModelPieces, work: Growing) -> None:
+        block, first, last = block_of(work, pieces.partition), first_trained_unit(work), work.last_unit
+        self.prefix = pieces.units(0, first - 1, training=False) if first > 0 else None
+        self._parts = _run_and_output(pieces, first, last, block, training=True)
+        self._answer = _run_and_output(pieces, first, last, block, training=False)
         names = [name for part in self._parts for name in part.names]
         self.trained = _trained(pieces, names)
         self.read = frozenset(names) | frozenset(self.prefix.names if self.prefix else ())
@@ -193,6 +207,11 @@ class DepthWork(Trainable):
         return logits
 
 
+def _run_and_output(pieces: ModelPieces, first: int, last: int, block: int, *, training: bool) -> tuple[Segment, ...]:
+    run = (pieces.units(first, last, training=training),) if first <= last else ()
+    return (*run, pieces.behind(block, training=training))
+
+
 def _trained(pieces: ModelPieces, names: list[str]) -> dict[str, TrainedTensor]:
     shapes = pieces.source.tensor_shapes(pieces.partition)
     fixed, statistics = pieces.source.fixed, pieces.source.statistics
@@ -231,9 +250,9 @@ class TrainableSet:
         return self._made[work]
 
     def _make(self, work: Work) -> Trainable:
+        if isinstance(work, (Grow, Joint, Head)):
+            return RunWork(self.pieces, work)
         blocks = blocks_of(work, self.pieces.partition)
-        if blocks is not None and isinstance(work, (Grow, Joint)):
-            return BlockWork(self.pieces, blocks[1], blocks[0])
         if blocks is not None and isinstance(work, Distill):
             return DistillWork(self.pieces, blocks[1])
         if blocks is not None and isinstance(work, Depth):

@@ -1,0 +1,172 @@
+"""The choice of steps, against every set of steps there is."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_profiles.errors import ExecutionError, UsageError
+from server.planner.steps import Group, Step, Steps, choose_steps, first_held, given_steps, step_of
+
+
+def needs_of(activations: list[int], weights: list[int], head: int = 1) -> dict[int, list[int]]:
+    """A simple model of memory: what is trained keeps activations and three times its weights, the rest its weights."""
+    return {
+        end: [
+            sum(activations[first : end + 1]) + 3 * sum(weights[first : end + 1]) + sum(weights[:first]) + head
+            for first in range(end + 2)
+        ]
+        for end in range(len(activations))
+    }
+
+
+sizes = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 10)), min_size=1, max_size=6)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> tuple[list[Group], int]:
+    """One or two groups of clients with needs of their own, and how many units their model has."""
+    units = draw(st.integers(1, 6))
+    groups = []
+    for _ in range(draw(st.integers(1, 2))):
+        row = st.lists(st.integers(1, 60), min_size=1, max_size=8)
+        needs = {end: draw(st.lists(st.integers(1, 60), min_size=end + 2, max_size=end + 2)) for end in range(units)}
+        seconds = {end: draw(st.lists(st.integers(0, 9), min_size=end + 2, max_size=end + 2)) for end in range(units)}
+        groups.append(Group.of(draw(row), needs, seconds))
+    return groups, units
+
+
+def holds(steps: list[Step], needed: list[float]) -> bool:
+    """Whether every unit lies in a run, up to the end of some step, whose units all get what they need."""
+    trained: set[int] = set()
+    for step in steps:
+        for first in range(step.last_unit + 1):
+            if all(step.coverage[unit] >= needed[unit] for unit in range(first, step.last_unit + 1)):
+                trained |= set(range(first, step.last_unit + 1))
+    return trained == set(range(len(needed)))
+
+
+def cost(steps: list[Step] | tuple[Step, ...]) -> tuple[int, int, float]:
+    return len(steps), sum(s.clients - s.working for s in steps), sum(s.seconds or 0.0 for s in steps)
+
+
+@settings(deadline=None)
+@given(fleets(), st.sampled_from([0.0, 0.05, 0.3, 0.5, 1.0]))
+def test_no_set_of_steps_is_better(fleet: tuple[list[Group], int], coverage: float) -> None:
+    groups, units = fleet
+    every = [step_of(groups, end) for end in range(units)]
+    if not any(step.working for step in every):
+        with pytest.raises(
+            ExecutionError, match=r"^none of \d+ clients holds any part of the model; give clients more"
+        ):
+            choose_steps(groups, units, coverage=coverage)
+        return
+    needed = [min(coverage, step.coverage[-1]) for step in every]
+    sets = [[*inner, units - 1] for size in range(units) for inner in combinations(range(units - 1), size)]
+    candidates = [[every[end] for end in ends] for ends in sets]
+    best = min(cost(steps) for steps in candidates if holds(steps, needed))
+    chosen = choose_steps(groups, units, coverage=coverage)
+    assert holds(list(chosen.steps), needed)
+    assert cost(chosen.steps) == best
+
+
+@given(fleets())
+def test_the_steps_are_blocks_without_a_gap(fleet: tuple[list[Group], int]) -> None:
+    groups, units = fleet
+    if not any(step_of(groups, end).working for end in range(units)):
+        return
+    chosen = choose_steps(groups, units, coverage=0.3)
+    blocks = chosen.partition.blocks
+    assert [unit for b in blocks for unit in range(b.first_unit, b.last_unit + 1)] == list(range(units))
+    assert [b.index for b in blocks] == list(range(1, len(blocks) + 1))
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.lists(st.integers(0, 60), min_size=1, max_size=20))
+def test_the_first_that_is_held_is_the_first_within_the_budget(needs: list[int], budgets: list[int]) -> None:
+    found = first_held(np.array(needs), np.array(budgets))
+    expected = [next((i for i, need in enumerate(needs) if need <= budget), len(needs)) for budget in budgets]
+    assert found.tolist() == expected
+
+
+@given(sizes, st.integers(0, 400), st.integers(0, 400))
+def test_more_memory_never_means_less_work(model: list[tuple[int, int]], one: int, other: int) -> None:
+    needs = needs_of([a for a, _ in model], [w for _, w in model])
+    for row in needs.values():
+        less, more = first_held(np.array(row), np.array(sorted((one, other))))
+        assert more <= less
+
+
+@given(sizes, st.lists(st.integers(0, 400), min_size=1, max_size=10), st.randoms(use_true_random=False))
+def test_the_order_of_clients_does_not_change_the_plan(model, budgets, random) -> None:  # type: ignore[no-untyped-def]
+    needs = needs_of([a for a, _ in model], [w for _, w in model])
+    budgets = [*budgets, 10_000]
+    shuffled = list(budgets)
+    random.shuffle(shuffled)
+    plans = [choose_steps([Group.of(b, needs)], len(model), coverage=0.2) for b in (budgets, shuffled)]
+    assert plans[0] == plans[1]
+
+
+def test_one_step_where_enough_hold_everything() -> None:
+    needs = needs_of([40, 30, 20, 10], [1, 2, 4, 8])
+    rich, poor = 200, 30
+    chosen = choose_steps([Group.of([rich] * 2 + [poor] * 18, needs)], 4, coverage=0.1)
+    assert [step.last_unit for step in chosen.steps] == [3]
+    assert chosen.coverage[0] == 0.1
+    assert chosen.short == ()
+
+
+def test_a_fleet_that_cannot_train_the_first_unit_with_the_others_grows() -> None:
+    needs = needs_of([40, 30, 20, 10], [1, 2, 4, 8])
+    chosen = choose_steps([Group.of([80] * 10, needs)], 4, coverage=0.5)
+    assert len(chosen.steps) == 2
+    assert min(chosen.coverage) >= 0.5
+
+
+def test_a_unit_that_nobody_can_train_stays_and_is_told() -> None:
+    needs = needs_of([400, 30, 20, 10], [1, 2, 4, 8])
+    chosen = choose_steps([Group.of([120] * 10, needs)], 4, coverage=0.5)
+    assert chosen.short == (0,)
+    assert chosen.reachable[0] == 0.0
+    assert [step.last_unit for step in chosen.steps] == [3]
+
+
+def test_a_coverage_out_of_reach_becomes_the_best_there_is() -> None:
+    needs = needs_of([100, 10], [0, 0])
+    groups = [Group.of([120] + [50] * 9, needs)]
+    chosen = choose_steps(groups, 2, coverage=0.5)
+    assert chosen.short == (0,)
+    assert chosen.coverage == (0.1, 1.0)
+
+
+def test_too_few_steps_are_refused_with_the_number_it_takes() -> None:
+    needs = needs_of([40, 30, 20, 10], [1, 2, 4, 8])
+    with pytest.raises(UsageError, match=r"^--steps 1: it takes 2 steps .*; allow more steps, or ask for a smaller"):
+        choose_steps([Group.of([80] * 10, needs)], 4, coverage=0.5, most=1)
+
+
+def test_the_faster_of_two_cuts_with_the_same_work_is_taken() -> None:
+    needs = {0: [10, 5], 1: [10, 8, 5], 2: [30, 20, 9, 5]}
+
+    def cut(seconds: dict[int, list[float]]) -> Steps:
+        return choose_steps([Group.of([12] * 4, needs, seconds)], 3, coverage=0.5)
+
+    slow_first = cut({0: [9.0, 1.0], 1: [1.0, 1.0, 1.0], 2: [1.0, 1.0, 1.0, 1.0]})
+    assert [step.last_unit for step in slow_first.steps] == [1, 2]
+    assert slow_first.steps[0].seconds == 1.0
+
+
+def test_the_slowest_tenth_does_not_set_the_time_of_a_round() -> None:
+    needs = {0: [10, 1]}
+    groups = [Group.of([5] * 19, needs, {0: [100.0, 3.0]}), Group.of([10], needs, {0: [100.0, 3.0]})]
+    assert step_of(groups, 0).seconds == 3.0
+
+
+def test_steps_by_hand_are_described_as_they_are() -> None:
+    needs = needs_of([40, 30, 20, 10], [1, 2, 4, 8])
+    given_ones = given_steps([Group.of([80] * 10, needs)], [1, 3], coverage=0.5)
+    assert [step.last_unit for step in given_ones.steps] == [1, 3]
+    assert given_ones.coverage[3] == 1.0
