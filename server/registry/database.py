@@ -116,9 +116,9 @@ class DatabaseRegistry:
         except msgspec.ValidationError as error:
             return FormatError(f"{self.where}: row of {values['device']!r}: {explained(error, Entry)}")
 
-    def _profile(self, entry: Entry, document: bytes | None) -> DeviceProfile | FormatError:
+    def _profile(self, entry: Entry, document: object) -> DeviceProfile | FormatError:
         source = f"{self.where}: profile of {entry.device}"
-        if document is None or digest_of(document) != entry.digest:
+        if not isinstance(document, bytes) or digest_of(document) != entry.digest:  # SQLite keeps texts there as well
             return FormatError(f"{source}: its content is {'missing' if document is None else 'damaged'}")
         try:
             return from_document(document, entry.device, source)

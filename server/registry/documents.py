@@ -55,7 +55,9 @@ def key_of(profile: DeviceProfile) -> Key:
 
 def entry_of(profile: DeviceProfile, digest: str) -> Entry:
     """Its line in a list."""
-    return Entry(**key_of(profile)._asdict(), digest=digest)
+    return Entry(
+        **key_of(profile)._asdict(), digest=digest, model=profile.model, budget_bytes=profile.device.budget_bytes
+    )
 
 
 def check_new(profile: DeviceProfile) -> None:

@@ -46,7 +46,7 @@ def is_database(path: Path) -> bool:
 def _database(where: str, *, create: bool) -> DatabaseRegistry:
     try:
         url = make_url(where)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise UsageError("the registry's URL cannot be read; write postgresql://user@host/name") from None
     driver = _DRIVERS.get(url.drivername)
     if driver is None:

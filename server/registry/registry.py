@@ -27,6 +27,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     bundle_sha256: str
     runtime: Runtime
     digest: str
+    model: str
+    budget_bytes: int | None
 
     @property
     def key(self) -> Key:

@@ -6,8 +6,11 @@ A migration is written in the terms of its own time: it must not follow later ch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import msgspec
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
     ForeignKey,
@@ -20,6 +23,7 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    text,
     update,
 )
 
@@ -40,10 +44,28 @@ DEVICES = Table(
     Column("bundle_sha256", Text, primary_key=True),
     Column("runtime", Text, primary_key=True),
     Column("digest", Text, ForeignKey(DOCUMENTS.c.digest), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("budget_bytes", BigInteger),
     Index("profl_devices_by_digest", "digest"),
 )
 
-MIGRATIONS: Sequence[Callable[[Connection], None]] = ()
+
+def _to_2(connection: Connection) -> None:
+    """A list needs no contents any more: rows of devices have the model and the budget too."""
+    connection.execute(text("ALTER TABLE profl_devices ADD COLUMN model TEXT NOT NULL DEFAULT ''"))
+    connection.execute(text("ALTER TABLE profl_devices ADD COLUMN budget_bytes BIGINT"))
+    fill = text("UPDATE profl_devices SET model = :model, budget_bytes = :budget WHERE digest = :digest")
+    for digest, document in connection.execute(text("SELECT digest, document FROM profl_documents")).all():
+        try:
+            content: dict[str, Any] = msgspec.json.decode(document, type=dict[str, Any])
+            device, model = content["device"], str(content["model"])
+            budget = device.get("limit_bytes") or device.get("memory_available_bytes")
+        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError):
+            continue  # a damaged content: whoever reads it is told
+        connection.execute(fill, {"digest": digest, "model": model, "budget": budget})
+
+
+MIGRATIONS: Sequence[Callable[[Connection], None]] = (_to_2,)
 """The first leads from version 1 to 2."""
 VERSION = len(MIGRATIONS) + 1
 
