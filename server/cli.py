@@ -9,6 +9,7 @@ import click
 from edge_runtime.ending import as_process, exit_status
 from server.commands.model import finish, merge
 from server.commands.plan import plan
+from server.commands.profiles import profiles
 from server.commands.report import report
 from server.commands.run import run
 from server.commands.split import split
@@ -21,7 +22,7 @@ def cli() -> None:
     """Plan the work of a fleet from device profiles, and run federated training."""
 
 
-for _command in (plan, run, report, split, merge, finish):
+for _command in (plan, profiles, run, report, split, merge, finish):
     cli.add_command(_command)
 
 

@@ -39,6 +39,8 @@ def open_registry(where: str, *, create: bool) -> Registry:
 
 def is_database(path: Path) -> bool:
     """Whether it is an SQLite file."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return file.read(len(_SQLITE)) == _SQLITE
 
