@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from device_profiles.contract import ITEM_BYTES, DType
@@ -71,6 +73,13 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Blocks that cover every unit of the model once, in order."""
 
     blocks: tuple[Block, ...]
+
+    @classmethod
+    def ending_with(cls, ends: Sequence[int]) -> Partition:
+        """Blocks that end with these units, rising."""
+        starts = [0, *(end + 1 for end in ends[:-1])]
+        runs = enumerate(zip(starts, ends, strict=True), start=1)
+        return cls(blocks=tuple(Block(index=i, first_unit=first, last_unit=last) for i, (first, last) in runs))
 
     def check(self, unit_count: int, place: str = "partition") -> None:
         """Raise FormatError unless the blocks cover units 0..unit_count-1 without gap or overlap; `place` is named."""

@@ -139,15 +139,20 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the fleet trains: ProFL, elastic ProFL, or one of the methods that they are compared with (`simulation`).
+    """How the fleet trains: planned, ProFL, elastic ProFL, or one of the methods that they are compared with
+    (`simulation`).
 
     Attributes:
+        coverage: of method `planned`, the share of the clients that each unit is trained by, so far as that can be.
         shrinking: ProFL's first stage, with `shrink_rounds` and `distill_rounds` for every block.
         freezing: by effective movement, or equal rounds for every step.
         distill_learning_rate: of distillation; that of the authors' example.
     """
 
-    name: Literal["profl", "elastic", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl"] = "profl"
+    name: Literal[
+        "profl", "elastic", "planned", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl", "fedpmt"
+    ] = "profl"
+    coverage: Fraction = 0.05
     shrinking: bool = False
     shrink_rounds: Positive = 5
     distill_rounds: Positive = 2
@@ -203,7 +208,10 @@ class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         window: H, rounds over which movement is compared with its path.
         fit_length: recent values that the line is fitted to.
         threshold: freeze while the absolute slope of the line (per round) stays under it ...
-        patience: ... for this many evaluations in a row (W).
+        patience: ... for this many evaluations in a row (W) ...
+        fall: ... and movement is no more than this share of its largest value so far. 1 is the published rule, and the
+            default of `profl` and `elastic`: movement is also flat while every parameter still goes one way, in a block
+            that has hardly begun.
         scalars: sampled parameters, all of them if there are fewer.
         max_rounds: round cap of a step.
         min_rounds: no freezing before this many rounds.
@@ -213,6 +221,7 @@ class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     fit_length: Annotated[int, msgspec.Meta(ge=2)] = 5
     threshold: Annotated[float, msgspec.Meta(gt=0)] = 0.02
     patience: Positive = 3
+    fall: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     scalars: Positive = 10_000
     max_rounds: Positive = 50
     min_rounds: Positive = 1

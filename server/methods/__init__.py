@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from server.fleet.fleet import MethodSettings
-from server.methods import depthfl, elastic, profl, whole, width
+from server.methods import depthfl, elastic, planned, profl, whole, width
 from server.methods.method import Method
 
 METHODS: dict[str, Callable[[MethodSettings], Method]] = {
     "profl": profl.ProFL,
     "elastic": elastic.ElasticProFL,
+    "planned": planned.Planned,
     "fedavg": whole.FedAvg,
     "exclusivefl": whole.ExclusiveFL,
     "allsmall": width.AllSmall,
     "heterofl": width.HeteroFL,
     "depthfl": depthfl.DepthFL,
+    "fedpmt": planned.FedPMT,
 }
 
 

@@ -16,17 +16,23 @@ it keeps its initial values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.errors import ExecutionError, UsageError
-from device_profiles.model import Block, Partition
+from device_profiles.files import read_json, write_json
+from device_profiles.model import Partition
 
 SLOWEST = 0.9
 """A round is taken to last as long as that of the client that is slower than this share of those with work."""
+
+STEPS_NAME = "steps.json"
+"""Of a run's folder: what was chosen when it began."""
 
 Bytes = NDArray[np.int64]
 
@@ -83,8 +89,7 @@ def first_held(needs: Bytes, budgets: Bytes) -> NDArray[np.int64]:
     return np.searchsorted(-least, -budgets, side="left")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One step: it ends with unit `last_unit`.
 
     Attributes:
@@ -105,8 +110,7 @@ class Step:
         return self.working / self.clients if self.clients else 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Steps:
+class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The steps that were chosen.
 
     Attributes:
@@ -124,12 +128,7 @@ class Steps:
     @property
     def partition(self) -> Partition:
         """The steps as blocks."""
-        ends = [step.last_unit for step in self.steps]
-        starts = [0, *(end + 1 for end in ends[:-1])]
-        blocks = [
-            Block(index=i, first_unit=a, last_unit=b) for i, (a, b) in enumerate(zip(starts, ends, strict=True), 1)
-        ]
-        return Partition(blocks=tuple(blocks))
+        return Partition.ending_with([step.last_unit for step in self.steps])
 
     @property
     def short(self) -> tuple[int, ...]:
@@ -235,3 +234,13 @@ def _first_trained(step: Step, needed: Sequence[float]) -> int:
     while first > 0 and step.coverage[first - 1] >= needed[first - 1]:
         first -= 1
     return first
+
+
+def kept_steps(folder: Path, choose: Callable[[], Steps]) -> Steps:
+    """The steps of the run in `folder`: those that it began with, where it has begun, else what `choose` makes."""
+    path = folder / STEPS_NAME
+    if path.is_file():
+        return read_json(path, Steps)
+    steps = choose()
+    write_json(path, steps)
+    return steps

@@ -8,6 +8,7 @@ from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
 from device_profiles.work import Joint, blocks_of
 from edge_runtime.device.worker.text import tenths_up
+from server.planner.steps import Steps
 
 _MB = float(1 << 20)
 
@@ -51,3 +52,20 @@ def _promises(title: str, plan: Plan, steps: Sequence[StepPlan], width: int) -> 
     shares = "".join(f"{f'{step.participation:.0%}' if step else '':>{width}}" for step in columns)
     lines.append(f"{'with work':<21}{shares}")
     return lines
+
+
+def steps_table(steps: Steps, units: Sequence[str]) -> str:
+    """A line a step: its units, and which shares of the clients train them; below it the units that too few train."""
+    lines = [f"{'step':<6}{'ends with':<22}{'with work':>10}{'least':>8}   clients that train each unit, in %"]
+    start = 0
+    for number, step in enumerate(steps.steps, start=1):
+        shares = " ".join(f"{share:.0%}".rstrip("%") for share in step.coverage)
+        least = min(step.coverage[start:])
+        end = f"{step.last_unit} {units[step.last_unit]}"
+        lines.append(f"{number:<6}{end:<22}{step.participation:>10.0%}{least:>8.0%}   {shares}")
+        start = step.last_unit + 1
+    for unit in steps.short:
+        share = steps.coverage[unit]
+        few = f"{share:.1%} of the clients train it" if share else "nobody can train it: it keeps its initial values"
+        lines.append(f"unit {unit} {units[unit]}: {few}; {steps.wanted:.0%} was asked for")
+    return "\n".join(lines)

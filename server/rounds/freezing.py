@@ -64,7 +64,7 @@ class EffectiveMovementFreezing:
             self.movements.append(movement)
         if len(self.movements) >= settings.fit_length:
             self.slope = fitted_slope(self.movements[-settings.fit_length :])
-            self._calm = self._calm + 1 if abs(self.slope) < settings.threshold else 0
+            self._calm = self._calm + 1 if abs(self.slope) < settings.threshold and self._fallen() else 0
             if self._calm >= settings.patience and self._rounds >= settings.min_rounds:
                 return (
                     f"effective movement: |slope| {abs(self.slope):.4f} < {settings.threshold} "
@@ -73,3 +73,7 @@ class EffectiveMovementFreezing:
         if self._rounds >= settings.max_rounds:
             return f"round cap {settings.max_rounds}"
         return None
+
+    def _fallen(self) -> bool:
+        """Whether movement has fallen as far as it is asked to, which every movement has without `fall`."""
+        return self.movements[-1] <= (self._settings.fall or 1.0) * max(self.movements)

@@ -15,7 +15,7 @@ from edge_runtime.device.prepare.lock import exclusive
 from edge_runtime.export.models.factory import find_models_in
 from server.engines.prepared import PreparedRun
 from server.finished.finished_model import write_finished
-from server.fleet.fleet import Fleet, TrainingSettings
+from server.fleet.fleet import Fleet, FreezingSettings, MethodSettings, TrainingSettings
 from server.fleet.words import in_words_of
 from server.methods import create_method
 from server.methods.method import Method
@@ -44,6 +44,7 @@ _OURS = frozenset(
         "server_optimizer",
         "settings.sha256",
         "state.json",
+        "steps.json",
         "updates",
         "weights",
         "whole_bundle",
@@ -51,12 +52,16 @@ _OURS = frozenset(
     }
 )
 """What a run's folder holds before the run has ended."""
-NEWER_SETTINGS = (
-    "deadline_seconds",
-    *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
-    *("server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_tau"),
-)
-"""Options of `training` that earlier releases did not have: at their defaults they are no part of a run's digest."""
+NEWER_SETTINGS = {
+    "training": (
+        "deadline_seconds",
+        *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
+        *("server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_tau"),
+    ),
+    "method": ("coverage",),
+    "freezing": ("fall",),
+}
+"""Options that earlier releases did not have, by section: at their defaults they are no part of a run's digest."""
 
 
 def run_fleet(
@@ -172,10 +177,12 @@ def _settings(fleet: Fleet, engine: str) -> str:
     values = msgspec.to_builtins(fleet)
     values["training"]["min_clients"] = 1
     # Runs of releases without these are resumed as well.
-    defaults = msgspec.to_builtins(TrainingSettings())
-    for key in NEWER_SETTINGS:
-        if values["training"][key] == defaults[key]:
-            del values["training"][key]
+    sections = {"training": TrainingSettings(), "method": MethodSettings(), "freezing": FreezingSettings()}
+    for section, keys in NEWER_SETTINGS.items():
+        defaults = msgspec.to_builtins(sections[section])
+        for key in keys:
+            if values[section][key] == defaults[key]:
+                del values[section][key]
     if not fleet.training.max_seconds:
         del values["training"]["max_seconds"]
     for key in ("input_dtype", "head"):

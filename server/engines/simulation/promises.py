@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,20 @@ from torch import Tensor
 from device_profiles.errors import FormatError
 from device_profiles.model import Partition
 from device_profiles.optimizers import OPTIMIZERS
-from device_profiles.work import Depth, Distill, Grow, Growing, Head, Joint, Narrow, Width, Work, block_of, label
+from device_profiles.work import (
+    Depth,
+    Distill,
+    Grow,
+    Growing,
+    Head,
+    Joint,
+    Narrow,
+    Width,
+    Work,
+    block_of,
+    label,
+    suffixes,
+)
 from edge_runtime.export.plan.programs import TrainingChoices, build_programs, training_step
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
@@ -33,31 +47,67 @@ def promises_of(
     The works are about blocks of `partition`. The fleet's margin is not in them. Raises FormatError where a table
     lacks one of them.
     """
+    return promise_source(fleet, source)(works, partition)
+
+
+def needs_of_runs(fleet: Fleet, units: int) -> dict[int, tuple[int, ...]]:
+    """What every run of a model's units needs, for the choice of steps: by the last unit of a step, bytes of each of
+    its suffixes and of the output module alone, where what lies behind the step is one block."""
+    of = promise_source(fleet)
+    needs = {}
+    for end in range(units):
+        partition = Partition.ending_with([end, units - 1] if end < units - 1 else [end])
+        works = suffixes(partition, 1)
+        table = of(works, partition)
+        needs[end] = tuple(table[work] for work in works)
+    return needs
+
+
+PromiseSource = Callable[[Sequence[Work], Partition], dict[Work, int]]
+"""Bytes of pieces of work in a partition; raises FormatError."""
+
+
+def promise_source(fleet: Fleet, source: str | None = None) -> PromiseSource:
+    """The source of promises that the fleet file names, or another one of its `source`s."""
     settings = fleet.promises
     source = settings.source if source is None else source
     if source == "file":
         assert settings.file is not None  # read_fleet asks for it
-        return read_promises(Path(settings.file), works, partition)
+        return partial(read_promises, Path(settings.file))
     model = msgspec.structs.replace(
         fleet.model,
         width=fleet.model.width if settings.width is None else settings.width,
         batch=fleet.model.batch if settings.batch is None else settings.batch,
     )
-    if source == "runtime":
-        base = RUNTIME_BASE_MB if settings.base_mb is None else settings.base_mb
-        planner = _RuntimePlans(model, fleet)
-        return {work: planner.bytes_of(work) + int(base * _MB) for work in works}
-    base = 0.0 if settings.base_mb is None else settings.base_mb
-    counted = TrainableSet(model)
+    return _planned(model, fleet) if source == "runtime" else _counted(model, fleet)
+
+
+def _planned(model: ModelSettings, fleet: Fleet) -> PromiseSource:
+    base = RUNTIME_BASE_MB if fleet.promises.base_mb is None else fleet.promises.base_mb
+    planner = _RuntimePlans(model, fleet)
+
+    def promises(works: Sequence[Work], partition: Partition) -> dict[Work, int]:
+        return {work: planner.bytes_of(work, partition) + int(base * _MB) for work in works}
+
+    return promises
+
+
+def _counted(model: ModelSettings, fleet: Fleet) -> PromiseSource:
+    base = 0.0 if fleet.promises.base_mb is None else fleet.promises.base_mb
+    whole = TrainableSet(model)
     # FedProx's start, AdamW's second moment.
     more = int(fleet.training.proximal > 0) + OPTIMIZERS[fleet.training.optimizer].states - 1
-    return {
-        work: counted_bytes(counted.of(work), counted.pieces_of(work), more=more) + int(base * _MB) for work in works
-    }
+
+    def promises(works: Sequence[Work], partition: Partition) -> dict[Work, int]:
+        cut = whole.cut_into(partition)
+        return {work: counted_bytes(cut.of(work), cut.pieces_of(work), more=more) + int(base * _MB) for work in works}
+
+    return promises
 
 
 def read_promises(path: Path, works: Sequence[Work], partition: Partition) -> dict[Work, int]:
-    """A table of promises by what works are called in `partition`; raises FormatError naming the file."""
+    """A table of promises by what works are called in `partition`, or by their units; raises FormatError naming the
+    file."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -67,8 +117,9 @@ def read_promises(path: Path, works: Sequence[Work], partition: Partition) -> di
     table = table.get("promises", table) if isinstance(table, dict) else table
     if not isinstance(table, dict):
         raise FormatError("is no object of bytes by work", field="promises.file", value=path)
-    names = {work: label(work, partition) for work in works}
-    missing = [name for name in names.values() if name not in table]
+    labels = {work: label(work, partition) for work in works}
+    names = {work: called if called in table else work.name for work, called in labels.items()}
+    missing = [labels[work] for work, name in names.items() if name not in table]
     if missing:
         raise FormatError(f"has no bytes for {', '.join(missing)}", field="promises.file", value=path)
     for name in names.values():
@@ -128,7 +179,7 @@ class _RuntimePlans:
         self._choices = TrainingChoices(optimizer=local_optimizer(fleet.training))
         self._pieces: dict[int | None, ModelPieces] = {}
 
-    def bytes_of(self, work: Work) -> int:
+    def bytes_of(self, work: Work, partition: Partition) -> int:
         """Arena, frozen weights, workspace and staging of the training program for `work`.
 
         DepthFL's classifiers in between are no program of the runtime: its depths are counted as one block with the
@@ -141,11 +192,11 @@ class _RuntimePlans:
             self._pieces[width] = ModelPieces(self._model, width=width)
         pieces = self._pieces[width]
         if isinstance(work, Distill):
-            block = block_of(work, pieces.partition)
-            programs = build_programs(pieces.source, pieces.partition, blocks=(block,), choices=self._choices)
+            block = block_of(work, partition)
+            programs = build_programs(pieces.source, partition, blocks=(block,), choices=self._choices)
             distilled = next(program for program, _, _ in programs if program.work == work)
             return distilled.memory.total_bytes(self._threads)
-        program, _, _ = training_step(pieces.source, pieces.partition, _as_run(work, pieces.partition), self._choices)
+        program, _, _ = training_step(pieces.source, partition, _as_run(work, partition), self._choices)
         return program.memory.total_bytes(self._threads)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +68,13 @@ class ModelPieces:
             if name not in frozenset(self.module.state_dict())
         }
         self._made: dict[object, Segment] = {}
+
+    def cut_into(self, partition: Partition) -> ModelPieces:
+        """The same captured model, cut into other blocks."""
+        other = copy(self)
+        other.partition = partition
+        other._made = {}
+        return other
 
     @property
     def blocks(self) -> int:

@@ -17,14 +17,17 @@ from server.engines.simulation.compute_device import choose_device
 from server.engines.simulation.engine import SimulationEngine
 from server.engines.simulation.evaluator import SimulationEvaluator
 from server.engines.simulation.examples import Examples, read_part
-from server.engines.simulation.promises import promises_of
+from server.engines.simulation.promises import needs_of_runs, promises_of
 from server.engines.simulation.trainables import TrainableSet, initial_classifiers
 from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
 from server.methods.method import Method, Stage
+from server.methods.planned import Planned
 from server.planner.assignment import BestHeld
+from server.planner.steps import Group, Steps, choose_steps, kept_steps
+from server.planner.tables import steps_table
 from server.rounds.run_state import Weights
 
 Note = Callable[[str], None]
@@ -45,6 +48,12 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
     trainables = TrainableSet(fleet.model)
     augment = fleet.training.augment != "none"
     check_source(source, trainables.pieces.source.model, augment=augment)
+    if isinstance(method, Planned) and fleet.model.partition is None:
+        units = len(trainables.pieces.source.cut.units)
+        limits = [client.limit_bytes for client in fleet.clients]
+        steps = kept_steps(output, lambda: _choose_steps(fleet, units, limits))
+        note(steps_table(steps, [unit.name for unit in trainables.pieces.source.cut.units]))
+        trainables = trainables.cut_into(steps.partition)
     partition = trainables.pieces.partition
     works = method.works(partition)
     table = promises_of(fleet, works, partition)
@@ -88,6 +97,12 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
         initial_weights=initial,
         data=source,
     )
+
+
+def _choose_steps(fleet: Fleet, units: int, limits: Sequence[int]) -> Steps:
+    needs = needs_of_runs(fleet, units)
+    with_margins = {end: [with_margin(promise, fleet.margin) for promise in row] for end, row in needs.items()}
+    return choose_steps([Group.of(limits, with_margins)], units, coverage=fleet.method.coverage)
 
 
 def _given(stages: Sequence[Stage], clients: Sequence[Client]) -> list[Work]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from device_profiles.contract import STAND_IN_PREFIX, stand_in_name
+from device_profiles.model import Partition
 from device_profiles.work import (
     Depth,
     Distill,
@@ -242,6 +244,13 @@ class TrainableSet:
         self.pieces = ModelPieces(settings)
         self._narrower: dict[int, ModelPieces] = {}
         self._made: dict[Work, Trainable] = {}
+
+    def cut_into(self, partition: Partition) -> TrainableSet:
+        """The same model, cut into other blocks."""
+        other = copy(self)
+        other.pieces = self.pieces.cut_into(partition)
+        other._made = {}
+        return other
 
     def of(self, work: Work) -> Trainable:
         """The functions of `work`."""

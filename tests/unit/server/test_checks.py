@@ -197,8 +197,9 @@ def test_a_run_of_a_release_without_newer_settings_is_resumed(start: Any, tmp_pa
     values = msgspec.to_builtins(fleet)
     del values["training"]["max_seconds"], values["model"]["input_dtype"], values["model"]["head"]
     del values["training"]["aggregation"]
-    for key in NEWER_SETTINGS:
-        del values["training"][key]
+    for section, keys in NEWER_SETTINGS.items():
+        for key in keys:
+            del values[section][key]
     older = hashlib.sha256(msgspec.json.encode([values, "local"])).hexdigest()
     assert (tmp_path / "run" / "settings.sha256").read_text().strip() == older
     with pytest.raises(UsageError, match="another fleet file"):
