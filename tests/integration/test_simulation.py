@@ -34,13 +34,13 @@ from server.engines.simulation.segments import ModelPieces  # noqa: E402
 from server.engines.simulation.trainables import Terms, TrainableSet, initial_classifiers  # noqa: E402
 from server.fleet.client import alike  # noqa: E402
 from server.fleet.fleet import (  # noqa: E402
-    ClientSettings,
     DataSettings,
     Fleet,
     ModelSettings,
     SimulationSettings,
 )
 from server.fleet.fleet import TrainingSettings as Training  # noqa: E402
+from server.fleet.population import ClientSettings
 from server.fleet.reading import read_fleet  # noqa: E402
 from server.rounds.run_state import RoundRecord  # noqa: E402
 from server.rounds.schedule import Observer  # noqa: E402
@@ -106,7 +106,7 @@ def _fleet(**training: Any) -> Fleet:
     return Fleet(
         model=ModelSettings(name="cnn", width=8, batch=8, input_shape=(3, 32, 32)),
         data=DataSettings(sources=("digits",)),
-        clients=tuple(ClientSettings(name=name, limit_mb=64) for name in "abc"),
+        named=tuple(ClientSettings(name=name, limit_mb=64) for name in "abc"),
         training=Training(**{"steps": 3, "learning_rate": 0.02, **training}),
     )
 
