@@ -16,7 +16,8 @@ class ClientPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `budget_bytes` is the client's hard limit; the promise `predicted_peak_bytes` already carries the safety margin.
     `program` is what its `work` is called in the plan's partition. A client without work has None of both, and a
-    `reason`.
+    `reason`. `measured`: whether the promise is that of a measurement on the device, or of a prediction from its
+    profile.
     """
 
     client: str
@@ -27,6 +28,7 @@ class ClientPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     budget_bytes: int
     fits: bool
     reason: str | None = None
+    measured: bool = True
 
 
 class StepPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # devices import this file too, and have no use for profiles
+    from device_profiles.predict import Prediction
     from device_profiles.profile import Cost
 
 PREPARING_BYTES = 32 << 20
@@ -28,6 +29,11 @@ def promise_of(cost: Cost, margin: float) -> int:
     """Bytes that are promised for the whole command: the larger of predicted and measured peak of the training, with
     the margin, and no less than what the command takes before it trains."""
     return max(with_margin(max(cost.predicted_peak_bytes, cost.measured_peak_bytes or 0), margin), PREPARING_BYTES)
+
+
+def promise_of_prediction(prediction: Prediction, margin: float) -> int:
+    """The same of a program that was not measured on the device: no less than what the prediction may be wrong by."""
+    return max(with_margin(prediction.peak_bytes, margin), prediction.high_bytes, PREPARING_BYTES)
 
 
 def with_margin(peak_bytes: int, margin: float) -> int:

@@ -28,16 +28,18 @@ def check_settings(fleet: Fleet, engine: str) -> None:
             remedy="leave it out",
         )
     _check_own_model(fleet)
-    if engine == "local" and fleet.method.name not in ("profl", "elastic"):
+    if engine == "local" and fleet.method.name not in _OF_LIGHT_RUNTIME:
         raise UsageError(
-            "the light runtime trains by profl and elastic",
+            f"the light runtime trains by {', '.join(_OF_LIGHT_RUNTIME)}",
             field="method.name",
             value=fleet.method.name,
             remedy="use --engine simulation",
         )
 
 
-_OF_ONE_WIDTH = ("profl", "elastic", "fedavg", "exclusivefl", "depthfl")
+_OF_LIGHT_RUNTIME = ("profl", "elastic", "planned")
+"""Methods of which every piece of work is a program."""
+_OF_ONE_WIDTH = (*_OF_LIGHT_RUNTIME, "fedavg", "exclusivefl", "depthfl", "fedpmt")
 """Methods that take the model as it is."""
 
 

@@ -31,6 +31,7 @@ _SETTINGS = "settings.sha256"
 _OURS = frozenset(
     {
         "bundle",
+        "calibration",
         "candidate.safetensors",
         "client_state",
         "clients",

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors.numpy import load_file
 
 from device_profiles.contract import CACHED_PREFIX_VARIANT
-from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json, write_json
+from device_profiles.model import Partition
 from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from device_profiles.promise import promise_of
 from device_profiles.work import Distill, Grow, Work
-from edge_runtime.device.prepare.bundle import Bundle, open_bundle
+from edge_runtime.device.prepare.bundle import Bundle
 from server.data.split import check_source, choose_source, count_examples, write_parts
+from server.engines.local.bundles import run_bundle
 from server.engines.local.engine import LocalEngine
 from server.engines.local.evaluator import LocalEvaluator
+from server.engines.local.planned import calibration_bundle, planned_bundle
+from server.engines.local.profiling import profile_clients, purposes_of
 from server.engines.prepared import PreparedRun
 from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
-from server.fleet.local_optimizer import local_optimizer
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
 from server.methods import create_method
 from server.methods.method import Stage
-from server.planner.planner import make_plan
+from server.planner.planner import make_plan, promises_on
 from server.planner.tables import plan_table
 from server.planner.whole_network import WholeNetwork, measure_whole_network
 from server.rounds.checks import check_rounds
-from server.rounds.stopping import run_child
 from server.rounds.summary_table import unmeasured
 
 Note = Callable[[str], None]
@@ -48,21 +48,27 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     for line in missing:
         note(f"data: {line}")
     note(f"data: {source}, split {fleet.data.split}")
-    bundle = _bundle(fleet, output / "bundle", None)
-    check_source(source, bundle.manifest.model, augment=fleet.training.augment != "none")
-    check_rounds(fleet, _all_stages(fleet, bundle))
     clients = [client.name for client in fleet.clients]
+    examples = count_examples(source, clients, fleet.data)
+    planned = fleet.method.name == "planned"
+    bundle = calibration_bundle(fleet, output) if planned else run_bundle(fleet, output / "bundle")
+    check_source(source, bundle.manifest.model, augment=fleet.training.augment != "none")
+    if not planned:
+        check_rounds(fleet, _all_stages(fleet, bundle))
     parts = write_parts(source, output / "data", clients, fleet.data)
-    profiles = _profiles(fleet, bundle, output, note)
+    profiles = profile_clients(fleet, bundle, output / "profiles", note, purposes=purposes_of(fleet))
+    if planned:
+        bundle = planned_bundle(fleet, output, note, profiles, examples)
     joint = fleet.method.name == "elastic"
-    plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin, joint=joint)
+    plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin, joint=joint, examples=examples)
     write_json(output / "plan.json", plan)
     note(plan_table(plan))
-    whole = _whole_network(fleet, output, note) if compare_whole else None
+    one_block = Partition.ending_with([len(bundle.manifest.model.units) - 1])
+    whole = _whole_network(fleet, output, note, one_block) if compare_whole else None
     structure = Structure.of(bundle.manifest)
     engine = LocalEngine(
         bundle.path,
-        clients=_clients(fleet, bundle, profiles, plan, count_examples(source, clients, fleet.data)),
+        clients=_clients(fleet, bundle, profiles, plan, examples),
         data=parts,
         limits={client.name: client.limit_bytes for client in fleet.clients},
         settings=fleet.training,
@@ -95,18 +101,18 @@ def _all_stages(fleet: Fleet, bundle: Bundle) -> tuple[Stage, ...]:
 def _clients(
     fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan, examples: Mapping[str, int]
 ) -> list[Client]:
-    """Each with what was measured to fit, with the margin; the plan's own numbers for growing."""
-    needs: dict[str, dict[str, int]] = {}
-    for name, profile in profiles.items():
-        needs[name] = {}
-        for program in bundle.manifest.programs:
-            cost = profile.cost(program.name)
-            default = program.variant != CACHED_PREFIX_VARIANT
-            if program.work.trains and default and cost is not None and cost.fits:
-                needs[name][program.work.name] = promise_of(cost, fleet.margin)
+    """Each with what all the training programs of the bundle are promised to need there."""
     budgets = {client.client: client.budget_bytes for client in plan.clients}
     return [
-        Client(name=name, budget_bytes=budgets[name], needs=needs[name], examples=examples[name]) for name in budgets
+        Client(
+            name=name,
+            budget_bytes=budgets[name],
+            needs=promises_on(
+                bundle.manifest, bundle.digest, name, profiles[name], margin=fleet.margin, examples=examples[name]
+            ),
+            examples=examples[name],
+        )
+        for name in budgets
     ]
 
 
@@ -124,55 +130,14 @@ def _cached(fleet: Fleet, profiles: Mapping[str, DeviceProfile], plan: Plan, not
     return held
 
 
-def _bundle(fleet: Fleet, path: Path, blocks: int | None) -> Bundle:
-    if not (path / "manifest.json").is_file():
-        from edge_runtime.export.targets.native import export_bundle
-
-        export_bundle(
-            fleet.model.name,
-            path,
-            width=fleet.model.width,
-            blocks=blocks,
-            partition=fleet.model.partition if blocks is None else None,
-            batch=fleet.model.batch,
-            joint=fleet.method.name == "elastic" and blocks is None,
-            optimizer=local_optimizer(fleet.training),
-            input_shape=fleet.model.input_shape,
-            input_dtype=fleet.model.input_dtype,
-            head=fleet.model.head,
-            classes=fleet.model.classes,
-            seed=fleet.model.seed,
-        )
-    return open_bundle(path)
-
-
-def _profiles(fleet: Fleet, bundle: Bundle, output: Path, note: Note) -> dict[str, DeviceProfile]:
-    profiles = {}
-    for client in fleet.clients:
-        path = output / "profiles" / f"{client.name}.json"
-        note(f"profiling {client.name} under {client.limit_mb:g} MB")
-        command = [sys.executable, "-m", "profiler", str(bundle.path), "--limit", f"{client.limit_bytes}B"]
-        command += ["--name", client.name, "-o", str(path), "--threads", str(fleet.training.threads)]
-        command += ["--steps", "2", "--purpose", "grow", "--json"]
-        command += ["--no-cached-prefix"] if fleet.training.cache_prefix == "none" else []
-        command += ["--purpose", "joint"] if fleet.method.name == "elastic" else []
-        command += ["--purpose", "distill"] if fleet.method.shrinking else []
-        finished = run_child(command)
-        if finished.returncode != 0:
-            lines = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
-            raise ExecutionError(f"profile of {client.name}: {lines[-1]}")
-        profiles[client.name] = read_json(path, DeviceProfile)
-    return profiles
-
-
-def _whole_network(fleet: Fleet, output: Path, note: Note) -> WholeNetwork:
+def _whole_network(fleet: Fleet, output: Path, note: Note, whole: Partition) -> WholeNetwork:
     path = output / "whole_network.json"
     if path.is_file():
         return read_json(path, WholeNetwork)
     note("measuring the whole network under the devices' limits")
     measured = measure_whole_network(
         fleet.model,
-        lambda: _bundle(fleet, output / "whole_bundle", 1).path,
+        lambda: run_bundle(fleet, output / "whole_bundle", partition=whole).path,
         {client.name: client.limit_bytes for client in fleet.clients},
         threads=fleet.training.threads,
         folder=fleet.folder,

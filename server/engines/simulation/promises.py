@@ -24,15 +24,12 @@ from device_profiles.work import (
     Narrow,
     Width,
     Work,
-    block_of,
     label,
-    suffixes,
 )
-from edge_runtime.export.plan.programs import TrainingChoices, build_programs, training_step
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
-from server.fleet.local_optimizer import local_optimizer
+from server.planner.run_programs import RunPrograms, works_by_end
 
 _MB = 1 << 20
 RUNTIME_BASE_MB = 9.1
@@ -55,9 +52,7 @@ def needs_of_runs(fleet: Fleet, units: int) -> dict[int, tuple[int, ...]]:
     its suffixes and of the output module alone, where what lies behind the step is one block."""
     of = promise_source(fleet)
     needs = {}
-    for end in range(units):
-        partition = Partition.ending_with([end, units - 1] if end < units - 1 else [end])
-        works = suffixes(partition, 1)
+    for end, (works, partition) in works_by_end(units).items():
         table = of(works, partition)
         needs[end] = tuple(table[work] for work in works)
     return needs
@@ -175,9 +170,8 @@ class _RuntimePlans:
 
     def __init__(self, model: ModelSettings, fleet: Fleet) -> None:
         self._model = model
-        self._threads = fleet.training.threads
-        self._choices = TrainingChoices(optimizer=local_optimizer(fleet.training))
-        self._pieces: dict[int | None, ModelPieces] = {}
+        self._training = fleet.training
+        self._programs: dict[int | None, RunPrograms] = {}
 
     def bytes_of(self, work: Work, partition: Partition) -> int:
         """Arena, frozen weights, workspace and staging of the training program for `work`.
@@ -188,16 +182,10 @@ class _RuntimePlans:
         width = self._model.width
         if isinstance(work, (Narrow, Width)):
             width = narrower_width(self._model, work.ratio)
-        if width not in self._pieces:
-            self._pieces[width] = ModelPieces(self._model, width=width)
-        pieces = self._pieces[width]
-        if isinstance(work, Distill):
-            block = block_of(work, partition)
-            programs = build_programs(pieces.source, partition, blocks=(block,), choices=self._choices)
-            distilled = next(program for program, _, _ in programs if program.work == work)
-            return distilled.memory.total_bytes(self._threads)
-        program, _, _ = training_step(pieces.source, partition, _as_run(work, partition), self._choices)
-        return program.memory.total_bytes(self._threads)
+        if width not in self._programs:
+            self._programs[width] = RunPrograms(self._model, self._training, width=width)
+        asked = work if isinstance(work, Distill) else _as_run(work, partition)
+        return self._programs[width].program(asked, partition).memory.total_bytes(self._training.threads)
 
 
 def _as_run(work: Work, partition: Partition) -> Growing:

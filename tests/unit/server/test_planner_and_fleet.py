@@ -13,11 +13,12 @@ from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
 from device_profiles.model import Partition
 from device_profiles.plan import Plan
+from device_profiles.predict import predict
 from device_profiles.profile import DeviceProfile
-from device_profiles.promise import PREPARING_BYTES, promise_of
+from device_profiles.promise import DEFAULT_MARGIN, PREPARING_BYTES, promise_of, promise_of_prediction
 from device_profiles.work import distill, joint
 from server.fleet.reading import read_fleet
-from server.planner.planner import make_plan
+from server.planner.planner import candidates_of, make_plan
 from server.planner.tables import plan_table
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -96,8 +97,10 @@ def test_distillations_are_planned_for_every_client_where_they_were_profiled(
     assert [step.block for step in plan.distillations] == [2, 3]
     both, grown = plan.distillations[0].clients
     assert both.program == "distill-block2" and both.predicted_peak_bytes == int((40 << 20) * 1.05)
-    assert not grown.fits and grown.reason == "distill-block2 was not profiled"
-    assert plan.distillations[0].participation == 0.5
+    assert both.measured and not grown.measured
+    program = next(program for program in manifest.programs if program.name == "distill-block2")
+    assert grown.predicted_peak_bytes == promise_of_prediction(predict(program, profile), 0.05)
+    assert plan.distillations[0].participation == 1.0
     too_large = plan.distillations[1].clients[0]
     assert not too_large.fits and "needs" in str(too_large.reason)
     assert plan.steps == make_plan(manifest, profile.bundle_sha256, {**profiles, "both": profile}).steps
@@ -152,9 +155,29 @@ def test_a_plan_of_a_release_without_distillations_is_read(tmp_path: Path) -> No
     assert read_json(tmp_path / "plan.json", Plan).distillations == ()
 
 
-def test_a_profile_of_another_bundle_is_refused(manifest: Manifest, profile: DeviceProfile) -> None:
-    with pytest.raises(FormatError, match="another bundle"):
-        make_plan(manifest, "0" * 64, {"a": profile})
+def test_a_client_is_planned_for_from_a_profile_of_another_bundle(manifest: Manifest, profile: DeviceProfile) -> None:
+    step = make_plan(manifest, "0" * 64, {"a": profile}).steps[0]
+    program = next(program for program in manifest.programs if program.name == "grow-block1")
+    assert step.clients[0].predicted_peak_bytes == promise_of_prediction(predict(program, profile), DEFAULT_MARGIN)
+    assert not step.clients[0].measured
+
+
+def test_a_profile_that_predicts_nothing_leaves_its_client_without_work(
+    manifest: Manifest, profile: DeviceProfile
+) -> None:
+    killed = tuple(msgspec.structs.replace(c, fits=False, measured_peak_bytes=None) for c in profile.costs)
+    step = make_plan(manifest, "0" * 64, {"a": msgspec.structs.replace(profile, costs=killed)}).steps[0]
+    assert "grow-block1 cannot be predicted: profile: costs: no training program was measured" in str(
+        step.clients[0].reason
+    )
+
+
+def test_the_candidates_of_a_client_begin_with_what_it_is_given(manifest: Manifest, profile: DeviceProfile) -> None:
+    plan = make_plan(manifest, profile.bundle_sha256, {"a": profile}, margin=0.05)
+    for step, candidates in zip(
+        plan.steps, candidates_of(manifest, profile.bundle_sha256, "a", profile, margin=0.05), strict=True
+    ):
+        assert next((c for c in candidates if c.fits), candidates[-1]) == step.clients[0]
 
 
 def test_the_demo_fleet_is_valid() -> None:

@@ -1,0 +1,45 @@
+"""Bundles of a run on this machine, exported once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from device_profiles.model import Partition
+from device_profiles.work import Growing
+from edge_runtime.device.prepare.bundle import Bundle, open_bundle
+from server.fleet.fleet import Fleet
+from server.fleet.local_optimizer import local_optimizer
+
+
+def run_bundle(
+    fleet: Fleet,
+    path: Path,
+    *,
+    partition: Partition | None = None,
+    works: tuple[Growing, ...] | None = None,
+) -> Bundle:
+    """The bundle at `path`, which is exported if it is not there: of the fleet file's model and partition, unless
+    another one is given, with the training steps of `works`, by default those of the fleet's method."""
+    if not (path / "manifest.json").is_file():
+        from edge_runtime.export.targets.native import export_bundle
+
+        export_bundle(
+            fleet.model.name,
+            path,
+            width=fleet.model.width,
+            partition=fleet.model.partition if partition is None else _as_text(partition),
+            batch=fleet.model.batch,
+            joint=fleet.method.name == "elastic" and partition is None,
+            works=works,
+            optimizer=local_optimizer(fleet.training),
+            input_shape=fleet.model.input_shape,
+            input_dtype=fleet.model.input_dtype,
+            head=fleet.model.head,
+            classes=fleet.model.classes,
+            seed=fleet.model.seed,
+        )
+    return open_bundle(path)
+
+
+def _as_text(partition: Partition) -> str:
+    return ",".join(f"{block.first_unit}-{block.last_unit}" for block in partition.blocks)
