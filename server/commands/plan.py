@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -13,9 +12,6 @@ import msgspec
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.work import Joint
 from edge_runtime.options import Finite, OutputFile
-
-if TYPE_CHECKING:
-    from device_profiles.profile import DeviceProfile
 
 _FILE = click.Path(path_type=Path)
 
@@ -49,21 +45,16 @@ def plan(bundle: Path, profiles: str, margin: float, joint: bool, output: Path |
     from edge_runtime.device.prepare.bundle import open_bundle
     from server.planner.planner import make_plan
     from server.planner.tables import plan_table
-    from server.registry.transfer import by_device, files_of, is_registry, profiles_of_bundle, read_files
+    from server.registry.transfer import by_device, read_profiles
 
-    known: dict[str, DeviceProfile] = {}
-    if not is_registry(profiles):
-        if not Path(profiles).exists():
-            raise UsageError(f"--profiles {profiles}: does not exist; create profiles with profl-profile")
-        with _naming("--profiles"):
-            known = by_device(read_files(files_of([Path(profiles)])), profiles)
+    with _naming("--profiles"):
+        found = read_profiles(profiles)
     with _naming("--bundle"):
         opened = open_bundle(bundle)
         if joint and not any(isinstance(program.work, Joint) for program in opened.manifest.programs):
             raise UsageError(f"{bundle}: has no programs for --joint; export it with --joint")
-    if is_registry(profiles):
-        with _naming("--profiles"):
-            known = profiles_of_bundle(profiles, opened.digest)
+    with _naming("--profiles"):
+        known = by_device(found, opened.digest, profiles)
     if joint and not any(isinstance(cost.work, Joint) for profile in known.values() for cost in profile.costs):
         raise UsageError("--joint: no profile contains runs of blocks; measure them with profl-profile --purpose joint")
     with _naming("--profiles"):

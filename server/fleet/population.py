@@ -6,7 +6,6 @@ A million clients are read at once as two columns; they become objects only wher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Annotated
 
 import msgspec
@@ -51,10 +50,9 @@ class NameRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     prefix: str
     count: Annotated[int, msgspec.Meta(ge=0)]
 
-    @property
-    def names(self) -> Sequence[str]:
-        """All of them."""
-        return [f"{self.prefix}{number:03d}" for number in range(self.count)]
+    def name(self, number: int) -> str:
+        """One of them."""
+        return f"{self.prefix}{number:03d}"
 
 
 def name_runs(population: PopulationSettings, classes: Sequence[ClassSettings]) -> tuple[NameRun, ...]:
@@ -79,7 +77,7 @@ def limits_mb(population: PopulationSettings, classes: Sequence[ClassSettings]) 
 
 def drawn(population: PopulationSettings, classes: Sequence[ClassSettings]) -> tuple[ClientSettings, ...]:
     """The same as objects, one for each client."""
-    names = chain.from_iterable(run.names for run in name_runs(population, classes))
+    names = (run.name(number) for run in name_runs(population, classes) for number in range(run.count))
     limits = limits_mb(population, classes).tolist()
     return tuple(ClientSettings(name=name, limit_mb=mb) for name, mb in zip(names, limits, strict=True))
 

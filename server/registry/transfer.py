@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.profile import DeviceProfile
-from server.registry.documents import read_profile
+from server.registry.documents import key_of, read_profile
 from server.registry.opening import is_database, open_registry
+from server.registry.registry import Key
 
 
 def files_of(sources: Iterable[Path]) -> list[Path]:
@@ -32,30 +34,48 @@ def read_files(files: Iterable[Path]) -> Iterator[DeviceProfile | FormatError]:
 
 
 def is_registry(where: str) -> bool:
-    """Whether profiles of several bundles may lie there: in a database, where a folder is of one bundle."""
+    """Whether it is a database, rather than files."""
     return "://" in where or is_database(Path(where))
 
 
-def by_device(profiles: Iterable[DeviceProfile | FormatError], where: str) -> dict[str, DeviceProfile]:
-    """What a plan starts from: profiles by their devices' names. Raises FormatError where one cannot be read (a plan
-    without a device that is there would be wrong in silence), UsageError where two have the same name, or for none."""
-    known: dict[str, DeviceProfile] = {}
-    for profile in profiles:
+def read_profiles(where: str) -> list[DeviceProfile]:
+    """What a plan starts from: all profiles of a file, a folder or a registry. Raises FormatError where one of them
+    cannot be read: a plan without a device that is there would be wrong in silence."""
+    if is_registry(where):
+        read: Iterable[DeviceProfile | FormatError] = open_registry(where, create=False).profiles()
+    elif Path(where).exists():
+        read = read_files(files_of([Path(where)]))
+    else:
+        raise UsageError(f"{where}: does not exist; create profiles with profl-profile")
+    found = []
+    for profile in read:
         if isinstance(profile, FormatError):
             raise profile
-        name = profile.device.name
-        if name in known:
-            raise UsageError(f"{where}: has a second profile of {name}; rename it with profl-profile --name")
-        known[name] = profile
-    return known
+        found.append(profile)
+    return found
 
 
-def profiles_of_bundle(where: str, bundle_sha256: str) -> dict[str, DeviceProfile]:
-    """Of a registry, the profiles that the light runtime measured with this bundle; raises UsageError for none."""
-    read = open_registry(where, create=False).profiles(bundle_sha256=bundle_sha256)
-    known = by_device((p for p in read if isinstance(p, FormatError) or p.runtime == "native"), where)
+def by_device(profiles: Iterable[DeviceProfile], bundle_sha256: str, where: str) -> dict[str, DeviceProfile]:
+    """The best profile of each device for a bundle: what the light runtime measured with it, else with another one, the
+    latest of those. Raises UsageError where there are two of one bundle, or none at all."""
+    known: dict[str, DeviceProfile] = {}
+    seen: set[Key] = set()
+    for profile in profiles:
+        if profile.runtime != "native":
+            continue
+        key = key_of(profile)
+        if key in seen:
+            raise UsageError(f"{where}: has a second profile of {key.device}; rename it with profl-profile --name")
+        seen.add(key)
+        before = known.get(key.device)
+        if before is None or _rank(before, bundle_sha256) < _rank(profile, bundle_sha256):
+            known[key.device] = profile
     if not known:
-        raise UsageError(
-            f"{where}: holds no profile of this bundle; measure it with profl-profile, then import the profile"
-        )
+        raise UsageError(f"{where}: holds no profile of the light runtime; create profiles with profl-profile")
     return known
+
+
+def _rank(profile: DeviceProfile, bundle_sha256: str) -> tuple[bool, datetime]:
+    """Of two profiles of a device, the larger one is of more use for the bundle."""
+    measured = datetime.fromisoformat(profile.measurement.measured_at)
+    return profile.bundle_sha256 == bundle_sha256, measured if measured.tzinfo else measured.replace(tzinfo=UTC)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from device_profiles.contract import Runtime
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import read_json, write_json
 from device_profiles.profile import DeviceProfile
+from edge_runtime.device.prepare.bundle import open_bundle
 from server.cli import cli
+from server.registry.transfer import by_device
 from tests.support.profiles import profile_of
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
@@ -109,6 +113,27 @@ def test_nothing_is_created_for_what_cannot_be_imported(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["torn.json"]
 
 
+def test_a_device_is_planned_for_by_its_profile_of_the_bundle_else_by_its_latest() -> None:
+    def measured(profile: DeviceProfile, date: str, runtime: Runtime = "native") -> DeviceProfile:
+        measurement = msgspec.structs.replace(profile.measurement, measured_at=date)
+        return msgspec.structs.replace(profile, measurement=measurement, runtime=runtime)
+
+    bundles = ["a" * 64, "b" * 64, "c" * 64]
+    own, late, early = (profile_of("phone", bundle_sha256=bundle) for bundle in bundles)
+    own, late, early = (
+        measured(own, "2025-01-01"),
+        measured(late, "2026-03-01T00:00:00Z"),
+        measured(early, "2026-02-01"),
+    )
+    other = measured(profile_of("phone", bundle_sha256="d" * 64), "2026-09-01", "torch")
+    assert by_device([late, own, early, other], "a" * 64, "here") == {"phone": own}
+    assert by_device([early, late, own, other], "e" * 64, "here") == {"phone": late}
+    with pytest.raises(UsageError, match="here: has a second profile of phone; rename it with profl-profile --name"):
+        by_device([own, own], "a" * 64, "here")
+    with pytest.raises(UsageError, match="here: holds no profile of the light runtime"):
+        by_device([other], "a" * 64, "here")
+
+
 def test_a_plan_from_a_registry_is_that_from_the_files(files: Path, registry: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     bundle.mkdir()
@@ -122,10 +147,6 @@ def test_a_plan_from_a_registry_is_that_from_the_files(files: Path, registry: Pa
     def planned(where: Path) -> Result:
         return CliRunner().invoke(cli, ["plan", "--bundle", str(bundle), "--profiles", str(where), "--json"])
 
-    error = planned(registry).exception
-    assert str(error).startswith(f"--profiles: {registry}: holds no profile of this bundle; measure it")
-    from edge_runtime.device.prepare.bundle import open_bundle
-
     digest = open_bundle(bundle).digest
     for name in ("phone", "board"):
         write_json(files / f"{name}.json", profile_of(name, limit_bytes=40 << 20, bundle_sha256=digest))
@@ -134,3 +155,5 @@ def test_a_plan_from_a_registry_is_that_from_the_files(files: Path, registry: Pa
     assert from_files.exit_code == 0, from_files.exception
     assert from_registry.stdout == from_files.stdout
     assert json.loads(from_registry.stdout)["clients"][0]["client"] == "board"
+    (files / "torn.json").write_text("{")
+    assert str(planned(files).exception).startswith(f"--profiles: {files / 'torn.json'}: ")
