@@ -90,7 +90,7 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def class_named(self, client: str) -> FleetClass:
         """What a client does; raises UsageError where there is none of that name."""
-        return self.classes[self.column[self._position(client)]]
+        return self.classes[int(self.column[self._position(client)])]
 
     def _position(self, client: str) -> int:
         before = 0

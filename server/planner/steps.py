@@ -82,7 +82,8 @@ class Group:
         below = np.concatenate([[0], np.cumsum(self.counts)])
         # Looked up among the budgets, of which there may be a million, rather than each of them among the needs.
         able = below[-1] - below[np.searchsorted(self.budgets, least, side="left")]
-        return np.diff(able, prepend=0, append=below[-1])
+        holding: NDArray[np.int64] = np.diff(able, prepend=0, append=below[-1])
+        return holding
 
 
 def first_held(needs: Bytes, budgets: Bytes) -> NDArray[np.int64]:

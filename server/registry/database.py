@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from device_profiles.errors import ExecutionError, FormatError, ProflError
 from device_profiles.profile import DeviceProfile
 from device_profiles.wrong_values import explained
-from server.registry.documents import check_new, digest_of, entry_of, from_document, to_document
+from server.registry.documents import check_new, digest_of, entry_of, from_document, named, to_document
 from server.registry.registry import Entry, Key
 from server.registry.schema import DEVICES, DOCUMENTS, VERSION, bring_up_to_date, version_of
 
@@ -89,15 +89,25 @@ class DatabaseRegistry:
     def profiles(
         self, *, device: str | None = None, bundle_sha256: str | None = None
     ) -> Iterator[DeviceProfile | FormatError]:
-        """A content that many devices have is read once for each batch of them."""
+        """A content that devices share is read again only where others, too many to keep, came between them."""
         waiting = self.entries(device=device, bundle_sha256=bundle_sha256)
+        known: dict[str, DeviceProfile] = {}
         while batch := list(islice(waiting, _BATCH)):
-            wanted = {entry.digest for entry in batch if isinstance(entry, Entry)}
+            if len(known) > _BATCH:
+                known.clear()
+            wanted = {entry.digest for entry in batch if isinstance(entry, Entry)} - known.keys()
             with self._reading() as connection:
                 found = connection.execute(select(DOCUMENTS).where(DOCUMENTS.c.digest.in_(wanted)))
                 documents = {digest: document for digest, document in found}
             for entry in batch:
-                yield entry if isinstance(entry, FormatError) else self._profile(entry, documents.get(entry.digest))
+                if isinstance(entry, FormatError):
+                    yield entry
+                    continue
+                profile = known.get(entry.digest) or self._profile(entry, documents.get(entry.digest))
+                if not isinstance(profile, FormatError):
+                    known[entry.digest] = profile
+                    profile = named(profile, entry.device)
+                yield profile
 
     def remove(self, keys: Iterable[Key]) -> int:
         """Remove their rows, and contents that nobody has any more."""
@@ -121,7 +131,7 @@ class DatabaseRegistry:
         if not isinstance(document, bytes) or digest_of(document) != entry.digest:  # SQLite keeps texts there as well
             return FormatError(f"{source}: its content is {'missing' if document is None else 'damaged'}")
         try:
-            return from_document(document, entry.device, source)
+            return from_document(document, source)
         except FormatError as error:
             return error
 

@@ -35,12 +35,12 @@ def read_profile(path: Path) -> DeviceProfile:
 
 def to_document(profile: DeviceProfile) -> bytes:
     """What profiles of devices that are alike have in common: all but the name, and no timelines."""
-    return _ENCODER.encode(_named(profile.without_timelines(), ""))
+    return _ENCODER.encode(named(profile.without_timelines(), ""))
 
 
-def from_document(document: bytes, device: str, source: str) -> DeviceProfile:
-    """The profile of `device`; raises FormatError, naming `source`, where the document is damaged."""
-    return _named(from_json(document, DeviceProfile, source), device)
+def from_document(document: bytes, source: str) -> DeviceProfile:
+    """The profile of a device without a name; raises FormatError, naming `source`, where the document is damaged."""
+    return from_json(document, DeviceProfile, source)
 
 
 def digest_of(document: bytes) -> str:
@@ -68,5 +68,6 @@ def check_new(profile: DeviceProfile) -> None:
         raise FormatError(f"{source}: device: name is empty")
 
 
-def _named(profile: DeviceProfile, name: str) -> DeviceProfile:
+def named(profile: DeviceProfile, name: str) -> DeviceProfile:
+    """The profile as that of the device `name`."""
     return msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, name=name))
