@@ -270,6 +270,6 @@ def label(work: Work | ProgramWork, partition: Partition, variant: Variant = "de
 def programs_of(work: Work, partition: Partition) -> frozenset[str]:
     """Labels that an update of it may carry: that of the bundle's program, also as it reads kept outputs of frozen
     blocks."""
-    if isinstance(work, (Grow, Joint, Head, Distill)):
+    if isinstance(work, (Grow, Distill)):
         return frozenset({label(work, partition), label(work, partition, CACHED_PREFIX_VARIANT)})
     return frozenset({label(work, partition)})

@@ -12,7 +12,8 @@ from device_profiles.work import Distill, Growing, block_of, suffixes
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.plan.block_model import BlockModel
-from edge_runtime.export.plan.programs import TrainingChoices, build_programs, training_step
+from edge_runtime.export.plan.programs import build_programs, training_step
+from edge_runtime.export.plan.runs import TrainingChoices
 from edge_runtime.export.targets.native import choose_partition
 from server.fleet.fleet import ModelSettings, TrainingSettings
 from server.fleet.local_optimizer import local_optimizer

@@ -30,7 +30,7 @@ PREPARING_STEPS, PREPARING_RATE = 60, 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A model of tests/support/models.py, or a built-in one where `width` is given."""
+    """A model of tests/support/models, or a built-in one where `width` is given."""
 
     name: str
     input_shape: tuple[int, ...] = (3, 32, 32)

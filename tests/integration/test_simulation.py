@@ -1,8 +1,7 @@
-"""The simulation engine: the same batches, steps and rounds as the light runtime; stacked clients equal single ones."""
+"""The simulation engine trains every work as PyTorch does; stacked clients equal single ones."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,12 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
-from device_profiles.task import Task
+from device_profiles.task import Task  # noqa: E402
 from device_profiles.work import Narrow, Whole, Width, Work, depth, distill, grow, joint, label  # noqa: E402
-from edge_runtime.device import _native  # noqa: E402
-from edge_runtime.device.data.npz import write_npz  # noqa: E402
-from edge_runtime.device.data.open import open_data  # noqa: E402
-from edge_runtime.device.worker.batches import epoch_start  # noqa: E402
 from server.engines.simulation.engine import SimulationEngine  # noqa: E402
 from server.engines.simulation.examples import (  # noqa: E402
     Examples,
     batch_indices,
-    crop_and_flip,
-    epoch_order,
     model_inputs,
 )
 from server.engines.simulation.promises import promises_of  # noqa: E402
@@ -40,15 +33,8 @@ from server.fleet.fleet import (  # noqa: E402
     SimulationSettings,
 )
 from server.fleet.fleet import TrainingSettings as Training  # noqa: E402
-from server.fleet.population import ClientSettings
-from server.fleet.reading import read_fleet  # noqa: E402
-from server.rounds.run_state import RoundRecord  # noqa: E402
-from server.rounds.schedule import Observer  # noqa: E402
+from server.fleet.population import ClientSettings  # noqa: E402
 from server.rounds.seam import Failed, Updated  # noqa: E402
-from server.running.run_fleet import run_fleet  # noqa: E402
-from tests.support import warm  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[2]
 
 PARTITION = ModelPieces(ModelSettings(name="cnn", width=4, batch=8)).partition
 WORKS: list[Work] = [
@@ -60,46 +46,6 @@ WORKS: list[Work] = [
     Width(ratio=0.5),
     *[depth(PARTITION, block) for block in (1, 2, 3)],
 ]
-
-
-@pytest.mark.parametrize("count", [1, 17, 500])
-def test_examples_come_in_the_order_of_the_device(count: int) -> None:
-    for seed, epoch in ((0, 0), (7, 3), (123456789, 1)):
-        device = _native.Order(epoch_start(seed, epoch), count).batch(0, count)
-        assert epoch_order(seed, epoch, count).tolist() == list(device)
-
-
-@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 32, 32)])
-def test_pixels_become_the_values_of_the_device(shape: tuple[int, int, int], tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
-    write_npz(tmp_path / "part.npz", images, np.arange(3))
-    staged = np.empty((3, 3, 32, 32), np.float32)
-    source = open_data(f"npz:{tmp_path / 'part.npz'}", split="train", input_shape=(3, 32, 32))
-    source.fetch([0, 1, 2], staged)
-    np.testing.assert_array_equal(model_inputs(torch.from_numpy(images), (3, 32, 32)).numpy(), staged)
-
-
-def test_crops_are_windows_of_the_padded_image_or_their_mirror_images() -> None:
-    images = torch.randn(40, 2, 6, 5)
-    cropped = crop_and_flip(images, torch.Generator().manual_seed(3))
-    padded = torch.nn.functional.pad(images, (4, 4, 4, 4), value=-1.0)
-    places = set()
-    for number in range(40):
-        found = [
-            (top, left, flipped)
-            for top in range(9)
-            for left in range(9)
-            for flipped in (False, True)
-            if torch.equal(_window(padded[number], top, left, flipped), cropped[number])
-        ]
-        assert found, number
-        places.add(found[0])
-    assert len(places) > 20 and len({flipped for _, _, flipped in places}) == 2
-
-
-def _window(padded: Any, top: int, left: int, flipped: bool) -> Any:
-    window = padded[:, top : top + 6, left : left + 5]
-    return window.flip(2) if flipped else window
 
 
 def _fleet(**training: Any) -> Fleet:
@@ -271,207 +217,3 @@ def test_narrower_and_shallower_work_promises_less() -> None:
         assert all(table[f"distill-block{block}"] < table["whole"] for block in (2, 3))
         assert max(table[f"grow-block{block}"] for block in (1, 2, 3)) < table["whole"]
         assert table["grow-block3"] < table["joint-blocks2-3"] < table["joint-blocks1-3"] <= table["whole"] * 1.01
-
-
-ROUNDS = """
-[model]
-name = "cnn"
-width = 8
-batch = 16
-
-[data]
-sources = ["digits"]
-test_examples = 64
-
-[training]
-steps = 4
-{option}
-
-[method]
-shrinking = true
-shrink_rounds = 1
-distill_rounds = 1
-distill_learning_rate = 1e-3
-
-[freezing]
-max_rounds = 1
-window = 1
-fit_length = 2
-
-[promises]
-source = "runtime"
-
-[[clients]]
-name = "a"
-limit_mb = 96
-
-[[clients]]
-name = "b"
-limit_mb = 90
-"""
-
-
-def _run(folder: Path, engine: str) -> dict[str, Any]:
-    """The summary of a run of `fleet.toml` in `folder`, below which it lies by the engine's name."""
-    options = ["--fleet", folder / "fleet.toml", "--engine", engine, "--no-whole-network", "--json"]
-    finished = warm.run(warm.PROFL_SERVER, "run", *options, "-o", folder / engine, folder=ROOT)
-    assert finished.returncode == 0, finished.stderr
-    summary: dict[str, Any] = json.loads(finished.stdout)
-    return summary
-
-
-@pytest.mark.parametrize(
-    "option",
-    [
-        "learning_rate = 0.02\nproximal = 0.1",
-        "learning_rate = 0.02\nclip_norm = 0.5",
-        'learning_rate = 0.02\nnesterov = true\nmomentum_dtype = "bfloat16"',
-        'optimizer = "adamw"\nbeta2 = 0.99\neps = 1e-4',
-    ],
-)
-def test_seven_rounds_end_with_the_same_weights_on_both_engines(option: str, tmp_path: Path) -> None:
-    """Shrinking, distilling and growing, a round each, from one file: processes of the light runtime beside PyTorch."""
-    (tmp_path / "fleet.toml").write_text(ROUNDS.format(option=option))
-    models = {}
-    for engine in ("local", "simulation"):
-        summary = _run(tmp_path, engine)
-        assert [(step["stage"], step["block"], step["rounds"]) for step in summary["steps"]] == [
-            ("shrink", 3, 1), ("distill", 3, 1), ("shrink", 2, 1), ("distill", 2, 1),
-            ("grow", 1, 1), ("grow", 2, 1), ("grow", 3, 1),
-        ]  # fmt: skip
-        assert summary["steps"][1]["accuracy"] >= 0
-        models[engine] = load_file(tmp_path / engine / "model.safetensors")
-    for name, tensor in models["local"].items():
-        distance = np.linalg.norm(models["simulation"][name] - tensor)
-        assert distance <= 1e-3 * max(np.linalg.norm(tensor), 1e-3), name
-
-
-ELASTIC = """
-margin = 0.0
-
-[model]
-name = "cnn"
-width = 64
-batch = 128
-
-[data]
-sources = ["digits"]
-test_examples = 64
-
-[training]
-steps = 2
-learning_rate = 0.02
-
-[method]
-name = "elastic"
-
-[freezing]
-max_rounds = 2
-window = 1
-fit_length = 2
-
-[promises]
-source = "runtime"
-
-[[clients]]
-name = "large"
-limit_mb = 130
-
-[[clients]]
-name = "medium"
-limit_mb = 93
-
-[[clients]]
-name = "small"
-limit_mb = 60
-"""
-
-
-def test_clients_that_train_runs_of_blocks_end_with_the_same_weights_on_both_engines(tmp_path: Path) -> None:
-    """Growing by `elastic`, two rounds a step: one client trains every block, another the last two, the third the last.
-
-    The simulation keeps what frozen blocks put out, the processes do not: were it kept too long, both would differ.
-    """
-    (tmp_path / "fleet.toml").write_text(ELASTIC)
-    models = {}
-    for engine in ("local", "simulation"):
-        _run(tmp_path, engine)
-        rounds = [json.loads(line) for line in (tmp_path / engine / "rounds.jsonl").read_text().splitlines()]
-        assert [[client["client"] for client in line["clients"]] for line in rounds] == [
-            *[["large"]] * 2, *[["large", "medium"]] * 2, *[["large", "medium", "small"]] * 2,
-        ]  # fmt: skip
-        assert all(client["status"] == "ok" for line in rounds for client in line["clients"])
-        models[engine] = load_file(tmp_path / engine / "model.safetensors")
-    plan = json.loads((tmp_path / "local" / "plan.json").read_text())
-    assert [[client["program"] for client in step["clients"]] for step in plan["steps"]] == [
-        ["grow-block1", None, None],
-        ["joint-blocks1-2", "grow-block2", None],
-        ["joint-blocks1-3", "joint-blocks2-3", "grow-block3"],
-    ]
-    for name, tensor in models["local"].items():
-        distance = np.linalg.norm(models["simulation"][name] - tensor)
-        assert distance <= 1e-3 * max(np.linalg.norm(tensor), 1e-2), name  # a bias has hardly left zero
-
-
-SMALL = """
-[model]
-name = "cnn"
-width = 4
-batch = 16
-
-[data]
-sources = ["digits"]
-test_examples = 64
-examples_per_client = 64
-
-[population]
-count = 6
-memory_mb = [1, 2]
-
-[promises]
-source = "pytorch"
-
-[training]
-epochs = 1
-rounds = 5
-clients_per_round = 3
-augment = "crop-flip"
-schedule = "cosine"
-
-[method]
-name = "{method}"
-"""
-
-
-class _Stop(Exception):
-    pass
-
-
-class _StopsAfter(Observer):
-    def __init__(self, rounds: int) -> None:
-        self.rounds = rounds
-
-    def round_done(self, record: RoundRecord) -> None:
-        if record.round == self.rounds:
-            raise _Stop
-
-
-@pytest.mark.parametrize("method", ["fedavg", "heterofl", "depthfl", "allsmall", "exclusivefl", "profl", "elastic"])
-def test_a_run_that_is_resumed_ends_with_the_same_bits(method: str, tmp_path: Path) -> None:
-    path = tmp_path / "fleet.toml"
-    path.write_text(SMALL.format(method=method))
-    fleet = read_fleet(path)
-
-    def go(folder: Path, observer: Observer) -> Any:
-        return run_fleet(fleet, folder, resume=True, observer=observer, note=lambda text: None, engine="simulation")
-
-    whole = go(tmp_path / "whole", Observer())
-    with pytest.raises(_Stop):
-        go(tmp_path / "broken", _StopsAfter(2))
-    resumed = go(tmp_path / "broken", Observer())
-    assert resumed.rounds == whole.rounds == 5 and resumed.accuracy == whole.accuracy
-    assert resumed.method == method
-    assert (resumed.bytes_down, resumed.bytes_up) == (whole.bytes_down, whole.bytes_up)
-    models = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken")]
-    for name, tensor in models[0].items():
-        np.testing.assert_array_equal(models[1][name], tensor)

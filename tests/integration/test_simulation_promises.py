@@ -14,7 +14,8 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from device_profiles.manifest import Optimizer
 from device_profiles.work import Grow, grow, label
-from edge_runtime.export.plan.programs import TrainingChoices, build_programs
+from edge_runtime.export.plan.programs import build_programs
+from edge_runtime.export.plan.runs import TrainingChoices
 from server.engines.simulation.promises import promises_of
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.setup import prepare_simulation

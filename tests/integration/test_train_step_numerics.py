@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_profiles.work import grow, joint, label
+from device_profiles.work import Growing, Head, Joint, first_trained_unit, grow, joint, label
 
 torch = pytest.importorskip("torch", reason="the reference is PyTorch eager")
 
@@ -34,6 +34,15 @@ RUNS = [
     ("resnet18", 16, 8, 2, 3),
     ("vgg11_bn", 16, 8, 3, 4),
 ]
+SUFFIXES = [
+    *[("cnn", 8, 8, 2, Joint(first_unit=0, last_unit=1)), ("cnn", 8, 8, 2, Head(last_unit=1))],
+    ("cnn", 8, 8, 3, Head(last_unit=2)),
+    *[("resnet18", 16, 8, 2, Joint(first_unit=first, last_unit=4)) for first in (1, 4)],
+    ("resnet18", 16, 8, 2, Head(last_unit=4)),
+    ("resnet18", 16, 8, 4, Joint(first_unit=6, last_unit=8)),
+    ("vgg11_bn", 16, 8, 4, Head(last_unit=7)),
+]
+"""Runs of units that are no blocks, and output modules alone."""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +52,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, width, batch in sorted({case[:3] for case in CASES}):
         result[name] = root / name
         export_bundle(name, result[name], width=width, batch=batch, joint=True, verify=False)
+        works = tuple(case[4] for case in SUFFIXES if case[0] == name)
+        result[f"{name} suffixes"] = root / f"{name}_suffixes"
+        export_bundle(name, result[f"{name} suffixes"], width=width, batch=batch, works=works, verify=False)
     return result
 
 
@@ -65,7 +77,17 @@ def test_steps_of_a_run_of_blocks_equal_pytorch_eager(
     name: str, width: int, batch: int, first: int, block: int, bundles: dict[str, Path]
 ) -> None:
     # In a whole ResNet some activation comes so near a tie within ten steps that rounding decides over it.
-    _assert_equal(_ten_steps(bundles[name], name, width, batch, block, doubles=[False], first=first), compared=5)
+    partition = read_json(bundles[name] / "manifest.json", Manifest).partition
+    work = joint(partition, first, block)
+    _assert_equal(_ten_steps(bundles[name], name, width, batch, block, doubles=[False], work=work), compared=5)
+
+
+@pytest.mark.parametrize(("name", "width", "batch", "block", "work"), SUFFIXES, ids=lambda value: str(value))
+def test_steps_of_suffixes_and_of_output_modules_equal_pytorch_eager(
+    name: str, width: int, batch: int, block: int, work: Growing, bundles: dict[str, Path]
+) -> None:
+    folder = bundles[f"{name} suffixes"]
+    _assert_equal(_ten_steps(folder, name, width, batch, block, doubles=[False], work=work), compared=5)
 
 
 def _assert_equal(steps: Steps, *, compared: int = 10) -> None:
@@ -99,17 +121,18 @@ def test_ten_steps_of_full_size_equal_pytorch_eager(name: str, block: int, tmp_p
 
 
 def _ten_steps(
-    folder: Path, name: str, width: int, batch: int, block: int, *, doubles: list[bool], first: int | None = None
+    folder: Path, name: str, width: int, batch: int, block: int, *, doubles: list[bool], work: Growing | None = None
 ) -> Steps:
     manifest = read_json(folder / "manifest.json", Manifest)
     weights = _trained(load_file(folder / "weights" / "initial.safetensors"))
+    partition = manifest.partition
+    asked = grow(partition, block) if work is None else work
+    start = first_trained_unit(asked)
     references = [
-        BlockReference(name, manifest.partition, block, weights, width=width, double=double, first=first)
+        BlockReference(name, manifest.partition, block, weights, width=width, double=double, first_unit=start)
         for double in doubles
     ]
-    partition = manifest.partition
-    work = grow(partition, block) if first is None else joint(partition, first, block)
-    described = manifest.program(label(work, partition))
+    described = manifest.program(label(asked, partition))
     program = _native.Program(str(folder / "programs" / f"{described.name}.pte"), 2, described.prefix_instructions)
     for tensor in described.tensors:
         program.buffer(tensor.name)[...] = 0 if tensor.role == "optimizer_state" else weights[tensor.name].numpy()

@@ -15,7 +15,9 @@ from device_profiles.errors import ExecutionError, UsageError  # noqa: E402
 from edge_runtime.device.cli import main as profl_edge  # noqa: E402
 from edge_runtime.export.capture import own_gradients  # noqa: E402
 from edge_runtime.export.operators import CAPTURES, EMITTERS  # noqa: E402
+from edge_runtime.export.plan import block_model  # noqa: E402
 from edge_runtime.export.targets.native import create_model, export_bundle  # noqa: E402
+from edge_runtime.export.verify import verify as verification  # noqa: E402
 from edge_runtime.export.verify.reference import at_random_weights, trained_step  # noqa: E402
 
 CNN = {"width": 4, "batch": 4, "input_shape": (3, 16, 16), "blocks": 1}
@@ -115,3 +117,42 @@ def test_the_module_is_left_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def _captures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batch of every capture from here on."""
+    batches: list[int] = []
+    real = block_model.capture
+
+    def capture(module: Any, *, batch: int, **options: Any) -> Any:
+        batches.append(batch)
+        return real(module, batch=batch, **options)
+
+    monkeypatch.setattr(block_model, "capture", capture)
+    return batches
+
+
+def test_a_large_model_is_tried_with_fewer_examples_of_the_same_capture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "_MOST_PRODUCTS", 1)
+    batches = _captures(monkeypatch)
+    export_bundle("cnn", tmp_path / "bundle", **CNN | {"batch": 8})
+    tokens = {"input_shape": (12,), "classes": 9, "width": 8, "blocks": 1}
+    export_bundle("text_transformer", tmp_path / "text", batch=8, **tokens)
+    assert batches == [8, 8]
+
+
+def test_forward_that_computes_with_the_number_of_its_examples_is_captured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "_MOST_PRODUCTS", 1)
+    batches = _captures(monkeypatch)
+    export_bundle("tests.support.zoo:by_batch", tmp_path / "bundle", batch=8, input_shape=(3, 8, 8), blocks=1)
+    assert batches == [8, 4]
+
+
+def test_a_fault_is_found_with_fewer_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "_MOST_PRODUCTS", 1)
+    monkeypatch.setitem(CAPTURES, "batch_norm", _changed(CAPTURES["batch_norm"], momentum=0.3))
+    assert "running_" in _refused("cnn", tmp_path, **CNN | {"batch": 8})

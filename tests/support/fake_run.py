@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -36,13 +38,15 @@ MANIFEST = read_json(Path(__file__).resolve().parents[1] / "golden" / "manifest.
 CLIENTS = ("a", "b", "c")
 EXAMPLES = {name: 10 + ord(name) for name in CLIENTS}
 
+Answer = ReceivedUpdate | Result
+
 
 @dataclasses.dataclass
 class FakeEngine:
     """Every update follows from the weights, the client and the seed. `fate` may change what a task gives."""
 
     tick: Callable[[], None] = lambda: None
-    fate: Callable[[int, Task, ReceivedUpdate], ReceivedUpdate | Result] = lambda call, task, update: update
+    fate: Callable[[int, Task, ReceivedUpdate], Answer] = lambda call, task, update: update
     calls: list[list[Task]] = dataclasses.field(default_factory=list)
     there: Sequence[Client] = ()
     out: list[Task] = dataclasses.field(default_factory=list)
@@ -167,3 +171,19 @@ def run(
         observer=Observer(),
     )
     return schedule.run(*run_folder.load_or_start("settings", initial_weights))
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    """The rounds of the run in `folder`, failed ones too, as `rounds.jsonl` has them."""
+    return [json.loads(line) for line in (folder / "rounds.jsonl").read_bytes().splitlines()]
+
+
+def dead(task: Task) -> Result:
+    """What is heard of a client that was killed."""
+    return Result(client=task.client, status="killed at its memory limit", seconds=0.1, oom_kills=1)
+
+
+def broken(update: ReceivedUpdate) -> ReceivedUpdate:
+    """The update with values that are no numbers."""
+    tensors = {name: np.full_like(tensor, np.nan) for name, tensor in update.tensors.items()}
+    return dataclasses.replace(update, tensors=tensors)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from executorch.exir import schema
-from executorch.exir._serialize._program import PTEFile, deserialize_pte_binary, serialize_pte_binary
-from executorch.exir.scalar_type import ScalarType
+from edge_runtime.export.emit.executorch_package import PTEFile, ScalarType, schema, serialize_pte_binary
 
 Plan = Any
 """`schema.ExecutionPlan`, whose values are a union."""
@@ -15,6 +13,9 @@ Plan = Any
 
 def changed(program: bytes, change: Callable[[Plan], object]) -> bytes:
     """The program with its one plan changed."""
+    # Behind the module above, which keeps the rest of ExecuTorch from being imported with it.
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
     read = deserialize_pte_binary(program).program
     read.constant_buffer = [schema.Buffer(storage=b"")]
     read.segments, read.constant_segment = [], schema.SubsegmentOffsets(segment_index=0, offsets=[])

@@ -21,9 +21,14 @@ def call(name: str, *arguments: object) -> None:
     assert _operators.call(f"profl::{name}.out", converted) == 0
 
 
+def exact(array: np.ndarray) -> torch.Tensor:
+    """The array in float64."""
+    return torch.from_numpy(array.astype(np.float64))
+
+
 def double(array: np.ndarray) -> torch.Tensor:
     """The array in float64, with a gradient."""
-    return torch.from_numpy(array.astype(np.float64)).requires_grad_()
+    return exact(array).requires_grad_()
 
 
 def close(ours: np.ndarray, expected: torch.Tensor, name: str = "", tolerance: float = TOLERANCE) -> None:

@@ -33,7 +33,7 @@ def unit_modules(name: str, module: nn.Module) -> list[nn.Module]:
 class BlockReference:
     """Trains block `index` (1-based) of `model` with SGD as PyTorch does; `double` computes in float64.
 
-    With `first`, blocks `first` to `index` are trained together.
+    With `first_unit`, units from that one to the block's last are; past the last, the output module alone.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class BlockReference:
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         double: bool = False,
-        first: int | None = None,
+        first_unit: int | None = None,
     ) -> None:
         self.dtype = torch.float64 if double else torch.float32
         self.module = models.create(model, width=width)
         self.module.load_state_dict({k: v for k, v in weights.items() if not k.startswith("output_module.")})
         units = unit_modules(model, self.module)
-        start = partition.blocks[(index if first is None else first) - 1].first_unit
+        start = partition.blocks[index - 1].first_unit if first_unit is None else first_unit
         self.prefix = nn.Sequential(*units[:start]).eval()
         self.active = nn.Sequential(*units[start : partition.blocks[index - 1].last_unit + 1]).train()
         self.head = self.module.classifier if model.startswith("vgg") else self.module.fc

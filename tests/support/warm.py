@@ -1,6 +1,6 @@
-"""Commands as processes of their own that have PyTorch and executorch already: forked from one that imported both.
+"""Commands as processes of their own that have PyTorch and the exporter already: forked from one that imported both.
 
-Importing them takes ten seconds of a processor, more than most exports. What is tested about the start of a process
+Importing them takes six seconds of a processor, more than most exports. What is tested about the start of a process
 itself, its imports or its memory, needs a fresh interpreter: `subprocess`, `device_commands.start`.
 """
 
@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# What is not installed is passed over. `edge_runtime.export` first: it keeps executorch from complaining on import.
+# What is not installed is passed over. The first export imports torch._dynamo.
 _CONTEXT.set_forkserver_preload(
     [
         "torch",
-        "edge_runtime.export",
-        "executorch.exir",
+        "torch._dynamo",
         "edge_runtime.export.targets.native",
+        "edge_runtime.export.emit.pte",
         "server.running.run_fleet",
     ]
 )

@@ -19,7 +19,8 @@ from device_profiles.manifest import Loss, Optimizer
 from device_profiles.operators import table
 from edge_runtime.export.emit.pte import NAMESPACE
 from edge_runtime.export.targets.native import export_bundle
-from tests.support.odd_models import ODD, Around, Function
+from tests.support.odd_layers import Around, Function
+from tests.support.odd_models import ODD
 
 _SGD = Optimizer(name="sgd", momentum=0.9, weight_decay=5e-4)
 _IMAGE: dict[str, Any] = {"input_shape": (3, 8, 8), "classes": 4, "batch": 2}

@@ -6,12 +6,9 @@ the placement of every tensor are already decided, and must stay as decided.
 
 from __future__ import annotations
 
-from executorch.exir import schema
-from executorch.exir._serialize._program import PTEFile, serialize_pte_binary
-from executorch.exir.scalar_type import ScalarType
-
 from device_profiles.errors import UsageError
 from device_profiles.operators import violation
+from edge_runtime.export.emit.executorch_package import PTEFile, ScalarType, schema, serialize_pte_binary
 from edge_runtime.export.ir.graph import END_UNLESS, EXTERNAL_ROLES, ElementType, Operation, StepGraph, Value
 from edge_runtime.export.plan.arena import ArenaPlan
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter, itemgetter
+from typing import overload
 
 from device_profiles.errors import ExecutionError
 from edge_runtime.export.ir.graph import EXTERNAL_ROLES, PERSISTENT_ROLES, StepGraph, Value
@@ -47,17 +50,26 @@ class ArenaPlan:
     peak: int
 
 
-def plan_arena(graph: StepGraph) -> ArenaPlan:
+@overload
+def plan_arena(graph: StepGraph) -> ArenaPlan: ...
+@overload
+def plan_arena(graph: StepGraph, *, within_bytes: int) -> ArenaPlan | None: ...
+def plan_arena(graph: StepGraph, *, within_bytes: int | None = None) -> ArenaPlan | None:
     """Alias what may be aliased (changes `storage` of values) and place every storage, frozen tensors among them.
 
     While the prefix runs, nearly everything that the active block will need is still free: frozen tensors are placed
     last, and among the others by the same orders only where that leaves gaps.
+
+    None where the arena would be larger than `within_bytes`.
     """
     alias_in_place(graph)
     frozen: dict[Value, tuple[Span, ...]] = {
         value: tuple((at, at) for at in reads) for value, reads in read_anew(graph).items()
     }
     spans = {value: (span,) for value, span in storage_lifetimes(graph).items()} | frozen
+    least = _least_bytes(spans, len(graph.operations))
+    if within_bytes is not None and least > within_bytes:
+        return None  # known before anything is placed
     live = _live_bytes(spans, len(graph.operations))
     peak = max(range(len(live)), key=live.__getitem__)
     orders: list[Callable[[Value], tuple[int, ...]]] = [
@@ -67,16 +79,40 @@ def plan_arena(graph: StepGraph) -> ArenaPlan:
         lambda v: (0 if spans[v][0][0] <= peak <= spans[v][-1][1] else 1, -v.bytes, spans[v][0][0]),
     ]
     kept, anew = [v for v in spans if v not in frozen], sorted(frozen, key=lambda v: -v.bytes)
-    candidates = [_place([*sorted(kept, key=order), *anew], spans) for order in orders]
-    if frozen and min(map(_arena_bytes, candidates)) > _TOLERANCE * live[peak]:
-        candidates += [_place(sorted(spans, key=order), spans) for order in orders]
-    placements = min(candidates, key=_arena_bytes)
+    best = _Best(spans, least)
+    for order in orders:
+        best.try_order([*sorted(kept, key=order), *anew])
+    if frozen and best.arena_bytes > _TOLERANCE * live[peak]:
+        for order in orders:
+            best.try_order(sorted(spans, key=order))
+    if within_bytes is not None and best.arena_bytes > within_bytes:
+        return None
+    placements = {
+        value: Placement(value=value, offset=offset, size=_size(value), spans=spans[value])
+        for value, offset in best.offsets.items()
+    }
     _check(placements)
-    return ArenaPlan(placements=placements, arena_bytes=_arena_bytes(placements), live_bytes=live[peak], peak=peak)
+    return ArenaPlan(placements=placements, arena_bytes=best.arena_bytes, live_bytes=live[peak], peak=peak)
 
 
-def _arena_bytes(placements: dict[Value, Placement]) -> int:
-    return max((p.offset + p.size for p in placements.values()), default=0)
+@dataclass(slots=True)
+class _Best:
+    """The smallest of the placements that were tried, the first among equals; none is smaller than `least`."""
+
+    spans: dict[Value, tuple[Span, ...]]
+    least: int
+    offsets: dict[Value, int] = field(default_factory=dict)
+    arena_bytes: int = 0
+    tried: bool = False
+
+    def try_order(self, order: list[Value]) -> None:
+        """Place in this order, unless what is known cannot become smaller."""
+        if self.tried and self.arena_bytes <= self.least:
+            return
+        offsets = _place(order, self.spans, self.arena_bytes if self.tried else None)
+        if offsets is not None:
+            self.offsets, self.tried = offsets, True
+            self.arena_bytes = max((offset + _size(value) for value, offset in offsets.items()), default=0)
 
 
 def alias_in_place(graph: StepGraph) -> None:
@@ -138,12 +174,14 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
-def _live_bytes(spans: dict[Value, tuple[Span, ...]], operations: int) -> list[int]:
+def _live_bytes(
+    spans: dict[Value, tuple[Span, ...]], operations: int, size: Callable[[Value], int] = attrgetter("bytes")
+) -> list[int]:
     change = [0] * (operations + 1)
     for value, parts in spans.items():
         for first, last in parts:
-            change[first] += value.bytes
-            change[last + 1] -= value.bytes
+            change[first] += size(value)
+            change[last + 1] -= size(value)
     live, total = [], 0
     for delta in change[:operations]:
         total += delta
@@ -151,29 +189,47 @@ def _live_bytes(spans: dict[Value, tuple[Span, ...]], operations: int) -> list[i
     return live
 
 
-def _place(order: list[Value], spans: dict[Value, tuple[Span, ...]]) -> dict[Value, Placement]:
-    """Lowest offset that is free during the whole lifetime (best fit by the order given)."""
-    placed: dict[Value, Placement] = {}
-    taken: list[tuple[int, int, Placement]] = []  # first and last operation of each: most pairs are told apart by these
+def _least_bytes(spans: dict[Value, tuple[Span, ...]], operations: int) -> int:
+    """What no placement is smaller than: the most that lives at once, with the bytes that alignment adds."""
+    return max(_live_bytes(spans, operations, _size), default=0)
+
+
+def _size(value: Value) -> int:
+    return aligned(max(value.bytes, 1))
+
+
+def _place(
+    order: list[Value], spans: dict[Value, tuple[Span, ...]], below_bytes: int | None
+) -> dict[Value, int] | None:
+    """Lowest offset that is free during the whole lifetime (best fit by the order given).
+
+    None as soon as the arena is known to be no smaller than `below_bytes`.
+    """
+    placed: dict[Value, int] = {}
+    taken: list[
+        tuple[int, int, int, int, tuple[Span, ...]]
+    ] = []  # begin and end of the bytes, first and last operation
     for value in order:
-        first, last = spans[value][0][0], spans[value][-1][1]
-        size = aligned(max(value.bytes, 1))
-        near = [p for begin, end, p in taken if begin <= last and first <= end]
-        busy = sorted((p.offset, p.offset + p.size) for p in near if _meet(p.spans, spans[value]))
+        own = spans[value]
+        first, last = own[0][0], own[-1][1]
+        size = _size(value)
+        single = 1 if len(own) == 1 else 0
         offset = 0
-        for begin, stop in busy:
+        for begin, stop, start, end, parts in taken:
             if begin - offset >= size:
                 break
-            offset = max(offset, stop)
-        placed[value] = Placement(value=value, offset=offset, size=size, spans=spans[value])
-        taken.append((first, last, placed[value]))
+            # Most pairs are told apart by their ends, and of two single spans that is all there is to know.
+            if start <= last and first <= end and stop > offset and (len(parts) == single or _meet(parts, own)):
+                offset = stop
+        if below_bytes is not None and offset + size >= below_bytes:
+            return None
+        placed[value] = offset
+        insort(taken, (offset, offset + size, first, last, own), key=itemgetter(0))
     return placed
 
 
 def _meet(some: tuple[Span, ...], others: tuple[Span, ...]) -> bool:
-    """Whether an operation is in both. Of two single spans that are not apart at their ends this is known."""
-    if len(some) == len(others) == 1:
-        return some[0][0] <= others[0][1] and others[0][0] <= some[0][1]
+    """Whether an operation is in both."""
     return any(first <= end and begin <= last for first, last in some for begin, end in others)
 
 

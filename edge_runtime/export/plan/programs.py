@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from device_profiles.contract import CACHED_PREFIX_VARIANT, Variant
 from device_profiles.errors import UsageError
-from device_profiles.manifest import Loss, Optimizer
+from device_profiles.manifest import Loss
 from device_profiles.model import Partition
 from device_profiles.work import Growing, block_of, distill, first_trained_unit, grow, joint, of_block
 from edge_runtime.export.ir.graph import StepGraph
@@ -15,36 +15,14 @@ from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.arena import plan_arena
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.program_entry import PlannedProgram, planned_program
+from edge_runtime.export.plan.runs import Run, TrainingChoices, plan_run
 from edge_runtime.export.plan.variants import Planned, fewest_bytes, plan_variant
 from edge_runtime.export.step.train_step import (
     StepVariant,
     build_distillation,
     build_evaluation,
     build_features,
-    build_train_step,
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingChoices:
-    """What an export asks of its training programs.
-
-    Attributes:
-        optimizer: compiled into them.
-        loss: what they minimise.
-        micro_batches: executions that make up one step.
-        recompute_bytes: compute layers again until the arena is no larger than this; None keeps them all.
-        joint: also the steps that train runs of blocks together.
-        works: the training steps to write, each of a run of units that ends with a block, or of the output module
-            alone; None for that of every block.
-    """
-
-    optimizer: Optimizer
-    loss: Loss = field(default_factory=Loss)
-    micro_batches: int = 1
-    recompute_bytes: int | None = None
-    joint: bool = False
-    works: tuple[Growing, ...] | None = None
 
 
 def build_programs(
@@ -104,34 +82,10 @@ def _grow(
 ) -> tuple[PlannedProgram, int]:
     """A training step, and the examples of its prefix at a time."""
     index = block_of(work, partition)
-    start, end = first_trained_unit(work), work.last_unit + 1
-    units = source.cut.units
-
-    def build(variant: StepVariant) -> StepGraph:
-        return build_train_step(
-            prefix=units[:start],
-            active=units[start:end],
-            stand_ins=source.stand_ins(partition, index),
-            head=source.cut.head,
-            shapes=source.cut.shapes,
-            tensor_shapes=source.tensor_shapes(partition),
-            optimizer=optimizer_of(choices.optimizer, choices.micro_batches),
-            variant=variant,
-            loss=choices.loss,
-            input_dtype=source.input_dtype,
-            fixed=source.fixed,
-            aliases=source.aliases,
-        )
-
-    variant = StepVariant(cached_prefix=cached_prefix)
-    planned = fewest_bytes(
-        build,
-        variant,
-        batch=source.batch,
-        block=index,
-        recompute_bytes=choices.recompute_bytes,
-        checkpoints=frozenset(unit.output for unit in units[start:end]),
+    run = Run(
+        first_unit=first_trained_unit(work), last_unit=work.last_unit, stand_ins=source.stand_ins(partition, index)
     )
+    planned = plan_run(source, run, choices, block=index, cached_prefix=cached_prefix)
     name: Variant = "default"
     if cached_prefix:
         name = CACHED_PREFIX_VARIANT

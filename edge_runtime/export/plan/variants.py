@@ -46,12 +46,12 @@ def fewest_bytes(
     With `recompute_bytes` layers are computed again in the backward pass, as few of them as keep the arena within that;
     `checkpoints` are outputs worth keeping instead. Raises UsageError, naming `block`, where it cannot be reached.
     """
-    planned = _best_rows(build, variant, batch, rows)
+    planned = best_rows(build, variant, batch, rows)
     if recompute_bytes is None or planned.plan.arena_bytes <= recompute_bytes:
         return planned
-    everything = _everything_again(build, planned, checkpoints)
-    within = [candidate for candidate in everything if candidate.plan.arena_bytes <= recompute_bytes]
-    if not within:
+    everything = everything_again(build, planned, checkpoints)
+    within = least_again(build, everything, recompute_bytes)
+    if within is None:
         smallest = min(candidate.plan.arena_bytes for candidate in everything)
         least = f"the arena of block {block} needs {smallest / MEGABYTE:.1f} MB"
         raise UsageError(
@@ -60,11 +60,11 @@ def fewest_bytes(
             value=f"{recompute_bytes / MEGABYTE:.1f}MB",
             remedy="give more, or export a smaller batch, micro-batch or block",
         )
-    relaxed = [_relaxed(build, candidate, recompute_bytes) for candidate in within]
-    return min(relaxed, key=lambda candidate: len(candidate.graph.operations))
+    return within
 
 
-def _best_rows(build: Build, variant: StepVariant, batch: int, rows: Rows) -> Planned:
+def best_rows(build: Build, variant: StepVariant, batch: int, rows: Rows = "prefix_rows") -> Planned:
+    """The smallest arena over the numbers of examples that the frozen layers may run on at once."""
     candidates = [plan_variant(build, variant)]
     count = batch // 2
     while count >= max(1, batch // _MOST_PARTS) and any(value.role == "frozen" for value in candidates[0].graph.inputs):
@@ -81,7 +81,7 @@ def plan_variant(build: Build, variant: StepVariant) -> Planned:
     return Planned(variant=variant, graph=graph, plan=plan_arena(graph))
 
 
-def _everything_again(build: Build, planned: Planned, checkpoints: frozenset[str]) -> list[Planned]:
+def everything_again(build: Build, planned: Planned, checkpoints: frozenset[str]) -> list[Planned]:
     """Everything computed again, from the checkpoints or from the block's input, held for the next reader or not."""
     everything = replace(planned.variant, recompute=frozenset(planned.graph.kept))
     return [
@@ -91,10 +91,22 @@ def _everything_again(build: Build, planned: Planned, checkpoints: frozenset[str
     ]
 
 
+def least_again(build: Build, everything: list[Planned], budget_bytes: int) -> Planned | None:
+    """As few operations again as keep the arena within the budget; `everything` are steps that compute all again.
+
+    None where the budget is too small for every one of them.
+    """
+    within = [candidate for candidate in everything if candidate.plan.arena_bytes <= budget_bytes]
+    relaxed = [_relaxed(build, candidate, budget_bytes) for candidate in within]
+    return min(relaxed, key=lambda candidate: len(candidate.graph.operations), default=None)
+
+
 def _relaxed(build: Build, planned: Planned, budget_bytes: int) -> Planned:
     """Keep layers again, in the order of the model, wherever the arena stays within the budget."""
     for name in planned.graph.recomputed:
-        candidate = plan_variant(build, replace(planned.variant, recompute=planned.variant.recompute - {name}))
-        if candidate.plan.arena_bytes <= budget_bytes:
-            planned = candidate
+        variant = replace(planned.variant, recompute=planned.variant.recompute - {name})
+        graph = build(variant)
+        plan = plan_arena(graph, within_bytes=budget_bytes)
+        if plan is not None:
+            planned = Planned(variant=variant, graph=graph, plan=plan)
     return planned

@@ -38,7 +38,8 @@ from edge_runtime.export.models.checked import notes_on
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.block_model import BlockModel
-from edge_runtime.export.plan.programs import TrainingChoices, build_programs, checked_works
+from edge_runtime.export.plan.programs import build_programs, checked_works
+from edge_runtime.export.plan.runs import TrainingChoices
 from edge_runtime.export.plan.timeline import plan_timeline
 
 Progress = Callable[[str], None]

@@ -4,81 +4,98 @@ The whole model is made one block, whose program runs once with the real kernels
 gradient, running statistics, and the evaluation are compared with what the user's module does by itself
 (`reference.py`). What differs refuses the export and names the first module that does.
 
-This is the one module of the exporter that knows the native module: a leaf that `bundle.py` imports when it is asked
-for.
+With `programs.py` this is what of the exporter knows the native module: a leaf that `targets/native.py` imports when it
+is asked for.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from device_profiles.contract import HYPERPARAMETERS_INPUT, IMAGES_INPUT, LABELS_INPUT, optimizer_state_name
 from device_profiles.errors import ProflError, UsageError
-from device_profiles.manifest import Loss, Optimizer
-from edge_runtime.device import _native
+from device_profiles.manifest import Loss
 from edge_runtime.export.capture.capture import capture
-from edge_runtime.export.cut.units import UnitLayers
-from edge_runtime.export.emit.pte import emit_program
 from edge_runtime.export.ir.builder import StepBuilder
 from edge_runtime.export.ir.graph import StepGraph, Value
 from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.operators import emit_layer
-from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.arena import ArenaPlan, plan_arena
 from edge_runtime.export.plan.block_model import BlockModel
-from edge_runtime.export.step.train_step import StepVariant, build_evaluation, build_train_step
+from edge_runtime.export.step.train_step import build_evaluation
 from edge_runtime.export.verify.differences import Verdict, behind, unlike
+from edge_runtime.export.verify.fewer import with_fewer
+from edge_runtime.export.verify.programs import MOMENTUM, Native, step_program, undropped
 from edge_runtime.export.verify.reference import Step, at_random_weights, evaluated, trained_step
 
 _SEEDS = (20, 21)
 """Of random data and weights. A value on the other side of a ReLU by rounding is not there a second time."""
-_MOST_PRODUCTS = 2_000_000_000
+_MOST_PRODUCTS = 500_000_000
 """Multiplications of a forward pass that is tried; a larger one is made of fewer examples, which shows the same."""
 _LEAST_EXAMPLES = 4
 _REMEDY = "write it with what docs/operators.md lists, or export with --no-verify"
 _FORWARD = "the model's own forward"
-_MOMENTUM = 0.5
-"""SGD's momentum of the tried step: it starts at zero, so that it is the gradient after one step."""
 
 
 def verify(module: nn.Module, source: BlockModel, loss: Loss) -> None:
     """Raise UsageError, naming the first module that differs, where a program would not do what `module` does."""
-    with torch.random.fork_rng(devices=[]):
-        tried, planned = _small_enough(module, source, loss)
-        found = None
-        for seed in _SEEDS:
-            with at_random_weights(module, seed):
-                found = _Trial(module, tried, loss, seed).verdict(planned)
-            if found is None:
-                return
-    raise UsageError(f"verification: {found}; {_REMEDY}")
-
-
-def _small_enough(module: nn.Module, source: BlockModel, loss: Loss) -> tuple[BlockModel, tuple[StepGraph, ArenaPlan]]:
-    """The model for as many examples as are run at once here, with the program of its step."""
     most = max(_LEAST_EXAMPLES, source.batch * _MOST_PRODUCTS // max(1, _products(source)))
-    if most >= source.batch:
-        return source, _step_program(source, loss)
+    with torch.random.fork_rng(devices=[]):
+        if most >= source.batch:
+            found = _difference(module, source, loss)
+        elif _same_with_fewer(module, source, loss, most):
+            return
+        else:
+            found = _difference(module, _captured_again(module, source, most), loss)
+    if found is not None:
+        raise UsageError(f"verification: {found}; {_REMEDY}")
+
+
+def _difference(module: nn.Module, tried: BlockModel, loss: Loss) -> str | None:
+    """What differs on all of the random data, in words; None where nothing does."""
+    planned = step_program(tried, loss)
+    found = None
+    for seed in _SEEDS:
+        with at_random_weights(module, seed):
+            found = _Trial(module, tried, loss, seed).verdict(planned)
+        if found is None:
+            return None
+    return found
+
+
+def _same_with_fewer(module: nn.Module, source: BlockModel, loss: Loss, examples: int) -> bool:
+    """Whether the capture itself, with rows left out, does what the module does with as many examples.
+
+    It need not: forward may compute with the number of its examples. Such a model is captured again.
+    """
+    tried = with_fewer(source, examples)
+    if tried is None:
+        return False
     try:
-        fewer = BlockModel.of(
+        return _difference(module, tried, loss) is None
+    except Exception:  # whatever the user's forward raises for another number of examples
+        return False
+
+
+def _captured_again(module: nn.Module, source: BlockModel, examples: int) -> BlockModel:
+    """The model captured with fewer examples; as it is where it takes one batch size only."""
+    try:
+        return BlockModel.of(
             module,
             name=source.name,
-            batch=most,
+            batch=examples,
             input_shape=source.input_shape,
             classes=source.classes,
             head=source.head,
             input_dtype=source.input_dtype,
         )
-    except ProflError:  # a model of one batch size only
-        return source, _step_program(source, loss)
-    return fewer, _step_program(fewer, loss)
+    except ProflError:
+        return source
 
 
 def _products(source: BlockModel) -> int:
@@ -89,64 +106,6 @@ def _products(source: BlockModel) -> int:
         if layer.kind in ("conv2d", "conv_transpose2d", "linear") and layer.tensors[0] is not None:
             total += math.prod(layer.shape) * math.prod(source.own_shapes[layer.tensors[0]][1:])
     return total
-
-
-def _step_program(source: BlockModel, loss: Loss) -> tuple[StepGraph, ArenaPlan]:
-    graph = build_train_step(
-        prefix=(),
-        active=tuple(_undropped(unit) for unit in source.cut.units),
-        stand_ins=(),
-        head=_undropped(source.cut.head),
-        shapes=source.cut.shapes,
-        tensor_shapes=source.own_shapes,
-        optimizer=optimizer_of(Optimizer(name="sgd", momentum=_MOMENTUM)),
-        variant=StepVariant(),
-        loss=loss,
-        input_dtype=source.input_dtype,
-        fixed=source.fixed,
-    )
-    return graph, plan_arena(graph)
-
-
-def _undropped(unit: UnitLayers) -> UnitLayers:
-    return replace(unit, layers=tuple(undropped(layer) for layer in unit.layers))
-
-
-def undropped(layer: Layer) -> Layer:
-    """The layer without dropout."""
-    if "dropout" not in layer.attributes:
-        return layer
-    return replace(layer, attributes={**layer.attributes, "dropout": 0.0, "dropout_layer": 0})
-
-
-class _Native:
-    """A program in this process, with its inputs and state filled by name."""
-
-    def __init__(self, graph: StepGraph, plan: ArenaPlan, folder: Path, weights: dict[str, Tensor]) -> None:
-        path = folder / "tried.pte"
-        path.write_bytes(emit_program(graph, plan))
-        self._graph = graph
-        self.program = _native.Program(str(path), torch.get_num_threads(), 0)
-        for value in graph.state:
-            known = weights.get(value.name)
-            self.program.buffer(value.name)[...] = 0 if known is None else known.numpy()
-        self._kept = []
-        for index, value in enumerate(graph.inputs):
-            known = weights.get(value.name)
-            array = np.zeros(value.shape, value.dtype) if known is None else np.ascontiguousarray(known.numpy())
-            self._kept.append(array)
-            self.program.set_input(index, array)
-
-    def run(self, inputs: Tensor) -> list[Tensor]:
-        """Copies of the outputs for a batch."""
-        (data,) = self._graph.data
-        self.program.buffer(data.name)[...] = inputs.numpy()
-        self.program.execute()
-        return [torch.from_numpy(np.array(self.program.output(i))) for i in range(len(self._graph.outputs))]
-
-    def buffer(self, name: str) -> Tensor:
-        """A copy of a tensor of the program's state."""
-        return torch.from_numpy(np.array(self.program.buffer(name)))
 
 
 class _Trial:
@@ -182,8 +141,8 @@ class _Trial:
                 "the model does not put out the same twice for the same input in training; it draws random numbers "
                 "(numpy, random), or forward changes what it reads"
             )
-        given = {LABELS_INPUT: self._targets, HYPERPARAMETERS_INPUT: torch.tensor([0.0, _MOMENTUM, 0.0, 0.0])}
-        native = _Native(*planned, self._folder, self._weights | given)
+        given = {LABELS_INPUT: self._targets, HYPERPARAMETERS_INPUT: torch.tensor([0.0, MOMENTUM, 0.0, 0.0])}
+        native = Native(*planned, self._folder, self._weights | given)
         loss = native.run(self._inputs)[0].reshape(())
         trained = {value.name for value in planned[0].state}
         gradients = {
@@ -260,7 +219,7 @@ class _Trial:
             rows=max(1, batch // 2),
             input_dtype=self._source.input_dtype,
         )
-        (logits,) = _Native(graph, plan_arena(graph), self._folder, self._weights).run(self._inputs)
+        (logits,) = Native(graph, plan_arena(graph), self._folder, self._weights).run(self._inputs)
         if self._source.log_probabilities:
             logits = logits.log_softmax(-1)
         if not unlike(logits, expected):
@@ -293,7 +252,7 @@ class _Trial:
             values[layer.output] = emit_layer(builder, layer, values)
         builder.graph.outputs.extend(values[last[name].output] for name in asked)
         if asked:
-            native = _Native(builder.graph, plan_arena(builder.graph), self._folder, self._weights | captured.constants)
+            native = Native(builder.graph, plan_arena(builder.graph), self._folder, self._weights | captured.constants)
             for name, found in zip(asked, native.run(self._inputs), strict=True):
                 if unlike(found, outputs[name]):
                     return f"module '{name}'"

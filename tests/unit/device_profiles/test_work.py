@@ -20,12 +20,14 @@ from device_profiles.work import (
     Eval,
     Features,
     Grow,
+    Head,
     Joint,
     Narrow,
     ProgramWork,
     Whole,
     Width,
     Work,
+    block_number,
     block_of,
     blocks_of,
     depth,
@@ -37,6 +39,7 @@ from device_profiles.work import (
     of_block,
     parse_work,
     programs_of,
+    suffixes,
 )
 
 EVERY = (*get_args(Work), Eval, Features)
@@ -117,8 +120,11 @@ def test_what_is_no_name_is_refused(name: str) -> None:
 
 
 def test_the_lists_follow_from_the_union() -> None:
-    assert set(PROGRAM_KINDS) == {"grow", "joint", "distill", "eval", "features"}
-    assert set(TRAINING_KINDS) == {"grow", "joint", "distill"} and set(MEASURED_KINDS) == {*TRAINING_KINDS, "eval"}
+    assert set(PROGRAM_KINDS) == {"grow", "joint", "head", "distill", "eval", "features"}
+    assert set(TRAINING_KINDS) == {"grow", "joint", "head", "distill"} and set(MEASURED_KINDS) == {
+        *TRAINING_KINDS,
+        "eval",
+    }
     assert {kind.__struct_config__.tag for kind in EVERY} == {kind.__name__.lower() for kind in EVERY}
 
 
@@ -128,3 +134,19 @@ def test_an_update_may_come_from_the_program_over_a_cache() -> None:
     assert programs_of(distill(partition, 2), partition) == {"distill-block2", "distill-block2-cached-prefix"}
     assert programs_of(joint(partition, 1, 2), partition) == {"joint-blocks1-2"}
     assert programs_of(Whole(), partition) == {"whole"}
+
+
+def test_suffixes_of_a_block_are_every_run_that_ends_with_it_the_longest_first() -> None:
+    partition = _partition([2, 3])
+    works = suffixes(partition, 2)
+    assert [first_trained_unit(work) for work in works] == [0, 1, 2, 3, 4, 5]
+    assert works[2] == grow(partition, 2) and works[0] == joint(partition, 1, 2) and works[5] == Head(last_unit=4)
+    assert {block_of(work, partition) for work in works} == {block_number(work, partition) for work in works} == {2}
+    assert [label(work, partition) for work in works] == [
+        *("joint-blocks1-2", "joint-units1-4", "grow-block2", "joint-units3-4", "joint-units4-4", "head-block2")
+    ]
+    assert [first_trained_unit(work) for work in suffixes(partition, 1)] == [0, 1, 2]
+
+
+def test_the_whole_network_is_no_block() -> None:
+    assert block_number(Whole(), _partition([1, 2])) == 0 == block_number(Narrow(ratio=0.5), _partition([1, 2]))

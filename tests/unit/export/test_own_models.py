@@ -85,7 +85,7 @@ def test_an_input_that_is_no_shape_names_the_option(text: str) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"model": "tests.support.models:nothing"}, "models.py has no 'nothing'"),
+        ({"model": "tests.support.token_models:nothing"}, "token_models.py has no 'nothing'"),
         ({"model": "json:loads"}, "--model json:loads: the factory needs arguments (s)"),
         ({"model": "types:SimpleNamespace"}, "returned SimpleNamespace, not a torch.nn.Module"),
         ({"model": SENSOR, "width": 8}, "--width: is for built-in models only"),

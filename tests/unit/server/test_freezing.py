@@ -74,6 +74,25 @@ def test_patience_starts_again_when_the_slope_rises_in_between() -> None:
     assert reasons[5] is not None and reasons[5].startswith("effective movement")
 
 
+def test_a_block_that_still_goes_one_way_is_not_frozen_where_a_fall_is_asked_for() -> None:
+    freezing = EffectiveMovementFreezing(replace(SETTINGS, fall=0.5))
+    # One way for eight rounds, movement 1; then to and fro, movement 0 from the tenth on, and its slope flat again.
+    path = [*(float(k) for k in range(9)), 7.0, 8.0, 7.0, 8.0, 7.0]
+    reasons = [freezing.observe(np.array([value])) for value in path]
+    assert freezing.movements[:7] == [1.0] * 7 and freezing.movements[-4:] == [0.0] * 4
+    assert reasons[:11] == [None] * 11
+    assert reasons[12] is not None and reasons[12].startswith("effective movement")
+
+
+def test_a_fall_is_measured_from_the_largest_movement_and_may_be_just_reached() -> None:
+    settings = FreezingSettings(window=3, fit_length=2, threshold=9.0, patience=1, fall=1 / 3)
+    freezing = EffectiveMovementFreezing(settings)
+    # Movement 1, then 1/3 (two forward, one back, over a path of three).
+    reasons = [freezing.observe(np.array([value])) for value in (0.0, 1.0, 2.0, 3.0, 4.0, 3.0)]
+    assert freezing.movements == pytest.approx([1.0, 1.0, 1 / 3])
+    assert reasons[:5] == [None] * 5 and reasons[5] is not None
+
+
 def test_a_block_is_not_frozen_before_its_least_number_of_rounds() -> None:
     freezing = EffectiveMovementFreezing(replace(SETTINGS, min_rounds=7))
     reasons = [freezing.observe(np.array([float(k)])) for k in range(8)]

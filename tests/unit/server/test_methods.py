@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from device_profiles.errors import ExecutionError
+from device_profiles.model import Partition
 from device_profiles.work import Work, block_of, blocks_of, grow
 from server.fleet.client import alike
 from server.fleet.fleet import DataSettings, Fleet, FreezingSettings, MethodSettings, ModelSettings
@@ -125,3 +127,51 @@ def test_methods_without_an_end_of_their_own_ask_for_a_round_budget() -> None:
     with pytest.raises(ExecutionError, match=r"training\.rounds"):
         _stages(MethodSettings(name="fedavg"), rounds=None)
     assert not _stages(MethodSettings(), rounds=None)[-1].takes_the_rest
+
+
+SUFFIXES = Partition.ending_with([1, 3])
+OF_SUFFIXES = {
+    **{f"joint-units{first}-1": need for first, need in ((0, 150), (1, 70))},
+    **{"grow-units0-1": 150, "grow-units2-3": 50, "head-units0-1": 18, "head-units0-3": 15},
+    **{"joint-units0-3": 220, "joint-units1-3": 120, "joint-units3-3": 30},
+}
+
+
+def test_planned_gives_each_client_the_longest_suffix_that_it_holds() -> None:
+    settings = MethodSettings(name="planned")
+    clients = alike({**BUDGETS, "tiny": 10}, OF_SUFFIXES)
+    stages = create_method(settings).stages(_fleet(settings), SUFFIXES, clients)
+    assert [stage.title for stage in stages] == ["grow 1", "grow 2"]
+    given = [{c: work.name for c, work in BestHeld().assign(stage, clients).items()} for stage in stages]
+    assert given == [
+        {"large": "grow-units0-1", "medium": "head-units0-1", "small": "head-units0-1"},
+        {"large": "joint-units1-3", "medium": "grow-units2-3", "small": "head-units0-3"},
+    ]
+    assert all(stage.counts_frozen for stage in stages)
+    assert [stage.takes_the_rest for stage in stages] == [False, True]
+
+
+def test_planned_asks_for_a_fall_of_movement_unless_the_fleet_file_says_how_far() -> None:
+    settings = MethodSettings(name="planned")
+    fleet = _fleet(settings)
+    stages = create_method(settings).stages(fleet, SUFFIXES, CLIENTS)
+    assert [stage.freezing and stage.freezing.fall for stage in stages] == [0.5, 0.5]
+    published = msgspec.structs.replace(fleet, freezing=FreezingSettings(fall=1.0))
+    stages = create_method(settings).stages(published, SUFFIXES, CLIENTS)
+    assert [stage.freezing and stage.freezing.fall for stage in stages] == [1.0, 1.0]
+
+
+def test_planned_shares_the_round_budget_where_every_step_is_to_have_as_many() -> None:
+    settings = MethodSettings(name="planned", freezing="equal")
+    stages = create_method(settings).stages(_fleet(settings, rounds=31), SUFFIXES, CLIENTS)
+    assert [stage.rounds for stage in stages] == [15, 15] and all(stage.freezing is None for stage in stages)
+
+
+def test_fedpmt_trains_suffixes_of_the_whole_model_and_averages_over_those_who_did() -> None:
+    settings = MethodSettings(name="fedpmt")
+    clients = alike(BUDGETS, OF_SUFFIXES)
+    (stage,) = create_method(settings).stages(_fleet(settings), SUFFIXES, clients)
+    assert {c: work.name for c, work in BestHeld().assign(stage, clients).items()} == {
+        **{"large": "joint-units1-3", "medium": "grow-units2-3", "small": "head-units0-3"}
+    }
+    assert not stage.counts_frozen and stage.rounds == 30

@@ -13,7 +13,8 @@ from device_profiles.operators import table
 from edge_runtime.export import models
 from edge_runtime.export.cut.units import partition_of
 from edge_runtime.export.plan.block_model import BlockModel
-from edge_runtime.export.plan.programs import TrainingChoices, build_programs
+from edge_runtime.export.plan.programs import build_programs
+from edge_runtime.export.plan.runs import TrainingChoices
 from tools.bench.operations import ATTENTION, MATMUL, PRODUCTS, floating_point_operations
 
 
