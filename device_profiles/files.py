@@ -40,15 +40,20 @@ def read_json(path: Path, kind: type[T]) -> T:
         raw = path.read_bytes()
     except OSError as error:
         raise FormatError(f"{path}: {error.strerror or error}") from None
+    return from_json(raw, kind, str(path))
+
+
+def from_json(raw: bytes, kind: type[T], source: str) -> T:
+    """One JSON document of `kind`, which errors call `source`; raises FormatError as `read_json` does."""
     try:
         value = msgspec.json.decode(raw, type=kind, strict=True)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         title = getattr(kind, "TITLE", None)
         other = f"is not a {title} of this release: " if title is not None and is_other_document(error) else ""
-        raise FormatError(f"{path}: {other}{explained(error, kind)}") from None
+        raise FormatError(f"{source}: {other}{explained(error, kind)}") from None
     check = getattr(value, "check", None)
     if check is not None:
-        check(str(path))
+        check(source)
     return value
 
 

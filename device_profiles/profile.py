@@ -49,6 +49,11 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     huge_page_bytes: int | None = None
     gpus: tuple[Gpu, ...] = ()
 
+    @property
+    def budget_bytes(self) -> int | None:
+        """What a training may use: the limit that it was measured under, else the memory that was free."""
+        return self.limit_bytes or self.memory_available_bytes
+
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the numbers were taken: a fresh process for each program, `repetitions` processes of `steps` steps."""

@@ -7,8 +7,10 @@ import sys
 import click
 
 from edge_runtime.ending import as_process, exit_status
+from server.commands.fleet import fleet
 from server.commands.model import finish, merge
 from server.commands.plan import plan
+from server.commands.profiles import profiles
 from server.commands.report import report
 from server.commands.run import run
 from server.commands.split import split
@@ -21,7 +23,7 @@ def cli() -> None:
     """Plan the work of a fleet from device profiles, and run federated training."""
 
 
-for _command in (plan, run, report, split, merge, finish):
+for _command in (plan, profiles, fleet, run, report, split, merge, finish):
     cli.add_command(_command)
 
 

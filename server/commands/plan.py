@@ -27,39 +27,34 @@ def _naming(option: str) -> Iterator[None]:
 
 @click.command("plan", epilog="Example: profl-server plan --bundle bundles/resnet18 --profiles profiles/ -o plan.json")
 @click.option("--bundle", type=_FILE, required=True, help="The bundle that was profiled.")
-@click.option("--profiles", type=_FILE, required=True, help="Folder of device profiles (*.json).")
+@click.option(
+    "--profiles",
+    metavar="WHERE",
+    required=True,
+    help="Folder of device profiles (*.json), one file, or a registry: an SQLite file or a database's URL.",
+)
 @click.option(
     "--margin", type=Finite(0, 1), default=0.05, show_default=True, help="Safety margin, as a part of the peak."
 )
 @click.option("--joint", is_flag=True, help="Give each device the longest run of blocks that fits it (method elastic).")
 @click.option("-o", "--output", type=OutputFile(), help="Plan file to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def plan(bundle: Path, profiles: Path, margin: float, joint: bool, output: Path | None, as_json: bool) -> None:
+def plan(bundle: Path, profiles: str, margin: float, joint: bool, output: Path | None, as_json: bool) -> None:
     """Assign the blocks of a bundle to the devices that they fit."""
-    from device_profiles.files import read_json, write_json
-    from device_profiles.profile import DeviceProfile
+    from device_profiles.files import write_json
     from edge_runtime.device.prepare.bundle import open_bundle
     from server.planner.planner import make_plan
     from server.planner.tables import plan_table
+    from server.registry.transfer import by_device, read_profiles
 
-    if not profiles.exists():
-        raise UsageError(f"--profiles {profiles}: does not exist; create profiles with profl-profile")
-    files = sorted(profiles.glob("*.json")) if profiles.is_dir() else [profiles]
-    if not files:
-        raise UsageError(f"--profiles {profiles}: contains no *.json; create profiles with profl-profile")
-    known: dict[str, DeviceProfile] = {}
-    for path in files:
-        with _naming("--profiles"):
-            profile = read_json(path, DeviceProfile)
-        if profile.device.name in known:
-            raise UsageError(
-                f"--profiles {path}: is a second profile of {profile.device.name}; rename it with profl-profile --name"
-            )
-        known[profile.device.name] = profile
+    with _naming("--profiles"):
+        found = read_profiles(profiles)
     with _naming("--bundle"):
         opened = open_bundle(bundle)
         if joint and not any(isinstance(program.work, Joint) for program in opened.manifest.programs):
             raise UsageError(f"{bundle}: has no programs for --joint; export it with --joint")
+    with _naming("--profiles"):
+        known = by_device(found, opened.digest, profiles)
     if joint and not any(isinstance(cost.work, Joint) for profile in known.values() for cost in profile.costs):
         raise UsageError("--joint: no profile contains runs of blocks; measure them with profl-profile --purpose joint")
     with _naming("--profiles"):

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from device_profiles.errors import UsageError
 from device_profiles.optimizers import OPTIMIZERS, OptimizerName
+from server.fleet.population import ClassSettings, ClientSettings, PopulationSettings, Positive, drawn, limits_mb
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-
-
-class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One device: its name and its hard memory limit."""
-
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+$")]
-    limit_mb: Annotated[float, msgspec.Meta(gt=0)]
-
-    @property
-    def limit_bytes(self) -> int:
-        """The limit in bytes; 1 MB = 1,048,576 bytes."""
-        return int(self.limit_mb * (1 << 20))
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,14 +151,6 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     freezing: Literal["movement", "equal"] = "movement"
 
 
-class PopulationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Clients by number instead of by name: memory is drawn uniformly from whole MB between both bounds."""
-
-    count: Positive
-    memory_mb: tuple[Positive, Positive] = (100, 900)
-    seed: int = 0
-
-
 class PromiseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a simulation takes memory promises from.
 
@@ -229,7 +212,7 @@ class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """The whole file: `clients` one by one, or a `population` that `read_fleet` turns into them.
+    """The whole file: clients one by one (`named`, the file's `clients`), or a `population`, which may be of `classes`.
 
     `margin` is added to what a client needs before it is compared with its limit: the part of the peak that may differ
     between two runs.
@@ -237,14 +220,32 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     model: ModelSettings
     data: DataSettings
-    clients: tuple[ClientSettings, ...] = ()
+    named: tuple[ClientSettings, ...] = msgspec.field(default=(), name="clients")
     population: PopulationSettings | None = None
+    classes: tuple[ClassSettings, ...] = ()
     method: MethodSettings = MethodSettings()
     training: TrainingSettings = TrainingSettings()
     freezing: FreezingSettings = FreezingSettings()
     promises: PromiseSettings = PromiseSettings()
     simulation: SimulationSettings = SimulationSettings()
     margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+
+    @cached_property
+    def clients(self) -> tuple[ClientSettings, ...]:
+        """Every client, an object each: slow for a million, who have `client_count` and `budgets`."""
+        return self.named if self.population is None else drawn(self.population, self.classes)
+
+    @property
+    def client_count(self) -> int:
+        """How many clients there are."""
+        return len(self.named) if self.population is None else self.population.count
+
+    @property
+    def budgets(self) -> NDArray[np.int64]:
+        """What each client may use, in bytes, in their order."""
+        if self.population is None:
+            return np.array([client.limit_bytes for client in self.named], np.int64)
+        return limits_mb(self.population, self.classes) << 20
 
     @property
     def origin(self) -> str:
@@ -266,7 +267,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def contradiction(self) -> UsageError | None:
         """What no round of such a fleet can meet, with the key and the remedy."""
-        training, clients = self.training, len(self.clients)
+        training, clients = self.training, self.client_count
         needed, drawn = training.min_clients, training.clients_per_round
         if needed > clients:
             return UsageError(

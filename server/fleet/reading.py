@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from device_profiles.errors import FormatError
 from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.wrong_values import explained
-from server.fleet.fleet import ClientSettings, Fleet, PopulationSettings
+from server.fleet.fleet import Fleet
 
 
 def read_fleet(path: Path) -> Fleet:
-    """Read a fleet file; raises FormatError, naming the file and the field."""
+    """Read a fleet file of TOML, or of JSON with the same keys; raises FormatError, naming the file and the field."""
+    return fleet_of(read_values(path, "--fleet"), path)
+
+
+def read_values(path: Path, option: str) -> dict[str, Any]:
+    """A file of TOML, or of JSON where its name ends so; raises FormatError that names `option` and the file."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise FormatError(f"--fleet {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"--fleet {path}: {error}") from None
-    return fleet_of(values, path)
+        raise FormatError(f"{option} {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # what both formats raise where they are not followed
+        raise FormatError(f"{option} {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise FormatError(f"{option} {path}: is no object")
+    return values
 
 
 def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
@@ -64,10 +72,10 @@ def _checked(values: dict[str, Any], path: Path) -> Fleet:
     if "learning_rate" not in training:
         rate = OPTIMIZERS[fleet.training.optimizer].learning_rate
         fleet = msgspec.structs.replace(fleet, training=msgspec.structs.replace(fleet.training, learning_rate=rate))
-    names = [client.name for client in fleet.clients]
+    names = [client.name for client in fleet.named]
     if len(set(names)) != len(names):
         raise FormatError(f"--fleet {path}: two clients have the same name")
-    if bool(fleet.clients) == (fleet.population is not None):
+    if bool(fleet.named) == (fleet.population is not None):
         raise FormatError(f"--fleet {path}: write either [[clients]], at least one, or [population]")
     if fleet.training.cache_prefix != "none" and fleet.training.augment != "none":
         raise FormatError(f"--fleet {path}: training.cache_prefix cannot be combined with training.augment")
@@ -77,18 +85,28 @@ def _checked(values: dict[str, Any], path: Path) -> Fleet:
         raise FormatError(f"--fleet {path}: training.nesterov requires training.momentum above 0")
     if fleet.promises.source == "file" and fleet.promises.file is None:
         raise FormatError(f"--fleet {path}: promises.source 'file' requires promises.file")
-    if fleet.population is not None:
-        low, high = fleet.population.memory_mb
-        if low > high:
-            raise FormatError(f"--fleet {path}: population.memory_mb: {low} is larger than {high}")
-        fleet = msgspec.structs.replace(fleet, clients=_draw(fleet.population))
+    _check_population(fleet, values, path)
     wrong = fleet.contradiction()
     if wrong is not None:
         raise FormatError(str(wrong), place=f"--fleet {path}")
     return fleet
 
 
-def _draw(population: PopulationSettings) -> tuple[ClientSettings, ...]:
-    low, high = population.memory_mb
-    drawn = np.random.default_rng(population.seed).integers(low, high, size=population.count, endpoint=True)
-    return tuple(ClientSettings(name=f"client{number:03d}", limit_mb=int(mb)) for number, mb in enumerate(drawn))
+def _check_population(fleet: Fleet, values: dict[str, Any], path: Path) -> None:
+    """Bounds of memory in order, and classes that a population has, each once."""
+    kinds = [(f"classes: {kind.name}: ", kind.memory_mb) for kind in fleet.classes]
+    if fleet.population is not None:
+        kinds.append(("population.", fleet.population.memory_mb))
+    for key, (low, high) in kinds:
+        if low > high:
+            raise FormatError(f"--fleet {path}: {key}memory_mb: {low} is larger than {high}")
+    if not fleet.classes:
+        return
+    if fleet.population is None:
+        raise FormatError(f"--fleet {path}: [[classes]] requires [population], which has their number")
+    if "memory_mb" in values["population"]:
+        raise FormatError(
+            f"--fleet {path}: population.memory_mb cannot be combined with [[classes]], which have theirs"
+        )
+    if len({kind.name for kind in fleet.classes}) != len(fleet.classes):
+        raise FormatError(f"--fleet {path}: two classes have the same name")

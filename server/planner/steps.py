@@ -78,8 +78,12 @@ class Group:
     def holding(self, end: int) -> NDArray[np.int64]:
         """Clients by what they do in the step that ends with unit `end`, [end + 3]: train from unit 0, from unit 1, ...
         from unit `end`, the output module alone, nothing."""
-        held = first_held(self.needs[end], self.budgets)
-        return np.bincount(held, weights=self.counts, minlength=end + 3).astype(np.int64)
+        least = np.minimum.accumulate(self.needs[end])
+        below = np.concatenate([[0], np.cumsum(self.counts)])
+        # Looked up among the budgets, of which there may be a million, rather than each of them among the needs.
+        able = below[-1] - below[np.searchsorted(self.budgets, least, side="left")]
+        holding: NDArray[np.int64] = np.diff(able, prepend=0, append=below[-1])
+        return holding
 
 
 def first_held(needs: Bytes, budgets: Bytes) -> NDArray[np.int64]:

@@ -177,6 +177,7 @@ def _settings(fleet: Fleet, engine: str) -> str:
     """
     values = msgspec.to_builtins(fleet)
     values["training"]["min_clients"] = 1
+    values["clients"] = msgspec.to_builtins(fleet.clients)
     # Runs of releases without these are resumed as well.
     sections = {"training": TrainingSettings(), "method": MethodSettings(), "freezing": FreezingSettings()}
     for section, keys in NEWER_SETTINGS.items():
@@ -186,6 +187,8 @@ def _settings(fleet: Fleet, engine: str) -> str:
                 del values[section][key]
     if not fleet.training.max_seconds:
         del values["training"]["max_seconds"]
+    if not fleet.classes:
+        del values["classes"]
     for key in ("input_dtype", "head"):
         if values["model"][key] is None:
             del values["model"][key]

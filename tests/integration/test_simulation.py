@@ -23,8 +23,14 @@ from server.engines.simulation.promises import promises_of  # noqa: E402
 from server.engines.simulation.segments import ModelPieces  # noqa: E402
 from server.engines.simulation.trainables import Terms, TrainableSet, initial_classifiers  # noqa: E402
 from server.fleet.client import alike  # noqa: E402
-from server.fleet.fleet import ClientSettings, DataSettings, Fleet, ModelSettings, SimulationSettings  # noqa: E402
+from server.fleet.fleet import (  # noqa: E402
+    DataSettings,
+    Fleet,
+    ModelSettings,
+    SimulationSettings,
+)
 from server.fleet.fleet import TrainingSettings as Training  # noqa: E402
+from server.fleet.population import ClientSettings  # noqa: E402
 from server.rounds.seam import Failed, Updated  # noqa: E402
 
 PARTITION = ModelPieces(ModelSettings(name="cnn", width=4, batch=8)).partition
@@ -43,7 +49,7 @@ def _fleet(**training: Any) -> Fleet:
     return Fleet(
         model=ModelSettings(name="cnn", width=8, batch=8, input_shape=(3, 32, 32)),
         data=DataSettings(sources=("digits",)),
-        clients=tuple(ClientSettings(name=name, limit_mb=64) for name in "abc"),
+        named=tuple(ClientSettings(name=name, limit_mb=64) for name in "abc"),
         training=Training(**{"steps": 3, "learning_rate": 0.02, **training}),
     )
 

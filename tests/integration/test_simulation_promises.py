@@ -20,7 +20,8 @@ from server.engines.simulation.promises import promises_of
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.setup import prepare_simulation
 from server.engines.simulation.trainables import TrainableSet, narrower_width
-from server.fleet.fleet import ClientSettings, DataSettings, Fleet, ModelSettings, PromiseSettings, TrainingSettings
+from server.fleet.fleet import DataSettings, Fleet, ModelSettings, PromiseSettings, TrainingSettings
+from server.fleet.population import ClientSettings
 from server.methods import create_method
 
 MB = 1 << 20
@@ -32,7 +33,7 @@ def _fleet(**settings: object) -> Fleet:
     fleet = Fleet(
         model=ModelSettings(name="cnn", width=4, batch=16),
         data=DataSettings(sources=("digits",), test_examples=32),
-        clients=(ClientSettings(name="small", limit_mb=1.04), ClientSettings(name="large", limit_mb=1.06)),
+        named=(ClientSettings(name="small", limit_mb=1.04), ClientSettings(name="large", limit_mb=1.06)),
     )
     return msgspec.structs.replace(fleet, **settings)
 

@@ -20,7 +20,6 @@ from device_profiles.work import Work, block_of, blocks_of, label
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.client import Client
 from server.fleet.fleet import (
-    ClientSettings,
     DataSettings,
     Fleet,
     FreezingSettings,
@@ -28,6 +27,7 @@ from server.fleet.fleet import (
     ModelSettings,
     TrainingSettings,
 )
+from server.fleet.population import ClientSettings
 from server.fleet.structure import Structure
 from server.methods import create_method
 from server.rounds.run_state import RunFolder, RunState, Weights
@@ -130,7 +130,7 @@ def fleet_of(
     return Fleet(
         model=ModelSettings(name="cnn"),
         data=DataSettings(sources=("digits",)),
-        clients=tuple(ClientSettings(name=name, limit_mb=64) for name in CLIENTS),
+        named=tuple(ClientSettings(name=name, limit_mb=64) for name in CLIENTS),
         training=training or TrainingSettings(min_clients=min_clients, attempts=3),
         freezing=freezing or FreezingSettings(max_rounds=rounds),
         method=method or MethodSettings(),

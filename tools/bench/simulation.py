@@ -25,13 +25,13 @@ from server.engines.simulation.examples import Examples, batch_indices, model_in
 from server.engines.simulation.trainables import TrainableSet
 from server.fleet.client import alike
 from server.fleet.fleet import (
-    ClientSettings,
     DataSettings,
     Fleet,
     ModelSettings,
     SimulationSettings,
     TrainingSettings,
 )
+from server.fleet.population import ClientSettings
 
 _SHAPE = (3, 32, 32)
 
@@ -65,7 +65,7 @@ def main(
     fleet = Fleet(
         model=ModelSettings(name=model, width=width, batch=batch),
         data=DataSettings(sources=("fashion-mnist",)),
-        clients=tuple(ClientSettings(name=name, limit_mb=1000) for name in names),
+        named=tuple(ClientSettings(name=name, limit_mb=1000) for name in names),
         training=TrainingSettings(threads=threads),
         simulation=SimulationSettings(device=device, stack=stack),
     )

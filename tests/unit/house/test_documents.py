@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -31,8 +32,16 @@ def _group(program: str) -> click.Group:
     return group
 
 
-def _commands() -> list[tuple[str, str]]:
-    return [(program, name) for program in PROGRAMS for name in _group(program).list_commands(_context(program))]
+def _commands() -> Iterator[tuple[str, str, click.Command]]:
+    """Every command of every program, with its whole name."""
+    for program in PROGRAMS:
+        waiting: list[tuple[str, click.Command]] = list(_group(program).commands.items())
+        while waiting:
+            name, command = waiting.pop(0)
+            if isinstance(command, click.Group):
+                waiting += [(f"{name} {below}", inner) for below, inner in command.commands.items()]
+            else:
+                yield program, name, command
 
 
 def _context(program: str) -> click.Context:
@@ -46,6 +55,10 @@ def _parse(line: str) -> None:
     with group.make_context(program, arguments) as context:
         remaining = [*context._protected_args, *context.args]
         name, command, rest = group.resolve_command(context, remaining)
+        while isinstance(command, click.Group):
+            assert name is not None
+            context = command.make_context(name, rest, parent=context)
+            name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         assert name is not None and command is not None
         command.make_context(name, rest, parent=context).close()
 
@@ -60,10 +73,9 @@ def _documented_lines() -> list[tuple[str, str]]:
     return lines
 
 
-@pytest.mark.parametrize(("program", "name"), _commands())
-def test_every_command_has_an_example_that_parses_and_json(program: str, name: str) -> None:
-    command = _group(program).get_command(_context(program), name)
-    assert command is not None and command.epilog is not None
+@pytest.mark.parametrize(("program", "name", "command"), _commands())
+def test_every_command_has_an_example_that_parses_and_json(program: str, name: str, command: click.Command) -> None:
+    assert command.epilog is not None
     example = command.epilog.removeprefix("Example: ")
     assert example != command.epilog and example.startswith(f"{program} ")
     _parse(example)

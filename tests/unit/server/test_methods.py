@@ -9,8 +9,9 @@ from device_profiles.errors import ExecutionError
 from device_profiles.model import Partition
 from device_profiles.work import Work, block_of, blocks_of, grow
 from server.fleet.client import alike
-from server.fleet.fleet import ClientSettings, DataSettings, Fleet, FreezingSettings, MethodSettings, ModelSettings
+from server.fleet.fleet import DataSettings, Fleet, FreezingSettings, MethodSettings, ModelSettings
 from server.fleet.fleet import TrainingSettings as Training
+from server.fleet.population import ClientSettings
 from server.methods import METHODS, create_method
 from server.methods.method import Stage
 from server.planner.assignment import BestHeld
@@ -33,7 +34,7 @@ def _fleet(method: MethodSettings, rounds: int | None = 30) -> Fleet:
     return Fleet(
         model=ModelSettings(name="cnn"),
         data=DataSettings(sources=("digits",)),
-        clients=tuple(ClientSettings(name=name, limit_mb=1) for name in BUDGETS),
+        named=tuple(ClientSettings(name=name, limit_mb=1) for name in BUDGETS),
         training=Training(rounds=rounds),
         freezing=FreezingSettings(max_rounds=8),
         method=method,

@@ -36,7 +36,7 @@ def test_a_bundle_that_is_none_is_named_with_its_option(profiles: Path, tmp_path
 def test_profiles_that_are_not_there_or_no_profiles_are_named_with_the_option(profiles: Path, tmp_path: Path) -> None:
     bundle = ("--bundle", str(tmp_path))
     assert _error(*bundle, "--profiles", str(tmp_path / "none")).startswith(
-        f"--profiles {tmp_path / 'none'}: does not exist"
+        f"--profiles: {tmp_path / 'none'}: does not exist"
     )
     (profiles / "other.json").write_text("{}")
     said = _error(*bundle, "--profiles", str(profiles))

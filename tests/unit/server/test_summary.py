@@ -11,7 +11,8 @@ import pytest
 from device_profiles.task import Result
 from device_profiles.work import grow
 from server.fleet.client import Client
-from server.fleet.fleet import ClientSettings, DataSettings, Fleet, ModelSettings
+from server.fleet.fleet import DataSettings, Fleet, ModelSettings
+from server.fleet.population import ClientSettings
 from server.methods.method import Stage
 from server.rounds.run_state import RoundRecord, RunState
 from server.rounds.summary import Summary, summarise
@@ -52,7 +53,7 @@ def _summarise(names: Sequence[str], records: Sequence[RoundRecord], failed: Seq
         fleet=Fleet(
             model=ModelSettings(name="cnn"),
             data=DataSettings(sources=("digits",)),
-            clients=tuple(ClientSettings(name=name, limit_mb=64) for name in names),
+            named=tuple(ClientSettings(name=name, limit_mb=64) for name in names),
         ),
         method="profl",
         data="digits",

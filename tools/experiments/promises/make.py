@@ -13,7 +13,8 @@ from device_profiles.files import write_json
 from device_profiles.work import label
 from server.engines.simulation.promises import promises_of
 from server.engines.simulation.segments import ModelPieces
-from server.fleet.fleet import ClientSettings, DataSettings, Fleet, MethodSettings, ModelSettings, PromiseSettings
+from server.fleet.fleet import DataSettings, Fleet, MethodSettings, ModelSettings, PromiseSettings
+from server.fleet.population import ClientSettings
 from server.methods import METHODS, create_method
 
 _MB = 1 << 20
@@ -26,7 +27,7 @@ def full_network(batch: int, promises: PromiseSettings) -> Fleet:
     return Fleet(
         model=ModelSettings(name="resnet18", width=64, batch=batch),
         data=DataSettings(sources=("fashion-mnist",)),
-        clients=(ClientSettings(name="any", limit_mb=1),),
+        named=(ClientSettings(name="any", limit_mb=1),),
         promises=promises,
     )
 

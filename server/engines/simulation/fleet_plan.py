@@ -1,0 +1,39 @@
+"""A plan for the clients of a fleet file, of which there may be a million, from the promises of a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from device_profiles.promise import with_margin
+from server.engines.simulation.promises import needs_of_runs
+from server.fleet.fleet import Fleet
+from server.fleet.population import name_runs
+from server.planner.fleet_plan import Clients, FleetPlan, Kind, plan_fleet
+from server.planner.run_programs import RunPrograms
+
+
+def plan_of_fleet(fleet: Fleet) -> tuple[FleetPlan, tuple[str, ...]]:
+    """The plan, and the names of the model's units. Clients differ by their budgets alone, and are grouped by the
+    classes of their population.
+
+    Raises ExecutionError where no client holds anything.
+    """
+    units = RunPrograms(fleet.model, fleet.training).units
+    needs = needs_of_runs(fleet, len(units))
+    with_margins = {end: [with_margin(promise, fleet.margin) for promise in row] for end, row in needs.items()}
+    population = fleet.population
+    runs = () if population is None else name_runs(population, fleet.classes)
+    kinds = [Kind(name=kind.name, needs=with_margins) for kind in fleet.classes] or [_any(with_margins)]
+    clients = Clients(
+        budgets=fleet.budgets,
+        kinds=np.repeat(np.arange(len(kinds)), [run.count for run in runs] or [fleet.client_count]),
+        runs=runs,
+        names=tuple(client.name for client in fleet.named),
+    )
+    return plan_fleet(kinds, clients, len(units), coverage=fleet.method.coverage), units
+
+
+def _any(needs: Mapping[int, Sequence[int]]) -> Kind:
+    return Kind(name="any", needs=needs)

@@ -1,0 +1,169 @@
+"""A plan for a fleet of any size: the steps, and what each class of clients does in them.
+
+Clients of the same kind of device whose budgets hold the same work in every step are one class. The plan has a number
+for each client, that of its class, and nothing else that grows with the fleet: a million clients are a column of 4 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from device_profiles.contract import FORMAT_VERSION
+from device_profiles.errors import FormatError, UsageError
+from device_profiles.work import Growing, suffixes
+from server.fleet.population import NameRun
+from server.planner.steps import Bytes, Group, Steps, choose_steps, first_held
+
+_COLUMN = np.dtype("<u4")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """Devices that need the same bytes for the same work. `needs` and `seconds` are as in `steps.Group`."""
+
+    name: str
+    needs: Mapping[int, Sequence[int]]
+    seconds: Mapping[int, Sequence[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clients:
+    """A fleet in columns, a row a client.
+
+    Attributes:
+        budgets: what they may use, in bytes, [n].
+        kinds: the positions of their kinds, [n].
+        runs: their names, where those are counted; else `names`, one by one.
+    """
+
+    budgets: Bytes
+    kinds: NDArray[np.int64]
+    runs: tuple[NameRun, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+class FleetClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Clients of one kind that do the same in every step.
+
+    Attributes:
+        kind: the name of their kind of device.
+        clients: how many they are.
+        least_budget_bytes, most_budget_bytes: what they may use, the smallest and the largest of them.
+        works: what they do in each step, None where they have no work.
+        promised_bytes: what that is promised to need.
+    """
+
+    kind: str
+    clients: int
+    least_budget_bytes: int
+    most_budget_bytes: int
+    works: tuple[Growing | None, ...]
+    promised_bytes: tuple[int | None, ...]
+
+
+class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The plan as it is kept in a file.
+
+    `class_of` has the position of each client's class, as little-endian numbers of 4 bytes (Base64 in JSON). Clients
+    are in the order of their names, which are counted in `runs` or listed in `names`.
+    """
+
+    TITLE: ClassVar[str] = "fleet plan"
+
+    format_version: int = FORMAT_VERSION
+    steps: Steps
+    classes: tuple[FleetClass, ...]
+    class_of: bytes
+    runs: tuple[NameRun, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def column(self) -> NDArray[np.uint32]:
+        """`class_of` as numbers, [clients]."""
+        return np.frombuffer(self.class_of, _COLUMN)
+
+    def class_named(self, client: str) -> FleetClass:
+        """What a client does; raises UsageError where there is none of that name."""
+        return self.classes[int(self.column[self._position(client)])]
+
+    def _position(self, client: str) -> int:
+        before = 0
+        for run in self.runs:
+            number = client.removeprefix(run.prefix)
+            if number.isdecimal() and int(number) < run.count and client == run.name(int(number)):
+                return before + int(number)
+            before += run.count
+        if client not in self.names:
+            raise UsageError(f"the fleet has no client {client}")
+        return self.names.index(client)
+
+    def check(self, source: str) -> None:
+        """Raise FormatError, naming `source`, where the plan contradicts itself."""
+        if self.format_version != FORMAT_VERSION:
+            raise FormatError(f"{source}: format_version {self.format_version} is not known here")
+        if len(self.class_of) % _COLUMN.itemsize:
+            raise FormatError(f"{source}: class_of holds no whole numbers")
+        counts = np.bincount(self.column, minlength=len(self.classes))
+        if counts.tolist() != [kind.clients for kind in self.classes]:
+            raise FormatError(f"{source}: class_of does not have the clients that classes have")
+        if (len(self.names) or sum(run.count for run in self.runs)) != len(self.column):
+            raise FormatError(f"{source}: class_of has {len(self.column)} clients, which is not the number of names")
+        steps = len(self.steps.steps)
+        if any(len(kind.works) != steps or len(kind.promised_bytes) != steps for kind in self.classes):
+            raise FormatError(f"{source}: classes must have something for each of {steps} steps")
+
+
+def plan_fleet(
+    kinds: Sequence[Kind], clients: Clients, units: int, *, coverage: float, most: int | None = None
+) -> FleetPlan:
+    """Choose the steps of a model of `units` units, and give every client the most that it holds in each.
+
+    `coverage`, `most` and errors are those of `choose_steps`.
+    """
+    rows = _rows_by_kind(clients.kinds, len(kinds))
+    there = [(kind, own) for kind, own in zip(kinds, rows, strict=True) if len(own)]
+    groups = [Group.of(clients.budgets[own], kind.needs, kind.seconds) for kind, own in there]
+    steps = choose_steps(groups, units, coverage=coverage, most=most)
+    classes: list[FleetClass] = []
+    class_of = np.empty(len(clients.budgets), _COLUMN)
+    for (kind, own), group in zip(there, groups, strict=True):
+        found = list(_classes(kind.name, group, steps))
+        least = np.array([one.least_budget_bytes for one in found])
+        class_of[own] = len(classes) + np.searchsorted(least, clients.budgets[own], side="right") - 1
+        classes += found
+    return FleetPlan(
+        steps=steps, classes=tuple(classes), class_of=class_of.tobytes(), runs=clients.runs, names=clients.names
+    )
+
+
+def _rows_by_kind(kinds: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+    order = np.argsort(kinds, kind="stable")
+    return np.split(order, np.searchsorted(kinds[order], np.arange(1, count)))
+
+
+def _classes(kind: str, group: Group, steps: Steps) -> Iterator[FleetClass]:
+    """Of one group, by rising budgets: more memory never means less work, so that a class is a range of budgets."""
+    needs = [group.needs[step.last_unit] for step in steps.steps]
+    held = np.stack([first_held(row, group.budgets) for row in needs])
+    starts = np.flatnonzero(np.concatenate([[True], np.any(held[:, 1:] != held[:, :-1], axis=0)]))
+    ends = np.append(starts[1:], len(group.budgets))
+    counts = np.add.reduceat(group.counts, starts)
+    works = [(*suffixes(steps.partition, number), None) for number in range(1, len(needs) + 1)]
+    for start, end, count in zip(starts.tolist(), ends.tolist(), counts.tolist(), strict=True):
+        positions = held[:, start].tolist()
+        yield FleetClass(
+            kind=kind,
+            clients=count,
+            least_budget_bytes=int(group.budgets[start]),
+            most_budget_bytes=int(group.budgets[end - 1]),
+            works=tuple(choices[at] for choices, at in zip(works, positions, strict=True)),
+            promised_bytes=tuple(
+                int(row[at]) if at < len(row) else None for row, at in zip(needs, positions, strict=True)
+            ),
+        )
