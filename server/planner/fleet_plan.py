@@ -6,7 +6,7 @@ for each client, that of its class, and nothing else that grows with the fleet: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from device_profiles.contract import FORMAT_VERSION
 from device_profiles.errors import FormatError, UsageError
+from device_profiles.model import Partition
 from device_profiles.work import Growing, suffixes
 from server.fleet.population import NameRun
-from server.planner.steps import Bytes, Group, Steps, choose_steps, first_held
+from server.planner.steps import Bytes, Group, Steps, choose_steps, first_held, given_steps
 
 _COLUMN = np.dtype("<u4")
 
@@ -84,6 +85,11 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     names: tuple[str, ...] = ()
 
     @property
+    def works(self) -> tuple[Growing, ...]:
+        """All the work that some client does, each once."""
+        return tuple(dict.fromkeys(work for one in self.classes for work in one.works if work is not None))
+
+    @property
     def column(self) -> NDArray[np.uint32]:
         """`class_of` as numbers, [clients]."""
         return np.frombuffer(self.class_of, _COLUMN)
@@ -120,16 +126,34 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def plan_fleet(
-    kinds: Sequence[Kind], clients: Clients, units: int, *, coverage: float, most: int | None = None
+    kinds: Sequence[Kind],
+    clients: Clients,
+    units: int,
+    *,
+    coverage: float,
+    most: int | None = None,
+    given: Partition | None = None,
+    exact: Callable[[Partition], Sequence[Mapping[int, Sequence[int]]]] | None = None,
 ) -> FleetPlan:
     """Choose the steps of a model of `units` units, and give every client the most that it holds in each.
 
-    `coverage`, `most` and errors are those of `choose_steps`.
+    `coverage`, `most` and errors are those of `choose_steps`. With `given`, its blocks are the steps. `exact` says what
+    each kind needs in the steps that were chosen, where what lies behind a step may be several blocks; by default that
+    is taken from `kinds`.
     """
     rows = _rows_by_kind(clients.kinds, len(kinds))
     there = [(kind, own) for kind, own in zip(kinds, rows, strict=True) if len(own)]
     groups = [Group.of(clients.budgets[own], kind.needs, kind.seconds) for kind, own in there]
-    steps = choose_steps(groups, units, coverage=coverage, most=most)
+    if given is None:
+        steps = choose_steps(groups, units, coverage=coverage, most=most)
+    else:
+        steps = given_steps(groups, [block.last_unit for block in given.blocks], coverage=coverage)
+    if exact is not None and len(steps.steps) > 1:
+        needs = exact(steps.partition)
+        numbers = [number for number, own in enumerate(rows) if len(own)]
+        groups = [
+            Group.of(clients.budgets[own], needs[number]) for number, (_, own) in zip(numbers, there, strict=True)
+        ]
     classes: list[FleetClass] = []
     class_of = np.empty(len(clients.budgets), _COLUMN)
     for (kind, own), group in zip(there, groups, strict=True):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from device_profiles.manifest import Program
@@ -12,11 +10,14 @@ from device_profiles.work import Distill, Growing, block_of, suffixes
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.plan.block_model import BlockModel
-from edge_runtime.export.plan.programs import build_programs, training_step
+from edge_runtime.export.plan.programs import build_programs, is_trained_apart, training_step
 from edge_runtime.export.plan.runs import TrainingChoices
 from edge_runtime.export.targets.native import choose_partition
 from server.fleet.fleet import ModelSettings, TrainingSettings
 from server.fleet.local_optimizer import local_optimizer
+
+NEVER = 1 << 62
+"""Bytes of what nobody can be asked for."""
 
 
 class RunPrograms:
@@ -59,14 +60,25 @@ class RunPrograms:
         program, _, _ = training_step(self._source, partition, work, self._choices)
         return program
 
+    def trains(self, work: Growing, partition: Partition) -> bool:
+        """Whether a program can train `work`: it shares no tensor with what is frozen before it."""
+        return is_trained_apart(self._source, partition, work)
+
+    def suffixes(self, partition: Partition) -> dict[int, list[Program | None]]:
+        """By the last unit of a block: the programs of its suffixes, the longest first, then that of the output module
+        alone; None for what no program can train."""
+        return {block.last_unit: self._suffixes(partition, block.index) for block in partition.blocks}
+
+    def ends(self) -> dict[int, list[Program | None]]:
+        """The same of every unit as the end of a step, what lies behind it as one block: for the choice of steps."""
+        units = len(self.units)
+        return {end: self._suffixes(step_alone(end, units), 1) for end in range(units)}
+
+    def _suffixes(self, partition: Partition, block: int) -> list[Program | None]:
+        works = suffixes(partition, block)
+        return [self.program(work, partition) if self.trains(work, partition) else None for work in works]
+
 
 def step_alone(end: int, units: int) -> Partition:
     """The partition in which the choice of steps looks at a step: its units, and all behind them as one block."""
     return Partition.ending_with([end, units - 1] if end < units - 1 else [end])
-
-
-def works_by_end(units: int) -> dict[int, tuple[Sequence[Growing], Partition]]:
-    """By the last unit of a step: its suffixes, the longest first, then the output module alone; and the partition in
-    which they are looked at."""
-    partitions = {end: step_alone(end, units) for end in range(units)}
-    return {end: (suffixes(partition, 1), partition) for end, partition in partitions.items()}

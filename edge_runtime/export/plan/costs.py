@@ -11,13 +11,12 @@ from device_profiles.contract import CACHED_PREFIX_VARIANT, TRAINED_ROLES, DType
 from device_profiles.costs import RunCost
 from device_profiles.model import Partition
 from edge_runtime.export.ir.graph import StepGraph, Value
-from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.loads import loads_of
 from edge_runtime.export.plan.program_entry import memory_of
-from edge_runtime.export.plan.runs import Run, TrainingChoices, checkpoints_of, step_of
+from edge_runtime.export.plan.runs import Run, TrainingChoices, checkpoints_of, step_of, trains_apart
 from edge_runtime.export.plan.variants import Planned, best_rows, everything_again, least_again, plan_variant
-from edge_runtime.export.step.train_step import StepVariant, output_module
+from edge_runtime.export.step.train_step import StepVariant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +59,7 @@ def step_costs(
                     last_unit=block.last_unit,
                     stand_ins=source.stand_ins(partition, block.index),
                 )
-                if not _trains_apart(source, run):
+                if not trains_apart(source, run):
                     continue
                 own = replace(choices, micro_batches=sources[0].batch // source.batch, recompute_bytes=None)
                 yield from run_costs(source, run, own, variants)
@@ -95,18 +94,6 @@ def run_costs(
 
 def _stores_momentum(choices: TrainingChoices) -> bool:
     return choices.optimizer.name == "sgd" and choices.optimizer.momentum > 0
-
-
-def _trains_apart(source: BlockModel, run: Run) -> bool:
-    """Whether no tensor that the run trains is read by its prefix (see `cut/tied.py`)."""
-    behind = output_module(run.stand_ins, source.cut.head)
-    trained = _tensors([layer for unit in run.units_of(source) for layer in unit.layers] + behind)
-    before = _tensors([layer for unit in source.cut.units[: run.first_unit] for layer in unit.layers])
-    return not (trained & before) - source.fixed
-
-
-def _tensors(layers: list[Layer]) -> set[str]:
-    return {name for layer in layers for name in layer.tensors if name is not None}
 
 
 def _cost(

@@ -15,7 +15,7 @@ from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.arena import plan_arena
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.program_entry import PlannedProgram, planned_program
-from edge_runtime.export.plan.runs import Run, TrainingChoices, plan_run
+from edge_runtime.export.plan.runs import Run, TrainingChoices, plan_run, trains_apart
 from edge_runtime.export.plan.variants import Planned, fewest_bytes, plan_variant
 from edge_runtime.export.step.train_step import (
     StepVariant,
@@ -53,8 +53,9 @@ def build_programs(
             yield training_step(source, partition, joint(partition, first, index), choices)
 
 
-def checked_works(works: Iterable[Growing], partition: Partition) -> tuple[Growing, ...]:
-    """Each of `works` once, in the order of the blocks; raises UsageError for one that does not end with a block."""
+def checked_works(source: BlockModel, works: Iterable[Growing], partition: Partition) -> tuple[Growing, ...]:
+    """Each of `works` once, in the order of the blocks; raises UsageError for one that does not end with a block, or
+    that trains a tensor which is frozen before it as well."""
     for work in works:
         if all(block.last_unit != work.last_unit for block in partition.blocks) or first_trained_unit(work) < 0:
             ends = ", ".join(str(block.last_unit) for block in partition.blocks)
@@ -64,7 +65,27 @@ def checked_works(works: Iterable[Growing], partition: Partition) -> tuple[Growi
                 value=work.name,
                 remedy=f"blocks end with the units {ends}; choose another partition or another run",
             )
+        if not is_trained_apart(source, partition, work):
+            raise UsageError(
+                "trains a tensor that the units frozen before it share",
+                field="work",
+                value=work.name,
+                remedy=f"train all of them together: joint-units0-{work.last_unit}",
+            )
     return tuple(sorted(dict.fromkeys(works), key=lambda work: (work.last_unit, first_trained_unit(work))))
+
+
+def is_trained_apart(source: BlockModel, partition: Partition, work: Growing) -> bool:
+    """Whether `work` shares no tensor with the units that are frozen before it: otherwise no program trains it."""
+    return trains_apart(source, _run(source, partition, work))
+
+
+def _run(source: BlockModel, partition: Partition, work: Growing) -> Run:
+    return Run(
+        first_unit=first_trained_unit(work),
+        last_unit=work.last_unit,
+        stand_ins=source.stand_ins(partition, block_of(work, partition)),
+    )
 
 
 def training_step(source: BlockModel, partition: Partition, work: Growing, choices: TrainingChoices) -> PlannedProgram:
@@ -81,10 +102,7 @@ def _grow(
     cached_prefix: bool = False,
 ) -> tuple[PlannedProgram, int]:
     """A training step, and the examples of its prefix at a time."""
-    index = block_of(work, partition)
-    run = Run(
-        first_unit=first_trained_unit(work), last_unit=work.last_unit, stand_ins=source.stand_ins(partition, index)
-    )
+    index, run = block_of(work, partition), _run(source, partition, work)
     planned = plan_run(source, run, choices, block=index, cached_prefix=cached_prefix)
     name: Variant = "default"
     if cached_prefix:

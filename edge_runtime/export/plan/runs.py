@@ -9,10 +9,11 @@ from device_profiles.work import Growing
 from edge_runtime.export.cut.stand_ins import StandIn
 from edge_runtime.export.cut.units import UnitLayers
 from edge_runtime.export.ir.graph import StepGraph
+from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.variants import Build, Planned, fewest_bytes
-from edge_runtime.export.step.train_step import StepVariant, build_train_step
+from edge_runtime.export.step.train_step import StepVariant, build_train_step, output_module
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,3 +95,15 @@ def plan_run(
         recompute_bytes=choices.recompute_bytes,
         checkpoints=checkpoints_of(source, run),
     )
+
+
+def trains_apart(source: BlockModel, run: Run) -> bool:
+    """Whether no tensor that the run trains is read by its prefix (see `cut/tied.py`)."""
+    behind = output_module(run.stand_ins, source.cut.head)
+    trained = _tensors([layer for unit in run.units_of(source) for layer in unit.layers] + behind)
+    before = _tensors([layer for unit in source.cut.units[: run.first_unit] for layer in unit.layers])
+    return not (trained & before) - source.fixed
+
+
+def _tensors(layers: list[Layer]) -> set[str]:
+    return {name for layer in layers for name in layer.tensors if name is not None}

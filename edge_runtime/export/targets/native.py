@@ -135,7 +135,7 @@ def export_bundle(
         micro_batches=micro_batches,
         recompute_bytes=recompute_bytes,
         joint=joint,
-        works=None if works is None else checked_works(works, cut_into),
+        works=None if works is None else checked_works(source, works, cut_into),
     )
     with atomic_folder(output, _PARTS) as folder:
         (folder / PROGRAMS_FOLDER).mkdir()

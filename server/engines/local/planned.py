@@ -6,34 +6,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from device_profiles.errors import FormatError
-from device_profiles.manifest import Program
 from device_profiles.model import Partition
-from device_profiles.predict import predict
 from device_profiles.profile import DeviceProfile
-from device_profiles.promise import promise_of_prediction
-from device_profiles.work import Growing, Head, Joint, suffixes
+from device_profiles.work import Growing, Head, Joint
 from edge_runtime.device.prepare.bundle import Bundle
 from server.engines.local.bundles import run_bundle
 from server.fleet.fleet import Fleet
-from server.planner.run_programs import RunPrograms, works_by_end
-from server.planner.steps import Group, Steps, choose_steps, kept_steps
+from server.planner.fleet_plan import FleetPlan, plan_fleet
+from server.planner.needs import profiled_fleet
+from server.planner.run_programs import RunPrograms
+from server.planner.steps import kept_steps
 from server.planner.tables import steps_table
 
 Note = Callable[[str], None]
-_NEVER = 1 << 62
-"""Bytes of what a client cannot be asked for."""
 
 
 def calibration_bundle(fleet: Fleet, output: Path) -> Bundle:
     """Programs of all sizes, to measure: the head alone, the last unit, the later half of the units, all of them."""
-    units = len(RunPrograms(fleet.model, fleet.training).units)
+    programs = RunPrograms(fleet.model, fleet.training)
+    units = len(programs.units)
+    whole = Partition.ending_with([units - 1])
     firsts = sorted({units - 1, units // 2, 0}, reverse=True)
-    works: tuple[Growing, ...] = (
+    works: list[Growing] = [
         Head(last_unit=units - 1),
         *(Joint(first_unit=first, last_unit=units - 1) for first in firsts),
-    )
-    return run_bundle(fleet, output / "calibration", partition=Partition.ending_with([units - 1]), works=works)
+    ]
+    trained = tuple(work for work in works if programs.trains(work, whole))
+    return run_bundle(fleet, output / "calibration", partition=whole, works=trained)
 
 
 def planned_bundle(
@@ -45,68 +44,20 @@ def planned_bundle(
     Raises ExecutionError where no client holds anything.
     """
     programs = RunPrograms(fleet.model, fleet.training)
-    promises = {name: _promise_on(profile, fleet.margin, examples[name]) for name, profile in profiles.items()}
-    partition = _chosen(fleet, output, note, programs, promises)
-    works = tuple(_held(fleet, partition, programs, promises))
-    return run_bundle(fleet, output / "bundle", partition=partition, works=works)
+    there = profiled_fleet(programs, profiles, margin=fleet.margin, examples=examples)
 
+    def plan(given: Partition | None) -> FleetPlan:
+        return plan_fleet(
+            there.kinds,
+            there.clients,
+            len(programs.units),
+            coverage=fleet.method.coverage,
+            given=given,
+            exact=there.exact,
+        )
 
-def _promise_on(profile: DeviceProfile, margin: float, examples: int) -> Callable[[Program], int]:
-    """What any program is promised to need on a device; it can do nothing where nothing that was measured fitted."""
-
-    def promise(program: Program) -> int:
-        try:
-            return promise_of_prediction(predict(program, profile, examples=examples), margin)
-        except FormatError:
-            return _NEVER
-
-    return promise
-
-
-def _chosen(
-    fleet: Fleet,
-    output: Path,
-    note: Note,
-    programs: RunPrograms,
-    promises: Mapping[str, Callable[[Program], int]],
-) -> Partition:
-    """The fleet file's partition, or that of the steps that are chosen."""
-    if fleet.model.partition is not None:
-        return programs.partition(fleet.model.partition)
-
-    def choose() -> Steps:
-        units = len(programs.units)
-        planned = {
-            end: [programs.program(work, partition) for work in works]
-            for end, (works, partition) in works_by_end(units).items()
-        }
-        groups = [
-            Group.of(
-                [client.limit_bytes],
-                {end: [promises[client.name](program) for program in row] for end, row in planned.items()},
-            )
-            for client in fleet.clients
-        ]
-        return choose_steps(groups, units, coverage=fleet.method.coverage)
-
-    steps = kept_steps(output, choose)
+    asked = None if fleet.model.partition is None else programs.partition(fleet.model.partition)
+    steps = kept_steps(output, lambda: plan(asked).steps)
     note(steps_table(steps, programs.units))
-    return steps.partition
-
-
-def _held(
-    fleet: Fleet,
-    partition: Partition,
-    programs: RunPrograms,
-    promises: Mapping[str, Callable[[Program], int]],
-) -> list[Growing]:
-    """What some client does in some step: the first of its suffixes that it holds."""
-    held: dict[Growing, None] = {}
-    for block in partition.blocks:
-        choices = [(work, programs.program(work, partition)) for work in suffixes(partition, block.index)]
-        for client in fleet.clients:
-            promise = promises[client.name]
-            first = next((work for work, program in choices if promise(program) <= client.limit_bytes), None)
-            if first is not None:
-                held[first] = None
-    return list(held)
+    planned = plan(steps.partition)
+    return run_bundle(fleet, output / "bundle", partition=steps.partition, works=planned.works)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from device_profiles.promise import with_margin
-from server.engines.simulation.promises import needs_of_runs
+from server.engines.simulation.promises import needs_in, needs_of_runs
 from server.fleet.fleet import Fleet
 from server.fleet.population import name_runs
 from server.planner.fleet_plan import Clients, FleetPlan, Kind, plan_fleet
@@ -21,8 +21,7 @@ def plan_of_fleet(fleet: Fleet) -> tuple[FleetPlan, tuple[str, ...]]:
     Raises ExecutionError where no client holds anything.
     """
     units = RunPrograms(fleet.model, fleet.training).units
-    needs = needs_of_runs(fleet, len(units))
-    with_margins = {end: [with_margin(promise, fleet.margin) for promise in row] for end, row in needs.items()}
+    with_margins = _with_margins(fleet, needs_of_runs(fleet, len(units)))
     population = fleet.population
     runs = () if population is None else name_runs(population, fleet.classes)
     kinds = [Kind(name=kind.name, needs=with_margins) for kind in fleet.classes] or [_any(with_margins)]
@@ -32,7 +31,18 @@ def plan_of_fleet(fleet: Fleet) -> tuple[FleetPlan, tuple[str, ...]]:
         runs=runs,
         names=tuple(client.name for client in fleet.named),
     )
-    return plan_fleet(kinds, clients, len(units), coverage=fleet.method.coverage), units
+    plan = plan_fleet(
+        kinds,
+        clients,
+        len(units),
+        coverage=fleet.method.coverage,
+        exact=lambda partition: [_with_margins(fleet, needs_in(fleet, partition))] * len(kinds),
+    )
+    return plan, units
+
+
+def _with_margins(fleet: Fleet, needs: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:
+    return {end: [with_margin(promise, fleet.margin) for promise in row] for end, row in needs.items()}
 
 
 def _any(needs: Mapping[int, Sequence[int]]) -> Kind:

@@ -25,15 +25,21 @@ from device_profiles.work import (
     Width,
     Work,
     label,
+    suffixes,
 )
+from edge_runtime.export.plan.programs import is_trained_apart
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
-from server.planner.run_programs import RunPrograms, works_by_end
+from server.planner.run_programs import NEVER, RunPrograms, step_alone
 
 _MB = 1 << 20
 RUNTIME_BASE_MB = 9.1
 """Python and the native module in a training process, measured (docs/memory.md)."""
+
+
+PromiseSource = Callable[[Sequence[Work], Partition], dict[Work, int]]
+"""Bytes of pieces of work in a partition; raises FormatError."""
 
 
 def promises_of(
@@ -51,15 +57,19 @@ def needs_of_runs(fleet: Fleet, units: int) -> dict[int, tuple[int, ...]]:
     """What every run of a model's units needs, for the choice of steps: by the last unit of a step, bytes of each of
     its suffixes and of the output module alone, where what lies behind the step is one block."""
     of = promise_source(fleet)
-    needs = {}
-    for end, (works, partition) in works_by_end(units).items():
-        table = of(works, partition)
-        needs[end] = tuple(table[work] for work in works)
-    return needs
+    return {end: _needs(of, step_alone(end, units), 1) for end in range(units)}
 
 
-PromiseSource = Callable[[Sequence[Work], Partition], dict[Work, int]]
-"""Bytes of pieces of work in a partition; raises FormatError."""
+def needs_in(fleet: Fleet, partition: Partition) -> dict[int, tuple[int, ...]]:
+    """The same of the steps of a partition."""
+    of = promise_source(fleet)
+    return {block.last_unit: _needs(of, partition, block.index) for block in partition.blocks}
+
+
+def _needs(of: PromiseSource, partition: Partition, block: int) -> tuple[int, ...]:
+    works = suffixes(partition, block)
+    table = of(works, partition)
+    return tuple(table[work] for work in works)
 
 
 def promise_source(fleet: Fleet, source: str | None = None) -> PromiseSource:
@@ -95,7 +105,13 @@ def _counted(model: ModelSettings, fleet: Fleet) -> PromiseSource:
 
     def promises(works: Sequence[Work], partition: Partition) -> dict[Work, int]:
         cut = whole.cut_into(partition)
-        return {work: counted_bytes(cut.of(work), cut.pieces_of(work), more=more) + int(base * _MB) for work in works}
+
+        def promise(work: Work) -> int:
+            if isinstance(work, (Grow, Joint, Head)) and not is_trained_apart(cut.pieces.source, partition, work):
+                return NEVER
+            return counted_bytes(cut.of(work), cut.pieces_of(work), more=more) + int(base * _MB)
+
+        return {work: promise(work) for work in works}
 
     return promises
 
@@ -185,7 +201,10 @@ class _RuntimePlans:
         if width not in self._programs:
             self._programs[width] = RunPrograms(self._model, self._training, width=width)
         asked = work if isinstance(work, Distill) else _as_run(work, partition)
-        return self._programs[width].program(asked, partition).memory.total_bytes(self._training.threads)
+        programs = self._programs[width]
+        if isinstance(asked, (Grow, Joint, Head)) and not programs.trains(asked, partition):
+            return NEVER
+        return programs.program(asked, partition).memory.total_bytes(self._training.threads)
 
 
 def _as_run(work: Work, partition: Partition) -> Growing:
