@@ -45,8 +45,10 @@ class ReceivedUpdate:
 def reason_to_reject(update: ReceivedUpdate, work: Work, structure: Structure, base_version: str) -> str | None:
     """Why an update must not enter the average: another block or base, wrong tensors, values that are not finite."""
     metadata = update.metadata
-    if metadata.program not in structure.programs(work) or metadata.block != structure.block(work):
+    if metadata.program not in structure.programs(work):
         return f"trained {metadata.program}, asked for {structure.label(work)}"
+    if metadata.block != structure.block(work):
+        return f"says that {metadata.program} trains block {metadata.block}, not {structure.block(work)}"
     if metadata.base_version != base_version:
         return f"started from weights {metadata.base_version or 'without a version'}, not {base_version}"
     if metadata.examples < 1:
@@ -104,12 +106,11 @@ def _mean_of_parts(name: str, holders: Sequence[ReceivedUpdate], base: NDArray[A
     for update in holders:
         tensor = update.tensors[name]
         place = corner(tensor)
-        rows = update.rows.get(name, np.ones(tensor.shape[:1], np.bool_))
+        rows = np.asarray(update.rows.get(name, True))
         share = (rows * update.weight).reshape(-1, *(1,) * (tensor.ndim - 1))
         total[place] += tensor.astype(np.float64) * share
         weight[place] += np.broadcast_to(share, tensor.shape)
-    trained = weight > 0
-    return np.where(trained, total / np.where(trained, weight, 1.0), base).astype(np.float32)
+    return np.divide(total, weight, out=base.astype(np.float64), where=weight > 0).astype(np.float32)
 
 
 def corner(tensor: NDArray[Any]) -> tuple[slice, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
-from device_profiles.work import Joint, blocks_of
+from device_profiles.work import Head, Joint, blocks_of
 from edge_runtime.device.worker.text import tenths_up
 from server.planner.steps import Steps
 
@@ -20,16 +20,34 @@ def plan_table(plan: Plan) -> str:
     lines = _promises("client", plan, plan.steps, width)
     if plan.distillations:
         lines += ["", *_promises("to distil", plan, plan.distillations, width)]
-    lines.append(f"promises in MB, {plan.margin:.0%} above what was measured; '-': does not fit, no work in that step")
+    lines.append(f"promises in MB, {plan.margin:.0%} above what is needed; '-': does not fit, no work in that step")
     if runs:
-        lines[-1] += "; 1-2: blocks 1 to 2 are trained together"
+        lines[-1] += f"; {_explained(plan)}"
     return "\n".join(lines)
 
 
 def _run(plan: ClientPlan, partition: Partition) -> str:
-    """`1-2 ` for blocks 1 to 2 together, nothing for one block alone."""
-    blocks = blocks_of(plan.work, partition) if isinstance(plan.work, Joint) else None
-    return f"{blocks[0]}-{blocks[1]} " if blocks is not None else ""
+    """`1-2 ` for blocks 1 to 2 together, `u4-8 ` for units that are no blocks, `head `; nothing for one block alone."""
+    if isinstance(plan.work, Head):
+        return "head "
+    if not isinstance(plan.work, Joint):
+        return ""
+    blocks = blocks_of(plan.work, partition)
+    return f"u{plan.work.first_unit}-{plan.work.last_unit} " if blocks is None else f"{blocks[0]}-{blocks[1]} "
+
+
+def _explained(plan: Plan) -> str:
+    """What the labels of the plan mean."""
+    works = [client.work for step in plan.steps for client in step.clients]
+    joint = [work for work in works if isinstance(work, Joint)]
+    said = []
+    if any(blocks_of(work, plan.partition) is not None for work in joint):
+        said.append("1-2: blocks 1 to 2 are trained together")
+    if any(blocks_of(work, plan.partition) is None for work in joint):
+        said.append("u4-8: units 4 to 8")
+    if any(isinstance(work, Head) for work in works):
+        said.append("head: the output module alone")
+    return "; ".join(said)
 
 
 def _promises(title: str, plan: Plan, steps: Sequence[StepPlan], width: int) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from device_profiles.contract import FORMAT_VERSION
-from device_profiles.errors import FormatError
+from device_profiles.errors import DigestError, FormatError
 from device_profiles.files import read_json, sha256_of, write_json
 from device_profiles.seal import check_seal
 from device_profiles.task import Result
@@ -90,7 +91,8 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     In files it is called `round_of_step`, as in those of earlier releases.
 
     `weights_sha256` is the digest of `weights/<round>.safetensors`, `optimizer_sha256` that of the server optimizer's
-    tensors, "" where it has none; `rounds_bytes` the length of rounds.jsonl.
+    tensors, "" where it has none; `rounds_bytes` the length of rounds.jsonl. `state_sha256` is the digest of the state
+    itself, as JSON with "" in this place; earlier releases wrote none.
     """
 
     format_version: int = FORMAT_VERSION
@@ -103,9 +105,21 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     weights_sha256: str
     rounds_bytes: int
     optimizer_sha256: str = ""
+    state_sha256: str = ""
+
+    def sealed(self) -> RunState:
+        """The same with its own digest."""
+        unsealed = msgspec.structs.replace(self, state_sha256="")
+        return msgspec.structs.replace(self, state_sha256=sha256(msgspec.json.encode(unsealed)).hexdigest())
 
     def check(self, source: str) -> None:
-        """Raise FormatError where a number is below zero."""
+        """Raise FormatError where a number is below zero, DigestError where the state is not the one that was saved."""
+        if self.state_sha256 and self.state_sha256 != self.sealed().state_sha256:
+            raise DigestError(
+                "is damaged or was edited: its SHA-256 is not the one it was written with",
+                place=source,
+                remedy="restore it from a copy, or start a new run",
+            )
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int) and value < 0:
@@ -191,7 +205,7 @@ class RunFolder:
             weights_sha256=sha256_of(path),
             rounds_bytes=length,
             optimizer_sha256=sha256_of(kept) if optimizer else "",
-        )
+        ).sealed()
         write_json(self.folder / STATE_NAME, saved)
         self._remove_all_but(path)
         self._remove_all_but(kept)
@@ -199,7 +213,8 @@ class RunFolder:
 
     def save_failure(self, state: RunState, record: RoundRecord) -> None:
         """Keep the line of a round that failed; everything else stays as it was after the round before."""
-        write_json(self.folder / STATE_NAME, msgspec.structs.replace(state, rounds_bytes=self._append(record)))
+        failed = msgspec.structs.replace(state, rounds_bytes=self._append(record))
+        write_json(self.folder / STATE_NAME, failed.sealed())
 
     def _append(self, record: RoundRecord | None) -> int:
         """Write a line; the length of the file with it."""

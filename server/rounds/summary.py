@@ -18,7 +18,10 @@ from server.rounds.run_state import RoundRecord, RunState, StepRecord
 
 
 class ClientSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One device: its limit, the largest promise it was given, the largest peak it reached."""
+    """One device: its limit, the largest promise it was given, the largest peak it reached.
+
+    `trained` are the names of the work that it did, in the order of the steps.
+    """
 
     client: str
     limit_bytes: int
@@ -29,6 +32,7 @@ class ClientSummary(msgspec.Struct, frozen=True, kw_only=True):
     blocks: tuple[int, ...]
     rounds: int
     failures: int
+    trained: tuple[str, ...] = ()
 
 
 class StepSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,15 +164,18 @@ def _client(
     names: Mapping[str, Work],
 ) -> ClientSummary:
     # Lines of releases that did not say what was asked for: what it is now.
-    works = [names.get(asked) or assigned.get(step, {}).get(client.name) for step, asked in done.steps]
+    steps = sorted(done.steps, key=lambda done: (done[0][1], done[1]))
+    found = [names.get(asked) or assigned.get(step, {}).get(client.name) for step, asked in steps]
+    works = [work for work in found if work is not None]
     return ClientSummary(
         client=client.name,
         limit_bytes=client.budget_bytes,
         limit_kind=done.limit_kind,
-        predicted_peak_bytes=max((client.needs.get(work.name, 0) for work in works if work is not None), default=0),
+        predicted_peak_bytes=max((client.needs.get(work.name, 0) for work in works), default=0),
         measured_peak_bytes=done.measured_peak_bytes,
         oom_kills=done.oom_kills,
         blocks=tuple(sorted({block for (_, block), _ in done.steps})),
         rounds=done.rounds,
         failures=done.failures,
+        trained=tuple(dict.fromkeys(work.name for work in works)),
     )

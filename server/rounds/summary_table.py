@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from device_profiles.work import Head, Joint, parse_work
 from edge_runtime.device.worker.text import tenths_up
 from server.planner.whole_network import WholeNetwork
-from server.rounds.summary import Summary
+from server.rounds.summary import ClientSummary, Summary
 
 _MB = float(1 << 20)
 _MOST_ROWS = 24
@@ -58,13 +59,23 @@ def _devices(summary: Summary) -> list[str]:
         ]
     lines = [f"{'device':<12}{'limit MB':>9}{'promised':>10}{'measured':>10}{'rounds':>8}  blocks trained"]
     for client in clients:
-        blocks = ", ".join(str(block) if block else "all" for block in client.blocks) or "none"
+        blocks = _trained(client)
         trouble = f"  {client.failures} failed" if client.failures else ""
         lines.append(
             f"{client.client:<12}{client.limit_bytes / _MB:>9.1f}{_promised(client.predicted_peak_bytes):>10}"
             f"{_mb(client.measured_peak_bytes):>10}{client.rounds:>8}  {blocks}{trouble}"
         )
     return lines
+
+
+def _trained(client: ClientSummary) -> str:
+    """Blocks; of a step in which it trained other units than the block's, which ones."""
+    blocks = ", ".join(str(block) if block else "all" for block in client.blocks) or "none"
+    parts = [work for name in client.trained if isinstance(work := parse_work(name), (Joint, Head))]
+    if not parts:
+        return blocks
+    units = [f"{p.first_unit}-{p.last_unit}" if isinstance(p, Joint) else "output module" for p in parts]
+    return f"{blocks} (units {', '.join(units)})"
 
 
 def _promised(count: int) -> str:

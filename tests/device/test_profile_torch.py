@@ -132,8 +132,8 @@ def test_a_bundle_is_profiled_with_pytorch(cnn_bundle: Path, tmp_path: Path) -> 
     assert [cost["batch"] for cost in profile["costs"]] == [8]
 
 
-def test_a_limit_that_torch_cannot_live_in_is_a_result(tmp_path: Path) -> None:
-    options = ["--model", "cnn", "--block", 1, "--limit", "40MB", "--steps", 1, "-o", tmp_path / "p.json"]
+def test_a_limit_that_torch_cannot_live_in_is_a_result(cnn_bundle: Path, tmp_path: Path) -> None:
+    options = [cnn_bundle, "--block", 1, "--limit", "40MB", "--steps", 1, "-o", tmp_path / "p.json"]
     status, profile, errors = _profile(*options)
     assert status == 0, errors
     (cost,) = profile["costs"]

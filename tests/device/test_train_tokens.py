@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from edge_runtime.device.data.arrays import write_arrays
+from edge_runtime.device.data import open_data
+from edge_runtime.device.data.arrays import ArraySource, write_arrays
 from tests.support.device_commands import profl_edge, start, wait_for
 
 
@@ -150,3 +152,20 @@ def test_targets_are_learned_with_the_mean_squared_error(tmp_path: Path) -> None
         "train", bundle, "--block", 1, "--data", f"npz:{wrong}", "-o", tmp_path / "out", "--json"
     ).refusal(2)
     assert "needs numbers [n, 5]" in line
+
+
+def test_held_out_inputs_train_as_if_the_file_had_no_others(text_bundle: Path, tokens: Path, tmp_path: Path) -> None:
+    spec = f"{tokens}?test=0.25&seed=3"
+    kept = open_data(f"npz:{spec}", split="train", input_shape=(12,), input_dtype="int64")
+    assert isinstance(kept, ArraySource)
+    rows = np.empty((len(kept), 12), np.int64)
+    kept.fetch(range(len(kept)), rows)
+    write_arrays(tmp_path / "kept.npz", rows, np.array(kept.labels))
+    updates = [tmp_path / "some.safetensors", tmp_path / "all.safetensors"]
+    for data, update in zip((spec, tmp_path / "kept.npz"), updates, strict=True):
+        report = profl_edge(*_arguments(text_bundle, Path(data), update, "--steps", 20)).report()
+        assert report["examples"] == 48
+    first, second = (load_file(update) for update in updates)
+    assert first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+    evaluated = profl_edge("eval", text_bundle, "--block", 2, "--data", f"npz:{spec}", "--json")
+    assert evaluated.report()["examples"] == 16

@@ -91,7 +91,7 @@ def _run(line: str, folder: Path) -> Ran:
     program, *arguments = shlex.split(line)
     module, _, function = _PROGRAMS[program]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
-    if program == "profl-server" or arguments[0] == "export":  # what imports PyTorch, or could
+    if program == "profl-server" or arguments[0] in {"export", "models"}:  # what imports PyTorch, or could
         done = warm.run(f"{module}:{function}", *arguments, folder=folder, environment=environment)
         return Ran(line=line, status=done.returncode, output=done.stdout, errors=done.stderr)
     code = f"import sys; from {module} import {function} as main; sys.exit(main())"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,7 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 from device_profiles.task import Task  # noqa: E402
 from device_profiles.work import Narrow, Whole, Width, Work, depth, distill, grow, joint, label  # noqa: E402
 from server.engines.simulation.engine import SimulationEngine  # noqa: E402
-from server.engines.simulation.examples import (  # noqa: E402
-    Examples,
-    batch_indices,
-    model_inputs,
-)
+from server.engines.simulation.examples import Examples, batch_indices, model_inputs  # noqa: E402
 from server.engines.simulation.promises import promises_of  # noqa: E402
 from server.engines.simulation.segments import ModelPieces  # noqa: E402
 from server.engines.simulation.trainables import Terms, TrainableSet, initial_classifiers  # noqa: E402
@@ -57,13 +54,21 @@ def _fleet(**training: Any) -> Fleet:
     )
 
 
+@cache
+def _started(model: ModelSettings) -> tuple[TrainableSet, dict[str, torch.Tensor]]:
+    """Every work of a model, captured once for all tests, and the weights that they start from."""
+    works = TrainableSet(model)
+    weights = works.pieces.initial_weights()
+    return works, weights | initial_classifiers([works.of(work) for work in WORKS], 0)
+
+
 class Setting:
     """An engine over random pixels and its weights in a file."""
 
     def __init__(self, folder: Path, *, clip_norm: float = 0.0, **simulation: Any) -> None:
         fleet = _fleet(clip_norm=clip_norm)
         self.fleet = msgspec.structs.replace(fleet, simulation=SimulationSettings(**simulation))
-        self.works = TrainableSet(self.fleet.model)
+        self.works, weights = _started(self.fleet.model)
         generator = torch.Generator().manual_seed(0)
         self.clients = {
             name: Examples(
@@ -80,8 +85,6 @@ class Setting:
             device=torch.device("cpu"),
         )
         self.path = folder / "weights.safetensors"
-        weights = self.works.pieces.initial_weights()
-        weights |= initial_classifiers([self.works.of(work) for work in WORKS], 0)
         save_file({name: tensor.numpy() for name, tensor in weights.items()}, self.path)
 
     def train(self, work: Work, **options: Any) -> dict[str, dict[str, np.ndarray]]:

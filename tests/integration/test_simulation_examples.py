@@ -15,11 +15,7 @@ from edge_runtime.device import _native  # noqa: E402
 from edge_runtime.device.data.npz import write_npz  # noqa: E402
 from edge_runtime.device.data.open import open_data  # noqa: E402
 from edge_runtime.device.worker.batches import epoch_start  # noqa: E402
-from server.engines.simulation.examples import (  # noqa: E402
-    crop_and_flip,
-    epoch_order,
-    model_inputs,
-)
+from server.engines.simulation.examples import crop_and_flip, epoch_order, model_inputs  # noqa: E402
 
 
 @pytest.mark.parametrize("count", [1, 17, 500])

@@ -17,11 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# What is not installed is passed over. The first export imports torch._dynamo.
+# What is not installed is passed over. torch.export imports the second, third and fourth when it is first called.
 _CONTEXT.set_forkserver_preload(
     [
         "torch",
         "torch._dynamo",
+        "torch._functorch.aot_autograd",
+        "torch.export._trace",
         "edge_runtime.export.targets.native",
         "edge_runtime.export.emit.pte",
         "server.running.run_fleet",

@@ -23,9 +23,9 @@ from edge_runtime.device import _native
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.block_model import BlockModel
+from edge_runtime.export.plan.loads import floating_point_operations
 from edge_runtime.export.step.train_step import StepVariant, build_train_step
 from edge_runtime.export.targets.block_module import BlockGraphs, block_graphs, joined
-from tools.bench.operations import floating_point_operations
 
 ROOT = Path(__file__).resolve().parents[2]
 _LEARNING_RATE = 0.01  # that of `profl-edge bench`

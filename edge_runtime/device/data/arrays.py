@@ -2,7 +2,8 @@
 
 Inputs are float32, or int64 for a model of tokens. Labels are whole numbers [n]; for the mean squared error they are
 numbers [n] or [n, outputs]. `test_inputs` and `test_labels` beside them are the test split; without them the file
-has none. An array `client` (`test_client`) of whole numbers [n] says whose example each one is.
+has none, unless a share is held out (`hold_out.py`). An array `client` (`test_client`) of whole numbers [n] says whose
+example each one is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 from device_profiles.contract import ITEM_BYTES, DType
 from device_profiles.errors import DataError
 from device_profiles.files import atomic_file
+from edge_runtime.device.data.hold_out import HoldOut, of_rows, rows_of, values_of_rows
 from edge_runtime.device.data.npz import (
     check_clients,
     locate,
@@ -55,10 +57,13 @@ class ArraySource:
         targets: int,
         origin: str,
         clients: Clients | None = None,
+        rows: array[int] | None = None,
     ) -> None:
+        """`rows` of the array, [shape[0], ...], are the examples, which `labels` and `clients` are of; without it
+        all."""
         self._file = file  # it must stay open
         self._start = start
-        self._examples = shape[0]
+        self._rows = range(shape[0]) if rows is None else rows
         self.input_shape = shape[1:]
         self.input_dtype = dtype
         self.record_bytes = ITEM_BYTES[dtype] * math.prod(shape[1:])
@@ -68,9 +73,11 @@ class ArraySource:
         self.targets = targets
         self.classes = 0 if targets else max(labels) + 1
         self.parts: list[Part] = [(file.fileno(), start, self.record_bytes, shape[0])]
+        if rows is not None:
+            self.parts = [(file.fileno(), array("q", (start + row * self.record_bytes for row in rows)).tobytes())]
 
     def __len__(self) -> int:
-        return self._examples
+        return len(self._rows)
 
     def fetch(self, indices: Sequence[int] | NDArray[np.int64], out_images: NDArray[Any]) -> None:
         """Fill `out_images` [n, ...] with the rows `indices` (n of them)."""
@@ -80,7 +87,7 @@ class ArraySource:
     def check_tokens(self, vocabulary: int) -> None:
         """Raise DataError, with the value and its example, for a token outside 0..vocabulary-1."""
         size = math.prod(self.input_shape)
-        together = max(1, _CHECKED_AT_ONCE // max(1, size))
+        together = max(1, _CHECKED_AT_ONCE // max(1, size)) if isinstance(self._rows, range) else 1
         rows = array("q", bytes(self.record_bytes * together))
         for first in range(0, len(self), together):
             count = min(together, len(self) - first) * size
@@ -96,7 +103,7 @@ class ArraySource:
 
     def _read(self, index: int, out: Any) -> None:
         view = memoryview(out).cast("B")
-        if os.preadv(self._file.fileno(), [view], self._start + index * self.record_bytes) != len(view):
+        if os.preadv(self._file.fileno(), [view], self._start + self._rows[index] * self.record_bytes) != len(view):
             raise DataError(f"{self.origin}: ends inside example {index}")
 
 
@@ -111,7 +118,7 @@ def write_arrays(path: Path, inputs: NDArray[Any], labels: NDArray[Any]) -> None
 
 
 def open_arrays(
-    path: Path, split: Split, wanted: tuple[Shape, DType] | None, targets: int | None
+    path: Path, hold_out: HoldOut | None, split: Split, wanted: tuple[Shape, DType] | None, targets: int | None
 ) -> ArraySource | None:
     """Open one split; None where the file has images of uint8 only. For `targets` see `open_data`.
 
@@ -120,7 +127,7 @@ def open_arrays(
     source = open_file(path)
     with readable(path), zipfile.ZipFile(source) as archive:
         name = "inputs" if "inputs.npy" in archive.namelist() else "images"
-        prefix = prefix_of(archive, name, split, path)
+        prefix = prefix_of(archive, name, split, path, hold_out)
         file, start, shape, dtype = locate(archive, source, f"{prefix}{name}", path)
         if name == "images" and dtype[1] != "f":
             source.close()
@@ -133,7 +140,11 @@ def open_arrays(
     check_clients(clients, shape[0], path)
     if dtype[0] == _FOREIGN:
         file, start = unpacked(_swapped(file, start, math.prod(shape), ITEM_BYTES[input_dtype])), 0
-    return ArraySource(file, start, shape, input_dtype, labels, targets or 0, f"{path}: {prefix}{name}", clients)
+    rows = None
+    if hold_out is not None:
+        rows = rows_of(hold_out, split, labels, path, targets=targets or 0)
+        labels, clients = values_of_rows(labels, rows, targets or 1), of_rows(clients, rows)
+    return ArraySource(file, start, shape, input_dtype, labels, targets or 0, f"{path}: {prefix}{name}", clients, rows)
 
 
 def _swapped(file: IO[bytes], start: int, count: int, item_bytes: int) -> Iterator[bytes]:

@@ -1,8 +1,8 @@
 """`npz:FILE`: arrays `images` (uint8, [n, H, W] or [n, C, H, W]) and `labels` ([n]).
 
 `test_images` and `test_labels` beside them are the test split; without them the file has none, because it is one
-client's part and was cut before. An array `client` (`test_client`) of whole numbers [n] says
-whose example each one is.
+client's part and was cut before, unless a share is held out (`hold_out.py`). An array `client` (`test_client`) of
+whole numbers [n] says whose example each one is.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 from device_profiles.errors import DataError
 from device_profiles.files import atomic_file
+from edge_runtime.device.data.hold_out import HoldOut, of_rows, rows_of, values_of_rows
 from edge_runtime.device.data.source import Clients, RecordFile, Split, open_file, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge_runtime.device.data.source import Labels
+    from edge_runtime.device.data.source import Labels, Offsets
 
 _NPY_MAGIC = b"\x93NUMPY"
 _INTEGERS = {"b1": "B", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q"}
@@ -49,20 +50,25 @@ def write_npz(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) 
         np.savez(output, images=images, labels=np.asarray(labels, np.int64))
 
 
-def open_npz(path: Path, split: Split) -> RecordFile:
+def open_npz(path: Path, hold_out: HoldOut | None, split: Split) -> RecordFile:
     """Open one split of an npz file; a compressed `images` array is spooled to a temporary file first."""
     source = open_file(path)
     with readable(path), zipfile.ZipFile(source) as archive:
-        prefix = prefix_of(archive, "images", split, path)
+        prefix = prefix_of(archive, "images", split, path, hold_out)
         images, start, shape = _locate_images(archive, source, f"{prefix}images", path)
         labels = read_labels(archive, f"{prefix}labels", path, shape[0])
         clients = read_clients(archive, prefix, path)
     check_clients(clients, len(labels), path)
     image_shape = shape[1:] if len(shape) == 4 else (1, *shape[1:])
     size = math.prod(image_shape)
+    offsets: Offsets = range(start, start + shape[0] * size, size)
+    if hold_out is not None:
+        rows = rows_of(hold_out, split, labels, path)
+        offsets, labels = array("q", (offsets[row] for row in rows)), values_of_rows(labels, rows)
+        clients = of_rows(clients, rows)
     return RecordFile(
         images,
-        range(start, start + shape[0] * size, size),
+        offsets,
         labels,
         shape=image_shape,
         origin=str(path),
@@ -83,15 +89,18 @@ def readable(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: not a readable npz file: {reason}") from None
 
 
-def prefix_of(archive: zipfile.ZipFile, name: str, split: Split, path: Path) -> str:
-    """What stands before the names of the split's arrays; raises DataError where there is no test split."""
-    if split == "train":
+def prefix_of(archive: zipfile.ZipFile, name: str, split: Split, path: Path, hold_out: HoldOut | None) -> str:
+    """What stands before the names of the split's arrays; raises DataError where there is no test split, or two."""
+    there = f"test_{name}.npy" in archive.namelist()
+    if hold_out is not None and there:
+        raise DataError(f"{path}: has a test split of its own (test_{name})", remedy="leave ?test= out")
+    if split == "train" or hold_out is not None:
         return ""
-    if f"test_{name}.npy" not in archive.namelist():
+    if not there:
         raise DataError(
             f"{path}: has no test split",
-            remedy=f"add the arrays test_{name} and test_labels, or ask for the training examples (profl-edge "
-            "eval --split train)",
+            remedy=f"add the arrays test_{name} and test_labels, train and evaluate with npz:FILE?test=0.2, which holds"
+            " a fifth out, or ask for the training examples (profl-edge eval --split train)",
         )
     return "test_"
 

@@ -59,8 +59,9 @@ def _open_inputs(
     kind, _, location = spec.partition(":")
     if kind == "npz" and location:
         from edge_runtime.device.data.arrays import open_arrays
+        from edge_runtime.device.data.hold_out import file_and_hold_out
 
-        return open_arrays(Path(location), split, wanted, targets)
+        return open_arrays(*file_and_hold_out(location, spec), split, wanted, targets)
     if kind == "smartwatch" and location in ("", "new-people"):
         source: ArraySource = _of_experiments(spec, kind).open_smartwatch(split, new_people=location != "")
     elif kind == "shakespeare" and location:
@@ -111,9 +112,10 @@ def open_pixels(spec: str, *, split: Split) -> Pixels:
 
         return open_idx(Path(location), split)
     if kind == "npz":
+        from edge_runtime.device.data.hold_out import file_and_hold_out
         from edge_runtime.device.data.npz import open_npz
 
-        return open_npz(Path(location), split)
+        return open_npz(*file_and_hold_out(location, spec), split)
     if kind in ("cifar10", "cifar100"):
         from edge_runtime.device.data.cifar import open_cifar
 

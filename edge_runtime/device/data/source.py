@@ -208,11 +208,11 @@ def held_out(count: int, split: Split) -> list[int]:
     return [index for index in range(count) if (index % HELD_OUT_EVERY == last) == (split == "test")]
 
 
-def sample(labels: Sequence[float], count: int, *, rows: int = 0) -> array[int]:
+def sample(labels: Sequence[float], count: int, *, rows: int = 0, seed: int = 0) -> array[int]:
     """Positions of at most `count` examples, ascending: a draw that keeps the classes in proportion.
 
-    Data sets are often sorted by class, so that the first of them would be of one class. The draw is always the same.
-    With `rows`, `labels` are that many numbers for an example, and the draw knows no classes.
+    Data sets are often sorted by class, so that the first of them would be of one class. The draw of a
+    seed is always the same. With `rows`, `labels` are that many numbers for an example, and the draw knows no classes.
     """
     examples = len(labels) // rows if rows else len(labels)
     members: dict[float, list[int]] = {}
@@ -226,12 +226,15 @@ def sample(labels: Sequence[float], count: int, *, rows: int = 0) -> array[int]:
         : count - sum(taken.values())
     ]:
         taken[label] += 1
-    return array("q", sorted(p for label, positions in members.items() for p in _drawn(positions)[: taken[label]]))
+    return array(
+        "q", sorted(p for label, positions in members.items() for p in _drawn(positions, seed)[: taken[label]])
+    )
 
 
-def _drawn(positions: list[int]) -> list[int]:
+def _drawn(positions: list[int], seed: int) -> list[int]:
     """In an order that has nothing to do with where they lie."""
-    return sorted(positions, key=lambda position: blake2b(position.to_bytes(8, "little"), digest_size=8).digest())
+    salt = seed.to_bytes(8, "little")
+    return sorted(positions, key=lambda at: blake2b(at.to_bytes(8, "little"), digest_size=8, salt=salt).digest())
 
 
 def unpacked(pieces: Iterable[bytes | bytearray]) -> IO[bytes]:

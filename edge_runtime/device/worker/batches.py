@@ -151,5 +151,12 @@ def _array_reader(native: Any, data: DataJob, words: int) -> Reader:
     # Rows are copied byte by byte, as words of four: a token is two of them.
     rows = native.FeatureRows("float32", 1, words)
     (part,) = data["parts"]
+    if len(part) == 2:
+        file, places = part[0], memoryview(part[1]).cast("q")
+        first = places[0] % rows.row_bytes
+        numbers = [(place - first) // rows.row_bytes for place in places]
+        return lambda indices, batch, _: int(
+            rows.read(file, first, [numbers[i] for i in indices], batch.cast("B").cast("f"))
+        )
     file, first = part[:2]
     return lambda indices, batch, _: int(rows.read(file, first, indices, batch.cast("B").cast("f")))

@@ -229,7 +229,9 @@ def _place(
 
 
 def _meet(some: tuple[Span, ...], others: tuple[Span, ...]) -> bool:
-    """Whether an operation is in both."""
+    """Whether an operation is in both. Of two single spans that is seen at once."""
+    if len(some) == len(others) == 1:
+        return some[0][0] <= others[0][1] and others[0][0] <= some[0][1]
     return any(first <= end and begin <= last for first, last in some for begin, end in others)
 
 

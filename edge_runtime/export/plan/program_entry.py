@@ -50,7 +50,7 @@ def planned_program(
         ),
         prefix_instructions=graph.prefix_operations,
         instructions=len(graph.operations),
-        memory=_memory(graph, plan),
+        memory=memory_of(graph, plan),
     )
     return program, graph, plan
 
@@ -90,7 +90,8 @@ def _state_role(value: Value):  # type: ignore[no-untyped-def]  # narrowed below
     return value.role
 
 
-def _memory(graph: StepGraph, plan: ArenaPlan) -> MemoryPlan:
+def memory_of(graph: StepGraph, plan: ArenaPlan) -> MemoryPlan:
+    """The plan of a graph as a manifest states it."""
     parts = {"parameters": 0, "gradients": 0, "optimizer_state": 0, "activations": 0, "temporaries": 0}
     names = {
         "parameter": "parameters",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -191,6 +192,29 @@ def test_what_must_not_enter_the_average_is_rejected_with_its_reason() -> None:
     assert "variance below zero" in _reason(_update("a", 5, **{**good, variance: good[variance] - 1}))
     assert "started from weights v" in _reason(_update("a", 5, **good), "other")
     assert "no examples" in _reason(_update("a", 0, **good))
+    assert reason_to_reject(_update("a", 1, **good), BLOCK_1, STRUCTURE, "v") is None
+
+
+def test_an_update_without_a_version_of_its_weights_is_told_so() -> None:
+    update = _update("a", 5, **_complete())
+    update = replace(update, metadata=msgspec.structs.replace(update.metadata, base_version=""))
+    assert _reason(update) == "started from weights without a version, not v"
+
+
+def test_of_several_wrong_tensors_the_first_by_name_is_told() -> None:
+    odd = {name: np.zeros(1, np.float32) for name in ("y", "a0", "x", "z")}
+    assert _reason(_update("a", 5, **_complete(), **odd)) == "tensor a0 is missing or not of this block"
+
+
+def test_only_variances_must_not_be_below_zero() -> None:
+    below = {name: tensor if name.endswith("running_var") else tensor - 1 for name, tensor in _complete().items()}
+    assert reason_to_reject(_update("a", 5, **below), BLOCK_1, STRUCTURE, "v") is None
+
+
+def test_the_program_of_the_block_that_says_another_block_is_rejected() -> None:
+    update = _update("a", 5, **_complete())
+    update = replace(update, metadata=msgspec.structs.replace(update.metadata, block=2))
+    assert _reason(update) == "says that grow-block1 trains block 2, not 1"
 
 
 def test_an_update_of_another_program_of_the_same_block_is_rejected() -> None:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from device_profiles.errors import FormatError
+from device_profiles.errors import DigestError, FormatError
 from server.rounds.run_state import RunFolder
 from tests.support.fake_run import FakeEngine, initial_weights, run
 
@@ -152,3 +153,42 @@ def test_a_damaged_state_is_refused_by_the_name_of_its_file(damage: Any, message
     damage(tmp_path)
     with pytest.raises(FormatError, match=message):
         RunFolder(tmp_path).load()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"round": 3},
+        {"stage": 0},
+        {"finished": False},
+        {"rounds_bytes": 1},
+        {"settings_sha256": "0" * 64},
+        {"steps": []},
+        {"state_sha256": "1" * 64},
+    ],
+)
+def test_an_edited_state_is_one_line(edit: dict[str, Any], tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine())
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    with pytest.raises(DigestError, match=r"state\.json: is damaged or was edited: .*; restore it") as raised:
+        RunFolder(tmp_path).load()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_state_of_an_earlier_release_has_no_digest_and_is_continued(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine())
+    path = tmp_path / "state.json"
+    saved = json.loads(path.read_text())
+    assert len(saved.pop("state_sha256")) == 64
+    path.write_text(json.dumps(saved))
+    state, _ = run(tmp_path, FakeEngine())
+    assert state.round == 6 and state.finished
+
+
+def test_the_state_after_a_failed_round_is_sealed_as_well(tmp_path: Path) -> None:
+    state, _ = run(tmp_path, FakeEngine())
+    folder = RunFolder(tmp_path)
+    folder.save_failure(state, msgspec.structs.replace(folder.records()[-1], failed=True))
+    loaded, _ = folder.load()
+    assert loaded.rounds_bytes > state.rounds_bytes and len(folder.failures()) == 1

@@ -13,9 +13,9 @@ from device_profiles.operators import table
 from edge_runtime.export import models
 from edge_runtime.export.cut.units import partition_of
 from edge_runtime.export.plan.block_model import BlockModel
+from edge_runtime.export.plan.loads import ATTENTION, MATMUL, PRODUCTS, floating_point_operations
 from edge_runtime.export.plan.programs import build_programs
 from edge_runtime.export.plan.runs import TrainingChoices
-from tools.bench.operations import ATTENTION, MATMUL, PRODUCTS, floating_point_operations
 
 
 def test_a_step_of_the_small_network_counts_what_its_layers_multiply() -> None:

@@ -1,0 +1,145 @@
+"""What every run of units costs in every variant, planned as an export plans it, without writing programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from device_profiles.contract import CACHED_PREFIX_VARIANT, TRAINED_ROLES, DType, Variant
+from device_profiles.costs import RunCost
+from device_profiles.model import Partition
+from edge_runtime.export.ir.graph import StepGraph, Value
+from edge_runtime.export.ir.layers import Layer
+from edge_runtime.export.plan.block_model import BlockModel
+from edge_runtime.export.plan.loads import loads_of
+from edge_runtime.export.plan.program_entry import memory_of
+from edge_runtime.export.plan.runs import Run, TrainingChoices, checkpoints_of, step_of
+from edge_runtime.export.plan.variants import Planned, best_rows, everything_again, least_again, plan_variant
+from edge_runtime.export.step.train_step import StepVariant, output_module
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variants:
+    """Which variants are planned beside the default one.
+
+    Attributes:
+        recompute_shares: budgets of recomputation, as shares of the way from the smallest arena it can reach (0) to
+            that of the default variant (1). Each takes as many plans as the run has layers.
+        cached_prefix: whether the outputs of the prefix may be read from a cache.
+        momentum_dtypes: further types that the momentum may be stored in.
+    """
+
+    recompute_shares: tuple[float, ...] = ()
+    cached_prefix: bool = True
+    momentum_dtypes: tuple[DType, ...] = ("bfloat16",)
+
+
+DEFAULT_ONLY = Variants(recompute_shares=(), cached_prefix=False, momentum_dtypes=())
+
+
+def step_costs(
+    sources: Sequence[BlockModel], partition: Partition, choices: TrainingChoices, variants: Variants = DEFAULT_ONLY
+) -> Iterator[RunCost]:
+    """The costs of all runs that end with a block of `partition`, the output module alone among them.
+
+    Args:
+        sources: one model, captured for each of the micro-batches that divide the batch of the first.
+        partition: its blocks are the steps' ends, and what stand-ins stand in for.
+        choices: of the training programs; the micro-batches follow from `sources`.
+        variants: which to plan beside the default variant.
+
+    Runs that would train a tensor which their frozen prefix reads too are left out: no program trains them.
+    """
+    for block in partition.blocks:
+        for first in range(block.last_unit + 2):
+            for source in sources:
+                run = Run(
+                    first_unit=first,
+                    last_unit=block.last_unit,
+                    stand_ins=source.stand_ins(partition, block.index),
+                )
+                if not _trains_apart(source, run):
+                    continue
+                own = replace(choices, micro_batches=sources[0].batch // source.batch, recompute_bytes=None)
+                yield from run_costs(source, run, own, variants)
+
+
+def run_costs(
+    source: BlockModel, run: Run, choices: TrainingChoices, variants: Variants = DEFAULT_ONLY
+) -> Iterator[RunCost]:
+    """The default variant of one run, and those asked for that differ from it."""
+    for dtype in (choices.optimizer.momentum_dtype, *variants.momentum_dtypes):
+        optimizer = msgspec.structs.replace(choices.optimizer, momentum_dtype=dtype)
+        if dtype != choices.optimizer.momentum_dtype and not _stores_momentum(choices):
+            continue
+        own = replace(choices, optimizer=optimizer)
+        build = step_of(source, run, own)
+        planned = best_rows(build, StepVariant(), source.batch)
+        yield _cost(source, run, own, planned, "default")
+        if variants.cached_prefix and run.first_unit > 0:
+            cached = plan_variant(build, StepVariant(cached_prefix=True))
+            yield _cost(source, run, own, cached, CACHED_PREFIX_VARIANT, reads=planned.graph)
+        if not variants.recompute_shares:
+            continue
+        everything = everything_again(build, planned, checkpoints_of(source, run))
+        largest = planned.plan.arena_bytes
+        smallest = min(candidate.plan.arena_bytes for candidate in everything)
+        for share in variants.recompute_shares if smallest < largest else ():
+            budget = smallest + int(share * (largest - smallest))
+            again = least_again(build, everything, budget)
+            assert again is not None  # the smallest is within
+            yield _cost(source, run, own, again, "recompute", budget=budget)
+
+
+def _stores_momentum(choices: TrainingChoices) -> bool:
+    return choices.optimizer.name == "sgd" and choices.optimizer.momentum > 0
+
+
+def _trains_apart(source: BlockModel, run: Run) -> bool:
+    """Whether no tensor that the run trains is read by its prefix (see `cut/tied.py`)."""
+    behind = output_module(run.stand_ins, source.cut.head)
+    trained = _tensors([layer for unit in run.units_of(source) for layer in unit.layers] + behind)
+    before = _tensors([layer for unit in source.cut.units[: run.first_unit] for layer in unit.layers])
+    return not (trained & before) - source.fixed
+
+
+def _tensors(layers: list[Layer]) -> set[str]:
+    return {name for layer in layers for name in layer.tensors if name is not None}
+
+
+def _cost(
+    source: BlockModel,
+    run: Run,
+    choices: TrainingChoices,
+    planned: Planned,
+    variant: Variant,
+    *,
+    budget: int | None = None,
+    reads: StepGraph | None = None,
+) -> RunCost:
+    """`reads` is the graph that says which frozen tensors a client needs: with a cache, what filled it."""
+    memory = memory_of(planned.graph, planned.plan)
+    trained = _bytes(v for v in planned.graph.state if v.role in TRAINED_ROLES and v.storage is None)
+    frozen = _bytes(v for v in (reads or planned.graph).inputs if v.role == "frozen")
+    return RunCost(
+        first_unit=run.first_unit,
+        last_unit=run.last_unit,
+        batch=source.batch * choices.micro_batches,
+        micro_batch=source.batch,
+        variant=variant,
+        momentum_dtype=choices.optimizer.momentum_dtype,
+        recompute_bytes=budget,
+        arena_bytes=memory.arena_bytes,
+        frozen_bytes=memory.frozen_bytes,
+        workspace_bytes_per_thread=memory.workspace_bytes_per_thread,
+        staging_bytes=memory.staging_bytes,
+        upload_bytes=trained,
+        download_bytes=trained + frozen,
+        loads=loads_of(planned.graph, micro_batches=choices.micro_batches),
+    )
+
+
+def _bytes(values: Iterator[Value]) -> int:
+    return sum(value.bytes for value in values)

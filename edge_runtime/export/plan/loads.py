@@ -1,0 +1,95 @@
+"""Arithmetic and bytes of a step, counted from its program's operations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from device_profiles.loads import NO_LOAD, Family, Load, Loads
+from edge_runtime.export.ir.graph import END_UNLESS, Operation, StepGraph, Value
+
+PRODUCTS = {
+    # operator: where the tensor of the layer's output shape stands (argument, or None for the first output), and the
+    # same for the tensor of the weight's shape
+    "conv2d": (None, 1),
+    "conv2d_frozen": (None, 1),
+    "conv2d_input_grad": (0, 1),
+    "conv2d_weight_grad": (0, None),
+    "conv2d_weight_grad_sgd": (0, None),
+    "linear": (None, 1),
+    "linear_input_grad": (0, 1),
+    "linear_weight_grad": (0, None),
+    "linear_weight_grad_sgd": (0, None),
+}
+"""Operators whose work is a product with a weight. With those below they are all that multiply matrices; everything
+else is element by element, and counted as nothing."""
+
+
+ATTENTION = {"attention": 2, "attention_backward": 5}
+"""How many products attention makes, each of queries by keys by the heads' width."""
+MATMUL = "matmul"
+
+
+def floating_point_operations(operations: Iterable[Operation]) -> int:
+    """Multiplications and additions of all matrix products (direct convolution, without recomputation)."""
+    return sum(_flop(operation) for operation in operations)
+
+
+def loads_of(graph: StepGraph, *, micro_batches: int = 1) -> Loads:
+    """The loads of a step of `micro_batches` executions; what the last of them alone does is counted once."""
+    loads: Loads = {}
+    times = micro_batches
+    for operation in graph.operations:
+        if operation.operator == END_UNLESS:
+            times = 1
+            continue
+        family = _family(operation)
+        moved = sum(value.bytes for value in (*operation.reads, *operation.writes))
+        loads[family] = loads.get(family, NO_LOAD) + Load(1, _flop(operation), moved) * times
+    return loads
+
+
+def _family(operation: Operation) -> Family:
+    if operation.operator in ATTENTION:
+        return "attention"
+    if operation.operator == MATMUL or operation.operator.startswith("linear"):
+        return "linear"
+    if operation.operator not in PRODUCTS:
+        return "elements"
+    weight = _value(operation, PRODUCTS[operation.operator][1])
+    outputs, channels, *taps = weight.shape
+    if channels == 1 and outputs > 1 and _groups(operation) > 1:
+        return "depthwise"
+    return "convolution" if math.prod(taps) > 1 else "pointwise"
+
+
+def _groups(operation: Operation) -> int:
+    """Of a convolution: the number behind its stride, padding and dilation."""
+    places = [i for i, argument in enumerate(operation.arguments) if isinstance(argument, tuple)]
+    groups = operation.arguments[places[2] + 1]
+    assert isinstance(groups, int)  # the operators' contract
+    return groups
+
+
+def _flop(operation: Operation) -> int:
+    if operation.operator in PRODUCTS:
+        output, weight = (_value(operation, place) for place in PRODUCTS[operation.operator])
+        return 2 * math.prod(output.shape) * math.prod(weight.shape[1:])
+    if operation.operator in ATTENTION:
+        return ATTENTION[operation.operator] * 2 * math.prod(_sizes(operation)[:5])
+    if operation.operator == MATMUL:
+        left, out = _value(operation, 0), _value(operation, None)
+        turned = bool(operation.arguments[2])
+        return 2 * math.prod(out.shape) * left.shape[-2 if turned else -1]
+    return 0
+
+
+def _sizes(operation: Operation) -> tuple[int, ...]:
+    """Batch, heads, queries, keys, width and width of values of an attention: its first argument of whole numbers."""
+    return next(argument for argument in operation.arguments if isinstance(argument, tuple))
+
+
+def _value(operation: Operation, place: int | None) -> Value:
+    value = operation.outputs[0] if place is None else operation.arguments[place]
+    assert isinstance(value, Value)  # the operators' contract
+    return value
