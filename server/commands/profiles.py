@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ _REGISTRY = click.option(
     show_envvar=True,
     help="An SQLite file, a folder, or the URL of a database: postgresql://user@host/name.",
 )
+_BATCH = 1000
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -46,14 +48,17 @@ def import_profiles(sources: tuple[Path, ...], registry: str, as_json: bool) -> 
 
     files = files_of(sources)
     damaged: list[FormatError] = []
-    read = list(_readable(read_files(files), damaged))
-    if read:
-        _open(registry, create=True).put(read)
+    readable = _readable(read_files(files), damaged)
+    opened, imported = None, 0
+    while batch := list(islice(readable, _BATCH)):  # others who import at the same time wait for a batch, not for all
+        opened = opened or _open(registry, create=True)
+        opened.put(batch)
+        imported += len(batch)
     if as_json:
         refused = [str(error) for error in damaged]
-        click.echo(msgspec.json.encode({"registry": registry, "imported": len(read), "refused": refused}).decode())
-    elif read:
-        click.echo(f"imported {_count(read)} into {registry}")
+        click.echo(msgspec.json.encode({"registry": registry, "imported": imported, "refused": refused}).decode())
+    elif imported:
+        click.echo(f"imported {_count(imported)} into {registry}")
     _complain(damaged, f"{len(damaged)} of {len(files)} files were not imported")
 
 
@@ -116,14 +121,16 @@ def export(output: str, registry: str, as_json: bool) -> None:
     damaged: list[FormatError] = []
     read = list(_readable(source.profiles(), damaged))
     try:
-        _open(output, create=True).put(read)
+        target = _open(output, create=True)
     except UsageError as error:
         raise error.at("-o", " ") from None
+    for start in range(0, len(read), _BATCH):
+        target.put(read[start : start + _BATCH])
     if as_json:
         refused = [str(error) for error in damaged]
         click.echo(msgspec.json.encode({"output": output, "exported": len(read), "damaged": refused}).decode())
     else:
-        click.echo(f"exported {_count(read)} to {output}")
+        click.echo(f"exported {_count(len(read))} to {output}")
     _complain(damaged, f"{len(damaged)} profiles are damaged and were not exported")
 
 
@@ -143,7 +150,7 @@ def remove(device: str, registry: str, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode({"registry": registry, "removed": len(keys)}).decode())
     else:
-        click.echo(f"removed {_count(keys)} of {device}")
+        click.echo(f"removed {_count(len(keys))} of {device}")
 
 
 def _open(where: str, *, create: bool = False) -> Registry:
@@ -161,8 +168,8 @@ def _readable(profiles: Iterable[DeviceProfile | FormatError], damaged: list[For
             yield profile
 
 
-def _count(profiles: Sized) -> str:
-    return "1 profile" if len(profiles) == 1 else f"{len(profiles)} profiles"
+def _count(profiles: int) -> str:
+    return "1 profile" if profiles == 1 else f"{profiles} profiles"
 
 
 def _complain(damaged: list[FormatError], summary: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from math import inf
 from typing import Protocol
 
 from device_profiles.work import Work
@@ -27,5 +30,20 @@ class BestHeld:
         """The first of the stage's choices that each client holds."""
         if stage.ignores_memory:
             return {client.name: stage.choices[0] for client in clients}
-        held = {client.name: client.first_held(stage.choices) for client in clients}
-        return {name: work for name, work in held.items() if work is not None}
+        # Clients that are alike share their needs: these are put in order once, not for each of ten thousand clients.
+        falling: dict[int, list[float]] = {}
+        assigned = {}
+        for client in clients:
+            needs = falling.get(id(client.needs))
+            if needs is None:
+                needs = falling[id(client.needs)] = _falling(client.needs, stage.choices)
+            at = bisect_left(needs, -client.budget_bytes)
+            if at < len(needs):
+                assigned[client.name] = stage.choices[at]
+        return assigned
+
+
+def _falling(needs: Mapping[str, int], choices: Sequence[Work]) -> list[float]:
+    """For each choice, the least that it or one before it needs, negated so that the list rises: the first of them that
+    a budget holds is the first choice that it holds."""
+    return [-least for least in accumulate((needs.get(work.name, inf) for work in choices), min)]

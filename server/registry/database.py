@@ -5,7 +5,7 @@ The content of a profile is stored once, by its digest; a device has a row that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -54,26 +54,26 @@ class DatabaseRegistry:
         """Add or replace profiles, all or none."""
         waiting = iter(profiles)
         with self._writing() as connection:
-            replaced = False
             while batch := list(islice(waiting, _BATCH)):
-                documents, devices = {}, {}
-                for profile in batch:
-                    check_new(profile)
-                    document = to_document(profile)
-                    digest = digest_of(document)
-                    documents[digest] = document
-                    entry = entry_of(profile, digest)
-                    devices[entry.key] = msgspec.structs.asdict(entry)
-                rows = [{"digest": digest, "document": document} for digest, document in documents.items()]
-                connection.execute(self._insert(DOCUMENTS).on_conflict_do_nothing(), rows)
-                new = self._insert(DEVICES)
-                changed = {name: new.excluded[name] for name in _COLUMNS if name not in Key._fields}
-                connection.execute(
-                    new.on_conflict_do_update(index_elements=Key._fields, set_=changed), list(devices.values())
-                )
-                replaced = True
-            if replaced:
-                _forget_unused(connection)
+                self._put_batch(connection, batch)
+
+    def _put_batch(self, connection: Connection, batch: Sequence[DeviceProfile]) -> None:
+        documents, entries = {}, {}
+        for profile in batch:
+            check_new(profile)
+            document = to_document(profile)
+            entry = entry_of(profile, digest_of(document))
+            documents[entry.digest] = document
+            entries[entry.key] = entry
+        names = {key.device for key in entries}
+        before = set(connection.scalars(select(DEVICES.c.digest).where(DEVICES.c.device.in_(names))))
+        rows = [{"digest": digest, "document": document} for digest, document in documents.items()]
+        connection.execute(self._insert(DOCUMENTS).on_conflict_do_nothing(), rows)
+        new = self._insert(DEVICES)
+        changed = {name: new.excluded[name] for name in _COLUMNS if name not in Key._fields}
+        replace = new.on_conflict_do_update(index_elements=Key._fields, set_=changed)
+        connection.execute(replace, [msgspec.structs.asdict(entry) for entry in entries.values()])
+        _forget_unused(connection, before)
 
     def entries(self, *, device: str | None = None, bundle_sha256: str | None = None) -> Iterator[Entry | FormatError]:
         """Read without the profiles' contents."""
@@ -114,9 +114,10 @@ class DatabaseRegistry:
         removed = 0
         with self._writing() as connection:
             for key in keys:
-                row = delete(DEVICES).where(*(DEVICES.c[name] == value for name, value in key._asdict().items()))
-                removed += connection.execute(row).rowcount
-            _forget_unused(connection)
+                there = [DEVICES.c[name] == value for name, value in key._asdict().items()]
+                before = set(connection.scalars(select(DEVICES.c.digest).where(*there)))
+                removed += connection.execute(delete(DEVICES).where(*there)).rowcount
+                _forget_unused(connection, before)
         return removed
 
     def _entry(self, row: Row[Any]) -> Entry | FormatError:
@@ -164,6 +165,7 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _forget_unused(connection: Connection) -> None:
+def _forget_unused(connection: Connection, digests: Set[str]) -> None:
+    """Remove those of these contents that no device has any more."""
     used = exists().where(DEVICES.c.digest == DOCUMENTS.c.digest)
-    connection.execute(delete(DOCUMENTS).where(~used))
+    connection.execute(delete(DOCUMENTS).where(DOCUMENTS.c.digest.in_(digests), ~used))

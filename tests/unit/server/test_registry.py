@@ -112,6 +112,11 @@ def test_devices_that_are_alike_share_their_content(database: str) -> None:
     assert _execute(database, "SELECT count(*) FROM profl_documents") == [(2,)]
     registry.put([profile_of("phone7")])
     assert _execute(database, "SELECT count(*) FROM profl_documents") == [(1,)]
+    keys = [entry.key for entry in registry.entries() if isinstance(entry, Entry)]
+    assert registry.remove(keys[1:]) == 1199
+    assert _execute(database, "SELECT count(*) FROM profl_documents") == [(1,)]
+    assert registry.remove(keys) == 1
+    assert _execute(database, "SELECT count(*) FROM profl_documents") == [(0,)]
 
 
 def test_names_of_strangers_are_kept_as_they_are(where: str) -> None:
