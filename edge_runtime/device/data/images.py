@@ -140,6 +140,8 @@ def _images_of(folder: Path) -> list[Path]:
         for path in sorted(place.iterdir()):
             if path.suffix.lower() in ENDINGS and path.is_file():
                 found.append(path)
+            elif path.is_symlink() and not path.exists():
+                raise DataError(f"{path}: points to a file that is missing; remove the link, or restore the file")
             elif path.is_dir() and place != folder:
                 raise DataError(
                     f"{path}: is a folder inside a client's folder; images must be in DIR/class or DIR/class/client"

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _NPY_MAGIC = b"\x93NUMPY"
 _INTEGERS = {"b1": "B", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q"}
 _FLOATS = {"f4": "f", "f8": "d"}
+_RECORDS = "|V"
+_NO_NUMBERS = {"O": "Python objects", "U": "text", "S": "text", "V": "records"}
+"""By the letter of numpy's type."""
 _LONGEST_HEADER = 1 << 16
 """Of an array: numpy's own are some hundred bytes."""
 _COLOURS = (1, 3)
@@ -84,6 +87,9 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except zipfile.BadZipFile as error:
+        remedy = f"write one with numpy.savez({path.name!r}, images=..., labels=...)"
+        raise DataError(f"{path}: not a readable npz file: {error}", remedy=remedy) from None
     except Exception as error:  # zipfile, zlib, lzma, bz2, struct and ast all have errors of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: not a readable npz file: {reason}") from None
@@ -134,7 +140,7 @@ def locate(
         shape, fortran, dtype = _read_npy_header(member)
         header_bytes = member.tell()
         if dtype[1:2] not in ("i", "u", "f"):
-            raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected numbers")
+            raise _no_numbers(name, dtype, shape, path)
         _check_order(fortran, shape, name, path)
         expected = header_bytes + math.prod(shape) * int(dtype[2:])
         if info.file_size != expected:
@@ -155,11 +161,23 @@ def type_name(dtype: str) -> str:
     kinds = {"f": "float", "i": "int", "u": "uint"}
     if dtype[1:] == "b1":
         return "bool"
+    if dtype[1:2] in _NO_NUMBERS:
+        return _NO_NUMBERS[dtype[1:2]]
     return f"{kinds[dtype[1]]}{8 * int(dtype[2:])}" if dtype[1] in kinds and dtype[2:].isdigit() else dtype
 
 
+def _no_numbers(name: str, dtype: str, shape: tuple[int, ...], path: Path) -> DataError:
+    """For an array of something else; names of classes become numbers in their alphabetical order."""
+    names = dtype[1:2] in ("U", "S") and len(shape) == 1
+    remedy = f"save numpy.unique({name}, return_inverse=True)[1]" if names else f"save {name}.astype('int64')"
+    known = dtype[1:2] in ("U", "S", "O") and "labels" in name
+    return DataError(
+        f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected numbers", remedy=remedy if known else None
+    )
+
+
 def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, str]:
-    """Shape, whether it is in Fortran order, and type as numpy writes it: `|u1`. Raises ValueError."""
+    """Shape, whether it is in Fortran order, and type as numpy writes it: `|u1`, or `_RECORDS`. Raises ValueError."""
     start = member.read(len(_NPY_MAGIC) + 2)
     if not start.startswith(_NPY_MAGIC) or len(start) < len(_NPY_MAGIC) + 2:
         raise ValueError("no array of numpy")
@@ -168,13 +186,9 @@ def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, str]:
         raise ValueError("the header of an array is too long")
     header = ast.literal_eval(member.read(length).decode("latin-1").strip())
     shape, fortran, dtype = (header[field] for field in ("shape", "fortran_order", "descr"))
-    if (
-        not isinstance(dtype, str)
-        or "O" in dtype
-        or not all(isinstance(extent, int) and extent >= 0 for extent in shape)
-    ):
-        raise ValueError("its type is not one of plain numbers")
-    return tuple(shape), bool(fortran), dtype
+    if not all(isinstance(extent, int) and extent >= 0 for extent in shape):
+        raise ValueError("the shape of an array is not one of whole numbers")
+    return tuple(shape), bool(fortran), dtype if isinstance(dtype, str) else _RECORDS
 
 
 def read_labels(archive: zipfile.ZipFile, name: str, path: Path, examples: int | None = None) -> Labels:
@@ -224,7 +238,7 @@ def read_numbers(
         shape, fortran, dtype = _read_npy_header(member)
         code = (_INTEGERS | _FLOATS).get(dtype[1:])
         if code is None:
-            raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; expected numbers")
+            raise _no_numbers(name, dtype, shape, path)
         _check_order(fortran, shape, name, path)
         if rows is not None and shape[:1] != (rows,):
             raise DataError(f"{path}: {shape[0] if shape else 1} labels for {rows} examples")

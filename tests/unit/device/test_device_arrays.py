@@ -82,3 +82,23 @@ def test_only_float32_with_a_label_each_is_written(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="inputs must be float32"):
             write_arrays(tmp_path / "a.npz", inputs, np.array(labels))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array(["cat", "dog"] * 2), r"labels is text \[4\]; expected numbers; save numpy\.unique\(labels, return_i"),
+        (np.array([0, 1, None, 2], object), r"labels is Python objects \[4\]; expected numbers; save labels\.astype"),
+        (np.zeros(4, [("a", "u1"), ("b", "f4")]), r"labels is records \[4\]; expected numbers$"),
+    ],
+)
+def test_labels_that_are_no_numbers_say_what_they_are(tmp_path: Path, labels: np.ndarray, message: str) -> None:
+    np.savez(tmp_path / "a.npz", inputs=_inputs(4, 7), labels=labels)
+    with pytest.raises(DataError, match=message):
+        open_data(f"npz:{tmp_path / 'a.npz'}", split="train", input_shape=(7,))
+
+
+def test_another_file_says_how_an_npz_is_written(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", _inputs(4, 7))
+    with pytest.raises(DataError, match=r"not a readable npz file: .*; write one with numpy\.savez\('a\.npy', im"):
+        open_data(f"npz:{tmp_path / 'a.npy'}", split="train", input_shape=(7,))

@@ -157,3 +157,9 @@ def test_an_image_that_claims_any_size_is_refused_before_it_is_decoded(tmp_path:
     first = _save(tmp_path / "first.png", _GREY)
     with pytest.raises(DataError, match=r"bomb\.png: is 9000x9000, but first\.png is 3x4"):
         decode(tmp_path / "bomb.png", expected=((1, 3, 4), first))
+
+
+def test_a_link_to_a_file_that_is_missing_is_named_as_one(tmp_path: Path) -> None:
+    _classes(tmp_path, "ab")
+    (tmp_path / "b" / "9.png").symlink_to("nowhere.png")
+    _refused(tmp_path, r"b/9\.png: points to a file that is missing")
