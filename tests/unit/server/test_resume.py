@@ -139,6 +139,13 @@ def test_what_an_earlier_release_did_not_write_counts_as_nothing() -> None:
     assert not line.failed and not (line.repeated or line.late or line.cut or line.stopped_early or line.work)
 
 
+def test_a_state_with_a_number_below_zero_is_refused(tmp_path: Path) -> None:
+    state, _ = run(tmp_path, FakeEngine())
+    msgspec.structs.replace(state, stage=0).check("state.json")
+    with pytest.raises(FormatError, match=r"state\.json: stage is -1; restore the file"):
+        msgspec.structs.replace(state, stage=-1).check("state.json")
+
+
 def test_a_half_written_line_is_cut_off(undisturbed: Path, tmp_path: Path) -> None:
     run(tmp_path, FakeEngine())
     with (tmp_path / "rounds.jsonl").open("ab") as lines:
