@@ -60,16 +60,29 @@ def package_file(module: str, relative: str) -> Path | None:
     return None
 
 
+class _Numbers(dict[bytes, int]):
+    """Fields as whole numbers. A file has some hundred different ones, and each is converted once."""
+
+    _most = 1024
+
+    def __missing__(self, field: bytes) -> int:
+        number = int(float(field)) if b"." in field else int(field)
+        if len(self) < self._most:
+            self[field] = number
+        return number
+
+
 def _decode(source: IO[bytes], path: Path, pixels: int, scale: bytes, labels: list[int]) -> Iterator[bytes]:
+    numbers = _Numbers()
     for number, line in enumerate(_lines(source, path), start=1):
         try:
-            values = [int(float(field)) if b"." in field else int(field) for field in line.split(b",")]
-            image = bytes(values[:-1]).translate(scale)
-        except ValueError:
+            *fields, label = map(numbers.__getitem__, line.split(b","))
+            image = bytes(fields).translate(scale)
+        except (ValueError, OverflowError):
             raise DataError(f"{path}: line {number} is not a list of pixels") from None
         if len(image) != pixels:
             raise DataError(f"{path}: line {number} has {len(image)} pixels, expected {pixels}")
-        labels.append(values[-1])
+        labels.append(label)
         yield image
 
 

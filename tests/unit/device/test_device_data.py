@@ -13,6 +13,7 @@ import pytest
 
 from device_profiles.errors import DataError, UsageError
 from edge_runtime.device.data import open_data, write_npz
+from edge_runtime.experiments import packaged
 
 
 def _idx(array: np.ndarray) -> bytes:
@@ -140,6 +141,35 @@ def test_packaged_sets_are_read_without_importing_their_packages() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def _packaged(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """`digits` with these lines."""
+    (folder / "digits.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    monkeypatch.setattr(packaged, "package_file", lambda module, relative: folder / "digits.csv.gz")
+
+
+def test_numbers_of_a_packaged_set_that_nobody_writes_twice_are_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 6,400 ways of writing numbers: more than are kept.
+    lines = [
+        ",".join(f"{(row + column) % 16}.{row:02}{column:02}" for column in range(64)) + ",7" for row in range(100)
+    ]
+    _packaged(tmp_path, monkeypatch, *lines)
+    source = open_data("digits", split="test", input_shape=(1, 8, 8))
+    expected = np.array([(99 + column) % 16 for column in range(64)]).reshape(8, 8)
+    np.testing.assert_allclose(_fetch(source, [19], (1, 8, 8))[0, 0], _scaled(np.round(expected * 255 / 16)), atol=1e-6)
+    assert set(source.labels) == {7}
+
+
+@pytest.mark.parametrize("field", ["", "x", "256", "-1", "1.x", "1.0e999"])
+def test_a_packaged_set_with_what_is_no_pixel_is_refused_with_the_line(
+    field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _packaged(tmp_path, monkeypatch, ",".join(["0"] * 65), ",".join([*["0"] * 63, field, "0"]))
+    with pytest.raises(DataError, match=r"digits\.csv\.gz: line 2 is not a list of pixels"):
+        open_data("digits", split="train", input_shape=(1, 8, 8))
 
 
 def _write_idx(folder: Path, images: bytes, labels: bytes) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from device_profiles.errors import DigestError, FormatError
-from server.rounds.run_state import RunFolder
+from server.rounds.run_state import RoundRecord, RunFolder, StepRecord
 from tests.support.fake_run import FakeEngine, initial_weights, run
 
 _KILLED = 9
@@ -128,6 +128,22 @@ def test_a_finished_run_that_is_resumed_trains_nothing(tmp_path: Path) -> None:
     engine = FakeEngine()
     state, _ = run(tmp_path, engine)
     assert state.round == 6 and engine.calls == []
+
+
+def test_what_an_earlier_release_did_not_write_counts_as_nothing() -> None:
+    stage = {"stage": "grow", "block": 1, "rounds": 2, "froze_because": "round cap 2", "accuracy": 0.5}
+    assert msgspec.convert(stage, StepRecord).participation == 0.0
+    empty = dict.fromkeys(("loss", "accuracy", "effective_movement", "slope"))
+    counts = dict.fromkeys(("round", "block", "round_of_step", "participation", "bytes_down", "bytes_up", "seconds"), 1)
+    line = msgspec.convert({**empty, **counts, "stage": "grow", "clients": (), "rejected": {}}, RoundRecord)
+    assert not line.failed and not (line.repeated or line.late or line.cut or line.stopped_early or line.work)
+
+
+def test_a_state_with_a_number_below_zero_is_refused(tmp_path: Path) -> None:
+    state, _ = run(tmp_path, FakeEngine())
+    msgspec.structs.replace(state, stage=0).check("state.json")
+    with pytest.raises(FormatError, match=r"state\.json: stage is -1; restore the file"):
+        msgspec.structs.replace(state, stage=-1).check("state.json")
 
 
 def test_a_half_written_line_is_cut_off(undisturbed: Path, tmp_path: Path) -> None:
