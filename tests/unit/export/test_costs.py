@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="a step is built from a PyTorch module")
 import torch
 from torch import Tensor, nn
 
-from device_profiles.contract import TRAINED_ROLES
+from device_profiles.contract import CACHED_PREFIX_VARIANT, TRAINED_ROLES
 from device_profiles.costs import Costs, RunCost
 from device_profiles.errors import FormatError
 from device_profiles.manifest import Optimizer, Program
@@ -56,7 +56,10 @@ def _exported(source: BlockModel, cost: RunCost) -> Program:
         recompute_bytes=cost.recompute_bytes,
     )
     programs = build_programs(source, partition_of(ranges, count), blocks=(index,), choices=choices)
-    return next(p for p, _, _ in programs if isinstance(p.work, Grow) and p.variant == cost.variant)
+    cached = cost.variant == CACHED_PREFIX_VARIANT
+    return next(
+        p for p, _, _ in programs if isinstance(p.work, Grow) and (p.variant == CACHED_PREFIX_VARIANT) is cached
+    )
 
 
 def _ending_at(source: BlockModel, last: int) -> Partition:
