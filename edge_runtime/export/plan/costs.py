@@ -10,6 +10,7 @@ import msgspec
 from device_profiles.contract import CACHED_PREFIX_VARIANT, TRAINED_ROLES, DType, Variant
 from device_profiles.costs import RunCost
 from device_profiles.model import Partition
+from device_profiles.optimizers import OPTIMIZERS
 from edge_runtime.export.ir.graph import StepGraph, Value
 from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.plan.block_model import BlockModel
@@ -95,7 +96,7 @@ def run_costs(
 
 
 def _stores_momentum(choices: TrainingChoices) -> bool:
-    return choices.optimizer.name == "sgd" and choices.optimizer.momentum > 0
+    return "momentum_dtype" in OPTIMIZERS[choices.optimizer.name].settings and choices.optimizer.momentum > 0
 
 
 def _trains_apart(source: BlockModel, run: Run) -> bool:
