@@ -17,16 +17,19 @@ from device_profiles.loads import Family, Load
 Prices = dict[str, float]
 
 REFERENCE: Prices = {
-    "convolution": 0.040,
-    "winograd": 0.022,
-    "pointwise": 0.040,
-    "depthwise": 0.20,
-    "linear": 0.040,
-    "attention": 0.060,
-    "bytes": 0.30,
+    "convolution": 0.02,
+    "winograd": 0.0085,
+    "pointwise": 0.02,
+    "depthwise": 0.1,
+    "linear": 0.02,
+    "attention": 0.03,
+    "bytes": 0.06,
     "calls": 5.0e-6,
 }
-"""Seconds per billion operations of each family, per billion bytes moved, and per call of a kernel, on one thread."""
+"""Seconds per billion operations of each family, per billion bytes moved, and per call of a kernel.
+
+Rough values of one core with AVX-512; only their ratios matter, until enough programs were measured.
+"""
 _BILLION = 1e9
 _TRUST = 0.005
 """How much a deviation of a price from the reference weighs against the same deviation of a measured program."""

@@ -32,7 +32,7 @@ def test_families_that_differ_from_the_reference_are_found_from_several() -> Non
     alone = fit_speed([(_PROGRAMS[0], true.seconds(_PROGRAMS[0]))])
     assert found is not None and alone is not None
     errors = [abs(found.seconds(loads) / true.seconds(loads) - 1) for loads in _PROGRAMS[6:]]
-    assert max(errors) < 0.5 * max(abs(alone.seconds(loads) / true.seconds(loads) - 1) for loads in _PROGRAMS[6:])
+    assert max(errors) < 0.6 * max(abs(alone.seconds(loads) / true.seconds(loads) - 1) for loads in _PROGRAMS[6:])
 
 
 def test_no_price_is_below_zero_whatever_was_measured() -> None:
