@@ -11,6 +11,7 @@ MANIFEST_NAME = "manifest.json"
 PROGRAMS_FOLDER = "programs"
 WEIGHTS_FOLDER = "weights"
 TIMELINES_NAME = "timelines.json"
+COSTS_NAME = "costs.json"
 INITIAL_WEIGHTS_NAME = "initial"
 
 Role = Literal["parameter", "running_statistic", "optimizer_state", "gradient_sum", "frozen"]

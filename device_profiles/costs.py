@@ -8,7 +8,7 @@ import msgspec
 
 from device_profiles.contract import CACHED_PREFIX_VARIANT, FORMAT_VERSION, DType, Variant
 from device_profiles.errors import FormatError
-from device_profiles.loads import Load, Loads, total
+from device_profiles.loads import Load, Loads, check_loads, total
 
 
 class RunCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -36,6 +36,11 @@ class RunCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     upload_bytes: int
     download_bytes: int
     loads: Loads
+
+    @property
+    def name(self) -> str:
+        """`units3-8`, with the variant where it is not the default one."""
+        return f"units{self.first_unit}-{self.last_unit}" + ("" if self.variant == "default" else f"-{self.variant}")
 
     @property
     def load(self) -> Load:
@@ -93,5 +98,4 @@ def _check_run(run: RunCost, where: str) -> None:
         raise FormatError(f"{where}: recompute_bytes belongs to the variant recompute, which needs it")
     if run.variant == CACHED_PREFIX_VARIANT and run.first_unit == 0:
         raise FormatError(f"{where}: there is no prefix before unit 0 to read from a cache")
-    if any(min(load.calls, load.flop, load.moved_bytes) < 0 for load in run.loads.values()):
-        raise FormatError(f"{where}: loads: a count is below 0")
+    check_loads(run.loads, f"{where}: loads")

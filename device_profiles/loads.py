@@ -7,10 +7,15 @@ from typing import Literal
 
 import msgspec
 
-Family = Literal["convolution", "pointwise", "depthwise", "linear", "attention", "elements"]
+from device_profiles.errors import FormatError
+
+_LARGEST_COUNT = 1 << 53
+
+Family = Literal["convolution", "winograd", "pointwise", "depthwise", "linear", "attention", "elements"]
 """Kernels that take about the same time for the same arithmetic and bytes.
 
-`pointwise` are convolutions of one tap, `elements` all that multiplies no matrices, updates of parameters included.
+`winograd` are convolutions of 3x3 taps that need fewer multiplications than are counted, `pointwise` those of one tap,
+`elements` all that multiplies no matrices, updates of parameters included.
 """
 
 
@@ -34,6 +39,14 @@ class Load(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 NO_LOAD = Load(0, 0, 0)
 Loads = dict[Family, Load]
 """Of one step; a family without calls is left out."""
+
+
+def check_loads(loads: Mapping[Family, Load], where: str) -> None:
+    """Raise FormatError, naming `where`, for a count below 0 or above what is exact in JSON."""
+    for family, load in loads.items():
+        for name, count in msgspec.structs.asdict(load).items():
+            if not 0 <= count <= _LARGEST_COUNT:
+                raise FormatError(f"{where}: {family}: {name} is {count}, must be 0 to {_LARGEST_COUNT}")
 
 
 def total(loads: Mapping[Family, Load]) -> Load:

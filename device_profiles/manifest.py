@@ -17,6 +17,7 @@ from device_profiles.contract import (
     Variant,
 )
 from device_profiles.errors import FormatError, UsageError
+from device_profiles.loads import Loads
 from device_profiles.manifest_checks import check_files, check_model, check_programs
 from device_profiles.model import Model, Partition
 from device_profiles.optimizers import OPTIMIZERS, OptimizerName
@@ -132,7 +133,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     executions, and its loss the sum of theirs; statistics of BatchNorm are then those of each micro-batch. A `distill`
     program takes no labels. A
     tensor may be there twice under one name, as it was in the weights (an input of the role `frozen`) and as it is
-    trained (a mutable buffer).
+    trained (a mutable buffer). `loads` are of one step; bundles of earlier releases state none.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     prefix_instructions: int
     instructions: int
     memory: MemoryPlan
+    loads: Loads = {}
 
     @property
     def frozen_tensors(self) -> int:

@@ -17,6 +17,7 @@ from device_profiles.contract import (
     WORKSPACE_BYTES_PER_THREAD,
 )
 from device_profiles.errors import FormatError
+from device_profiles.loads import check_loads
 from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.profile_checks import check_fields
 
@@ -86,6 +87,7 @@ def _check_program(program: Any, where: str) -> None:
             raise FormatError(f"{where}: inputs: two have the role {role}")
     _check_optimizer(program, where)
     _check_memory(program, f"{where}: memory")
+    check_loads(program.loads, f"{where}: loads")
 
 
 def _check_input(value: Any, program: Any, where: str) -> None:

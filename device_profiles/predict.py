@@ -1,9 +1,10 @@
-"""Predict the peak of a training process: from a program's memory plan and a device's profile.
+"""Predict the peak of a training process and the seconds of a step: from a memory plan and a device's profile.
 
 The plan says what a program needs beside the runtime's base. What it does not say was measured on the device: the
 base itself, and by how much processes differ from base and plan (pages of the workspace that a small program never
 touches, the runtime's own structures). That difference is interpolated over the size of the plan between the programs
-that were measured. It is below one megabyte or two; the rest is arithmetic.
+that were measured. It is below one megabyte or two; the rest is arithmetic. Seconds follow from the program's loads
+(`seconds.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from statistics import median
 import msgspec
 
 from device_profiles.contract import CACHED_PREFIX_VARIANT
+from device_profiles.costs import RunCost
 from device_profiles.errors import FormatError
 from device_profiles.manifest import Program
 from device_profiles.profile import Cost, DeviceProfile
+from device_profiles.seconds import Speed, fit_speed
 
 MARGIN_BYTES = 4 << 20
 """What a promise adds to a prediction. Half of it is for what differs from program to program. The other half is for
@@ -35,7 +38,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Peak of the training process in bytes. A limit of `high_bytes`, the promise, is kept.
 
     `low_bytes`: a process with a lower peak would mean that the plan is wrong. `calibrated_by` names the programs
-    whose measurements stand behind it.
+    whose measurements stand behind it. `seconds_per_step` is None where the profile was taken with other threads, or
+    with programs of a release that did not state their loads.
     """
 
     program: str
@@ -46,17 +50,19 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     plan_bytes: int
     correction_bytes: int
     calibrated_by: tuple[str, ...]
+    seconds_per_step: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """What the measurements of a device say: base, and correction by the size of the plan (rising)."""
+    """What the measurements of a device say: base, correction by the size of the plan (rising), and speed."""
 
     base_bytes: int
     base_spread_bytes: int
     plan_bytes: tuple[int, ...]
     correction_bytes: tuple[int, ...]
     programs: tuple[str, ...]
+    speed: Speed | None = None
 
     def correction(self, plan_bytes: int) -> int:
         """Difference between processes and base + plan at this size; beyond the measured sizes that of the nearest."""
@@ -94,29 +100,41 @@ def calibrate(costs: Sequence[Cost], source: str = "profile") -> Calibration:
         plan_bytes=tuple(_plan_bytes(cost) for cost in used),
         correction_bytes=tuple((cost.measured_peak_bytes or 0) - cost.base_bytes - _plan_bytes(cost) for cost in used),
         programs=tuple(cost.program for cost in used),
+        speed=fit_speed([(cost.loads, cost.step_seconds_median) for cost in used if cost.step_seconds_median]),
     )
 
 
-def predict(program: Program, profile: DeviceProfile, *, examples: int = 0, threads: int | None = None) -> Prediction:
-    """Predict the peak of training `program` on the device of `profile`.
+def predict(
+    program: Program | RunCost,
+    profile: DeviceProfile,
+    *,
+    examples: int = 0,
+    threads: int | None = None,
+    calibration: Calibration | None = None,
+) -> Prediction:
+    """Predict the peak of training `program` on the device of `profile`, and the seconds of a step.
 
     Args:
-        program: of any bundle of the release that was profiled, measured or not.
+        program: of any bundle of the release that was profiled, measured or not; or a run of units that has none yet.
         profile: of the native runtime, with at least one training program that fitted.
         examples: size of the data set, for one of many thousand examples.
         threads: of the training; those of the profile by default.
+        calibration: of `profile.costs`, where many programs are predicted from one profile.
 
-    Raises FormatError where the profile says nothing about training with the native runtime.
+    Seconds that were measured win over those that are predicted. Raises FormatError where the profile says nothing
+    about training with the native runtime.
     """
     if profile.runtime != "native":
         raise FormatError("profile: runtime is torch, whose processes have no plan; profile the native runtime")
-    known = calibrate(profile.costs)
-    plan = program.memory.total_bytes(threads if threads is not None else profile.measurement.threads)
+    known = calibrate(profile.costs) if calibration is None else calibration
+    used = threads if threads is not None else profile.measurement.threads
+    memory = program.memory if isinstance(program, Program) else program
+    plan = memory.total_bytes(used)
     data = BYTES_PER_EXAMPLE * examples
     correction = known.correction(plan)
     peak = known.base_bytes + plan + correction + data
     # A process may touch nothing of its workspace; more than planned it never takes.
-    untouched = program.memory.workspace_bytes_per_thread * profile.measurement.threads
+    untouched = memory.workspace_bytes_per_thread * profile.measurement.threads
     return Prediction(
         program=program.name,
         peak_bytes=peak,
@@ -126,7 +144,17 @@ def predict(program: Program, profile: DeviceProfile, *, examples: int = 0, thre
         plan_bytes=plan,
         correction_bytes=correction,
         calibrated_by=known.programs,
+        seconds_per_step=_seconds(program, profile, known) if used == profile.measurement.threads else None,
     )
+
+
+def _seconds(program: Program | RunCost, profile: DeviceProfile, known: Calibration) -> float | None:
+    if known.speed is None or not program.loads:
+        return None
+    measured = profile.cost(program.name)
+    if measured is not None and measured.loads == program.loads and measured.step_seconds_median is not None:
+        return measured.step_seconds_median
+    return known.speed.seconds(program.loads)
 
 
 def _plan_bytes(cost: Cost) -> int:

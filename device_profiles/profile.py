@@ -8,6 +8,7 @@ import msgspec
 
 from device_profiles.contract import FORMAT_VERSION, LimitKind, Runtime, Variant
 from device_profiles.errors import FormatError
+from device_profiles.loads import Loads, check_loads
 from device_profiles.manifest import Manifest
 from device_profiles.profile_checks import check_cost, check_device, check_profile
 from device_profiles.timeline import PlanTimeline, Timeline, Timelines
@@ -99,6 +100,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     what NVML charges to the process (where it does not tell, what the allocator reserved), and `host_peak_bytes` is
     the process's VmHWM.
 
+    `loads` are the program's, from which the seconds of other programs are predicted.
+
     `timeline` and `plan` are in profiles of releases before `Timelines` had a document of their own.
     """
 
@@ -144,6 +147,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     accelerator_process_bytes: int | None = None
     host_peak_bytes: int | None = None
     conditions: Conditions | None = None
+    loads: Loads = {}
     timeline: Timeline | None = None
     plan: PlanTimeline | None = None
 
@@ -226,6 +230,7 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         check_device(self.device, f"{source}: device")
         for cost in self.costs:
             check_cost(cost, f"{source}: costs: {cost.program}")
+            check_loads(cost.loads, f"{source}: costs: {cost.program}: loads")
 
     def check_against(self, manifest: Manifest, digest: str, source: str, *, every_block: bool = False) -> None:
         """Raise FormatError unless the profile is of this bundle, and states its plans and none else.

@@ -64,6 +64,7 @@ def cost_of(
         variant=program.variant,
         instructions=program.instructions,
         frozen_tensors=program.frozen_tensors,
+        loads=program.loads,
         measured_peak_minimum_bytes=_whole(min, lived, "measured_peak_bytes"),
         base_minimum_bytes=_whole(min, lived, "base_bytes"),
         anonymous_bytes=None if peak is None or file is None else min(peak - file, measured or peak),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from device_profiles.contract import (
     CACHED_PREFIX_VARIANT,
+    COSTS_NAME,
     INITIAL_WEIGHTS_NAME,
     MANIFEST_NAME,
     PROGRAMS_FOLDER,
@@ -113,7 +114,14 @@ class Bundle:
 
     def timelines_path(self) -> Path | None:
         """The file of the programs' timelines, after its digest was checked; None in a bundle that has none."""
-        return self._verified(TIMELINES_NAME) if any(f.path == TIMELINES_NAME for f in self.manifest.files) else None
+        return self._verified_if_there(TIMELINES_NAME)
+
+    def costs_path(self) -> Path | None:
+        """The file of what every run of units costs, after its digest was checked; None where none was asked for."""
+        return self._verified_if_there(COSTS_NAME)
+
+    def _verified_if_there(self, relative: str) -> Path | None:
+        return self._verified(relative) if any(f.path == relative for f in self.manifest.files) else None
 
     def _verified(self, relative: str) -> Path:
         entry = next((f for f in self.manifest.files if f.path == relative), None)

@@ -118,6 +118,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
     show_default=True,
     help="Compare a training step with PyTorch on random data before anything is written.",
 )
+@click.option("--costs", is_flag=True, help="Also write what every run of units would cost to train (costs.json).")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write; a file for onnx."
 )
@@ -156,6 +157,7 @@ def export(
     target: str,
     weights: Path | None,
     verify: bool,
+    costs: bool,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -209,6 +211,7 @@ def export(
             classes=classes,
             head=head,
             seed=seed,
+            costs=costs,
             verify=verify,
             progress=lambda line: click.echo(line, err=True),
         )

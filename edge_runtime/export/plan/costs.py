@@ -10,6 +10,7 @@ import msgspec
 from device_profiles.contract import CACHED_PREFIX_VARIANT, TRAINED_ROLES, DType, Variant
 from device_profiles.costs import RunCost
 from device_profiles.model import Partition
+from device_profiles.optimizers import OPTIMIZERS
 from edge_runtime.export.ir.graph import StepGraph, Value
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.loads import loads_of
@@ -44,9 +45,9 @@ def step_costs(
     """The costs of all runs that end with a block of `partition`, the output module alone among them.
 
     Args:
-        sources: one model, captured for each of the micro-batches that divide the batch of the first.
+        sources: one model, captured for batches that divide that of the first, each an execution of a step.
         partition: its blocks are the steps' ends, and what stand-ins stand in for.
-        choices: of the training programs; the micro-batches follow from `sources`.
+        choices: of the training programs; `micro_batches` are executions of the first of `sources` in a step.
         variants: which to plan beside the default variant.
 
     Runs that would train a tensor which their frozen prefix reads too are left out: no program trains them.
@@ -61,7 +62,8 @@ def step_costs(
                 )
                 if not trains_apart(source, run):
                     continue
-                own = replace(choices, micro_batches=sources[0].batch // source.batch, recompute_bytes=None)
+                executions = choices.micro_batches * sources[0].batch // source.batch
+                own = replace(choices, micro_batches=executions, recompute_bytes=None)
                 yield from run_costs(source, run, own, variants)
 
 
@@ -93,7 +95,7 @@ def run_costs(
 
 
 def _stores_momentum(choices: TrainingChoices) -> bool:
-    return choices.optimizer.name == "sgd" and choices.optimizer.momentum > 0
+    return "momentum_dtype" in OPTIMIZERS[choices.optimizer.name].settings and choices.optimizer.momentum > 0
 
 
 def _cost(

@@ -28,6 +28,8 @@ else is element by element, and counted as nothing."""
 ATTENTION = {"attention": 2, "attention_backward": 5}
 """How many products attention makes, each of queries by keys by the heads' width."""
 MATMUL = "matmul"
+_WINOGRAD_CHANNELS = 16
+"""With fewer, the kernels multiply directly."""
 
 
 def floating_point_operations(operations: Iterable[Operation]) -> int:
@@ -58,9 +60,21 @@ def _family(operation: Operation) -> Family:
         return "elements"
     weight = _value(operation, PRODUCTS[operation.operator][1])
     outputs, channels, *taps = weight.shape
-    if channels == 1 and outputs > 1 and _groups(operation) > 1:
+    groups = _groups(operation)
+    if channels == 1 and groups > 1:
         return "depthwise"
-    return "convolution" if math.prod(taps) > 1 else "pointwise"
+    if math.prod(taps) == 1:
+        return "pointwise"
+    return "winograd" if _is_winograd(operation, tuple(taps), min(channels, outputs // groups)) else "convolution"
+
+
+def _is_winograd(operation: Operation, taps: tuple[int, ...], channels: int) -> bool:
+    """Whether the kernel takes Winograd's way, as `csrc/kernels/convolution/winograd` decides."""
+    stride, _, dilation = (argument for argument in operation.arguments if isinstance(argument, tuple))
+    output = _value(operation, PRODUCTS[operation.operator][0])
+    if taps != (3, 3) or channels < _WINOGRAD_CHANNELS or min(output.shape[2:]) < 2:
+        return False
+    return dilation == (1, 1) and stride in ((1, 1), (2, 2))
 
 
 def _groups(operation: Operation) -> int:

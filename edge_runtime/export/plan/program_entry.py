@@ -17,6 +17,7 @@ from device_profiles.work import ProgramWork, block_of, label
 from edge_runtime.export.ir.graph import PERSISTENT_ROLES, StepGraph, Value
 from edge_runtime.export.plan.arena import ArenaPlan, aligned
 from edge_runtime.export.plan.frozen_residency import staying
+from edge_runtime.export.plan.loads import loads_of
 
 PlannedProgram = tuple[Program, StepGraph, ArenaPlan]
 
@@ -51,6 +52,7 @@ def planned_program(
         prefix_instructions=graph.prefix_operations,
         instructions=len(graph.operations),
         memory=memory_of(graph, plan),
+        loads=loads_of(graph, micro_batches=batch // micro_batch),
     )
     return program, graph, plan
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from device_profiles.contract import (
+    COSTS_NAME,
     FORMAT_VERSION,
     INITIAL_WEIGHTS_NAME,
     MANIFEST_NAME,
@@ -41,9 +42,10 @@ from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.programs import build_programs, checked_works
 from edge_runtime.export.plan.runs import TrainingChoices
 from edge_runtime.export.plan.timeline import plan_timeline
+from edge_runtime.export.targets.costs import costs_of
 
 Progress = Callable[[str], None]
-_PARTS = (MANIFEST_NAME, TIMELINES_NAME, f"{PROGRAMS_FOLDER}/*.pte", f"{WEIGHTS_FOLDER}/*.safetensors")
+_PARTS = (MANIFEST_NAME, TIMELINES_NAME, COSTS_NAME, f"{PROGRAMS_FOLDER}/*.pte", f"{WEIGHTS_FOLDER}/*.safetensors")
 
 
 def export_bundle(
@@ -69,6 +71,7 @@ def export_bundle(
     classes: int = 10,
     head: str | None = None,
     seed: int = 0,
+    costs: bool = False,
     verify: bool = True,
     progress: Progress = lambda line: None,
 ) -> Manifest:
@@ -91,6 +94,7 @@ def export_bundle(
         loss: what training minimises; by default the cross-entropy.
         input_dtype: float32, or int64 for tokens; by default what a built-in model takes, and float32 for others.
         momentum_dtype: how the momentum is stored, float32 or bfloat16.
+        costs: also write what every run of units would cost (`costs.json`).
         verify: hold the exporter's own step against PyTorch's on random data before the bundle appears.
         progress: told one line a program.
 
@@ -151,6 +155,11 @@ def export_bundle(
         with named(output / TIMELINES_NAME):
             document = Timelines(format_version=FORMAT_VERSION, planned=timelines)
             (folder / TIMELINES_NAME).write_bytes(msgspec.json.encode(document))
+        if costs:
+            progress("planning every run of units")
+            with named(output / COSTS_NAME):
+                table = costs_of(module, source, cut_into, choices)
+                (folder / COSTS_NAME).write_bytes(msgspec.json.encode(table))
         weights = initial_weights(module, source, cut_into)
         _save_weights(weights, folder, output)
         if verify:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
+from device_profiles.loads import Load, Loads
 from device_profiles.manifest import Manifest, Program
 from device_profiles.predict import BYTES_PER_EXAMPLE, MARGIN_BYTES, calibrate, predict
 from device_profiles.profile import Cost, DeviceProfile
@@ -96,3 +97,17 @@ def test_evaluations_cached_prefixes_and_what_did_not_fit_do_not_calibrate() -> 
 def test_a_profile_of_pytorch_predicts_nothing_of_this_runtime() -> None:
     with pytest.raises(FormatError, match="runtime is torch"):
         predict(PROGRAM, msgspec.structs.replace(PROFILE, runtime="torch"))
+
+
+def test_seconds_that_were_measured_win_and_others_follow_from_loads() -> None:
+    loads: Loads = {"convolution": Load(10, 10**9, 10**8)}
+    double: Loads = {"convolution": Load(20, 2 * 10**9, 2 * 10**8)}
+    cost = msgspec.structs.replace(_cost("a", 8 << 20, 0), loads=loads, step_seconds_median=0.25)
+    profile = _profile(cost)
+    known = msgspec.structs.replace(PROGRAM, name="a", loads=loads)
+    other = msgspec.structs.replace(PROGRAM, name="b", loads=double)
+    assert predict(known, profile).seconds_per_step == 0.25
+    assert predict(other, profile).seconds_per_step == pytest.approx(0.5, rel=1e-6)
+    assert predict(other, profile, threads=profile.measurement.threads + 1).seconds_per_step is None
+    assert predict(PROGRAM, profile).seconds_per_step is None
+    assert predict(other, _profile(_cost("a", 8 << 20, 0))).seconds_per_step is None

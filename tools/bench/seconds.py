@@ -1,0 +1,89 @@
+"""How well are the seconds of a step predicted? `python -m tools.bench.seconds`
+
+The programs of the calibration bundles of `prediction_grid.py` are profiled. Then every training program of its grid,
+none of which was profiled, is predicted and measured: `--repeats` short processes each, in turn, so that what the
+machine does meanwhile falls on all of them alike; the median of their least seconds counts. Run it alone on a machine.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+
+from device_profiles.contract import MANIFEST_NAME
+from device_profiles.errors import ExecutionError
+from device_profiles.files import read_json
+from device_profiles.manifest import Manifest, Program
+from device_profiles.seconds import Speed, fit_speed
+from profiler.measure.program import ProcessMeter
+from tools.bench.prediction import TIMEOUT_SECONDS, Bench
+from tools.bench.prediction_grid import GRID
+
+
+@click.command(help=(__doc__ or "").splitlines()[0])
+@click.option("--work", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "profl-seconds")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of every step.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Processes for each program.")
+@click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="Timed steps of a process.")
+@click.option("--most", type=click.IntRange(1), default=80, show_default=True, help="Programs that are measured.")
+def main(work: Path, threads: int, repeats: int, steps: int, most: int) -> None:
+    """Print a line a program, and the median and the largest error."""
+    bench = Bench(work, threads)
+    speed = _speed(bench)
+    programs = [
+        (bundle, program)
+        for entry in GRID
+        for bundle in bench.export(entry)
+        for program in read_json(bundle / MANIFEST_NAME, Manifest).programs
+        if program.work.trains and program.loads
+    ][:most]
+    seconds: dict[tuple[Path, str], list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        for bundle, program in programs:
+            seconds[bundle, program.name].append(_measure(bundle, program, threads, steps, work))
+    errors = []
+    for bundle, program in programs:
+        predicted, measured = speed.seconds(program.loads), median(seconds[bundle, program.name])
+        errors.append(abs(predicted / measured - 1))
+        click.echo(f"{bundle.name:<34}{program.name:<28}{predicted:>9.4f}{measured:>9.4f}{errors[-1]:>8.1%}")
+    summary = {
+        "programs": len(errors),
+        "error_median": median(errors),
+        "error_largest": max(errors),
+        "threads": threads,
+    }
+    click.echo(json.dumps(summary))
+
+
+def _speed(bench: Bench) -> Speed:
+    costs = [cost for profile in bench.calibrate().values() for cost in profile.costs]
+    speed = fit_speed([(c.loads, c.step_seconds_median) for c in costs if c.work.trains and c.step_seconds_median])
+    assert speed is not None  # the calibration bundles are of this release, and some of their programs fitted
+    return speed
+
+
+def _measure(bundle: Path, program: Program, threads: int, steps: int, work: Path) -> float:
+    meter = ProcessMeter(
+        bundle=bundle,
+        limit_bytes=None,
+        steps=steps,
+        warmup_steps=1,
+        threads=threads,
+        timeout_seconds=TIMEOUT_SECONDS,
+        scratch=work,
+    )
+    ended = meter.train(program)
+    if ended.outcome.returncode:
+        raise ExecutionError(f"{bundle.name}: {program.name}: {ended.last_line}")
+    report: dict[str, Any] = json.loads(ended.output)
+    return float(report["step_seconds_minimum"])
+
+
+if __name__ == "__main__":
+    main()
