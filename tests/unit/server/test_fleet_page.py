@@ -44,6 +44,8 @@ def _type_text(kind: Any) -> str:
                 bounds.append(f"{meta.ge:g} to {meta.le:g}")
             elif meta.ge is not None:
                 bounds.append(f"at least {meta.ge:g}")
+            elif meta.le is not None:
+                bounds.append(f"at most {meta.le:g}")
         return ", ".join([_type_text(inner), *bounds])
     if origin is Literal:
         return ", ".join(f"`{name}`" for name in get_args(kind))
