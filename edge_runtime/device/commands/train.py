@@ -148,6 +148,8 @@ def train(
         raise UsageError(
             (Setting("steps"), " cannot be combined with ", Setting("epochs")), remedy="leave one of the two out"
         )
+    if options["block"] is None and options["work"] is None:
+        raise UsageError("nothing says what to train", remedy=("give ", Setting("block"), " or ", Setting("work")))
     for given, key in ((cache_prefix_dtype, "cache_prefix_dtype"), (options["cache_folder"], "cache_dir")):
         if given is not None and not cache_prefix:
             raise UsageError((Setting(key), " requires ", Setting("cache_prefix")), remedy="give both, or leave it out")

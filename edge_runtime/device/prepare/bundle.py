@@ -53,10 +53,11 @@ class Bundle:
                 remedy=("give ", Setting("block", 2), " or a later one"),
             )
         blocks = sorted({p.block for p in self.manifest.programs if p.work.kind == kind})
-        known = ", ".join(map(str, blocks)) or "none"
+        works = [p.work.name for p in self.manifest.programs if p.work.trains]
+        known = ", ".join(map(str, blocks)) if blocks or not works else ", ".join(works)
         raise UsageError(
             f"{self.path}: no '{kind}' program for block {block}",
-            remedy=("give ", Setting("block"), f" one of: {known}"),
+            remedy=("give ", Setting("block" if blocks or not works else "work"), f" one of: {known or 'none'}"),
         )
 
     def training_program(self, work: Growing) -> Program:

@@ -141,9 +141,9 @@ def test_what_an_earlier_release_did_not_write_counts_as_nothing() -> None:
 
 def test_a_state_with_a_number_below_zero_is_refused(tmp_path: Path) -> None:
     state, _ = run(tmp_path, FakeEngine())
-    msgspec.structs.replace(state, stage=0).check("state.json")
+    msgspec.structs.replace(state, stage=0).sealed().check("state.json")
     with pytest.raises(FormatError, match=r"state\.json: stage is -1; restore the file"):
-        msgspec.structs.replace(state, stage=-1).check("state.json")
+        msgspec.structs.replace(state, stage=-1).sealed().check("state.json")
 
 
 def test_a_half_written_line_is_cut_off(undisturbed: Path, tmp_path: Path) -> None:
