@@ -60,9 +60,10 @@ def synth(devices: int, memory: str, seed: int, like: Path | None, output: Path,
 @fleet.command("plan", epilog="Example: profl-server fleet plan --fleet examples/fleets/simulation.toml -o plan.json")
 @click.option("--fleet", "fleet_path", type=click.Path(path_type=Path), required=True, help="Fleet file.")
 @click.option("--why", "client", metavar="CLIENT", help="Show what one client does.")
+@click.option("--html", type=OutputFile(), help="HTML page to write.")
 @click.option("-o", "--output", type=OutputFile(), help="Plan file to write (JSON).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, without the clients one by one.")
-def plan_fleets(fleet_path: Path, client: str | None, output: Path | None, as_json: bool) -> None:
+def plan_fleets(fleet_path: Path, client: str | None, html: Path | None, output: Path | None, as_json: bool) -> None:
     """Choose the steps for a fleet, and what its clients do in each, without training.
 
     Promises come from where the fleet file's [promises] says, as in a simulation. All clients are taken to need the
@@ -75,15 +76,19 @@ def plan_fleets(fleet_path: Path, client: str | None, output: Path | None, as_js
     from server.fleet.words import in_words_of
     from server.planner.fleet_tables import fleet_table, why
     from server.planner.tables import steps_table
+    from server.report.fleet_plan_page import fleet_plan_page
+    from server.report.writing import write_page
 
     read = read_fleet(fleet_path)
     if read.folder is not None:
         find_models_in(read.folder)
     with in_words_of(read.origin, read.model.name):
-        plan, units = plan_of_fleet(read)
+        plan, clients, units = plan_of_fleet(read)
     explained = None if client is None else why(plan, client, units)
     if output is not None:
         write_json(output, plan)
+    if html is not None:
+        write_page(html, fleet_plan_page(plan, clients, units, f"Plan for {read.model.name}"))
     if as_json:
         click.echo(msgspec.json.encode({"steps": plan.steps, "classes": plan.classes, "units": units}).decode())
     else:

@@ -19,16 +19,13 @@ def report(runs: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
 
     A run can be shown while it is in progress.
     """
-    from device_profiles.files import atomic_file
     from server.report.run_tables import as_object, report_table
     from server.report.runs import read_run
 
     read = [read_run(folder) for folder in runs]
     if html is not None:
         from server.report.page import report_page
+        from server.report.writing import write_page
 
-        page = report_page(read)
-        with atomic_file(html) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-        click.echo(f"wrote {html}", err=True)
+        write_page(html, report_page(read))
     click.echo(msgspec.json.encode(as_object(read)).decode() if as_json else report_table(read))

@@ -19,7 +19,7 @@ from device_profiles.errors import FormatError, UsageError
 from device_profiles.model import Partition
 from device_profiles.work import Growing, suffixes
 from server.fleet.population import NameRun
-from server.planner.steps import Bytes, Group, Steps, choose_steps, first_held, given_steps
+from server.planner.steps import Bytes, Group, Steps, choose_steps, first_held, given_steps, one_more
 
 _COLUMN = np.dtype("<u4")
 
@@ -71,14 +71,16 @@ class FleetClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The plan as it is kept in a file.
 
-    `class_of` has the position of each client's class, as little-endian numbers of 4 bytes (Base64 in JSON). Clients
-    are in the order of their names, which are counted in `runs` or listed in `names`.
+    `with_one_more` is what the best cut with one more step would be. `class_of` has the position of each client's
+    class, as little-endian numbers of 4 bytes (Base64 in JSON). Clients are in the order of their names, which are
+    counted in `runs` or listed in `names`.
     """
 
     TITLE: ClassVar[str] = "fleet plan"
 
     format_version: int = FORMAT_VERSION
     steps: Steps
+    with_one_more: Steps | None = None
     classes: tuple[FleetClass, ...]
     class_of: bytes
     runs: tuple[NameRun, ...] = ()
@@ -148,6 +150,7 @@ def plan_fleet(
         steps = choose_steps(groups, units, coverage=coverage, most=most)
     else:
         steps = given_steps(groups, [block.last_unit for block in given.blocks], coverage=coverage)
+    more = one_more(groups, steps)
     if exact is not None and len(steps.steps) > 1:
         needs = exact(steps.partition)
         numbers = [number for number, own in enumerate(rows) if len(own)]
@@ -162,7 +165,12 @@ def plan_fleet(
         class_of[own] = len(classes) + np.searchsorted(least, clients.budgets[own], side="right") - 1
         classes += found
     return FleetPlan(
-        steps=steps, classes=tuple(classes), class_of=class_of.tobytes(), runs=clients.runs, names=clients.names
+        steps=steps,
+        with_one_more=more,
+        classes=tuple(classes),
+        class_of=class_of.tobytes(),
+        runs=clients.runs,
+        names=clients.names,
     )
 
 

@@ -16,7 +16,8 @@ def fleet_table(plan: FleetPlan) -> str:
     titles = "".join(f"{f'step {number}':>16}" for number in range(1, steps + 1))
     lines = [f"{'kind':<{width}}{'clients':>9}{'budget MB':>18}{titles}"]
     for one in plan.classes:
-        budget = f"{one.least_budget_bytes / _MB:.1f} to {one.most_budget_bytes / _MB:.1f}"
+        least, most = f"{one.least_budget_bytes / _MB:.1f}", f"{one.most_budget_bytes / _MB:.1f}"
+        budget = least if least == most else f"{least} to {most}"
         cells = "".join(f"{_cell(one, step):>16}" for step in range(steps))
         lines.append(f"{one.kind:<{width}}{one.clients:>9}{budget:>18}{cells}")
     lines.append(

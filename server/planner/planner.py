@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from typing import NamedTuple, Protocol
+
+import msgspec
 
 from device_profiles.contract import CACHED_PREFIX_VARIANT
 from device_profiles.errors import FormatError
-from device_profiles.manifest import Manifest
+from device_profiles.manifest import Program
 from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
 from device_profiles.predict import predict
@@ -31,8 +33,20 @@ from edge_runtime.device.worker.text import megabytes_up
 Trained = Growing | Distill
 
 
+class Programs(Protocol):
+    """What a plan needs of a manifest, or of programs that were planned and not written."""
+
+    @property
+    def partition(self) -> Partition:
+        """The steps, as blocks."""
+
+    @property
+    def programs(self) -> Sequence[Program]:
+        """Those that clients may be asked for, among others."""
+
+
 def make_plan(
-    manifest: Manifest,
+    manifest: Programs,
     bundle_sha256: str,
     profiles: Mapping[str, DeviceProfile],
     *,
@@ -52,7 +66,7 @@ def make_plan(
     """
     partition = manifest.partition
     promises = _Promises(manifest, bundle_sha256, margin, examples or {})
-    choices = _choices(manifest, profiles.values(), joint=joint)
+    choices = _choices(manifest, _works_in(profiles.values(), bundle_sha256), joint=joint)
     steps = [_step(works, partition, profiles, promises) for works in choices]
     measured = {cost.work for profile in profiles.values() for cost in profile.costs}
     taught = [work for work in (distill(partition, block.index) for block in partition.blocks) if work in measured]
@@ -69,8 +83,15 @@ def make_plan(
     )
 
 
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A program that a client could be asked for, and the plan of it."""
+
+    program: str
+    plan: ClientPlan
+
+
 def candidates_of(
-    manifest: Manifest,
+    manifest: Programs,
     bundle_sha256: str,
     client: str,
     profile: DeviceProfile,
@@ -78,17 +99,23 @@ def candidates_of(
     margin: float = DEFAULT_MARGIN,
     joint: bool = False,
     examples: int = 0,
-) -> list[list[ClientPlan]]:
+) -> list[list[Candidate]]:
     """Everything that one client could be asked for, by step, the best first, each with its promise or why it cannot
     be done; the first of a step that fits is what `make_plan` gives it."""
     partition = manifest.partition
     promises = _Promises(manifest, bundle_sha256, margin, {client: examples})
-    choices = _choices(manifest, [profile], joint=joint)
-    return [list(_assigned(works, client, profile, partition, promises)) for works in choices]
+    choices = _choices(manifest, _works_in([profile], bundle_sha256), joint=joint)
+    return [
+        [
+            Candidate(program=label(work, partition), plan=plan)
+            for work, plan in zip(works, _assigned(works, client, profile, partition, promises), strict=True)
+        ]
+        for works in choices
+    ]
 
 
 def promises_on(
-    manifest: Manifest,
+    manifest: Programs,
     bundle_sha256: str,
     client: str,
     profile: DeviceProfile,
@@ -108,13 +135,19 @@ def promises_on(
     return found
 
 
-def _choices(manifest: Manifest, profiles: Iterable[DeviceProfile], *, joint: bool) -> list[list[Trained]]:
-    """What a client may train in each step, the best first."""
+def _works_in(profiles: Iterable[DeviceProfile], bundle_sha256: str) -> set[ProgramWork]:
+    """What was measured of the bundle."""
+    own = (profile for profile in profiles if profile.bundle_sha256 == bundle_sha256)
+    return {cost.work for profile in own for cost in profile.costs}
+
+
+def _choices(manifest: Programs, measured: Set[ProgramWork], *, joint: bool) -> list[list[Trained]]:
+    """What a client may train in each step, the best first: of the programs that there are, or that were measured."""
     partition = manifest.partition
     known: set[ProgramWork] = {program.work for program in manifest.programs}
     if not joint and not any(_is_no_block(work, partition) for work in known):
         return [[grow(partition, block.index)] for block in partition.blocks]
-    known |= {cost.work for profile in profiles for cost in profile.costs}
+    known |= measured
     runs = [[work for work in suffixes(partition, block.index) if work in known] for block in partition.blocks]
     return [list(works) or [grow(partition, block)] for block, works in enumerate(runs, start=1)]
 
@@ -136,7 +169,7 @@ class _Promise(NamedTuple):
 class _Promises:
     """What a piece of work needs of a device: measured if it was, else predicted."""
 
-    def __init__(self, manifest: Manifest, bundle_sha256: str, margin: float, examples: Mapping[str, int]) -> None:
+    def __init__(self, manifest: Programs, bundle_sha256: str, margin: float, examples: Mapping[str, int]) -> None:
         self._bundle_sha256 = bundle_sha256
         self._margin = margin
         self._examples = examples

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from device_profiles.manifest import Program
@@ -15,6 +17,15 @@ from edge_runtime.export.plan.runs import TrainingChoices
 from edge_runtime.export.targets.native import choose_partition
 from server.fleet.fleet import ModelSettings, TrainingSettings
 from server.fleet.local_optimizer import local_optimizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedPrograms:
+    """Programs of the suffixes of a partition's blocks."""
+
+    partition: Partition
+    programs: tuple[Program, ...]
+
 
 NEVER = 1 << 62
 """Bytes of what nobody can be asked for."""
@@ -68,6 +79,12 @@ class RunPrograms:
         """By the last unit of a block: the programs of its suffixes, the longest first, then that of the output module
         alone; None for what no program can train."""
         return {block.last_unit: self._suffixes(partition, block.index) for block in partition.blocks}
+
+    def planned(self, partition: Partition) -> PlannedPrograms:
+        """All those of a partition that can be trained."""
+        rows = self.suffixes(partition).values()
+        found = tuple(program for row in rows for program in row if program is not None)
+        return PlannedPrograms(partition=partition, programs=found)
 
     def ends(self) -> dict[int, list[Program | None]]:
         """The same of every unit as the end of a step, what lies behind it as one block: for the choice of steps."""

@@ -169,6 +169,15 @@ def given_steps(groups: Sequence[Group], ends: Sequence[int], *, coverage: float
     return _described([step_of(groups, end) for end in range(ends[-1] + 1)], ends, coverage)
 
 
+def one_more(groups: Sequence[Group], steps: Steps) -> Steps | None:
+    """The best of all cuts with one more step: the least of the units' shares is largest, then most clients have work;
+    None where every unit ends a step already."""
+    ends = [step.last_unit for step in steps.steps]
+    more = [end for end in range(ends[-1]) if end not in ends]
+    cuts = [given_steps(groups, sorted([*ends, end]), coverage=steps.wanted) for end in more]
+    return max(cuts, key=lambda cut: (min(cut.coverage), sum(step.working for step in cut.steps)), default=None)
+
+
 def _described(every: Sequence[Step], ends: Sequence[int], coverage: float) -> Steps:
     chosen = tuple(every[end] for end in ends)
     return Steps(

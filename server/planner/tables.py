@@ -8,6 +8,7 @@ from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
 from device_profiles.work import Head, Joint, blocks_of
 from edge_runtime.device.worker.text import tenths_up
+from server.planner.planner import Candidate
 from server.planner.steps import Steps
 
 _MB = float(1 << 20)
@@ -86,4 +87,19 @@ def steps_table(steps: Steps, units: Sequence[str]) -> str:
         share = steps.coverage[unit]
         few = f"{share:.1%} of the clients train it" if share else "nobody can train it: it keeps its initial values"
         lines.append(f"unit {unit} {units[unit]}: {few}; {steps.wanted:.0%} was asked for")
+    return "\n".join(lines)
+
+
+def candidates_table(steps: Sequence[Sequence[Candidate]]) -> str:
+    """Everything that one client could do, by step: promise and where it is from, and what it does or why not."""
+    lines = [f"{'step':<6}{'program':<22}{'promise MB':>12}  {'':<11}"]
+    for number, candidates in enumerate(steps, start=1):
+        plans = [candidate.plan for candidate in candidates]
+        chosen = next((plan for plan in plans if plan.fits), None)
+        for candidate in candidates:
+            plan = candidate.plan
+            promise = "-" if plan.predicted_peak_bytes is None else tenths_up(plan.predicted_peak_bytes)
+            origin = "measured" if plan.measured else "predicted"
+            said = "is what it does" if plan is chosen else plan.reason or "would fit as well"
+            lines.append(f"{number:<6}{candidate.program:<22}{promise:>12}  {origin:<11}{said}".rstrip())
     return "\n".join(lines)

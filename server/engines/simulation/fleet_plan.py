@@ -14,9 +14,9 @@ from server.planner.fleet_plan import Clients, FleetPlan, Kind, plan_fleet
 from server.planner.run_programs import RunPrograms
 
 
-def plan_of_fleet(fleet: Fleet) -> tuple[FleetPlan, tuple[str, ...]]:
-    """The plan, and the names of the model's units. Clients differ by their budgets alone, and are grouped by the
-    classes of their population.
+def plan_of_fleet(fleet: Fleet) -> tuple[FleetPlan, Clients, tuple[str, ...]]:
+    """The plan, the clients in columns, and the names of the model's units. Clients differ by their budgets alone, and
+    are grouped by the classes of their population.
 
     Raises ExecutionError where no client holds anything.
     """
@@ -38,7 +38,7 @@ def plan_of_fleet(fleet: Fleet) -> tuple[FleetPlan, tuple[str, ...]]:
         coverage=fleet.method.coverage,
         exact=lambda partition: [_with_margins(fleet, needs_in(fleet, partition))] * len(kinds),
     )
-    return plan, units
+    return plan, clients, units
 
 
 def _with_margins(fleet: Fleet, needs: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:

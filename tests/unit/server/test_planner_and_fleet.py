@@ -177,7 +177,8 @@ def test_the_candidates_of_a_client_begin_with_what_it_is_given(manifest: Manife
     for step, candidates in zip(
         plan.steps, candidates_of(manifest, profile.bundle_sha256, "a", profile, margin=0.05), strict=True
     ):
-        assert next((c for c in candidates if c.fits), candidates[-1]) == step.clients[0]
+        plans = [candidate.plan for candidate in candidates]
+        assert next((plan for plan in plans if plan.fits), plans[-1]) == step.clients[0]
 
 
 def test_the_demo_fleet_is_valid() -> None:
