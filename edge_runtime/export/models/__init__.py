@@ -97,6 +97,10 @@ def built_in(name: str) -> BuiltIn:
     return BUILT_IN[name]
 
 
+MOST = 1 << 16
+"""Of channels and of classes: nobody trains more on a device, and a network of them is not even created in a minute."""
+
+
 def default_dtype(model: str) -> DType:
     """What a built-in model takes; float32 for a model of the user's."""
     return BUILT_IN[model].input_dtype if model in BUILT_IN else "float32"
@@ -118,6 +122,9 @@ def create(name: str, *, width: int | None = None, classes: int = 10, input_chan
                 ": a model needs a width of at least 1 and at least 2 classes",
             )
         )
+    for field, value in (("width", width), ("classes", classes)):
+        if value > MOST:
+            raise UsageError(f"is more than {MOST}", field=field, value=value, remedy="give less")
     if name.startswith("resnet"):
         from edge_runtime.export.models.resnet import ResNet
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from device_profiles.errors import DataError
 from edge_runtime.device.data import open_data
 from edge_runtime.device.data.source import Clients
-from server.data.split import choose_source, split_indices, write_parts
+from server.data.split import choose_source, read_examples, split_indices, write_parts
 from server.fleet.fleet import DataSettings
 
 NATURAL_CLIENTS = 12
@@ -216,3 +216,16 @@ def test_the_first_source_that_is_there_is_taken(tmp_path: Path) -> None:
     there = _data(tmp_path / "all.npz", np.zeros((4, 6, 8), np.float32))
     source, missing = choose_source(_settings(sources=(f"npz:{tmp_path}/absent.npz", there)))
     assert source == there and len(missing) == 1 and "absent" in missing[0]
+
+
+def test_a_share_that_is_held_out_is_in_no_clients_part_and_is_the_test_split(tmp_path: Path) -> None:
+    path = tmp_path / "all.npz"
+    images = np.arange(100, dtype=np.uint8).repeat(16).reshape(100, 1, 4, 4)
+    np.savez(path, images=images, labels=np.arange(100) % 4)
+    source = f"npz:{path}?test=0.2&seed=3"
+    chosen, missing = choose_source(_settings(sources=(source,)))
+    assert chosen == source and not missing
+    parts = write_parts(source, tmp_path / "parts", _names(3), _settings(sources=(source,)))
+    trained = np.concatenate([np.load(part)["images"][:, 0, 0, 0] for part in parts.values()])
+    tested = read_examples(source, "test")[0][:, 0, 0, 0]
+    assert len(tested) == 20 and sorted([*trained.tolist(), *tested.tolist()]) == list(range(100))

@@ -98,7 +98,9 @@ def test_a_plan_is_shown_written_and_explained(files: Path) -> None:
     assert status == 0
     does = [line for line in said.splitlines() if "is what it does" in line]
     work = plan.class_named("small").works[0]
-    assert work is not None and len(does) == 1 and label(work, plan.steps.partition) in does[0] and "predicted" in does[0]
+    assert (
+        work is not None and len(does) == 1 and label(work, plan.steps.partition) in does[0] and "predicted" in does[0]
+    )
     assert "needs" in said and "may use 53.0 MB" in said
 
 
