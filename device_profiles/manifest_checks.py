@@ -61,11 +61,11 @@ def check_files(files: Any, where: str) -> None:
 def check_programs(programs: Any, where: str) -> None:
     """All programs; raises FormatError."""
     if len(programs) > _MOST_PROGRAMS:
-        raise FormatError(f"{where}: programs: there are {len(programs)}, at most {_MOST_PROGRAMS} are read")
+        raise FormatError(f"{where}: programs: has {len(programs)}; at most {_MOST_PROGRAMS} are allowed")
     for program in programs:
         check_fields(program, f"{where}: programs")
         if "/" in program.name or program.name.startswith("."):
-            raise FormatError(f"{where}: programs: '{program.name}' is no name of a program")
+            raise FormatError(f"{where}: programs: '{program.name}' is not a valid program name")
         _check_program(program, f"{where}: programs: {program.name}")
 
 
@@ -73,7 +73,7 @@ def _check_program(program: Any, where: str) -> None:
     for name in _COUNTS:
         _check_count(getattr(program, name), f"{where}: {name}")
     if program.batch % program.micro_batch != 0:
-        raise FormatError(f"{where}: batch {program.batch} is no multiple of micro_batch {program.micro_batch}")
+        raise FormatError(f"{where}: batch {program.batch} is not a multiple of micro_batch {program.micro_batch}")
     if program.batch // program.micro_batch > _MOST_MICRO_BATCHES:
         raise FormatError(f"{where}: batch is more than {_MOST_MICRO_BATCHES} times micro_batch")
     if program.prefix_instructions > program.instructions:
@@ -84,7 +84,7 @@ def _check_program(program: Any, where: str) -> None:
         _check_input(value, program, f"{where}: inputs: {value.name}")
     for role in ("data", "label", "hyperparameter", "random"):
         if sum(value.role == role for value in program.inputs) > 1:
-            raise FormatError(f"{where}: inputs: two have the role {role}")
+            raise FormatError(f"{where}: inputs: two of them have the role {role}")
     _check_optimizer(program, where)
     _check_memory(program, f"{where}: memory")
     check_loads(program.loads, f"{where}: loads")
@@ -94,17 +94,17 @@ def _check_input(value: Any, program: Any, where: str) -> None:
     if value.role == "data" and (not value.shape or value.shape[0] != program.micro_batch):
         raise FormatError(f"{where}: its first extent is not micro_batch {program.micro_batch}")
     if value.role == "label" and value.dtype != ("float32" if program.loss.name == "mse" else "int64"):
-        raise FormatError(f"{where}: {value.dtype} is no type of labels for the loss {program.loss.name}")
+        raise FormatError(f"{where}: labels of type {value.dtype} do not suit the loss {program.loss.name}")
     if value.role == "random" and (value.name, value.dtype, value.shape) != (RANDOM_INPUT, "int64", (2,)):
-        raise FormatError(f"{where}: takes no seed and number of an execution")
+        raise FormatError(f"{where}: must be int64 of shape 2: a seed and the number of the execution")
     if value.role == "frozen" and value.dtype != "float32":
-        raise FormatError(f"{where}: a frozen tensor is not float32")
+        raise FormatError(f"{where}: frozen tensors must be float32")
 
 
 def _check_optimizer(program: Any, where: str) -> None:
     given = [value for value in program.inputs if value.role == "hyperparameter"]
     if (program.optimizer is None) != (not given):
-        raise FormatError(f"{where}: optimizer and the input of hyperparameters belong together")
+        raise FormatError(f"{where}: a program has both an optimizer and an input of hyperparameters, or neither")
     if program.optimizer is None:
         if program.micro_batch != program.batch:
             raise FormatError(f"{where}: micro_batch is not batch, but there is no optimizer")
@@ -133,7 +133,7 @@ def _check_memory(program: Any, where: str) -> None:
         ("frozen_bytes", memory.frozen_bytes, frozen),
     ):
         if stated != needed:
-            raise FormatError(f"{where}: {name} is {stated}, the program's inputs take {needed}")
+            raise FormatError(f"{where}: {name} is {stated}, but the program's inputs take {needed}")
     if memory.live_bytes > memory.arena_bytes:
         raise FormatError(f"{where}: live_bytes exceeds arena_bytes")
 
@@ -143,18 +143,18 @@ def _check_tensors(tensors: Iterable[Any], where: str) -> None:
     for tensor in tensors:
         check_fields(tensor, where)
         if not tensor.name or tensor.name in names:
-            raise FormatError(f"{where}: '{tensor.name}' is there twice, or no name")
+            raise FormatError(f"{where}: '{tensor.name}' appears twice, or is empty")
         names.add(tensor.name)
         _check_shape(tensor.shape, f"{where}: {tensor.name}: shape", ITEM_BYTES[tensor.dtype])
 
 
 def _check_shape(shape: tuple[int, ...], where: str, item_bytes: int = 1) -> None:
     if len(shape) > _MOST_DIMENSIONS:
-        raise FormatError(f"{where}: has {len(shape)} dimensions, at most {_MOST_DIMENSIONS} are taken")
+        raise FormatError(f"{where}: has {len(shape)} dimensions; at most {_MOST_DIMENSIONS} are allowed")
     for extent in shape:
         _check_count(extent, where)
     if math.prod(shape) > _LARGEST_COUNT or math.prod(shape) * item_bytes > _LARGEST_BYTES:
-        raise FormatError(f"{where}: {'x'.join(map(str, shape))} is more than any memory holds")
+        raise FormatError(f"{where}: {'x'.join(map(str, shape))} is larger than any memory")
 
 
 def _check_count(value: int, where: str) -> None:

@@ -34,12 +34,12 @@ def check_profile(profile: Any, where: str) -> None:
     try:
         datetime.fromisoformat(profile.measurement.measured_at)
     except ValueError:
-        raise FormatError(f"{where}: measurement: measured_at is not a date of ISO 8601") from None
+        raise FormatError(f"{where}: measurement: measured_at is not an ISO 8601 date") from None
     for key, value in profile.software.items():
         _check_text("software", key, where)
         _check_text(f"software: {key}", value, where)
     if len(profile.costs) > _MOST_COSTS:
-        raise FormatError(f"{where}: costs: {len(profile.costs)} programs, at most {_MOST_COSTS} are read")
+        raise FormatError(f"{where}: costs: has {len(profile.costs)} programs; at most {_MOST_COSTS} are allowed")
     seen: set[str] = set()
     for cost in profile.costs:
         if cost.program in seen:
@@ -70,10 +70,12 @@ def check_cost(cost: Any, where: str) -> None:
     check_fields(cost, where)
     whole = cost.base_bytes + cost.arena_bytes + cost.frozen_bytes + cost.workspace_bytes + cost.staging_bytes
     if whole != cost.predicted_peak_bytes:
-        raise FormatError(f"{where}: predicted_peak_bytes is {cost.predicted_peak_bytes}, its parts are {whole}")
+        raise FormatError(
+            f"{where}: predicted_peak_bytes is {cost.predicted_peak_bytes}, but its parts add up to {whole}"
+        )
     inside = sum(getattr(cost, part) for part in _PARTS)
     if inside > cost.arena_bytes:
-        raise FormatError(f"{where}: arena_bytes is {cost.arena_bytes}, what lies in it is {inside}")
+        raise FormatError(f"{where}: arena_bytes is {cost.arena_bytes}, but what lies in it adds up to {inside}")
     _check_measured(cost, where)
     _check_seconds(cost, where)
     if cost.micro_batch is not None and cost.batch is not None and cost.micro_batch > cost.batch:
@@ -129,7 +131,7 @@ def check_timeline(timeline: Any, where: str) -> None:
     if list(seconds) != sorted(seconds) or (seconds and not 0 <= seconds[0] <= seconds[-1] < math.inf):
         raise FormatError(f"{where}: seconds do not rise from zero")
     if any(not 0 <= value <= _LARGEST_BYTES for value in resident):
-        raise FormatError(f"{where}: resident_bytes holds a number that is no size")
+        raise FormatError(f"{where}: resident_bytes contains a number that is not a size")
     start, end = timeline.step_started_seconds, timeline.step_ended_seconds
     if (start is None) != (end is None) or (start is not None and not 0 <= start <= end < math.inf):
         raise FormatError(f"{where}: step_started_seconds and step_ended_seconds do not enclose a step")
@@ -166,7 +168,7 @@ def _check_number(name: str, value: float, where: str, signed: set[str] | frozen
         if value < 0 and name not in _SIGNED:
             raise FormatError(f"{where}: {name} is negative")
         if abs(value) > _LARGEST_BYTES:
-            raise FormatError(f"{where}: {name} is more than any memory holds")
+            raise FormatError(f"{where}: {name} is larger than any memory")
     elif "seconds" in name:
         if not 0 <= value < math.inf:
             raise FormatError(f"{where}: {name} is not a duration")

@@ -101,7 +101,7 @@ def test_a_manifest_that_contradicts_itself_is_refused(change, message: str, tmp
     ("field", "value", "message"),
     [
         ("arena_bytes", -5, "arena_bytes is negative"),
-        ("predicted_peak_bytes", 1, "its parts are"),
+        ("predicted_peak_bytes", 1, "its parts add up to"),
         ("step_seconds_median", -1.0, "not a duration"),
         ("measured_peak_bytes", None, "measured_peak_bytes is missing"),
     ],
