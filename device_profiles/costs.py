@@ -93,7 +93,7 @@ def _check_run(run: RunCost, where: str) -> None:
     if not run.first_unit <= run.last_unit + 1:
         raise FormatError(f"{where}: first_unit {run.first_unit} lies behind last_unit {run.last_unit}")
     if run.micro_batch < 1 or run.batch < run.micro_batch or run.batch % run.micro_batch:
-        raise FormatError(f"{where}: batch {run.batch} is no multiple of micro_batch {run.micro_batch}")
+        raise FormatError(f"{where}: batch {run.batch} is not a multiple of micro_batch {run.micro_batch}")
     if (run.recompute_bytes is not None) != (run.variant == "recompute"):
         raise FormatError(f"{where}: recompute_bytes belongs to the variant recompute, which needs it")
     if run.variant == CACHED_PREFIX_VARIANT and run.first_unit == 0:

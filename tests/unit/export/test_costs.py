@@ -152,7 +152,7 @@ def test_runs_whose_prefix_reads_what_they_train_are_left_out() -> None:
     ("changes", "says"),
     [
         ({"first_unit": 4}, "lies behind last_unit"),
-        ({"micro_batch": 3}, "no multiple of micro_batch"),
+        ({"micro_batch": 3}, "not a multiple of micro_batch"),
         ({"arena_bytes": -1}, "arena_bytes is below 0"),
         ({"variant": "recompute"}, "recompute_bytes"),
         ({"variant": "cached-prefix", "first_unit": 0}, "no prefix"),
