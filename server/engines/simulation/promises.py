@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,26 +43,26 @@ PromiseSource = Callable[[Sequence[Work], Partition], dict[Work, int]]
 
 
 def promises_of(
-    fleet: Fleet, works: Sequence[Work], partition: Partition, *, source: str | None = None
+    fleet: Fleet, works: Sequence[Work], partition: Partition, *, source: str | None = None, by_label: bool = True
 ) -> dict[Work, int]:
     """Bytes that a training process needs for each of `works`, from the fleet file's `promises.source`.
 
     The works are about blocks of `partition`. The fleet's margin is not in them. Raises FormatError where a table
     lacks one of them.
     """
-    return promise_source(fleet, source)(works, partition)
+    return promise_source(fleet, source, by_label=by_label)(works, partition)
 
 
 def needs_of_runs(fleet: Fleet, units: int) -> dict[int, tuple[int, ...]]:
     """What every run of a model's units needs, for the choice of steps: by the last unit of a step, bytes of each of
     its suffixes and of the output module alone, where what lies behind the step is one block."""
-    of = promise_source(fleet)
+    of = promise_source(fleet, by_label=False)
     return {end: _needs(of, step_alone(end, units), 1) for end in range(units)}
 
 
 def needs_in(fleet: Fleet, partition: Partition) -> dict[int, tuple[int, ...]]:
     """The same of the steps of a partition."""
-    of = promise_source(fleet)
+    of = promise_source(fleet, by_label=False)
     return {block.last_unit: _needs(of, partition, block.index) for block in partition.blocks}
 
 
@@ -72,13 +72,14 @@ def _needs(of: PromiseSource, partition: Partition, block: int) -> tuple[int, ..
     return tuple(table[work] for work in works)
 
 
-def promise_source(fleet: Fleet, source: str | None = None) -> PromiseSource:
-    """The source of promises that the fleet file names, or another one of its `source`s."""
+def promise_source(fleet: Fleet, source: str | None = None, *, by_label: bool = True) -> PromiseSource:
+    """The source of promises that the fleet file names, or another one of its `source`s. A table's labels are looked at
+    only with `by_label`: they are about the blocks of the model's own partition."""
     settings = fleet.promises
     source = settings.source if source is None else source
     if source == "file":
         assert settings.file is not None  # read_fleet asks for it
-        return partial(read_promises, Path(settings.file))
+        return partial(read_promises, Path(settings.file), by_label=by_label)
     model = msgspec.structs.replace(
         fleet.model,
         width=fleet.model.width if settings.width is None else settings.width,
@@ -116,9 +117,9 @@ def _counted(model: ModelSettings, fleet: Fleet) -> PromiseSource:
     return promises
 
 
-def read_promises(path: Path, works: Sequence[Work], partition: Partition) -> dict[Work, int]:
-    """A table of promises by what works are called in `partition`, or by their units; raises FormatError naming the
-    file."""
+def read_promises(path: Path, works: Sequence[Work], partition: Partition, *, by_label: bool = True) -> dict[Work, int]:
+    """A table of promises by what works are called in `partition`, or by their units (`joint-units0-2`, whatever the
+    blocks are); raises FormatError naming the file."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -129,8 +130,8 @@ def read_promises(path: Path, works: Sequence[Work], partition: Partition) -> di
     if not isinstance(table, dict):
         raise FormatError("is no object of bytes by work", field="promises.file", value=path)
     labels = {work: label(work, partition) for work in works}
-    names = {work: called if called in table else work.name for work, called in labels.items()}
-    missing = [labels[work] for work, name in names.items() if name not in table]
+    names = {work: _name_in(table, work, labels[work] if by_label else None) for work in works}
+    missing = [labels[work] if by_label else work.name for work, name in names.items() if name not in table]
     if missing:
         raise FormatError(f"has no bytes for {', '.join(missing)}", field="promises.file", value=path)
     for name in names.values():
@@ -141,6 +142,13 @@ def read_promises(path: Path, works: Sequence[Work], partition: Partition) -> di
                 value=path,
             )
     return {work: int(table[name]) for work, name in names.items()}
+
+
+def _name_in(table: Mapping[str, object], work: Work, called: str | None) -> str:
+    """What `table` calls `work`: its label, if that is asked for, or its units; a block is a run of units, too."""
+    run = f"joint-units{work.first_unit}-{work.last_unit}" if isinstance(work, Grow) else work.name
+    known = (name for name in (called, work.name, run) if name is not None and name in table)
+    return next(known, work.name)
 
 
 def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, more: int = 0) -> int:

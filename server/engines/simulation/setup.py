@@ -56,7 +56,8 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
         trainables = trainables.cut_into(steps.partition)
     partition = trainables.pieces.partition
     works = method.works(partition)
-    table = promises_of(fleet, works, partition)
+    own = fleet.model.partition is not None or not isinstance(method, Planned)
+    table = promises_of(fleet, works, partition, by_label=own)
     # Without the margin, so that the file can be the `promises.file` of another run.
     labelled = {label(work, partition): table[work] for work in works}
     document = {"source": fleet.promises.source, "margin": fleet.margin, "promises": labelled}
