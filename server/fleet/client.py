@@ -17,12 +17,14 @@ class Client:
         budget_bytes: what it may use.
         needs: bytes that it is promised to need, by the work's name; work that is missing does not run there.
         examples: how many it has, None where only the client knows.
+        step_seconds: predicted or measured seconds of one step, by the work's name; missing where nobody knows.
     """
 
     name: str
     budget_bytes: int
     needs: Mapping[str, int] = field(default_factory=dict)
     examples: int | None = None
+    step_seconds: Mapping[str, float] = field(default_factory=dict)
 
     def holds(self, work: Work) -> bool:
         """Whether its memory holds the promise of `work`."""

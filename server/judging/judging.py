@@ -24,12 +24,14 @@ class Asked:
         batch: examples in one of its steps.
         examples: that it has, None where only the client knows.
         steps: that it should train, None where only the client knows.
+        share: which part they are of what others of the round are asked for: less where it had no time for all.
     """
 
     work: Work
     batch: int
     examples: int | None
     steps: int | None
+    share: float = 1.0
 
 
 def judge(
@@ -76,7 +78,7 @@ def _wrong_examples(asked: Asked, update: ReceivedUpdate) -> str | None:
 def _share(asked: Asked, update: ReceivedUpdate) -> float | str:
     """Which part of its work the client did, or why what it says of that cannot be."""
     if not update.metadata.stopped_early:
-        return 1.0
+        return asked.share
     if asked.steps is None:
         return "stopped early, and how many steps it was asked for is not known"
     done, whole = update.metadata.examples_done, asked.steps * asked.batch
@@ -84,4 +86,4 @@ def _share(asked: Asked, update: ReceivedUpdate) -> float | str:
         return "stopped early without saying how many examples it trained on"
     if not 0 < done <= whole:
         return f"stopped early and says that it trained on {done} examples of {whole}"
-    return done / whole
+    return asked.share * done / whole

@@ -135,6 +135,24 @@ def promises_on(
     return found
 
 
+def seconds_on(manifest: Programs, bundle_sha256: str, profile: DeviceProfile) -> dict[str, float]:
+    """Seconds that one client takes for a step of each training program of a bundle, by the name of the work: measured
+    (the median), else predicted; without those that nobody knows."""
+    found = {}
+    for program in manifest.programs:
+        if isinstance(program.work, (Growing, Distill)) and program.variant != CACHED_PREFIX_VARIANT:
+            cost = profile.cost(program.name) if profile.bundle_sha256 == bundle_sha256 else None
+            seconds = None if cost is None else cost.step_seconds_median
+            if seconds is None:
+                try:
+                    seconds = predict(program, profile).seconds_per_step
+                except FormatError:
+                    continue
+            if seconds is not None:
+                found[program.work.name] = seconds
+    return found
+
+
 def _works_in(profiles: Iterable[DeviceProfile], bundle_sha256: str) -> set[ProgramWork]:
     """What was measured of the bundle."""
     own = (profile for profile in profiles if profile.bundle_sha256 == bundle_sha256)

@@ -207,7 +207,7 @@ class Schedule:
             self._states.drop_after(state.round)
             clients = self._collector.roster.clients
             assigned = self._planner.assign(stage, clients)
-            tasks = self._tasks(place, assigned, attempt)
+            tasks = self._tasks(place, clients, assigned, attempt)
             attempts.start(assigned, tasks, len(clients))
             answers = self._collector.collect(
                 tasks, self._counting(len(tasks)), partial(self._states.put, state.round + 1)
@@ -224,12 +224,15 @@ class Schedule:
                 break
         return attempts
 
-    def _tasks(self, place: RoundPlace, assigned: Mapping[str, Work], attempt: int) -> list[Task]:
+    def _tasks(
+        self, place: RoundPlace, clients: Sequence[Client], assigned: Mapping[str, Work], attempt: int
+    ) -> list[Task]:
         number = attempt_number(self._fleet, place.state, attempt)
+        there = {client.name: client for client in clients}
         tasks = []
         for client in drawn_clients(self._fleet, assigned, number):
             prefix = self._prefixes.name(place.state.stage, assigned[client], assigned)
-            task = make_task(self._fleet, place, client, assigned[client], number)
+            task = make_task(self._fleet, place, there[client], assigned[client], number)
             had = self._prefixes.had_by(client, prefix)
             tasks.append(replace(task, prefix=prefix, has_frozen=had, state=self._states.path(client)))
         return tasks

@@ -55,19 +55,24 @@ def drawn_clients(fleet: Fleet, assigned: Mapping[str, Work], number: int) -> li
     return [clients[position] for position in sorted(chosen)]
 
 
-def make_task(fleet: Fleet, place: RoundPlace, client: str, work: Work, number: int) -> Task:
-    """What a client is asked for in attempt `number`."""
+_OF_DEADLINE = 0.8
+"""The part of a round's deadline that local steps may take; the rest is for starts, transfers and wrong predictions."""
+
+
+def make_task(fleet: Fleet, place: RoundPlace, client: Client, work: Work, number: int) -> Task:
+    """What a client is asked for in attempt `number`: fewer steps, where it could not keep the deadline with all."""
+    steps = _steps_in_time(fleet, client, work)
     training, stage, state = fleet.training, place.stage, place.state
     base = training.learning_rate if stage.learning_rate is None else stage.learning_rate
     # The ramp of DepthFL's published code: full weight after the first half of the rounds.
     ramp = min(1.0, 2.0 * state.round_of_stage / place.rounds)
     return Task(
-        client=client,
+        client=client.name,
         work=work,
         weights=place.weights,
         base_version=place.version,
-        steps=training.steps if training.epochs is None else None,
-        epochs=training.epochs,
+        steps=steps,
+        epochs=training.epochs if steps is None else None,
         learning_rate=learning_rate(training, base, state.round_of_stage, place.rounds),
         seed=training.seed * 1_000_003 + number,
         attempt=number,
@@ -77,14 +82,35 @@ def make_task(fleet: Fleet, place: RoundPlace, client: str, work: Work, number: 
     )
 
 
+def _steps_in_time(fleet: Fleet, client: Client, work: Work) -> int | None:
+    """Local steps, at least one, that the client does before the deadline; None for all of its epochs."""
+    training, seconds = fleet.training, client.step_seconds.get(work.name)
+    every = training.steps if training.epochs is None else None
+    if training.deadline_seconds is None or not seconds:
+        return every
+    possible = max(1, int(_OF_DEADLINE * training.deadline_seconds / seconds))
+    wanted = _wanted_steps(fleet, client.examples)
+    return every if wanted is not None and possible >= wanted else possible
+
+
 def asked_of(fleet: Fleet, clients: Sequence[Client], tasks: Sequence[Task]) -> dict[str, Asked]:
     """What updates are held to, by client."""
     examples = {client.name: client.examples for client in clients}
-    return {task.client: _asked(task, fleet.model.batch, examples.get(task.client)) for task in tasks}
+    return {task.client: _asked(fleet, task, examples.get(task.client)) for task in tasks}
 
 
-def _asked(task: Task, batch: int, examples: int | None) -> Asked:
+def _asked(fleet: Fleet, task: Task, examples: int | None) -> Asked:
+    wanted = _wanted_steps(fleet, examples)
     steps = task.steps
     if steps is None and examples is not None:
-        steps = (task.epochs or 0) * (examples // batch)
-    return Asked(work=task.work, batch=batch, examples=examples, steps=steps)
+        steps = (task.epochs or 0) * (examples // fleet.model.batch)
+    share = 1.0 if task.steps is None or not wanted else min(1.0, task.steps / wanted)
+    return Asked(work=task.work, batch=fleet.model.batch, examples=examples, steps=steps, share=share)
+
+
+def _wanted_steps(fleet: Fleet, examples: int | None) -> int | None:
+    """Local steps of a round as the fleet file asks for them; None where only the client knows."""
+    training = fleet.training
+    if training.epochs is None:
+        return training.steps
+    return None if examples is None else training.epochs * (examples // fleet.model.batch)

@@ -28,7 +28,7 @@ from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
 from server.methods import create_method
 from server.methods.method import Stage
-from server.planner.planner import make_plan, promises_on
+from server.planner.planner import make_plan, promises_on, seconds_on
 from server.planner.tables import plan_table
 from server.planner.whole_network import WholeNetwork, measure_whole_network
 from server.rounds.checks import check_rounds
@@ -111,6 +111,7 @@ def _clients(
                 bundle.manifest, bundle.digest, name, profiles[name], margin=fleet.margin, examples=examples[name]
             ),
             examples=examples[name],
+            step_seconds=seconds_on(bundle.manifest, bundle.digest, profiles[name]),
         )
         for name in budgets
     ]

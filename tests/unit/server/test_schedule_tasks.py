@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from device_profiles.errors import ExecutionError
 from device_profiles.task import Task
 from device_profiles.work import block_of, depth, distill, grow
 from server.averaging.aggregation import ReceivedUpdate
-from server.fleet.client import alike
+from server.fleet.client import Client, alike
 from server.fleet.fleet import FreezingSettings, MethodSettings, TrainingSettings
 from server.fleet.structure import Structure, TrainedTensor
 from server.methods import create_method
@@ -25,6 +26,7 @@ from server.rounds.learning_rate import learning_rate
 from server.rounds.run_state import RunFolder
 from server.rounds.schedule import Observer, Schedule
 from server.rounds.seam import Event, Failed
+from server.rounds.tasks import asked_of
 from tests.support.fake_run import (
     CLIENTS,
     MANIFEST,
@@ -68,6 +70,38 @@ def test_steps_reach_every_task_where_there_are_no_epochs(tmp_path: Path) -> Non
     engine = FakeEngine()
     run(tmp_path, engine, training=TrainingSettings(steps=7))
     assert {(task.epochs, task.steps) for call in engine.calls for task in call} == {(None, 7)}
+
+
+class _Slow(FakeEngine):
+    """Client a needs 10 seconds for a step, b a tenth of one; nobody knows about c."""
+
+    def clients(self) -> Sequence[Client]:
+        seconds = {"a": 10.0, "b": 0.1}
+        works = [grow(MANIFEST.partition, block).name for block in (1, 2, 3)]
+        return [
+            dataclasses.replace(client, step_seconds=dict.fromkeys(works, seconds[client.name]))
+            if client.name in seconds
+            else client
+            for client in super().clients()
+        ]
+
+
+def test_a_client_that_could_not_keep_the_deadline_does_fewer_steps_and_counts_by_them(tmp_path: Path) -> None:
+    engine = _Slow()
+    fleet = fleet_of(training=TrainingSettings(steps=8, deadline_seconds=50.0))
+    run(tmp_path, engine, training=fleet.training)
+    steps = {task.client: task.steps for task in engine.calls[0]}
+    assert steps == {"a": 4, "b": 8, "c": 8}  # 80 % of the deadline is 40 seconds
+    shares = {client: asked.share for client, asked in asked_of(fleet, engine.clients(), engine.calls[0]).items()}
+    assert shares == {"a": 0.5, "b": 1.0, "c": 1.0}
+
+
+def test_epochs_become_steps_where_the_deadline_is_too_near_and_one_is_the_least(tmp_path: Path) -> None:
+    engine = _Slow()
+    run(tmp_path, engine, training=TrainingSettings(epochs=50, deadline_seconds=5.0))
+    assert {task.client: (task.epochs, task.steps) for task in engine.calls[0]} == {
+        **{"a": (None, 1), "b": (None, 40), "c": (50, None)}
+    }
 
 
 _STAND_IN = f"{STAND_IN_PREFIX}block2.tested"
