@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -175,18 +176,24 @@ def _settings(fleet: Fleet, engine: str) -> str:
 
     How many clients must deliver may change: a run that stopped because too few did goes on with fewer.
     """
-    values = msgspec.to_builtins(fleet)
+    values = settings_of(fleet)
     values["training"]["min_clients"] = 1
+    if not fleet.training.max_seconds:
+        del values["training"]["max_seconds"]
+    return hashlib.sha256(msgspec.json.encode([values, engine])).hexdigest()
+
+
+def settings_of(fleet: Fleet) -> dict[str, Any]:
+    """Everything that a run follows from. What earlier releases did not have is left out at its default: their runs are
+    resumed, and their results found again."""
+    values: dict[str, Any] = msgspec.to_builtins(fleet)
     values["clients"] = msgspec.to_builtins(fleet.clients)
-    # Runs of releases without these are resumed as well.
     sections = {"training": TrainingSettings(), "method": MethodSettings(), "freezing": FreezingSettings()}
     for section, keys in NEWER_SETTINGS.items():
         defaults = msgspec.to_builtins(sections[section])
         for key in keys:
             if values[section][key] == defaults[key]:
                 del values[section][key]
-    if not fleet.training.max_seconds:
-        del values["training"]["max_seconds"]
     if not fleet.classes:
         del values["classes"]
     for key in ("input_dtype", "head"):
@@ -194,7 +201,7 @@ def _settings(fleet: Fleet, engine: str) -> str:
             del values["model"][key]
     if fleet.training.aggregation == "robust":
         del values["training"]["aggregation"]
-    return hashlib.sha256(msgspec.json.encode([values, engine])).hexdigest()
+    return values
 
 
 def _leftovers(output: Path, settings: str, *, resume: bool) -> list[Path]:

@@ -12,6 +12,7 @@ import msgspec
 
 from profiler.facts.device_facts import cpu_model
 from server.report.runs import read_run
+from server.running.run_fleet import settings_of
 from tools.experiments.study import Case
 
 
@@ -70,10 +71,7 @@ def is_finished(case: Case, folder: Path) -> bool:
 
 def settings_sha256(case: Case) -> str:
     """Digest of everything that a run follows from."""
-    values = msgspec.to_builtins(case.fleet)
-    if case.fleet.training.aggregation == "robust":
-        del values["training"]["aggregation"]  # published runs are older than this option
-    return hashlib.sha256(msgspec.json.encode(values)).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(settings_of(case.fleet))).hexdigest()
 
 
 def machine() -> str:

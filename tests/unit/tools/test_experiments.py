@@ -16,6 +16,7 @@ from device_profiles.files import read_json, write_json
 from server.rounds.run_state import FLEET_NAME
 from tests.support.fake_run import FakeEngine, fleet_of, run
 from tools.experiments import __main__ as experiments
+from tools.experiments.__main__ import PUBLISHED
 from tools.experiments.__main__ import main as experiments_command
 from tools.experiments.participation import main as participation_command
 from tools.experiments.participation import share, table_of
@@ -216,3 +217,10 @@ def test_a_run_that_fails_is_reported_with_what_it_said_last(tmp_path: Path, mon
     answer = CliRunner().invoke(experiments_command, [str(tmp_path / "small.toml"), "-o", str(tmp_path / "out")])
     assert "IID, FedAvg, seed 0: error: model.name odd: not known (exit status 2, " in answer.output
     assert "2 runs failed; the tables leave them out" in answer.output
+
+
+@pytest.mark.parametrize("path", sorted(PUBLISHED.glob("*.json")), ids=lambda path: path.stem)
+def test_published_results_are_those_of_the_studies_as_they_are(path: Path) -> None:
+    # Or `--published` would make all runs again, and nobody would know that a setting is no longer the published one.
+    planned = {settings_sha256(case) for case in cases(read_study(path.stem), path.stem)}
+    assert {outcome.settings_sha256 for outcome in read_json(path, StudyResults).runs} <= planned
