@@ -40,7 +40,7 @@ OPTIMIZERS: dict[OptimizerName, OptimizerKind] = {
     "sgd": OptimizerKind(
         title="SGD",
         hyperparameters=4,
-        learning_rate=0.01,
+        learning_rate=0.005,
         distillation_rate=1e-4,
         options=("momentum",),
         settings=("momentum", "nesterov", "momentum_dtype", "proximal"),

@@ -106,4 +106,4 @@ def test_settings_of_another_optimizer_are_refused_by_their_key() -> None:
             fleet_of({**values, "training": training}, Path("fleet.toml"))
         assert said in str(raised.value) and "\n" not in str(raised.value)
     assert fleet_of({**values, "training": {"optimizer": "adamw"}}, Path("f")).training.learning_rate == 3e-4
-    assert fleet_of(values, Path("f")).training.learning_rate == 0.01
+    assert fleet_of(values, Path("f")).training.learning_rate == 0.005
