@@ -92,7 +92,7 @@ class FedPMT:
         return (
             Stage(
                 name="train",
-                block=last,
+                block=0,
                 choices=suffixes(partition, last),
                 evaluated=grow(partition, last),
                 rounds=budget_of(fleet, self.name),
