@@ -20,8 +20,9 @@ _SHIPPED = Path(__file__).parent / "data"
 _DEFAULTS = {
     "model": {"name": "cnn", "input_shape": [1, 28, 28]},
     "data": {"sources": ["mnist-5k"]},
+    "method": {"name": "planned"},
 }
-"""What a fleet trains that nobody gave a model: the digits of the README."""
+"""What a fleet trains that nobody gave a model: the digits of the README, in steps that the server chooses."""
 
 
 class DeviceClass(ClassSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
