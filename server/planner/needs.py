@@ -14,6 +14,7 @@ from device_profiles.predict import Calibration, Prediction, calibrate, predict
 from device_profiles.profile import DeviceProfile
 from device_profiles.promise import promise_of_prediction
 from server.planner.fleet_plan import Clients, Kind
+from server.planner.planner import budget_of
 from server.planner.run_programs import NEVER, RunPrograms
 
 Needs = dict[int, list[int]]
@@ -79,7 +80,7 @@ def profiled_fleet(
             for names, own in zip(alike.values(), ends, strict=True)
         ),
         clients=Clients(
-            budgets=np.array([_budget(profiles[name], name) for name, _ in rows], np.int64),
+            budgets=np.array([budget_of(name, profiles[name]) for name, _ in rows], np.int64),
             kinds=np.array([kind for _, kind in rows], np.int64),
             names=tuple(name for name, _ in rows),
         ),
@@ -123,10 +124,3 @@ def _seconds(found: Mapping[int, Sequence[Prediction | None]]) -> dict[int, list
     rows = {end: [0.0 if one is None else one.seconds_per_step for one in row] for end, row in found.items()}
     known = {end: [seconds for seconds in row if seconds is not None] for end, row in rows.items()}
     return {end: row for end, row in known.items() if len(row) == len(rows[end])}
-
-
-def _budget(profile: DeviceProfile, name: str) -> int:
-    budget = profile.device.budget_bytes
-    if budget is None:
-        raise FormatError(f"profile of {name}: neither limit_bytes nor memory_available_bytes is known")
-    return budget

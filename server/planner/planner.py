@@ -175,6 +175,14 @@ def _is_no_block(work: ProgramWork, partition: Partition) -> bool:
     return isinstance(work, Head) or (isinstance(work, Joint) and blocks_of(work, partition) is None)
 
 
+def budget_of(client: str, profile: DeviceProfile) -> int:
+    """What a client may use, in bytes; raises FormatError where its profile does not say."""
+    budget = profile.device.budget_bytes
+    if budget is None:
+        raise FormatError(f"profile of {client}: neither limit_bytes nor memory_available_bytes is known")
+    return budget
+
+
 class _Promise(NamedTuple):
     """Promised bytes, None where there is no promise; why the work cannot be done, empty where it can; and whether it
     was measured on the device."""
@@ -235,9 +243,7 @@ def _assigned(
 ) -> Iterator[ClientPlan]:
     """Each of `choices` as the client's work, or why it does not fit."""
     block = block_of(choices[-1], partition)
-    budget = profile.device.limit_bytes or profile.device.memory_available_bytes
-    if budget is None:
-        raise FormatError(f"profile of {client}: neither limit_bytes nor memory_available_bytes is known")
+    budget = budget_of(client, profile)
     for work in choices:
         name = label(work, partition)
         promise = promises.of(work, name, client, profile)

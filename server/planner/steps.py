@@ -16,7 +16,7 @@ it keeps its initial values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -249,11 +249,13 @@ def _first_trained(step: Step, needed: Sequence[float]) -> int:
     return first
 
 
-def kept_steps(folder: Path, choose: Callable[[], Steps]) -> Steps:
-    """The steps of the run in `folder`: those that it began with, where it has begun, else what `choose` makes."""
+def kept_steps(folder: Path) -> Steps | None:
+    """The steps that the run in `folder` began with, None where it has not begun."""
     path = folder / STEPS_NAME
-    if path.is_file():
-        return read_json(path, Steps)
-    steps = choose()
-    write_json(path, steps)
+    return read_json(path, Steps) if path.is_file() else None
+
+
+def keep_steps(folder: Path, steps: Steps) -> Steps:
+    """The steps, written for the run in `folder` to go on with."""
+    write_json(folder / STEPS_NAME, steps)
     return steps

@@ -166,6 +166,8 @@ def export(
         raise UsageError(
             (Setting("all"), " cannot be combined with ", Setting("block")), remedy="leave one of the two out"
         )
+    if works and block is not None:
+        raise UsageError((Setting("work"), " cannot be combined with ", Setting("block")), remedy="leave one out")
     if works and joint:
         raise UsageError((Setting("work"), " cannot be combined with ", Setting("joint")), remedy="leave one out")
     _refuse_options_of_the_other(context, optimizer)

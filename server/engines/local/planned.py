@@ -12,18 +12,17 @@ from device_profiles.work import Growing, Head, Joint
 from edge_runtime.device.prepare.bundle import Bundle
 from server.engines.local.bundles import run_bundle
 from server.fleet.fleet import Fleet
-from server.planner.fleet_plan import FleetPlan, plan_fleet
+from server.planner.fleet_plan import plan_fleet
 from server.planner.needs import profiled_fleet
 from server.planner.run_programs import RunPrograms
-from server.planner.steps import kept_steps
+from server.planner.steps import keep_steps, kept_steps
 from server.planner.tables import steps_table
 
 Note = Callable[[str], None]
 
 
-def calibration_bundle(fleet: Fleet, output: Path) -> Bundle:
+def calibration_bundle(fleet: Fleet, output: Path, programs: RunPrograms) -> Bundle:
     """Programs of all sizes, to measure: the head alone, the last unit, the later half of the units, all of them."""
-    programs = RunPrograms(fleet.model, fleet.training)
     units = len(programs.units)
     whole = Partition.ending_with([units - 1])
     firsts = sorted({units - 1, units // 2, 0}, reverse=True)
@@ -36,28 +35,29 @@ def calibration_bundle(fleet: Fleet, output: Path) -> Bundle:
 
 
 def planned_bundle(
-    fleet: Fleet, output: Path, note: Note, profiles: Mapping[str, DeviceProfile], examples: Mapping[str, int]
+    fleet: Fleet,
+    output: Path,
+    note: Note,
+    programs: RunPrograms,
+    profiles: Mapping[str, DeviceProfile],
+    examples: Mapping[str, int],
 ) -> Bundle:
     """The programs that the plan takes. `profiles` are of the calibration's programs, `examples` those that each client
     has.
 
     Raises ExecutionError where no client holds anything.
     """
-    programs = RunPrograms(fleet.model, fleet.training)
     there = profiled_fleet(programs, profiles, margin=fleet.margin, examples=examples)
-
-    def plan(given: Partition | None) -> FleetPlan:
-        return plan_fleet(
-            there.kinds,
-            there.clients,
-            len(programs.units),
-            coverage=fleet.method.coverage,
-            given=given,
-            exact=there.exact,
-        )
-
     asked = None if fleet.model.partition is None else programs.partition(fleet.model.partition)
-    steps = kept_steps(output, lambda: plan(asked).steps)
+    kept = kept_steps(output)
+    planned = plan_fleet(
+        there.kinds,
+        there.clients,
+        len(programs.units),
+        coverage=fleet.method.coverage,
+        given=asked if kept is None else kept.partition,
+        exact=there.exact,
+    )
+    steps = keep_steps(output, planned.steps) if kept is None else kept
     note(steps_table(steps, programs.units))
-    planned = plan(steps.partition)
     return run_bundle(fleet, output / "bundle", partition=steps.partition, works=planned.works)

@@ -29,6 +29,7 @@ from server.fleet.words import in_words_of
 from server.methods import create_method
 from server.methods.method import Stage
 from server.planner.planner import make_plan, promises_on, seconds_on
+from server.planner.run_programs import RunPrograms
 from server.planner.tables import plan_table
 from server.planner.whole_network import WholeNetwork, measure_whole_network
 from server.rounds.checks import check_rounds
@@ -50,15 +51,15 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     note(f"data: {source}, split {fleet.data.split}")
     clients = [client.name for client in fleet.clients]
     examples = count_examples(source, clients, fleet.data)
-    planned = fleet.method.name == "planned"
-    bundle = calibration_bundle(fleet, output) if planned else run_bundle(fleet, output / "bundle")
+    programs = RunPrograms(fleet.model, fleet.training) if fleet.method.name == "planned" else None
+    bundle = run_bundle(fleet, output / "bundle") if programs is None else calibration_bundle(fleet, output, programs)
     check_source(source, bundle.manifest.model, augment=fleet.training.augment != "none")
-    if not planned:
+    if programs is None:
         check_rounds(fleet, _all_stages(fleet, bundle))
     parts = write_parts(source, output / "data", clients, fleet.data)
     profiles = profile_clients(fleet, bundle, output / "profiles", note, purposes=purposes_of(fleet))
-    if planned:
-        bundle = planned_bundle(fleet, output, note, profiles, examples)
+    if programs is not None:
+        bundle = planned_bundle(fleet, output, note, programs, profiles, examples)
     joint = fleet.method.name == "elastic"
     plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin, joint=joint, examples=examples)
     write_json(output / "plan.json", plan)

@@ -26,7 +26,7 @@ from server.fleet.words import in_words_of
 from server.methods.method import Method, Stage
 from server.methods.planned import Planned
 from server.planner.assignment import BestHeld
-from server.planner.steps import Group, Steps, choose_steps, kept_steps
+from server.planner.steps import Group, Steps, choose_steps, keep_steps, kept_steps
 from server.planner.tables import steps_table
 from server.rounds.run_state import Weights
 
@@ -51,7 +51,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
     if isinstance(method, Planned) and fleet.model.partition is None:
         units = len(trainables.pieces.source.cut.units)
         limits = [client.limit_bytes for client in fleet.clients]
-        steps = kept_steps(output, lambda: _choose_steps(fleet, units, limits))
+        steps = kept_steps(output) or keep_steps(output, _choose_steps(fleet, units, limits))
         note(steps_table(steps, [unit.name for unit in trainables.pieces.source.cut.units]))
         trainables = trainables.cut_into(steps.partition)
     partition = trainables.pieces.partition
