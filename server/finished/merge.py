@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from device_profiles.errors import ExecutionError, FormatError, ProflError, UsageError
 from device_profiles.files import atomic_file, named, sha256_of
 from device_profiles.manifest import Manifest
-from device_profiles.work import Distill, Grow, Head, Joint, Work
+from device_profiles.work import Distill, Growing, Head, Joint, Work
 from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.tensors import TensorFile
 from edge_runtime.device.prepare.weights_version import weights_version
@@ -122,7 +122,7 @@ def _read(manifest: Manifest, paths: Sequence[Path], steps: int | None) -> _Rece
         program = programs.get(update.metadata.program)
         if digest in seen:
             received.rejected[client] = f"is the same update as {seen[digest]}"
-        elif program is None or not isinstance(program.work, (Grow, Joint, Head, Distill)):
+        elif program is None or not isinstance(program.work, Growing | Distill):
             received.rejected[client] = (
                 f"trained {update.metadata.program}, which is not a training program of the bundle"
             )

@@ -10,7 +10,7 @@ from device_profiles.contract import CACHED_PREFIX_VARIANT, STAND_IN_PREFIX
 from device_profiles.errors import UsageError
 from device_profiles.manifest import Manifest
 from device_profiles.model import Partition
-from device_profiles.work import Distill, Grow, Head, Joint, Work, block_number, label, programs_of
+from device_profiles.work import Distill, Grow, Growing, Head, Joint, Work, block_number, label, programs_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +57,7 @@ class Structure:
                     if t.role in ("parameter", "running_statistic")
                 }
                 for program in manifest.programs
-                if isinstance(program.work, (Grow, Joint, Head, Distill)) and program.variant != CACHED_PREFIX_VARIANT
+                if isinstance(program.work, Growing | Distill) and program.variant != CACHED_PREFIX_VARIANT
             },
         )
 

@@ -19,7 +19,6 @@ from device_profiles.work import (
     Distill,
     Grow,
     Growing,
-    Head,
     Joint,
     Narrow,
     Width,
@@ -108,7 +107,7 @@ def _counted(model: ModelSettings, fleet: Fleet) -> PromiseSource:
         cut = whole.cut_into(partition)
 
         def promise(work: Work) -> int:
-            if isinstance(work, (Grow, Joint, Head)) and not is_trained_apart(cut.pieces.source, partition, work):
+            if isinstance(work, Growing) and not is_trained_apart(cut.pieces.source, partition, work):
                 return NEVER
             return counted_bytes(cut.of(work), cut.pieces_of(work), more=more) + int(base * _MB)
 
@@ -210,14 +209,14 @@ class _RuntimePlans:
             self._programs[width] = RunPrograms(self._model, self._training, width=width)
         asked = work if isinstance(work, Distill) else _as_run(work, partition)
         programs = self._programs[width]
-        if isinstance(asked, (Grow, Joint, Head)) and not programs.trains(asked, partition):
+        if isinstance(asked, Growing) and not programs.trains(asked, partition):
             return NEVER
         return programs.program(asked, partition).memory.total_bytes(self._training.threads)
 
 
 def _as_run(work: Work, partition: Partition) -> Growing:
     """The run of units that needs what `work` needs: of the whole network, all of them."""
-    if isinstance(work, (Grow, Joint, Head)):
+    if isinstance(work, Growing):
         return work
     last = work.last_unit if isinstance(work, Depth) else partition.blocks[-1].last_unit
     return Joint(first_unit=0, last_unit=last)

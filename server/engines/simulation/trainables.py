@@ -16,10 +16,7 @@ from device_profiles.model import Partition
 from device_profiles.work import (
     Depth,
     Distill,
-    Grow,
     Growing,
-    Head,
-    Joint,
     Narrow,
     Width,
     Work,
@@ -259,7 +256,7 @@ class TrainableSet:
         return self._made[work]
 
     def _make(self, work: Work) -> Trainable:
-        if isinstance(work, (Grow, Joint, Head)):
+        if isinstance(work, Growing):
             return RunWork(self.pieces, work)
         blocks = blocks_of(work, self.pieces.partition)
         if blocks is not None and isinstance(work, Distill):
