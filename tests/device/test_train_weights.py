@@ -14,6 +14,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.update import UpdateMetadata
 from edge_runtime.device.prepare.bundle import open_bundle
 from edge_runtime.device.prepare.laid_weights import LaidWeights
@@ -124,7 +125,11 @@ def test_an_evaluation_of_weights_that_are_no_numbers_is_no_result(cnn_bundle: P
 
 @pytest.mark.parametrize(
     ("bundle", "purpose", "rate"),
-    [("cnn_bundle", "grow", 0.01), ("summing_bundle", "grow", 3e-4), ("cnn_bundle", "distill", 1e-4)],
+    [
+        ("cnn_bundle", "grow", OPTIMIZERS["sgd"].learning_rate),
+        ("summing_bundle", "grow", OPTIMIZERS["adamw"].learning_rate),
+        ("cnn_bundle", "distill", OPTIMIZERS["sgd"].distillation_rate),
+    ],
 )
 def test_the_learning_rate_is_by_default_that_of_the_optimizer(
     bundle: str, purpose: str, rate: float, request: pytest.FixtureRequest, tmp_path: Path
