@@ -143,7 +143,7 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     name: Literal[
-        "profl", "elastic", "planned", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl", "fedpmt"
+        "profl", "elastic", "planned", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl", "fedpmt", "fedplt"
     ] = "profl"
     coverage: Fraction = 0.05
     counts_frozen: bool = True

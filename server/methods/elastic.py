@@ -46,4 +46,3 @@ class ElasticProFL(ProFL):
 def _runs(partition: Partition, block: int) -> list[Work]:
     """Blocks 1 to `block` together, 2 to `block`, and so on; not `block` alone."""
     return [joint(partition, first, block) for first in range(1, block)]
-
