@@ -167,12 +167,11 @@ def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, more: int = 0) -
     saved: dict[int, int] = {}
     own = {tensor.data_ptr() for tensor in state.values()}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             saved[storage.data_ptr()] = storage.nbytes()
             kept.append(tensor)  # or its address would be given to the next one
-        return tensor
 
     kept: list[Tensor] = []
     with torch.no_grad():
@@ -182,16 +181,19 @@ def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, more: int = 0) -
             x = trainable.prefix(frozen, x)
         teacher = {**frozen, **{name: tensor.detach() for name, tensor in state.items()}}
     labels = torch.zeros(pieces.batch, dtype=torch.int64)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, _never_asked_for):
         trainable.loss(state, teacher, x, labels, Terms(consistency=1.0))
-    # The graph holds `keep`, and with it all that it kept: without this the bytes go when the collector comes by.
-    kept.clear()
+    kept.clear()  # the graph holds `keep`, which holds these, which hold the graph: neither would ever go
     trained = sum(tensor.numel() * 4 for tensor in state.values())
     parameters = sum(tensor.numel() * 4 for tensor in state.values() if tensor.requires_grad)
     if isinstance(trainable, WholeWork):
         parameters = round(parameters * trainable.trained_rows)
     frozen_bytes = sum(tensor.numel() * 4 for tensor in frozen.values())
     return trained + (2 + more) * parameters + frozen_bytes + sum(saved.values())
+
+
+def _never_asked_for(kept: None) -> Tensor:
+    raise NotImplementedError("what was counted has no backward pass")
 
 
 class _RuntimePlans:
