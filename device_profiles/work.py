@@ -82,6 +82,10 @@ class Width(_Slice, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_f
     """The same as a slice of a wider network: the first channels of every layer (HeteroFL)."""
 
 
+class Sublayers(_Slice, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="sublayers"):
+    """The whole network, of whose layers `ratio` of the rows is trained and the others are frozen (FedPLT)."""
+
+
 class _Start(_Work, frozen=True, kw_only=True, forbid_unknown_fields=True):
     last_unit: int
 
@@ -116,7 +120,7 @@ class Features(_Start, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     trains: ClassVar[bool] = False
 
 
-Work = Grow | Joint | Head | Distill | Whole | Narrow | Width | Depth
+Work = Grow | Joint | Head | Distill | Whole | Narrow | Width | Sublayers | Depth
 """What a client can be asked for."""
 ProgramWork = Grow | Joint | Head | Distill | Eval | Features
 """What a program of a bundle can do."""
@@ -155,7 +159,7 @@ def parse_work(name: str) -> Work | ProgramWork:
 def _parsed(kind: type[Work | ProgramWork], rest: str) -> Work | ProgramWork:
     if issubclass(kind, Whole):
         return kind()
-    if issubclass(kind, (Narrow, Width)):
+    if issubclass(kind, _Slice):
         return kind(ratio=float(rest))
     first, _, last = rest.removeprefix("units").partition("-")
     if issubclass(kind, (Grow, Joint, Distill)):

@@ -135,15 +135,18 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     Attributes:
         coverage: of method `planned`, the share of the clients that each unit is trained by, so far as that can be.
+        counts_frozen: of methods `planned` and `elastic`, whether a tensor counts as unchanged in the average for the
+            clients that held it frozen; else it is averaged over those alone who trained it.
         shrinking: ProFL's first stage, with `shrink_rounds` and `distill_rounds` for every block.
         freezing: by effective movement, or equal rounds for every step.
         distill_learning_rate: of distillation; that of the authors' example.
     """
 
     name: Literal[
-        "profl", "elastic", "planned", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl", "fedpmt"
+        "profl", "elastic", "planned", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl", "fedpmt", "fedplt"
     ] = "profl"
     coverage: Fraction = 0.05
+    counts_frozen: bool = True
     shrinking: bool = False
     shrink_rounds: Positive = 5
     distill_rounds: Positive = 2

@@ -39,7 +39,7 @@ def check_settings(fleet: Fleet, engine: str) -> None:
 
 _OF_LIGHT_RUNTIME = ("profl", "elastic", "planned")
 """Methods of which every piece of work is a program."""
-_OF_ONE_WIDTH = (*_OF_LIGHT_RUNTIME, "fedavg", "exclusivefl", "depthfl", "fedpmt")
+_OF_ONE_WIDTH = (*_OF_LIGHT_RUNTIME, "fedavg", "exclusivefl", "depthfl", "fedpmt", "fedplt")
 """Methods that take the model as it is."""
 
 

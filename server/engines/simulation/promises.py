@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from device_profiles.errors import FormatError
+from device_profiles.manifest import Program
 from device_profiles.model import Partition
 from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.work import (
@@ -21,6 +22,7 @@ from device_profiles.work import (
     Growing,
     Joint,
     Narrow,
+    Sublayers,
     Width,
     Work,
     label,
@@ -28,7 +30,7 @@ from device_profiles.work import (
 )
 from edge_runtime.export.plan.programs import is_trained_apart
 from server.engines.simulation.segments import ModelPieces
-from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
+from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, WholeWork, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
 from server.planner.run_programs import NEVER, RunPrograms, step_alone
 
@@ -165,12 +167,11 @@ def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, more: int = 0) -
     saved: dict[int, int] = {}
     own = {tensor.data_ptr() for tensor in state.values()}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             saved[storage.data_ptr()] = storage.nbytes()
             kept.append(tensor)  # or its address would be given to the next one
-        return tensor
 
     kept: list[Tensor] = []
     with torch.no_grad():
@@ -180,12 +181,19 @@ def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, more: int = 0) -
             x = trainable.prefix(frozen, x)
         teacher = {**frozen, **{name: tensor.detach() for name, tensor in state.items()}}
     labels = torch.zeros(pieces.batch, dtype=torch.int64)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, _never_asked_for):
         trainable.loss(state, teacher, x, labels, Terms(consistency=1.0))
+    kept.clear()  # the graph holds `keep`, which holds these, which hold the graph: neither would ever go
     trained = sum(tensor.numel() * 4 for tensor in state.values())
     parameters = sum(tensor.numel() * 4 for tensor in state.values() if tensor.requires_grad)
+    if isinstance(trainable, WholeWork):
+        parameters = round(parameters * trainable.trained_rows)
     frozen_bytes = sum(tensor.numel() * 4 for tensor in frozen.values())
     return trained + (2 + more) * parameters + frozen_bytes + sum(saved.values())
+
+
+def _never_asked_for(kept: None) -> Tensor:
+    raise NotImplementedError("what was counted has no backward pass")
 
 
 class _RuntimePlans:
@@ -211,7 +219,16 @@ class _RuntimePlans:
         programs = self._programs[width]
         if isinstance(asked, Growing) and not programs.trains(asked, partition):
             return NEVER
-        return programs.program(asked, partition).memory.total_bytes(self._training.threads)
+        planned = programs.program(asked, partition)
+        needed = planned.memory.total_bytes(self._training.threads)
+        if isinstance(work, Sublayers):
+            needed -= round((1 - work.ratio) * _state_bytes(planned))
+        return needed
+
+
+def _state_bytes(program: Program) -> int:
+    """Of all that the optimizer keeps: rows that are not trained need none of it."""
+    return program.memory.optimizer_state_bytes
 
 
 def _as_run(work: Work, partition: Partition) -> Growing:

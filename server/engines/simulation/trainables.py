@@ -18,6 +18,7 @@ from device_profiles.work import (
     Distill,
     Growing,
     Narrow,
+    Sublayers,
     Width,
     Work,
     block_of,
@@ -35,10 +36,12 @@ _DEPTH_PREFIX = "depth_classifier.block"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Terms:
-    """What of a loss differs between tasks: classes that count [classes], DepthFL's weight."""
+    """What of a loss differs between tasks: classes that count [classes], DepthFL's weight, and the share of a layer's
+    rows before the first that is trained [] (FedPLT)."""
 
     classes: Tensor | None = None
     consistency: float = 0.0
+    first_row: Tensor | None = None
 
 
 class Trainable(ABC):
@@ -121,11 +124,14 @@ class DistillWork(Trainable):
 class WholeWork(Trainable):
     """The whole network, perhaps with fewer channels.
 
+    `trained_rows`: the share of the rows of every parameter that is trained, the others stay as they are in `frozen`.
     `masked`: classes that a client lacks are left out of its loss. `calibrated`: running statistics are not trained,
     but taken for evaluation (static BatchNorm of HeteroFL).
     """
 
-    def __init__(self, pieces: ModelPieces, *, masked: bool = False, calibrated: bool = False) -> None:
+    def __init__(
+        self, pieces: ModelPieces, *, masked: bool = False, calibrated: bool = False, trained_rows: float = 1.0
+    ) -> None:
         self.training_parts = (
             pieces.run(1, pieces.blocks, training=True),
             pieces.behind(pieces.blocks, training=True),
@@ -137,9 +143,12 @@ class WholeWork(Trainable):
         self.head = tuple(name for name in self.training_parts[1].names if not name.endswith(_STATISTICS))
         self.masked = masked
         self.calibrated = calibrated
+        self.trained_rows = trained_rows
 
     def loss(self, state: State, frozen: State, x: Tensor, labels: Tensor, terms: Terms) -> Tensor:
         """Cross-entropy over the classes that count."""
+        if terms.first_row is not None:
+            state = {**state, **self._with_frozen_rows(state, frozen, terms.first_row)}
         for part in self.training_parts:
             x = part({**frozen, **state}, x)
         if self.masked and terms.classes is not None:
@@ -151,6 +160,22 @@ class WholeWork(Trainable):
         for part in self._answer:
             x = part(state, x)
         return x
+
+    def _with_frozen_rows(self, state: State, frozen: State, first: Tensor) -> dict[str, Tensor]:
+        """The parameters, with the rows that are not trained as they are in `frozen`."""
+        mixed = {}
+        for name, tensor in self.trained.items():
+            if tensor.role == "parameter":
+                rows = rows_of(tensor.shape[0], first, self.trained_rows).reshape(-1, *(1,) * (len(tensor.shape) - 1))
+                mixed[name] = torch.where(rows, state[name], frozen[name])
+        return mixed
+
+
+def rows_of(count: int, first: Tensor, share: float) -> Tensor:
+    """Which of `count` rows are among the `share` of them that begins at the share `first` and goes on around the end
+    [count]; a row belongs to where its middle lies."""
+    middles = (torch.arange(count, device=first.device) + 0.5) / count
+    return (middles - first) % 1.0 < share
 
 
 class DepthWork(Trainable):
@@ -264,7 +289,8 @@ class TrainableSet:
         if blocks is not None and isinstance(work, Depth):
             return DepthWork(self.pieces, blocks[1])
         hetero = isinstance(work, Width)
-        return WholeWork(self.pieces_of(work), masked=hetero, calibrated=hetero)
+        rows = work.ratio if isinstance(work, Sublayers) else 1.0
+        return WholeWork(self.pieces_of(work), masked=hetero, calibrated=hetero, trained_rows=rows)
 
     def pieces_of(self, work: Work) -> ModelPieces:
         """The model that `work` is a part of: the full one, or a narrower one."""
