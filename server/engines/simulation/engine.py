@@ -18,8 +18,10 @@ from device_profiles.work import block_number, label
 from server.averaging.aggregation import ReceivedUpdate
 from server.engines.simulation.examples import Examples, batch_indices, crop_and_flip, model_inputs
 from server.engines.simulation.inputs import Batches, FeatureCache, WeightsFiles, channels_last
+from server.engines.simulation.networks import WholeWork, rows_of
 from server.engines.simulation.optimizers import LocalStep
-from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, WholeWork, rows_of
+from server.engines.simulation.trainable import Terms, Trainable
+from server.engines.simulation.trainables import TrainableSet
 from server.engines.simulation.training import Trained, train_alone, train_stacked
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet

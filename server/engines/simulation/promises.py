@@ -29,8 +29,10 @@ from device_profiles.work import (
     suffixes,
 )
 from edge_runtime.export.plan.programs import is_trained_apart
+from server.engines.simulation.networks import WholeWork
 from server.engines.simulation.segments import ModelPieces
-from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, WholeWork, narrower_width
+from server.engines.simulation.trainable import Terms, Trainable
+from server.engines.simulation.trainables import TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
 from server.planner.run_programs import NEVER, RunPrograms, step_alone
 

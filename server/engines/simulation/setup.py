@@ -17,8 +17,9 @@ from server.engines.simulation.compute_device import choose_device
 from server.engines.simulation.engine import SimulationEngine
 from server.engines.simulation.evaluator import SimulationEvaluator
 from server.engines.simulation.examples import Examples, read_part
+from server.engines.simulation.networks import initial_classifiers
 from server.engines.simulation.promises import needs_of_runs, promises_of
-from server.engines.simulation.trainables import TrainableSet, initial_classifiers
+from server.engines.simulation.trainables import TrainableSet
 from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure

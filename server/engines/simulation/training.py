@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from server.engines.simulation.optimizers import LocalStep
-from server.engines.simulation.trainables import Terms, Trainable
+from server.engines.simulation.trainable import Terms, Trainable
 
 
 class LocalData(Protocol):

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from device_profiles.work import Sublayers, Whole, parse_work
+from server.engines.simulation.networks import rows_of
 from server.engines.simulation.optimizers import LocalStep
-from server.engines.simulation.trainables import Terms, TrainableSet, rows_of
+from server.engines.simulation.trainable import Terms
+from server.engines.simulation.trainables import TrainableSet
 from server.engines.simulation.training import Trained, train_alone, train_stacked
 from server.fleet.fleet import ModelSettings, TrainingSettings
 from server.fleet.local_optimizer import local_optimizer
