@@ -72,8 +72,10 @@ def best_rows(build: Build, variant: StepVariant, batch: int, rows: Rows = "pref
     if not any(value.role == "frozen" for value in most.graph.inputs):
         return most
     counts = [batch // parts for parts in (2, _MOST_PARTS) if batch // parts >= 1]
-    name = "prefix_rows" if rows == "prefix_rows" else "teacher_rows"
-    fewer = [replace(variant, **{name: count}) for count in counts]
+    fewer = [
+        replace(variant, prefix_rows=count) if rows == "prefix_rows" else replace(variant, teacher_rows=count)
+        for count in counts
+    ]
     # Most often all are as large, which is known before anything is placed.
     below = _below_tolerance(most.plan.arena_bytes)
     if all(plan_arena(build(candidate), within_bytes=below) is None for candidate in fewer):

@@ -30,7 +30,8 @@ from edge_runtime.export.plan.programs import is_trained_apart
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
-from server.planner.run_programs import NEVER, RunPrograms, step_alone
+from server.planner.choices import NEVER
+from server.planner.run_programs import RunPrograms, step_alone
 
 _MB = 1 << 20
 RUNTIME_BASE_MB = 9.1
@@ -211,7 +212,11 @@ class _RuntimePlans:
         programs = self._programs[width]
         if isinstance(asked, Growing) and not programs.trains(asked, partition):
             return NEVER
-        return programs.program(asked, partition).memory.total_bytes(self._training.threads)
+        threads = self._training.threads
+        if isinstance(asked, Distill):
+            return programs.program(asked, partition).memory.total_bytes(threads)
+        cost = programs.cost(asked, partition)
+        return NEVER if cost is None else cost.total_bytes(threads)
 
 
 def _as_run(work: Work, partition: Partition) -> Growing:
