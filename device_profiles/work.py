@@ -14,6 +14,7 @@ import msgspec
 from device_profiles.contract import CACHED_PREFIX_VARIANT, Variant
 from device_profiles.errors import FormatError
 from device_profiles.model import Block, Partition
+from device_profiles.trades import TRADES, with_trade
 
 
 class _Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -272,8 +273,10 @@ def label(work: Work | ProgramWork, partition: Partition, variant: Variant = "de
 
 
 def programs_of(work: Work, partition: Partition) -> frozenset[str]:
-    """Labels that an update of it may carry: that of the bundle's program, also as it reads kept outputs of frozen
-    blocks."""
-    if isinstance(work, (Grow, Distill)):
-        return frozenset({label(work, partition), label(work, partition, CACHED_PREFIX_VARIANT)})
-    return frozenset({label(work, partition)})
+    """Labels that an update of it may carry: those of the bundle's programs, in any trade, also as they read kept
+    outputs of frozen blocks."""
+    name = label(work, partition)
+    if isinstance(work, Distill):
+        return frozenset({name, label(work, partition, CACHED_PREFIX_VARIANT)})
+    traded = {with_trade(name, trade) for trade in TRADES if isinstance(work, Growing)} | {name}
+    return frozenset(traded | ({label(work, partition, CACHED_PREFIX_VARIANT)} if isinstance(work, Grow) else set()))

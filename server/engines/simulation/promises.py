@@ -11,8 +11,8 @@ import msgspec
 import torch
 from torch import Tensor
 
+from device_profiles.contract import ITEM_BYTES
 from device_profiles.errors import FormatError
-from device_profiles.manifest import Program
 from device_profiles.model import Partition
 from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.work import (
@@ -34,7 +34,9 @@ from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainable import Terms, Trainable
 from server.engines.simulation.trainables import TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
-from server.planner.run_programs import NEVER, RunPrograms, step_alone
+from server.fleet.local_optimizer import local_optimizer
+from server.planner.choices import NEVER
+from server.planner.run_programs import RunPrograms, step_alone
 
 _MB = 1 << 20
 RUNTIME_BASE_MB = 9.1
@@ -221,16 +223,22 @@ class _RuntimePlans:
         programs = self._programs[width]
         if isinstance(asked, Growing) and not programs.trains(asked, partition):
             return NEVER
-        planned = programs.program(asked, partition)
-        needed = planned.memory.total_bytes(self._training.threads)
+        threads = self._training.threads
+        if isinstance(asked, Distill):
+            return programs.program(asked, partition).memory.total_bytes(threads)
+        cost = programs.cost(asked, partition)
+        if cost is None:
+            return NEVER
+        needed = cost.total_bytes(threads)
         if isinstance(work, Sublayers):
-            needed -= round((1 - work.ratio) * _state_bytes(planned))
+            needed -= round((1 - work.ratio) * self._state_bytes(cost.upload_bytes))
         return needed
 
-
-def _state_bytes(program: Program) -> int:
-    """Of all that the optimizer keeps: rows that are not trained need none of it."""
-    return program.memory.optimizer_state_bytes
+    def _state_bytes(self, trained_bytes: int) -> int:
+        """What the optimizer keeps of tensors of so many bytes: rows that are not trained need none of it."""
+        optimizer = local_optimizer(self._training)
+        item = ITEM_BYTES[optimizer.momentum_dtype] / ITEM_BYTES["float32"]
+        return round(OPTIMIZERS[optimizer.name].states * trained_bytes * item)
 
 
 def _as_run(work: Work, partition: Partition) -> Growing:

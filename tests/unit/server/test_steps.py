@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_profiles.errors import ExecutionError, UsageError
-from server.planner.steps import Group, Step, Steps, choose_steps, first_held, given_steps, step_of
+from server.planner.holding import Group, Step, first_held, step_of
+from server.planner.steps import Steps, choose_steps, given_steps
 
 
 def needs_of(activations: list[int], weights: list[int], head: int = 1) -> dict[int, list[int]]:
