@@ -58,11 +58,13 @@ class RunCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """What it trades, beside programs with this type of momentum and one execution a step; None for several trades
         at once, and for a cached prefix."""
         executions = self.batch // self.micro_batch
-        found: list[Trade | None] = [
-            *(["recompute"] if self.variant == "recompute" else []),
-            *(["bfloat16"] if self.momentum_dtype != momentum else []),
-            *([] if executions == 1 else [next((t for t in TRADES if executions_of(t) == executions), None)]),
-        ]
+        found: list[Trade | None] = []
+        if self.variant == "recompute":
+            found.append("recompute")
+        if self.momentum_dtype != momentum:
+            found.append("bfloat16")
+        if executions > 1:
+            found.append(next((trade for trade in TRADES if executions_of(trade) == executions), None))
         if self.variant == CACHED_PREFIX_VARIANT or len(found) > 1:
             return None
         return found[0] if found else "default"

@@ -14,8 +14,7 @@ from device_profiles.work import Growing, suffixes
 from server.planner.choices import NEVER, Choice, Device, Trained, budget_of, in_order
 from server.planner.fleet_plan import Clients, Kind
 from server.planner.holding import first_held
-from server.planner.menus import Course, Menu
-from server.planner.run_programs import step_alone
+from server.planner.menus import Course, Menu, step_alone
 
 Row = list[list[Choice]]
 """Of one step: the choices of each of its suffixes, the longest first, and of the output module alone."""

@@ -31,7 +31,8 @@ from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
 from server.planner.choices import NEVER
-from server.planner.run_programs import RunPrograms, step_alone
+from server.planner.menus import step_alone
+from server.planner.run_programs import RunPrograms
 
 _MB = 1 << 20
 RUNTIME_BASE_MB = 9.1

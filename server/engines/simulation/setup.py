@@ -26,7 +26,8 @@ from server.fleet.words import in_words_of
 from server.methods.method import Method, Stage
 from server.methods.planned import Planned
 from server.planner.assignment import BestHeld
-from server.planner.steps import Group, Steps, choose_steps, keep_steps, kept_steps
+from server.planner.holding import Group
+from server.planner.steps import Steps, choose_steps, keep_steps, kept_steps
 from server.planner.tables import steps_table
 from server.rounds.run_state import Weights
 
