@@ -16,6 +16,11 @@ Course = list[list[Offer]]
 """Of one step: the offers of each of its suffixes, the longest first, and of the output module alone."""
 
 
+def step_alone(end: int, units: int) -> Partition:
+    """The partition in which the choice of steps looks at a step: its units, and all behind them as one block."""
+    return Partition.ending_with([end, units - 1] if end < units - 1 else [end])
+
+
 class Menu(Protocol):
     """What there is to choose from."""
 

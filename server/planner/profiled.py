@@ -10,12 +10,11 @@ import numpy as np
 from device_profiles.errors import UsageError
 from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
-from device_profiles.work import suffixes
+from device_profiles.work import Growing, suffixes
 from server.planner.choices import NEVER, Choice, Device, Trained, budget_of, in_order
 from server.planner.fleet_plan import Clients, Kind
 from server.planner.holding import first_held
-from server.planner.menus import Course, Menu
-from server.planner.run_programs import step_alone
+from server.planner.menus import Course, Menu, step_alone
 
 Row = list[list[Choice]]
 """Of one step: the choices of each of its suffixes, the longest first, and of the output module alone."""
@@ -87,24 +86,30 @@ class ProfiledFleet:
     def _lighten(self, kind: int, row: Row, partition: Partition, block: int) -> None:
         """Add recomputation to the choices of one step, where devices of the kind gain by it.
 
-        Those that hold the same suffix by default are looked at together: if one of them holds the next longer one with
-        recomputation, that is a choice for all, and so on.
+        Those that hold the same suffix are looked at together: if one of them holds the next longer one with
+        recomputation, that is a choice for all, and so on. What they hold in no exact trade may be held in this one.
         """
         budgets = self.clients.budgets[self.clients.kinds == kind]
         works = suffixes(partition, block)
         held = first_held(np.array([_least(own) for own in row], np.int64), budgets)
         for place in np.unique(held).tolist():
-            most = int(budgets[held == place].max())
+            own = budgets[held == place]
+            if place < len(row) and row[place][0].needs > int(own.min()):
+                self._recompute(kind, row[place], works[place], partition)
             for longer in range(place - 1, -1, -1):
-                if not row[longer]:
-                    continue  # no program trains it
-                if not any(choice.offer.trade == "recompute" for choice in row[longer]):
-                    offer = self._menu.lighter(works[longer], partition)
-                    if offer is None:
-                        break
-                    row[longer] = in_order([*row[longer], self._devices[kind].choice(offer)])
-                if _least(row[longer]) > most:
+                if row[longer] and not self._recompute(kind, row[longer], works[longer], partition):
                     break
+                if row[longer] and _least(row[longer]) > int(own.max()):
+                    break
+
+    def _recompute(self, kind: int, choices: list[Choice], work: Growing, partition: Partition) -> bool:
+        """Add recomputation to the choices of one piece of work; whether it is there."""
+        if not any(choice.offer.trade == "recompute" for choice in choices):
+            offer = self._menu.lighter(work, partition)
+            if offer is None:
+                return False
+            choices[:] = in_order([*choices, self._devices[kind].choice(offer)])
+        return True
 
     def _kind_of(self, client: str) -> int:
         return int(self.clients.kinds[self.position(client)])

@@ -26,7 +26,7 @@ from edge_runtime.export.targets.native import choose_partition
 from server.fleet.fleet import ModelSettings, TrainingSettings
 from server.fleet.local_optimizer import local_optimizer
 from server.planner.choices import Offer
-from server.planner.menus import Course
+from server.planner.menus import Course, step_alone
 
 _Ranges = tuple[tuple[int, int], ...]
 
@@ -187,11 +187,6 @@ class RunPrograms:
 def table_of(folder: Path) -> Path:
     """Where a run keeps its table."""
     return folder / COSTS_NAME
-
-
-def step_alone(end: int, units: int) -> Partition:
-    """The partition in which the choice of steps looks at a step: its units, and all behind them as one block."""
-    return Partition.ending_with([end, units - 1] if end < units - 1 else [end])
 
 
 def _behind(partition: Partition, last: int) -> _Ranges:

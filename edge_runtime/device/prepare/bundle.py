@@ -71,6 +71,11 @@ class Bundle:
             if program.name == name:
                 return program
         there = [trade for trade in TRADES for p in programs if p.work == work and p.name.endswith(f"-{trade}")]
+        if variant == "default" and there:
+            raise UsageError(
+                f"{self.path} has no such program of {work.name} but in variants",
+                remedy=("give ", Setting("variant", " or ".join(there))),
+            )
         if variant != "default" and any(program.work == work for program in programs):
             raise UsageError(
                 f"{self.path} has no such program of {work.name}",

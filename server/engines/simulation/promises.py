@@ -36,7 +36,8 @@ from server.engines.simulation.trainables import TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
 from server.fleet.local_optimizer import local_optimizer
 from server.planner.choices import NEVER
-from server.planner.run_programs import RunPrograms, step_alone
+from server.planner.menus import step_alone
+from server.planner.run_programs import RunPrograms
 
 _MB = 1 << 20
 RUNTIME_BASE_MB = 9.1
