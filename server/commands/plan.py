@@ -138,7 +138,7 @@ def _plan_fleet(
 ) -> None:
     from device_profiles.files import write_json
     from edge_runtime.export.models.factory import find_models_in
-    from server.engines.local.bundles import run_bundle
+    from server.engines.bundled.bundles import run_bundle
     from server.fleet.reading import read_fleet
     from server.fleet.words import in_words_of
     from server.planner.fleet_plan import plan_fleet

@@ -1,4 +1,4 @@
-"""Method `planned` on this machine: a few programs are measured under each client's limit, the steps are chosen from
+"""Method `planned` with real devices: a few programs are measured under each client's limit, the steps are chosen from
 what all the others are predicted to need, and the programs that this takes are exported."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
 from device_profiles.work import Growing, Head, Joint
 from edge_runtime.device.prepare.bundle import Bundle
-from server.engines.local.bundles import run_bundle
+from server.engines.bundled.bundles import run_bundle
 from server.fleet.fleet import Fleet
 from server.planner.fleet_plan import plan_fleet
 from server.planner.needs import profiled_fleet
