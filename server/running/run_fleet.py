@@ -56,7 +56,7 @@ _OURS = frozenset(
 """What a run's folder holds before the run has ended."""
 NEWER_SETTINGS = {
     "training": (
-        "deadline_seconds",
+        *("deadline_seconds", "join_seconds", "absent_seconds", "spare", "trim"),
         *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
         *("server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_tau"),
     ),

@@ -152,4 +152,6 @@ def _said(error: Exception) -> str:
 
 
 def _unreachable(error: Exception) -> ExecutionError:
-    return ExecutionError(f"the SuperLink does not answer: {_said(error)}", remedy="start it, then continue with --resume")
+    return ExecutionError(
+        f"the SuperLink does not answer: {_said(error)}", remedy="start it, then continue with --resume"
+    )

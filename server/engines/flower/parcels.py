@@ -117,7 +117,7 @@ class Parcels:
         """Tensors of the weights that programs read or train."""
         frozen = {i.name for p in programs for i in p.inputs if i.role == "frozen"}
         trained = {t.name for p in programs for t in p.tensors if t.role in TRAINED_ROLES}
-        return (frozen | trained) & self._names
+        return self._names & (frozen | trained)
 
     def _files(self, programs: Sequence[Program]) -> dict[str, _File]:
         """A bundle of these programs alone, whose weights hold whole units."""
@@ -153,7 +153,7 @@ class Parcels:
     def _content(self, path: Path, units: set[str]) -> bytes:
         """The tensors of some units as a safetensors file, the same bytes for the same tensors."""
         with safe_open(path, framework="numpy") as file:
-            names = sorted(name for name in file.keys() if self._owners[name] in units)
+            names = sorted(name for name in self._names if self._owners[name] in units)
             return save({name: file.get_tensor(name) for name in names})
 
 
