@@ -103,6 +103,10 @@ class Control:
             if node.status != "unregistered"
         ]
 
+    def known(self) -> dict[str, int]:
+        """Numbers of the registered devices, by public key."""
+        return {node.public_key: node.node_id for node in self.nodes()}
+
     def register(self, public_key: str, name: str) -> int:
         """Let the owner of a key in; Flower's number of it."""
         with _in_one_line(f"register {name}"):

@@ -1,4 +1,4 @@
-"""Which requests reach the SuperLink: Flower serves all its APIs at one port, and devices have a use for one of them."""
+"""Which requests reach the SuperLink: Flower serves all APIs at one port, and devices have a use for one of them."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from server.federation.home.certificates import authority_file
 from server.federation.home.folder import FederationFolder, write_private
 from server.federation.home.keys import launcher_secret
+from server.federation.home.logs import open_log
 
 _PROTECTED = ("/flwr.proto.Runtime/AcquireTask",)
 _SERVER_APP = "from flwr.superlink.cli import flwr_serverapp; flwr_serverapp()"
-_LOG_BYTES = 4 << 20
 _GRACE_SECONDS = 15.0
 
 
@@ -100,10 +100,3 @@ class Launcher:
     def _forget(self, started: _Started) -> None:
         started.token.unlink(missing_ok=True)
         self._started.remove(started)
-
-
-def open_log(path: Path):  # type: ignore[no-untyped-def]
-    """Open a log to be added to; what is older is kept beside it once it has grown."""
-    if path.exists() and path.stat().st_size > _LOG_BYTES:
-        path.replace(path.with_name(path.name + ".1"))
-    return path.open("ab")

@@ -27,8 +27,8 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 
-from server.federation.home.certificates import authority_file, server_files
 from server.federation.flower.guard import Guard
+from server.federation.home.certificates import authority_file, server_files
 from server.federation.home.folder import FederationFolder
 from server.federation.home.keys import control_token, launcher_secret
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _config(folder: FederationFolder, host: str, port: int) -> SuperLinkLifespanConfig:
-    """What `flower-superlink` would make of its options, with `--isolation process`: the federation starts server apps."""
+    """As `flower-superlink --isolation process` would make it of its options: the federation starts server apps."""
     authority = authority_file(folder)
     certificate, key = server_files(folder)
     return SuperLinkLifespanConfig(

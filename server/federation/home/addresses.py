@@ -11,7 +11,7 @@ import psutil
 
 from device_profiles.errors import UsageError
 
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with what the user gave
+EVERYWHERE = ("0.0.0.0", "::")
 _NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?", re.ASCII)
 _BACKLOG = 2048
 

@@ -19,6 +19,8 @@ from device_profiles.files import atomic_file, read_json, write_json
 
 DEFAULT_PORT = 9092
 """That of Flower's Fleet API in its own documentation."""
+_OURS = {"keys", "logs", "flower", "up.lock"}
+"""What a start that came no further has left."""
 _PRIVATE = 0o077
 """Bits of a mode that nobody but the owner may have."""
 
@@ -93,9 +95,9 @@ class FederationFolder:
             )
         return read_json(self.settings_file, Settings)
 
-    def make(self, settings: Settings) -> None:
-        """Make what is missing, readable for this user alone, and keep `settings`. Raises UsageError."""
-        if self.path.is_dir() and not self.exists and any(self.path.iterdir()):
+    def make(self) -> None:
+        """Make what is missing, readable for this user alone. Raises UsageError where the folder is another's."""
+        if self.path.is_dir() and not self.exists and not {one.name for one in self.path.iterdir()} <= _OURS:
             raise UsageError(f"{self.path}: holds other files; give the name of a new folder for the federation")
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in (self.path, self.keys, self.logs, self.flower_home):
@@ -103,7 +105,10 @@ class FederationFolder:
             self._check_private(folder)
         for key in self.keys.iterdir():
             self._check_private(key)
-        if not self.exists or read_json(self.settings_file, Settings) != settings:
+
+    def keep(self, settings: Settings) -> None:
+        """Remember how devices reach it."""
+        if not self.exists or self.settings() != settings:
             write_json(self.settings_file, settings)
 
     def _check_private(self, path: Path) -> None:

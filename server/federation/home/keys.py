@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_profiles.errors import FormatError
@@ -16,28 +15,12 @@ from server.federation.home.folder import FederationFolder, read_private, write_
 _SECRET_BYTES = 32
 
 
-@dataclass(frozen=True)
-class OrderKey:
-    """The key that every order of the federation's server is signed with: ECDSA, P-256."""
-
-    private: ec.EllipticCurvePrivateKey
-
-    def sign(self, document: bytes) -> bytes:
-        """The signature of a document: ECDSA with SHA-256, DER."""
-        return self.private.sign(document, ec.ECDSA(hashes.SHA256()))
-
-    @property
-    def public_pem(self) -> str:
-        """What devices check orders with."""
-        return public_pem(self.private).decode()
-
-
-def order_key(folder: FederationFolder) -> OrderKey:
-    """The folder's key, which is made where there is none. Raises FormatError naming the file."""
+def order_key_file(folder: FederationFolder) -> Path:
+    """The key that every order of the server is signed with (ECDSA, P-256, PEM), which is made where there is none."""
     path = folder.keys / "orders.key"
     if not path.exists():
         write_private(path, private_pem(new_key()))
-    return OrderKey(load_key(path))
+    return path
 
 
 def control_token(folder: FederationFolder) -> str:
@@ -77,9 +60,7 @@ def openssh(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     """The public half of a key, as Flower registers it."""
-    return key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
