@@ -1,0 +1,7 @@
+"""Keeps the SuperLink's database small."""
+
+from pathlib import Path
+
+
+def prune(database: Path) -> None:
+    """."""
