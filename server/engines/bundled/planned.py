@@ -8,7 +8,7 @@ from pathlib import Path
 
 from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
-from device_profiles.work import Growing, Head, Joint
+from device_profiles.work import Growing, Head, Joint, grow
 from edge_runtime.device.prepare.bundle import Bundle
 from server.engines.bundled.bundles import run_bundle
 from server.fleet.fleet import Fleet
@@ -41,9 +41,11 @@ def planned_bundle(
     programs: RunPrograms,
     profiles: Mapping[str, DeviceProfile],
     examples: Mapping[str, int],
+    *,
+    others_may_come: bool = False,
 ) -> Bundle:
     """The programs that the plan takes. `profiles` are of the calibration's programs, `examples` those that each client
-    has.
+    has. Where `others_may_come`, also each step's own units and its output module, which nobody may hold or need now.
 
     Raises ExecutionError where no client holds anything.
     """
@@ -60,4 +62,9 @@ def planned_bundle(
     )
     steps = keep_steps(output, planned.steps) if kept is None else kept
     note(steps_table(steps, programs.units))
-    return run_bundle(fleet, output / "bundle", partition=steps.partition, works=planned.works)
+    works = planned.works
+    if others_may_come:
+        partition = steps.partition
+        own = [work for b in partition.blocks for work in (grow(partition, b.index), Head(last_unit=b.last_unit))]
+        works = tuple(dict.fromkeys([*works, *(work for work in own if programs.trains(work, partition))]))
+    return run_bundle(fleet, output / "bundle", partition=steps.partition, works=works)

@@ -40,7 +40,7 @@ _QUESTION_SECONDS = 60.0
 _PROFILE_SECONDS = 3600.0
 _AGAIN_SECONDS = 600.0
 """After which a device that could not be profiled is asked for its profile again."""
-_NAME_CHARACTERS = 48
+_NAME_CHARACTERS = 64
 
 
 @dataclass(slots=True)

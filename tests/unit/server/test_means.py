@@ -113,5 +113,7 @@ def test_the_fleet_file_names_it() -> None:
     updates = _updates(10)
     trimmed = mean_of(TrainingSettings(aggregation="trimmed_mean", trim=0.3))(updates, BASE)
     assert np.array_equal(trimmed["w"], trimmed_mean(updates, BASE, share=0.3)["w"])
-    assert np.array_equal(mean_of(TrainingSettings(aggregation="median"))(updates, BASE)["w"], median(updates, BASE)["w"])
+    assert np.array_equal(
+        mean_of(TrainingSettings(aggregation="median"))(updates, BASE)["w"], median(updates, BASE)["w"]
+    )
     assert mean_of(TrainingSettings()) is average
