@@ -94,7 +94,7 @@ def encode(message: WireMessage) -> bytes:
 
 
 def _defaults(cls: type[WireMessage]) -> list[Any]:
-    by_name = {info.name: info.default for info in msgspec.structs.fields(cls)}
+    by_name = dict(zip(cls.__struct_fields__, cls.__struct_defaults__, strict=True))
     return [by_name[field.name] for field in cls.FIELDS]
 
 
