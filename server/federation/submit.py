@@ -1,7 +1,8 @@
 """Runs on the federation's own SuperLink: started as `flwr run` would start them, followed, and stopped.
 
-The server app runs on this machine as a process of the federation. Its run config has four keys, which the app's
-`pyproject.toml` must have as well: `federation`, `fleet` and `run`, which are absolute paths, and `resume`, a boolean.
+The server app runs on this machine as a process of the federation. Its run config has five keys, which the app's
+`pyproject.toml` must have as well: `federation`, `fleet` and `run`, which are absolute paths, `resume`, a boolean, and
+`min-clients`, 0 for what the fleet file says.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ _SILENT_SECONDS = 120.0
 """How long a SuperLink may be away while it is started again."""
 
 
-def submit_run(folder: Path, fleet: Path, run: Path, *, resume: bool, app: Path = APP) -> int:
-    """Start a run of `app` on the federation in `folder`; Flower's number of it.
+def submit_run(
+    folder: Path, fleet: Path, run: Path, *, resume: bool, min_clients: int | None = None, app: Path = APP
+) -> int:
+    """Start a run of `app` on the federation in `folder`; Flower's number of it. `min_clients` overrides the fleet
+    file's.
 
     Raises UsageError where the federation is not up, ExecutionError where its SuperLink does not take the run.
     """
@@ -38,6 +42,7 @@ def submit_run(folder: Path, fleet: Path, run: Path, *, resume: bool, app: Path 
         "fleet": str(fleet.resolve()),
         "run": str(run.resolve()),
         "resume": resume,
+        "min-clients": min_clients or 0,
     }
     with _control(place) as superlink:
         number = superlink.start(_packed(app), config)

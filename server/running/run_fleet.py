@@ -43,6 +43,7 @@ _OURS = frozenset(
         "movement",
         "plan.json",
         "profiles",
+        "progress.log",
         "promises.json",
         "rounds.jsonl",
         "server_optimizer",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -19,12 +18,10 @@ from server.federation.home.folder import FederationFolder
 from server.federation.home.keys import order_key_file
 from server.fleet.reading import read_fleet
 from server.running.run_fleet import run_fleet
+from server.serving.remote import PROGRESS_NAME
 
 if TYPE_CHECKING:
     from server.rounds.summary import Summary
-
-PROGRESS_NAME = "progress.log"
-"""In the run's folder: what the run says, line by line."""
 
 
 def serve(grid: Grid, config: Mapping[str, object], flower_run: int) -> Summary:
@@ -64,7 +61,7 @@ def _path(config: Mapping[str, object], key: str) -> Path:
     if not path.is_absolute():
         raise UsageError(
             f"run config: {key} '{path}': must be an absolute path on the machine of the SuperLink",
-            remedy=f"--run-config 'fleet=\"/path/fleet.toml\" run=\"/path/run\"'",
+            remedy='--run-config \'fleet="/path/fleet.toml" run="/path/run"\'',
         )
     return path
 

@@ -178,9 +178,7 @@ class _Preparation:
         if self._fleet.method.name != "planned":
             return run_bundle(self._fleet, self._output / "bundle")
         programs = self._run_programs()
-        return planned_bundle(
-            self._fleet, self._output, self._note, programs, profiles, examples, others_may_come=True
-        )
+        return planned_bundle(self._fleet, self._output, self._note, programs, profiles, examples, others_may_come=True)
 
     def _run_programs(self) -> RunPrograms:
         if self._programs is None:
