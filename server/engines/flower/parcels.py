@@ -159,11 +159,11 @@ class Parcels:
 
 def _parcel(bundle: Mapping[str, _File], laid: Mapping[str, _File]) -> Parcel:
     files = {**bundle, **laid}
-    return Parcel(
-        files={name: file.sent for name, file in files.items()},
-        weights=tuple(laid),
-        record=ArrayRecord({name: file.array for name, file in files.items()}),
-    )
+    record = ArrayRecord()
+    for name, file in files.items():
+        # One by one: a record that is made of a dictionary copies its arrays.
+        record[name] = file.array
+    return Parcel(files={name: file.sent for name, file in files.items()}, weights=tuple(laid), record=record)
 
 
 class _Owners(dict[str, str]):
