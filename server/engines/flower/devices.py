@@ -35,7 +35,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 LOOK_SECONDS = 3.0
 """Between two looks at who is connected."""
 ASK_SECONDS = 30.0
-"""After which a device that has nothing to do is asked again what it may use."""
+"""After which a device that has nothing to do is asked again what it may use, at the earliest."""
+_ASK_SHARE = 20
+"""A device that needs long for an answer is asked less often: a stock SuperNode starts a process for each."""
 _QUESTION_SECONDS = 60.0
 _PROFILE_SECONDS = 3600.0
 _AGAIN_SECONDS = 600.0
@@ -65,6 +67,7 @@ class Device:
     there: bool = False
     asked: str | None = None
     profiling: bool = False
+    asked_at: float = 0.0
     ask_at: float = 0.0
     profile_at: float = 0.0
     task: str = ""
@@ -154,7 +157,8 @@ class Devices:
         if device is None:
             return
         profiling, device.asked, device.profiling = device.profiling, None, False
-        device.ask_at = time.monotonic() + ASK_SECONDS
+        now = time.monotonic()
+        device.ask_at = now + max(ASK_SECONDS, 0.0 if profiling else _ASK_SHARE * (now - device.asked_at))
         try:
             if reply.error is not None:
                 raise FormatError(reply.error)
@@ -194,7 +198,7 @@ class Devices:
             device.ask_at = time.monotonic() + ASK_SECONDS
             self._note(f"{device.name or device.node}: {sent.error}")
             return
-        device.asked = sent
+        device.asked, device.asked_at = sent, time.monotonic()
         self._inbox.watch(sent, device.node)
 
     def _answered(self, device: Device, answer: DeviceAnswer) -> Iterator[Change]:

@@ -32,6 +32,7 @@ from tests.support.fake_run import MANIFEST
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices_module, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(devices_module, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(devices_module, "_ASK_SHARE", 0)
 
 
 @pytest.fixture
