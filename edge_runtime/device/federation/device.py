@@ -13,6 +13,7 @@ from edge_runtime.device.federation.settings import Settings
 from edge_runtime.device.federation.state import StateFolder
 from edge_runtime.device.federation.store import FileStore
 from edge_runtime.device.fleet_api.keys import ServerKey
+from edge_runtime.device.limits.own_group import OwnGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class Device:
         budget: bytes that a training may use now.
         peak: bytes that the client's own process was at most.
         use: processor seconds of the client and its child, which are not others'.
+        group: control group of the client and its child together, where there may be one.
         server_key: which every order must be signed with; None where nobody named one.
     """
 
@@ -39,4 +41,5 @@ class Device:
     budget: Callable[[], int]
     peak: Callable[[], int]
     use: OwnUse
+    group: OwnGroup
     server_key: ServerKey | None = None

@@ -33,6 +33,7 @@ from edge_runtime.device.federation.state import StateFolder
 from edge_runtime.device.federation.store import FileStore
 from edge_runtime.device.fleet_api.keys import NodeKey, ServerKey
 from edge_runtime.device.fleet_api.link import Link
+from edge_runtime.device.limits.own_group import OwnGroup
 
 INTERRUPTED_STATUS = 130
 LINK_SECONDS = 20.0
@@ -78,6 +79,7 @@ def open_device(start: Start, journal: Journal) -> Device:
         budget=lambda: budget_bytes(settings.limit_bytes),
         peak=peak_bytes,
         use=use,
+        group=OwnGroup(settings.limit_bytes),
         server_key=_server_key(state),
     )
 
@@ -92,7 +94,11 @@ def serve(start: Start, courier_of: Callable[[Start, StateFolder, Journal], Cour
         with state.held():
             device = open_device(start, journal)
             courier = courier_of(start, state, journal)
-            Client(device, courier, receiver=start.settings.address, once=start.once).run()
+            device.group.enter()
+            try:
+                Client(device, courier, receiver=start.settings.address, once=start.once).run()
+            finally:
+                device.group.leave()
     except _Stopped:
         journal.say("stopped", "stopped; the same command goes on")
         return INTERRUPTED_STATUS
