@@ -14,7 +14,7 @@ import pytest
 from device_profiles.federation import QUERY_DEVICE, TRAIN_TASK, UPDATE_FILE, DeviceAnswer, DeviceQuestion, TrainAnswer
 from tests.support.federation_client import RunningClient, bundle_files, state_of, train_order
 
-_STEPS = 500
+_STEPS = 300
 _KILLS = 20
 
 

@@ -26,8 +26,8 @@ class Device:
         budget: bytes that a training may use now.
         peak: bytes that the client's own process was at most.
         use: processor seconds of the client and its child, which are not others'.
-        group: control group of the client and its child together, where there may be one.
         server_key: which every order must be signed with; None where nobody named one.
+        group: control group of the client and its child together, where they have one.
     """
 
     settings: Settings
@@ -41,5 +41,5 @@ class Device:
     budget: Callable[[], int]
     peak: Callable[[], int]
     use: OwnUse
-    group: OwnGroup
     server_key: ServerKey | None = None
+    group: OwnGroup | None = None

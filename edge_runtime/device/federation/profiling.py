@@ -34,7 +34,8 @@ class ProfileJob:
         command = [sys.executable, "-m", "profiler", str(folder / "bundle"), "--limit", f"{device.budget()}B"]
         command += ["--name", settings.name, "--purpose", "all", "--threads", str(threads)]
         command += ["--steps", str(order.steps), "-o", str(self._output), "--json"]
-        device.group.leave()
+        if device.group is not None:
+            device.group.leave()
         self._child = Child(command, limit_bytes=None, said=folder / "said.json", complaint=folder / "complaint.txt")
         device.use.child = self._child
 
@@ -71,7 +72,8 @@ class ProfileJob:
     def _end(self) -> Outcome:
         outcome = self._child.outcome()
         self._device.use.child = None
-        self._device.group.enter()
+        if self._device.group is not None:
+            self._device.group.enter()
         return outcome
 
 
