@@ -12,7 +12,10 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from device_profiles.federation import SentFile
 from edge_runtime.device.fleet_api import messages as m
+from edge_runtime.device.fleet_api.incoming import Incoming
+from edge_runtime.device.fleet_api.link import Link
 from edge_runtime.device.fleet_api.objects import ARRAY, ARRAYS, CHUNK, CONFIG, MESSAGE, RECORDS, Stored, object_id
 from edge_runtime.device.fleet_api.wire import WireMessage, decode, encode
 
@@ -120,6 +123,20 @@ class FakeSuperLink:
         assert object_id(request.object_content) == request.object_id
         self.pushed[request.object_id] = request.object_content
         return m.PushObjectResponse(stored=True)
+
+
+def pulled(link: Link, fake: FakeSuperLink, files: dict[str, bytes], ttl: float = 600.0) -> Incoming:
+    """A message with these files, as a device has it."""
+    fake.send(b'{"task": 1}', files, ttl=ttl)
+    incoming = link.pull()
+    assert incoming is not None
+    return incoming
+
+
+def sent(folder: Path, data: bytes) -> SentFile:
+    """What an order says of a file with these bytes."""
+    (folder / "expected").write_bytes(data)
+    return SentFile.of(folder / "expected")
 
 
 def _names(tree: m.ObjectTree) -> list[str]:

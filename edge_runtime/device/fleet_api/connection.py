@@ -166,7 +166,7 @@ class Connection:
         authority = "the system's authorities" if self._ca is None else str(self._ca)
         return CertificateError(
             f"the SuperLink {self._address} does not prove itself by {authority}: {said}",
-            remedy="give the ca.crt of this federation with --ca, and a host that its certificate names",
+            remedy="give the ca.crt of this federation, and a host that the SuperLink's certificate names",
         )
 
 
