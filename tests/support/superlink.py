@@ -132,7 +132,7 @@ class SuperLink:
         return (self.folder / "superlink.log").read_text(errors="replace")[-4000:]
 
     def kill(self) -> None:
-        """SIGKILL, to its server apps as well."""
+        """SIGKILL; its server apps end when they notice that it is gone."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
