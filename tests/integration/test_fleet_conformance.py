@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.device.fleet_api import connection, membership, messages, objects, replying, source
+from edge_runtime.device.fleet_api.keys import NodeKey
 from edge_runtime.device.fleet_api.wire import (
     BOOL,
     BYTES,
@@ -141,6 +143,17 @@ def test_fields_that_are_streamed_have_flwrs_numbers() -> None:
     pushed = message_pb2.PushObjectRequest.DESCRIPTOR.fields_by_name
     assert pushed["object_content"].number == replying._CONTENT_FIELD
     assert pushed["session_id"].number == replying._SESSION_FIELD
+
+
+def test_a_public_key_is_written_as_flwr_compares_and_reads_it(tmp_path: Path) -> None:
+    from flwr.cli.supernode.register import try_load_public_key
+    from flwr.supercore.primitives.asymmetric import bytes_to_private_key, public_key_to_bytes
+
+    key = NodeKey.create(tmp_path / "key")
+    theirs = bytes_to_private_key((tmp_path / "key").read_bytes())
+    assert key.public_pem == public_key_to_bytes(theirs.public_key())
+    (tmp_path / "key.pub").write_text(key.public_line)
+    assert try_load_public_key(tmp_path / "key.pub") == key.public_pem
 
 
 def test_objects_are_named_and_written_as_flwr_does() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -186,3 +187,31 @@ def test_an_unexpected_answer_names_the_version(link: Link, fake: FakeSuperLink)
     fake.refusals["pull-messages"] = [(200, bytes(5 << 20))]
     with pytest.raises(errors.ProtocolError, match="5242880 bytes"):
         link.pull()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab",
+    ],
+)
+def test_what_is_no_http_counts_as_a_link_that_is_down(key: NodeKey, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def once() -> None:
+            near, _ = listener.accept()
+            near.recv(1 << 16)
+            near.sendall(answer)
+            near.close()
+
+        threading.Thread(target=once, daemon=True).start()
+        link = Link(f"127.0.0.1:{listener.getsockname()[1]}", ca=None, key=key, insecure=True, timeout=5)
+        with pytest.raises(errors.LinkError) as caught:
+            link.activate(time.monotonic())
+    assert "\n" not in str(caught.value)
