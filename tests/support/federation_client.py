@@ -23,6 +23,7 @@ from tests.support.mailbox import Mailbox
 
 _ROOT = Path(__file__).parents[2]
 MEGABYTE = 1 << 20
+_MARK = "PROFL_TEST_CLIENT"
 
 
 @dataclass
@@ -56,7 +57,7 @@ class RunningClient:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.mailbox", str(path), str(self.mailbox.folder)],
                 cwd=_ROOT,
-                env={**os.environ, "PYTHONPATH": str(_ROOT), "MALLOC_ARENA_MAX": "1"},
+                env={**os.environ, "PYTHONPATH": str(_ROOT), "MALLOC_ARENA_MAX": "1", _MARK: str(self.folder)},
                 stdout=log,
                 stderr=errors,
                 text=True,
@@ -92,17 +93,20 @@ class RunningClient:
             time.sleep(0.02)
 
     def processes(self) -> list[int]:
-        """Every process that works in the state folder now."""
+        """The client and all that it started, so far as they run now."""
         found = []
         for entry in os.scandir("/proc"):
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    command = Path(f"/proc/{entry.name}/cmdline").read_bytes()
-                except OSError:
-                    continue
-                if os.fsencode(self.folder) in command:
-                    found.append(int(entry.name))
+            with suppress(OSError):
+                if entry.name.isdigit():
+                    environment = Path(f"/proc/{entry.name}/environ").read_bytes().split(b"\0")
+                    if os.fsencode(f"{_MARK}={self.folder}") in environment and not _is_zombie(int(entry.name)):
+                        found.append(int(entry.name))
         return found
+
+    def children(self) -> list[int]:
+        """What the client started, so far as it runs now."""
+        assert self.process is not None
+        return [process for process in self.processes() if process != self.process.pid]
 
 
 def bundle_files(bundle: Path) -> dict[str, Path]:
@@ -142,3 +146,14 @@ def memory_of(process: int) -> dict[str, int]:
     """VmRSS and VmHWM of a process in bytes."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+
+
+def state_of(process: int) -> str:
+    """One letter: R and S run, T is stopped, Z has ended; nothing where it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
+def _is_zombie(process: int) -> bool:
+    return state_of(process) in ("Z", "")

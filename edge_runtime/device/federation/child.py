@@ -18,6 +18,8 @@ STOP_SECONDS = 30.0
 """A training ends with its checkpoint within a step; one that takes longer is killed."""
 _OWN_VARIABLES = ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_")
 _MOST_LINE = 300
+_FIRST_TO_GO = 'echo 800 > /proc/self/oom_score_adj 2> /dev/null; exec "$@"'
+"""Where the whole machine runs out of memory, the training goes before the client, which can start it again."""
 
 
 class Child:
@@ -33,7 +35,7 @@ class Child:
         environment = {name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES}
         with said.open("wb") as stdout, complaint.open("wb") as stderr:
             self._process: LimitedProcess = start_limited(
-                [str(SUPERVISOR), "--parent", str(os.getpid()), "--", *command],
+                ["/bin/sh", "-c", _FIRST_TO_GO, "sh", str(SUPERVISOR), "--parent", str(os.getpid()), "--", *command],
                 limit_bytes=limit_bytes,
                 env=environment,
                 stdout=stdout,

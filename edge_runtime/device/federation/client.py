@@ -111,6 +111,7 @@ class Client:
         """Go on with what a killed client was at."""
         pending = self._state.pending()
         if pending is None:
+            self._clear()  # of a task that was answered just before
             return
         kind = pending.incoming.type
         try:

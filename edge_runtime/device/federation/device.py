@@ -13,6 +13,7 @@ from edge_runtime.device.federation.settings import Settings
 from edge_runtime.device.federation.state import StateFolder
 from edge_runtime.device.federation.store import FileStore
 from edge_runtime.device.fleet_api.keys import ServerKey
+from edge_runtime.device.limits.own_group import OwnGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Device:
         peak: bytes that the client's own process was at most.
         use: processor seconds of the client and its child, which are not others'.
         server_key: which every order must be signed with; None where nobody named one.
+        group: control group of the client and its child together, where they have one.
     """
 
     settings: Settings
@@ -40,3 +42,4 @@ class Device:
     peak: Callable[[], int]
     use: OwnUse
     server_key: ServerKey | None = None
+    group: OwnGroup | None = None

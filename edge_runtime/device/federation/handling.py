@@ -29,10 +29,13 @@ _POLL_SECONDS = 0.2
 
 
 def handle(device: Device, kind: str, raw: bytes, signature: bytes | None, fetch: Fetch, *, seconds: float) -> Answered:
-    """The answer to an order of this `kind`, which may take `seconds` in all.
+    """The answer to an order of this `kind`, which may take `seconds` in all. Its files lie in the task's folder of the
+    device's state, until that is told to `finish`.
 
     Raises FormatError for what is no order, or none that the server signed, and whatever `fetch` raises.
     """
+    if kind != QUERY_DEVICE:
+        device.state.finish()  # of one that was killed: its update is none of this order's
     job = begin(device, kind, raw, signature, fetch, seconds=seconds)
     try:
         while not isinstance(job, Answered):

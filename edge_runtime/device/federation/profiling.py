@@ -14,10 +14,15 @@ from edge_runtime.device.federation.child import Child
 from edge_runtime.device.federation.device import Device
 from edge_runtime.device.federation.files import fetch_missing, lay_out
 from edge_runtime.device.fleet_api.errors import LinkError
+from edge_runtime.device.limits.processes import Outcome
 
 
 class ProfileJob:
-    """Measuring, from the profiler's start to the profile. A restarted one goes on behind the last program."""
+    """Measuring, from the profiler's start to the profile. A restarted one goes on behind the last program.
+
+    Programs are measured under the limit that a training has. The profiler's own process comes on top of it, so that
+    the client leaves the group of the whole limit meanwhile.
+    """
 
     def __init__(self, device: Device, order: ProfileOrder, *, seconds: float) -> None:
         self._device = device
@@ -29,6 +34,8 @@ class ProfileJob:
         command = [sys.executable, "-m", "profiler", str(folder / "bundle"), "--limit", f"{device.budget()}B"]
         command += ["--name", settings.name, "--purpose", "all", "--threads", str(threads)]
         command += ["--steps", str(order.steps), "-o", str(self._output), "--json"]
+        if device.group is not None:
+            device.group.leave()
         self._child = Child(command, limit_bytes=None, said=folder / "said.json", complaint=folder / "complaint.txt")
         device.use.child = self._child
 
@@ -41,8 +48,7 @@ class ProfileJob:
         """The answer at the end."""
         if not self._child.ended():
             return None if time.monotonic() < self._deadline else self.abandon("took too long")
-        outcome = self._child.outcome()
-        self._device.use.child = None
+        outcome = self._end()
         if outcome.returncode != 0:
             return no_profile(self._child.last_words() or f"exit status {outcome.returncode}")
         try:
@@ -55,13 +61,20 @@ class ProfileJob:
     def stop(self) -> None:
         """End the profiler; what it has measured is there for the next start."""
         self._child.wait_stopped()
+        self._end()
 
     def abandon(self, why: str) -> Answered:
         """End the profiler at once."""
         self._child.kill()
-        self._child.outcome()
-        self._device.use.child = None
+        self._end()
         return no_profile(why)
+
+    def _end(self) -> Outcome:
+        outcome = self._child.outcome()
+        self._device.use.child = None
+        if self._device.group is not None:
+            self._device.group.enter()
+        return outcome
 
 
 def start_profile(device: Device, order: ProfileOrder, fetch: Fetch, *, seconds: float) -> ProfileJob | Answered:

@@ -68,7 +68,9 @@ def set_up(state: StateFolder, options: Mapping[str, Any], *, invitation: Invita
 
     Raises UsageError for what is missing or contradicts itself, FormatError for files that are not what they should be.
     """
-    known = msgspec.structs.asdict(state.settings()) if state.has_settings() else {"name": state.path.name}
+    known: dict[str, Any] = {"name": state.path.name}
+    if state.has_settings():
+        known |= msgspec.structs.asdict(state.settings())
     known |= {name: value for name, value in options.items() if value is not None}
     if invitation is not None:
         known |= {"name": invitation.name, "address": invitation.address, "invited": True}

@@ -18,21 +18,16 @@ from collections.abc import Callable
 import msgspec
 
 from device_profiles import streams
-from device_profiles.errors import FormatError, ProflError
-from edge_runtime.device.federation.child import OwnUse
+from device_profiles.errors import ProflError
 from edge_runtime.device.federation.client import Client
-from edge_runtime.device.federation.count_examples import count_examples
 from edge_runtime.device.federation.courier import Courier
-from edge_runtime.device.federation.device import Device
 from edge_runtime.device.federation.journal import Journal
-from edge_runtime.device.federation.memory import budget_bytes, peak_bytes
-from edge_runtime.device.federation.permission import Permission
-from edge_runtime.device.federation.pressure import MemoryPressure
+from edge_runtime.device.federation.opening import open_device
 from edge_runtime.device.federation.settings import Settings
 from edge_runtime.device.federation.state import StateFolder
-from edge_runtime.device.federation.store import FileStore
-from edge_runtime.device.fleet_api.keys import NodeKey, ServerKey
+from edge_runtime.device.fleet_api.keys import NodeKey
 from edge_runtime.device.fleet_api.link import Link
+from edge_runtime.device.limits.own_group import OwnGroup
 
 INTERRUPTED_STATUS = 130
 LINK_SECONDS = 20.0
@@ -60,28 +55,6 @@ class _Stopped(KeyboardInterrupt):
     """SIGTERM or Ctrl-C has come."""
 
 
-def open_device(start: Start, journal: Journal) -> Device:
-    """The device of a state folder. Raises ProflError where something of it cannot be used."""
-    state = StateFolder(Path(start.state))
-    settings = start.settings
-    root = Path(start.root)
-    use = OwnUse()
-    return Device(
-        settings=settings,
-        state=state,
-        store=FileStore(state.files, settings.cache_bytes),
-        journal=journal,
-        permission=Permission(settings.when, settings.quiet_hours, own_seconds=use.seconds, root=root),
-        pressure=MemoryPressure(root),
-        release=start.release,
-        examples=count_examples(settings.data),
-        budget=lambda: budget_bytes(settings.limit_bytes),
-        peak=peak_bytes,
-        use=use,
-        server_key=_server_key(state),
-    )
-
-
 def serve(start: Start, courier_of: Callable[[Start, StateFolder, Journal], Courier]) -> int:
     """Be the client until a signal comes; returns the exit status. Raises ProflError."""
     journal = Journal(as_json=start.as_json)
@@ -90,9 +63,14 @@ def serve(start: Start, courier_of: Callable[[Start, StateFolder, Journal], Cour
         signal.signal(number, _stop)
     try:
         with state.held():
-            device = open_device(start, journal)
+            root, group = Path(start.root), OwnGroup(start.settings.limit_bytes)
+            device = open_device(start.settings, state.path, journal, release=start.release, root=root, group=group)
             courier = courier_of(start, state, journal)
-            Client(device, courier, receiver=start.settings.address, once=start.once).run()
+            group.enter()
+            try:
+                Client(device, courier, receiver=start.settings.address, once=start.once).run()
+            finally:
+                group.leave()
     except _Stopped:
         journal.say("stopped", "stopped; the same command goes on")
         return INTERRUPTED_STATUS
@@ -136,15 +114,6 @@ def _stop(number: int, frame: object) -> None:
 def _fail(message: str, status: int) -> int:
     print(f"profl-edge: error: {' '.join(message.split())}", file=sys.stderr)
     return status
-
-
-def _server_key(state: StateFolder) -> ServerKey | None:
-    try:
-        return ServerKey(state.server_key.read_bytes())
-    except FileNotFoundError:
-        return None
-    except FormatError as error:
-        raise error.at(str(state.server_key)) from None
 
 
 if __name__ == "__main__":
