@@ -26,6 +26,7 @@ from server.federation.home.certificates import authority_file
 from server.federation.home.folder import FederationFolder, Settings
 from server.federation.processes import end_federation
 from server.federation.submit import submit_run, wait_run
+from server.rounds.stopping import stop_signals
 
 _APP = Path(__file__).with_name("superlink_growth_app")
 _PROJECT = """
@@ -61,7 +62,7 @@ resume = false
 @click.option("--unanswered", type=click.IntRange(0), default=1, show_default=True, help="Tasks of a round.")
 def main(rounds: int, clients: int, size: int, unanswered: int) -> None:
     """Print the database's bytes as the rounds go by, its largest tables, and both after the run and after pruning."""
-    with tempfile.TemporaryDirectory(prefix="profl-growth-") as name:
+    with stop_signals(), tempfile.TemporaryDirectory(prefix="profl-growth-") as name:
         work = Path(name)
         place = FederationFolder.at(work / "federation")
         app, run = _app(work), work / "run"

@@ -1,7 +1,7 @@
 """Keeps the SuperLink's database small: Flower keeps what was never answered, or never fetched, until a run has ended.
 
-Messages that have expired are removed while it runs, with the objects that only they hold. When it starts, what finished
-runs have left is removed, and the disk gets the space back.
+Messages that have expired are removed while it runs, with the objects that only they hold. When it starts, what runs
+have left that are finished is removed, and the disk gets the space back.
 """
 
 from __future__ import annotations
