@@ -9,7 +9,7 @@ import time
 import click
 import msgspec
 
-from device_profiles.errors import ExecutionError
+from device_profiles.errors import ExecutionError, ProflError
 from device_profiles.files import atomic_file
 from server.federation.home.addresses import is_loopback
 from server.federation.home.devices import read_devices
@@ -50,9 +50,12 @@ class Terminal:
         """Write the page again, every few seconds."""
         if time.monotonic() - self._written < REFRESH_SECONDS:
             return
-        with atomic_file(self._folder.page) as temporary:
-            temporary.write_text(status_page(self._reader.read()), encoding="utf-8")
         self._written = time.monotonic()
+        try:
+            with atomic_file(self._folder.page) as temporary:
+                temporary.write_text(status_page(self._reader.read()), encoding="utf-8")
+        except (ProflError, OSError) as error:  # a full disk, or a file that somebody edits: training goes on
+            self.note(f"the page is not up to date: {error}")
 
 
 def next_steps(folder: FederationFolder, settings: Settings, running: Running) -> list[str]:

@@ -153,7 +153,7 @@ def test_a_federation_from_up_to_down(folder: FederationFolder, tmp_path: Path) 
     assert left_over(folder) == [] and running(folder) is None
     assert _server("down", folder.path).stderr == "the federation was not up\n"
     again = _server("status", folder.path).stdout
-    assert again.startswith("the federation is down") and "stock" in again
+    assert again.startswith("The federation is down") and "stock" in again
 
 
 def _runs_an_app(folder: FederationFolder, tmp_path: Path) -> None:

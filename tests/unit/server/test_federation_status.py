@@ -68,7 +68,7 @@ def test_a_file_that_cannot_be_read_is_said_and_the_rest_shown(tmp_path: Path) -
 def test_the_table_has_a_line_for_each_device() -> None:
     run = RunProgress(folder="runs/a", stage="growing", block=2, rounds=7, accuracy=0.8125)
     lines = status_lines(_status(run=run, round=8))
-    assert lines[0] == "the federation is up at 10.0.0.1:9092: 1 of 1 devices online"
+    assert lines[0] == "The federation is up at 10.0.0.1:9092: 1 of 1 devices online"
     assert lines[1] == "run runs/a: growing 2, round 8, 7 rounds finished, accuracy 0.8125"
     assert lines[-1].split()[:2] == ["board1", "online"] and "128 MB" in lines[-1]
 
@@ -76,7 +76,7 @@ def test_the_table_has_a_line_for_each_device() -> None:
 def test_a_federation_without_devices_or_run_says_what_to_do() -> None:
     lines = status_lines(_status(devices=(), up=False))
     assert lines == [
-        "the federation is down: 0 of 0 devices online",
+        "The federation is down: 0 of 0 devices online",
         "no run was started",
         "",
         "no devices; add one with profl-server federation add-device NAME",
