@@ -40,14 +40,15 @@ def federation() -> None:
 )
 @click.option("--port", type=click.IntRange(0, 65535), help="Port for devices; 0 for a free one.  [default: 9092]")
 @click.option("--detach", is_flag=True, help="Return once it runs; `federation down` ends it.")
-def up(folder: Path, hosts: tuple[str, ...], port: int | None, detach: bool) -> None:
+@_JSON
+def up(folder: Path, hosts: tuple[str, ...], port: int | None, detach: bool, as_json: bool) -> None:
     """Start the federation in FOLDER, and make what it lacks: keys, certificates, its database.
 
     It runs until Ctrl-C. Without --host and --port, those of the last time are taken. A page in FOLDER shows devices
     and rounds.
     """
     _need_flower()
-    from server.commands.federation_up import run_detached, run_here
+    from server.commands.federation_up import run_detached, run_here, say_next
     from server.federation.home.addresses import check_hosts
     from server.federation.home.folder import Settings
 
@@ -58,21 +59,26 @@ def up(folder: Path, hosts: tuple[str, ...], port: int | None, detach: bool) -> 
         settings, hosts=hosts or settings.hosts, port=settings.port if port is None else port
     )
     if detach:
-        run_detached(place, settings)
+        started = run_detached(place, settings)
+        click.echo(msgspec.json.encode(started).decode()) if as_json else say_next(place, settings, started)
     else:
-        sys.exit(run_here(place, settings))
+        sys.exit(run_here(place, settings, as_json=as_json))
 
 
 @federation.command("down", epilog="Example: profl-server federation down")
 @_PLACE
-def down(folder: Path) -> None:
+@_JSON
+def down(folder: Path, as_json: bool) -> None:
     """End the federation in FOLDER, with all that it has started. Its devices and its state are kept."""
     from server.federation.processes import end_federation
 
     place = _at(folder)
     place.settings()
     ended = end_federation(place)
-    click.echo("the federation is down" if ended else "the federation was not up", err=True)
+    if as_json:
+        click.echo(msgspec.json.encode({"ended": ended}).decode())
+    else:
+        click.echo("the federation is down" if ended else "the federation was not up", err=True)
 
 
 @federation.command("add-device", epilog="Example: profl-server federation add-device board1 --memory-limit 128MB")
@@ -106,13 +112,17 @@ def add_device(
 @federation.command("remove-device", epilog="Example: profl-server federation remove-device board1")
 @click.argument("name")
 @_OF
-def remove_device(name: str, folder: Path) -> None:
+@_JSON
+def remove_device(name: str, folder: Path, as_json: bool) -> None:
     """Keep a device out from now on: its key is refused."""
     _need_flower()
     from server.federation.admission import expel
 
     at_once = expel(_at(folder), name)
-    click.echo(f"removed {name}" + ("" if at_once else "; it is refused once the federation is up"), err=True)
+    if as_json:
+        click.echo(msgspec.json.encode({"removed": name, "at_once": at_once}).decode())
+    else:
+        click.echo(f"removed {name}" + ("" if at_once else "; it is refused once the federation is up"), err=True)
 
 
 @federation.command("status", epilog="Example: profl-server federation status --html status.html")

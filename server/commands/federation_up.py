@@ -7,8 +7,9 @@ import sys
 import time
 
 import click
+import msgspec
 
-from device_profiles.errors import ExecutionError
+from device_profiles.errors import ExecutionError, ProflError
 from device_profiles.files import atomic_file
 from server.federation.home.addresses import is_loopback
 from server.federation.home.devices import read_devices
@@ -27,7 +28,8 @@ _POLL_SECONDS = 0.2
 class Terminal:
     """Says what happens, and keeps the page up to date."""
 
-    def __init__(self, folder: FederationFolder, settings: Settings) -> None:
+    def __init__(self, folder: FederationFolder, settings: Settings, *, as_json: bool) -> None:
+        self._as_json = as_json
         self._folder = folder
         self._settings = settings
         self._reader = StatusReader(folder)
@@ -35,8 +37,10 @@ class Terminal:
 
     def ready(self, running: Running) -> None:
         """What to do next."""
-        for line in next_steps(self._folder, self._settings, running):
-            self.note(line)
+        if self._as_json:
+            click.echo(msgspec.json.encode(running).decode())
+        else:
+            say_next(self._folder, self._settings, running)
 
     def note(self, line: str) -> None:
         """A line on standard error."""
@@ -46,9 +50,12 @@ class Terminal:
         """Write the page again, every few seconds."""
         if time.monotonic() - self._written < REFRESH_SECONDS:
             return
-        with atomic_file(self._folder.page) as temporary:
-            temporary.write_text(status_page(self._reader.read()), encoding="utf-8")
         self._written = time.monotonic()
+        try:
+            with atomic_file(self._folder.page) as temporary:
+                temporary.write_text(status_page(self._reader.read()), encoding="utf-8")
+        except (ProflError, OSError) as error:  # a full disk, or a file that somebody edits: training goes on
+            self.note(f"the page is not up to date: {error}")
 
 
 def next_steps(folder: FederationFolder, settings: Settings, running: Running) -> list[str]:
@@ -65,9 +72,15 @@ def next_steps(folder: FederationFolder, settings: Settings, running: Running) -
     return lines
 
 
-def run_here(folder: FederationFolder, settings: Settings) -> int:
+def say_next(folder: FederationFolder, settings: Settings, running: Running) -> None:
+    """Say so on standard error."""
+    for line in next_steps(folder, settings, running):
+        click.echo(line, err=True)
+
+
+def run_here(folder: FederationFolder, settings: Settings, *, as_json: bool) -> int:
     """Run it until a signal comes; 0, because that is how it ends."""
-    terminal = Terminal(folder, settings)
+    terminal = Terminal(folder, settings, as_json=as_json)
     try:
         with stop_signals():
             run_federation(folder, settings, terminal)
@@ -76,7 +89,7 @@ def run_here(folder: FederationFolder, settings: Settings) -> int:
     return 0
 
 
-def run_detached(folder: FederationFolder, settings: Settings) -> None:
+def run_detached(folder: FederationFolder, settings: Settings) -> Running:
     """Start it behind the terminal and wait until it answers. Raises ExecutionError with what it said last."""
     folder.make()
     log = folder.logs / "up.log"
@@ -96,10 +109,8 @@ def run_detached(folder: FederationFolder, settings: Settings) -> None:
     while True:
         found = running(folder)
         if found is not None and found.pid == child.pid:
-            break
+            return found
         if child.poll() is not None or time.monotonic() > deadline:
             said = last_line(log) if log.stat().st_size > start else "it said nothing"
             raise ExecutionError(said.removeprefix("profl-server: error: "))
         time.sleep(_POLL_SECONDS)
-    for line in next_steps(folder, settings, found):
-        click.echo(line, err=True)

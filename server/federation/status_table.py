@@ -20,7 +20,7 @@ def status_lines(status: FederationStatus) -> list[str]:
 def headline(status: FederationStatus) -> str:
     """Whether it is up, where, and how many devices are connected."""
     state = f"is up at {status.address}" if status.up else "is down"
-    line = f"the federation {state}: {status.online} of {len(status.devices)} devices online"
+    line = f"The federation {state}: {status.online} of {len(status.devices)} devices online"
     return f"{line} ({status.problem})" if status.problem else line
 
 

@@ -14,14 +14,13 @@ from pathlib import Path
 
 from flwr.cli.build import build_fab_from_disk
 
-import server
 from device_profiles.errors import ExecutionError, FormatError, UsageError
 from server.federation.flower.control import Control, FlowerRun, Scalar, control
 from server.federation.home.current_run import CurrentRun, set_current_run
 from server.federation.home.folder import FederationFolder
 from server.federation.processes import running
 
-APP = Path(server.__file__).parent / "engines" / "flower" / "app"
+APP = Path(__file__).resolve().parents[1] / "engines" / "flower" / "app"
 """Our app, as `flwr run` takes it."""
 _POLL_SECONDS = 1.0
 _SILENT_SECONDS = 120.0

@@ -23,7 +23,6 @@ from server.federation.home.keys import control_token, launcher_secret, order_ke
 from server.federation.home.logs import last_line, open_log
 from server.federation.membership import reconcile
 from server.federation.processes import Running, end, environment, left_over, set_running
-from server.federation.pruning import prune
 
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.2
@@ -110,6 +109,7 @@ class _Federation:
         launcher = Launcher(self._folder, self._inner_port, self._environment)
         try:
             self._start()
+            self._end_orphans()
             set_running(self._folder, self._running)
             self._observer.ready(self._running)
             while True:
@@ -124,7 +124,6 @@ class _Federation:
 
     def _start(self) -> None:
         """Start the SuperLink and wait until it answers; its devices are then those of `devices.json`."""
-        prune(self._folder.database)
         sockets = [*self._devices, self._inner]
         numbers = ",".join(str(one.fileno()) for one in self._devices)
         command = [sys.executable, "-m", "server.federation.flower.superlink"]
@@ -145,6 +144,12 @@ class _Federation:
     def _register(self) -> None:
         with control(self._folder, self._inner_port) as superlink, editing(self._folder) as devices:
             write_devices(self._folder, reconcile(devices, superlink))
+
+    def _end_orphans(self) -> None:
+        """Runs whose server app ended with the federation before: they are resumed as new ones."""
+        with control(self._folder, self._inner_port) as superlink:
+            for run in superlink.runs():
+                superlink.stop(run.run_id)
 
     def _wait(self, ask: Callable[[], None]) -> None:
         deadline = time.monotonic() + _START_SECONDS

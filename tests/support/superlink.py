@@ -179,8 +179,7 @@ class SuperLink:
         key.write_bytes(secret.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
         public = serialization.PublicFormat.SubjectPublicKeyInfo
         node = self.register(secret.public_key().public_bytes(serialization.Encoding.PEM, public))
-        command = [_program("flower-supernode"), "--root-certificates", "ca.crt", "--superlink", self.address]
-        command += ["--auth-supernode-private-key", str(key), "--host", "127.0.0.1", "--port", str(free_port())]
+        command, _ = supernode_command(self.ca, self.address, key)
         with (self.folder / "supernodes.log").open("ab") as log:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=self._environment(), stdout=log, stderr=log, start_new_session=True
@@ -262,6 +261,15 @@ class Rounds:
             time.sleep(0.05)
         time.sleep(0.02)  # the app writes it in one piece, but not atomically
         return dict(json.loads(path.read_text()))
+
+
+def supernode_command(ca: Path, address: str, key: Path) -> tuple[list[str], dict[str, str]]:
+    """Command of a stock SuperNode with this private key, and an environment in which it finds its own commands."""
+    program = _program("flower-supernode")
+    command = [program, "--root-certificates", str(ca), "--superlink", address]
+    command += ["--auth-supernode-private-key", str(key), "--host", "127.0.0.1", "--port", str(free_port())]
+    path = f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return command, {**os.environ, **OFFLINE, "PATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def _program(name: str) -> str:

@@ -29,6 +29,7 @@ from server.federation.home.folder import FederationFolder
 from server.federation.home.keys import control_token
 
 if TYPE_CHECKING:
+    from flwr.proto.run_pb2 import RunStatus
     from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 Scalar = bool | int | float | str
@@ -135,19 +136,30 @@ class Control:
 
     def run(self, run_id: int) -> FlowerRun:
         """What became of a run. Raises ExecutionError where the SuperLink does not know it."""
-        with _in_one_line(f"find run {run_id}"):
-            runs = self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict
-        if run_id not in runs:
+        found = self._runs(ListRunsRequest(run_id=run_id))
+        if not found:
             raise ExecutionError(f"the SuperLink knows no run {run_id}")
-        status = runs[run_id].status
-        name = f"{status.status}:{status.sub_status}" if status.sub_status else status.status
-        return FlowerRun(run_id=run_id, status=name, details=status.details)
+        return found[0]
+
+    def runs(self) -> list[FlowerRun]:
+        """Every run that it knows."""
+        return self._runs(ListRunsRequest())
+
+    def _runs(self, request: ListRunsRequest) -> list[FlowerRun]:
+        with _in_one_line("list its runs"):
+            found = self._client.ListRuns(request).run_dict
+        return [_run(number, found[number].status) for number in found]
 
     def log(self, run_id: int, *, after: float = 0.0) -> Iterator[tuple[str, float]]:
         """What a run's server app says, with the time of the last line, until the run ends."""
         with _in_one_line(f"read the log of run {run_id}"):
             for piece in self._client.StreamLogs(StreamLogsRequest(run_id=run_id, after_timestamp=after)):
                 yield piece.log_output, piece.latest_timestamp
+
+
+def _run(number: int, status: RunStatus) -> FlowerRun:
+    name = f"{status.status}:{status.sub_status}" if status.sub_status else status.status
+    return FlowerRun(run_id=number, status=name, details=status.details)
 
 
 @contextmanager

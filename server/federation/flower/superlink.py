@@ -28,6 +28,7 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 
 from server.federation.flower.guard import Guard
+from server.federation.flower.pruning import keep_pruning, prune_at_start
 from server.federation.home.certificates import authority_file, server_files
 from server.federation.home.folder import FederationFolder
 from server.federation.home.keys import control_token, launcher_secret
@@ -64,11 +65,14 @@ def main(arguments: Sequence[str]) -> None:
     end_with_parent()
     _log_to(folder.logs / "superlink.log")
     host, port = control.getsockname()[:2]
-    application = Guard(create_app(_config(folder, host, port), SuperLinkLifespan), [port])
+    application = create_app(_config(folder, host, port), SuperLinkLifespan)
+    state = application.state.linkstate_factory.state()
+    prune_at_start(state, folder.database)
+    keep_pruning(state)
     certificate, key = server_files(folder)
     server = uvicorn.Server(
         uvicorn.Config(
-            application,
+            Guard(application, [port]),
             log_config=None,
             access_log=False,
             ssl_certfile=certificate,
@@ -122,6 +126,11 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _says_something(record: logging.LogRecord) -> bool:
+    """Whether it is more than that the page was written again."""
+    return not str(record.msg).startswith(("ControlServicer.ListNodes", "ControlServicer.ListRuns"))
+
+
 def _log_to(path: Path) -> None:
     """Have Flower's and the web server's lines in one file that does not grow without end."""
     handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOGS_KEPT)
@@ -130,6 +139,7 @@ def _log_to(path: Path) -> None:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
+        logger.addFilter(_says_something)
         logger.setLevel(logging.INFO)
 
 

@@ -75,6 +75,8 @@ def new_device(name: str, public_key: str, *, memory_limit_bytes: int | None, da
     """A device that is added now. Raises UsageError where the name cannot be one."""
     try:
         msgspec.convert(name, Name)
+        if not name.isprintable():  # the end of a line, which a pattern's `$` lets pass
+            raise msgspec.ValidationError
     except msgspec.ValidationError:
         raise UsageError(
             f"NAME {name!r}: is no name of a device", remedy="write 1 to 64 letters, digits, '.', '_' or '-'"
