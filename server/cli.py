@@ -7,6 +7,7 @@ import sys
 import click
 
 from edge_runtime.ending import as_process, exit_status
+from server.commands.federation import federation
 from server.commands.fleet import fleet
 from server.commands.model import finish, merge
 from server.commands.plan import plan
@@ -23,7 +24,7 @@ def cli() -> None:
     """Plan the work of a fleet from device profiles, and run federated training."""
 
 
-for _command in (plan, profiles, fleet, run, report, split, merge, finish):
+for _command in (plan, profiles, fleet, federation, run, report, split, merge, finish):
     cli.add_command(_command)
 
 

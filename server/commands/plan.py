@@ -171,7 +171,7 @@ def _plan_fleet(
     html: Path | None,
 ) -> None:
     from device_profiles.files import write_json
-    from server.engines.local.bundles import planned_bundle
+    from server.engines.bundled.bundles import planned_bundle
     from server.fleet.reading import read_fleet
     from server.planner.fleet_plan import plan_fleet
     from server.planner.fleet_tables import fleet_table

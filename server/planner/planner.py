@@ -95,6 +95,7 @@ class BundlePlan:
             needs={work.name: choice.needs for work, choice in taken.items() if choice.needs < NEVER},
             examples=examples,
             step_seconds={work.name: choice.seconds for work, choice in taken.items() if choice.seconds is not None},
+            trades={work.name: trade for work, trade in self.trades(name).items()},
         )
 
     def trades(self, name: str) -> dict[Trained, Trade]:

@@ -31,8 +31,3 @@ def svg(figure: Figure, *, cut: bool = True) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(written, format="svg", metadata={"Date": None}, bbox_inches="tight" if cut else None)
     return re.sub(r"^.*?(?=<svg)", "", written.getvalue(), flags=re.DOTALL)
-
-
-def shown(text: str) -> str:
-    """`text` without the characters that XML does not know, such as those that move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

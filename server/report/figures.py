@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from server.report.drawing import COLOURS, FAINT, shown
+from server.report.drawing import COLOURS, FAINT
 from server.report.runs import Run
+from server.report.text import shown
 
 _WIDTH = 9.0
 _MB = float(1 << 20)

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
 
 from server.data.split_report import SplitReport
-from server.report.drawing import COLOURS, FAINT, shown, svg
+from server.report.drawing import COLOURS, FAINT, svg
 from server.report.rendering import render
+from server.report.text import shown
 
 _WIDTH = 10.0
 """Inches; 960 pixels of a page."""

@@ -21,8 +21,9 @@ from server.engines.simulation.promises import counted_bytes, promises_of
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.setup import prepare_simulation
 from server.engines.simulation.trainables import TrainableSet, narrower_width
-from server.fleet.fleet import DataSettings, Fleet, ModelSettings, PromiseSettings, TrainingSettings
+from server.fleet.fleet import DataSettings, Fleet, ModelSettings, TrainingSettings
 from server.fleet.population import ClientSettings
+from server.fleet.virtual import PromiseSettings
 from server.methods import create_method
 
 MB = 1 << 20

@@ -14,20 +14,17 @@ from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from device_profiles.promise import promise_of
 from device_profiles.work import Distill, Grow, Work
-from edge_runtime.device.prepare.bundle import Bundle
 from server.data.split import check_source, choose_source, count_examples, write_parts
-from server.engines.local.bundles import run_bundle
+from server.engines.bundled.bundles import run_bundle
+from server.engines.bundled.clients import all_stages, purposes_of
+from server.engines.bundled.evaluator import BundleEvaluator
+from server.engines.bundled.planned import calibration_bundle, planned_bundle, run_programs
 from server.engines.local.engine import LocalEngine
-from server.engines.local.evaluator import LocalEvaluator
-from server.engines.local.planned import calibration_bundle, planned_bundle, run_programs
-from server.engines.local.profiling import profile_clients, purposes_of
+from server.engines.local.profiling import profile_clients
 from server.engines.prepared import PreparedRun
-from server.fleet.client import alike
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
-from server.methods import create_method
-from server.methods.method import Stage
 from server.planner.planner import BundlePlan
 from server.planner.profiled import Gathering
 from server.planner.tables import plan_table
@@ -55,7 +52,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     bundle = run_bundle(fleet, output / "bundle") if programs is None else calibration_bundle(fleet, output, programs)
     check_source(source, bundle.manifest.model, augment=fleet.training.augment != "none")
     if programs is None:
-        check_rounds(fleet, _all_stages(fleet, bundle))
+        check_rounds(fleet, all_stages(fleet, bundle))
     parts = write_parts(source, output / "data", clients, fleet.data)
     profiles = profile_clients(fleet, bundle, output / "profiles", note, purposes=purposes_of(fleet))
     if programs is not None:
@@ -84,7 +81,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     )
     return PreparedRun(
         engine=engine,
-        evaluator=LocalEvaluator(
+        evaluator=BundleEvaluator(
             bundle.path, bundle.manifest.partition, data=source, examples=fleet.data.test_examples
         ),
         structure=structure,
@@ -95,13 +92,6 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
         plan=plan,
         whole_network=whole,
     )
-
-
-def _all_stages(fleet: Fleet, bundle: Bundle) -> tuple[Stage, ...]:
-    """The stages that the run has where everybody holds everything: how many there are, before clients are measured."""
-    needs = {program.work.name: 0 for program in bundle.manifest.programs}
-    clients = alike({client.name: 0 for client in fleet.clients}, needs)
-    return create_method(fleet.method).stages(fleet, bundle.manifest.partition, clients)
 
 
 def _cached(fleet: Fleet, profiles: Mapping[str, DeviceProfile], plan: Plan, note: Note) -> dict[str, frozenset[Work]]:

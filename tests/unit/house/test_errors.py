@@ -38,6 +38,7 @@ WITHOUT_A_FLEET_KEY = {
     *("betas", "eps", "loss", "label_smoothing", "micro_batch", "momentum_dtype", "nesterov", "optimizer", "recompute"),
     *("augment_epoch", "augment_seed", "cache_dir", "cache_prefix_dtype", "cached_augmentations"),
     *("initial_prefix", "output", "profile", "resume", "weights"),
+    *("ca", "insecure", "invite", "key", "memory_limit", "name", "quiet_hours", "server_key", "state_dir", "when"),
 }
 """Settings of commands that a fleet file does not have: it has no other words for them than their options."""
 

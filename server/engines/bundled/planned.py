@@ -1,4 +1,4 @@
-"""Method `planned` on this machine: a few programs are measured under each client's limit, the steps are chosen from
+"""Method `planned` with real devices: a few programs are measured under each client's limit, the steps are chosen from
 what all the others are predicted to need, and the programs that this takes are exported."""
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from pathlib import Path
 from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
 from device_profiles.trades import trades_of
-from device_profiles.work import Growing, Head, Joint
+from device_profiles.work import Growing, Head, Joint, grow
 from edge_runtime.device.prepare.bundle import Bundle
-from server.engines.local.bundles import planned_bundle as bundle_of_plan
-from server.engines.local.bundles import run_bundle
+from server.engines.bundled.bundles import planned_bundle as bundle_of_plan
+from server.engines.bundled.bundles import run_bundle
 from server.fleet.fleet import Fleet
 from server.planner.fleet_plan import plan_fleet
 from server.planner.profiled import profiled_fleet
@@ -51,9 +51,11 @@ def planned_bundle(
     programs: RunPrograms,
     profiles: Mapping[str, DeviceProfile],
     examples: Mapping[str, int],
+    *,
+    others_may_come: bool = False,
 ) -> Bundle:
     """The programs that the plan takes. `profiles` are of the calibration's programs, `examples` those that each client
-    has.
+    has. Where `others_may_come`, also each step's own units and its output module, which nobody may hold or need now.
 
     Raises ExecutionError where no client holds anything.
     """
@@ -71,4 +73,9 @@ def planned_bundle(
     programs.write_table(table_of(output))
     steps = keep_steps(output, planned.steps) if kept is None else kept
     note(steps_table(steps, programs.units))
-    return bundle_of_plan(fleet, output / "bundle", programs, steps.partition, planned.programs)
+    taken = list(planned.programs)
+    if others_may_come:
+        partition = steps.partition
+        own = [work for b in partition.blocks for work in (grow(partition, b.index), Head(last_unit=b.last_unit))]
+        taken += [(work, "default") for work in own if programs.trains(work, partition)]
+    return bundle_of_plan(fleet, output / "bundle", programs, steps.partition, list(dict.fromkeys(taken)))

@@ -1,0 +1,187 @@
+"""A federation as a person starts it: its devices come in, others do not, and nothing is left of it in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("flwr")
+
+from device_profiles.invitation import decode_invitation
+from edge_runtime.device.fleet_api.errors import KeyRefusedError
+from edge_runtime.device.fleet_api.keys import NodeKey
+from edge_runtime.device.fleet_api.link import Link
+from server.federation.home.certificates import authority_file
+from server.federation.home.folder import FederationFolder
+from server.federation.home.keys import new_key, openssh
+from server.federation.processes import left_over, running
+from server.federation.submit import run_log, submit_run, wait_run
+from tests.support.superlink import OFFLINE, supernode_command
+
+_PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "asks"
+version = "1.0.0"
+license = { file = "LICENSE" }
+dependencies = ["flwr>=1.41.0"]
+[tool.flwr.app]
+publisher = "test"
+fab-format-version = 1
+flwr-version-target = "1.41.0"
+[tool.flwr.app.components]
+serverapp = "asks.app:server"
+clientapp = "asks.app:client"
+[tool.flwr.app.config]
+federation = ""
+fleet = ""
+run = ""
+resume = false
+"""
+_ASKS = """
+from pathlib import Path
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+server, client = ServerApp(), ClientApp()
+@server.main()
+def main(grid, context):
+    print("nodes", *sorted(grid.get_node_ids()), flush=True)
+    Path(str(context.run_config["run"])).write_text(str(context.run_config["resume"]))
+"""
+
+
+def _server(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "server", "federation", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **OFFLINE})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[FederationFolder]:
+    place = FederationFolder.at(tmp_path / "federation")
+    yield place
+    if place.exists:
+        _server("down", place.path)
+
+
+def _add(folder: FederationFolder, name: str, *more: object) -> str:
+    done = _server("add-device", name, "--federation", folder.path, *more)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    return done.stdout.split(" --invite ")[1].split(" ")[0]
+
+
+def _status(folder: FederationFolder) -> dict[str, str]:
+    found = json.loads(_server("status", folder.path, "--json").stdout)
+    return {device["name"]: device["connection"] for device in found["devices"]}
+
+
+def _link(folder: FederationFolder, address: str, key: bytes | str, name: str) -> Link:
+    file = folder.path.parent / f"{name}.key"
+    file.write_text(key if isinstance(key, str) else key.decode())
+    file.chmod(0o600)
+    return Link(address, ca=authority_file(folder), key=NodeKey.load(file))
+
+
+def _answer(folder: FederationFolder, port: int, path: str) -> int:
+    """Status of an answer to a request without a body."""
+    context = ssl.create_default_context(cafile=str(authority_file(folder)))
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as link,
+    ):
+        link.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n".encode())
+        link.sendall(b"Content-Type: application/protobuf\r\nAccept: application/protobuf\r\n\r\n")
+        return int(link.recv(4096).split(b" ")[1])
+
+
+@pytest.mark.timeout(180)
+def test_a_federation_from_up_to_down(folder: FederationFolder, tmp_path: Path) -> None:
+    done = _server("up", folder.path, "--port", 0, "--detach")
+    assert done.returncode == 0, done.stderr
+    state = running(folder)
+    assert state is not None and f"the federation is up at {state.address}" in done.stderr
+
+    light = decode_invitation(_add(folder, "light", "--data", "digits", "--memory-limit", "128MB"))
+    _add(folder, "stock", "--keep-key", tmp_path / "stock.key")
+    taken = _server("add-device", "light", "--federation", folder.path)
+    assert taken.returncode == 2 and taken.stderr.startswith("profl-server: error: light: is a device")
+    assert _status(folder) == {"light": "never connected", "stock": "never connected"}
+
+    # Only whoever can read the folder starts runs, and from the network nobody does.
+    assert _answer(folder, state.port, "/v1/control/start-run") == 404
+    assert _answer(folder, state.port, "/v1/runtime/acquire-task") == 404
+    assert _answer(folder, state.inner_port, "/v1/control/list-nodes") == 401
+    assert _answer(folder, state.inner_port, "/v1/runtime/acquire-task") == 401
+
+    with pytest.raises(KeyRefusedError), _link(folder, light.address, openssh(new_key()), "unknown") as unknown:
+        unknown.activate()
+    command, environment = supernode_command(folder.path / "keys" / "ca.pem", light.address, tmp_path / "stock.key")
+    environment["FLWR_HOME"] = str(tmp_path / "flwr")
+    with (
+        (tmp_path / "supernode.log").open("wb") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True) as stock,
+        _link(folder, light.address, light.key, "light") as link,
+    ):
+        try:
+            assert link.activate() > 0
+            deadline = time.monotonic() + 60
+            while _status(folder) != {"light": "online", "stock": "online"}:
+                assert time.monotonic() < deadline and stock.poll() is None, (tmp_path / "supernode.log").read_text()
+            _runs_an_app(folder, tmp_path)
+            assert _server("remove-device", "light", "--federation", folder.path).returncode == 0
+            with pytest.raises(KeyRefusedError):
+                link.pull(deadline=time.monotonic() + 5)
+            assert _status(folder) == {"stock": "online"}
+            _comes_back(folder)
+        finally:
+            for process in [*psutil.Process(stock.pid).children(recursive=True), stock]:
+                process.kill()
+
+    assert _server("down", folder.path).returncode == 0
+    assert left_over(folder) == [] and running(folder) is None
+    assert _server("down", folder.path).stderr == "the federation was not up\n"
+    again = _server("status", folder.path).stdout
+    assert again.startswith("The federation is down") and "stock" in again
+
+
+def _runs_an_app(folder: FederationFolder, tmp_path: Path) -> None:
+    app = tmp_path / "asks"
+    (app / "asks").mkdir(parents=True)
+    (app / "LICENSE").write_text("Apache-2.0\n")
+    (app / "pyproject.toml").write_text(_PROJECT)
+    (app / "asks" / "app.py").write_text(_ASKS)
+    (app / "asks" / "__init__.py").write_text('"""An app."""\n')
+    number = submit_run(folder.path, tmp_path / "fleet.toml", tmp_path / "run", resume=True, app=app)
+    ended = wait_run(folder.path, number)
+    assert ended.succeeded, ended
+    assert (tmp_path / "run").read_text() == "True"
+    nodes = json.loads((folder.path / "devices.json").read_text())["devices"]
+    assert "nodes " + " ".join(str(n) for n in sorted(d["node_id"] for d in nodes)) in "".join(
+        run_log(folder.path, number)
+    )
+
+
+def _comes_back(folder: FederationFolder) -> None:
+    """A SuperLink that is killed is started again, with the same devices."""
+    killed = [process for process in left_over(folder) if "server.federation.flower.superlink" in process.cmdline()]
+    assert len(killed) == 1
+    killed[0].kill()
+    deadline = time.monotonic() + 60
+    while True:
+        again = [p for p in left_over(folder) if "server.federation.flower.superlink" in p.cmdline()]
+        if again and again[0].pid != killed[0].pid and _status(folder).get("stock") == "online":
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -1,0 +1,1 @@
+"""A Flower app that sends what a test writes into a folder."""
