@@ -42,7 +42,9 @@ def test_a_bundle_may_have_the_variant_alone() -> None:
         path=Path("bundle"), manifest=msgspec.structs.replace(MANIFEST, programs=(*programs, LIGHT)), digest="0" * 64
     )
     assert there.training_program(WORK, "recompute") == LIGHT
-    with pytest.raises(UsageError, match=r"^bundle has no such program of grow-units.* but in variants; give --variant recompute$"):
+    with pytest.raises(
+        UsageError, match=r"^bundle has no such program of grow-units.* but in variants; give --variant recompute$"
+    ):
         there.training_program(WORK)
 
 
