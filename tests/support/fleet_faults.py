@@ -30,7 +30,10 @@ while (incoming := link.pull()) is None:
 os.pwrite = pwrite
 link.fetch(incoming, link.files(incoming)["file"], folder / "fetched", SentFile(bytes=size, sha256=sha256))
 """
-"""A process that joins, waits for a message, and is killed in the second chunk of its file: ADDRESS FOLDER SHA256 SIZE."""
+"""A process that joins, waits for a message, and is killed in the second chunk of its file.
+
+Its arguments: the address, its folder, the SHA-256 and the size of the file.
+"""
 
 
 class Cutter:
