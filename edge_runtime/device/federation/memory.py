@@ -8,11 +8,11 @@ from edge_runtime.device.limits.control_groups import read_text
 
 _STATUS = Path("/proc/self/status")
 _KILOBYTE = 1 << 10
-STEP_BYTES = 4 << 20
+STEP_BYTES = 2 << 20
 """The client is counted in whole steps, so that a budget stays the same while it grows by a little."""
 MARGIN_BYTES = 1 << 20
 """Counted beside the largest that the client has been: what it may still grow by while a training runs."""
-EXPECTED_BYTES = 32 << 20
+EXPECTED_BYTES = 30 << 20
 """What is counted for a client of the usual size."""
 
 
