@@ -153,7 +153,7 @@ class Client:
                 spent=max(0.0, time.time() - pending.received),
                 again=again,
             )
-        except LinkError:
+        except (MessageGoneError, RunEndedError):
             self._clear()
             raise
         except FormatError as error:
