@@ -192,6 +192,7 @@ def test_a_training_waits_with_a_checkpoint_while_it_is_not_allowed(
     assert client.log("waits")[0]["why"] == "not charging"
     client.end(signal.SIGKILL)
     client.start()  # which may not train either: the task that was taken waits
+    client.wait(lambda: len(client.log("waits")) == 2)
     assert not client.mailbox.answered(task)
     question = client.mailbox.send(QUERY_DEVICE, DeviceQuestion(release="1"))
     assert client.mailbox.answer(question, DeviceAnswer).busy == "grow-units0-0: waits (not charging)"

@@ -64,6 +64,8 @@ class TrainJob:
         """For people and for the server."""
         if self._waits_for is not None:
             return f"{self._order.work}: waits ({self._waits_for})"
+        if self._child is None:
+            return f"{self._order.work}: begins"
         return f"trains {self._order.work}, {time.monotonic() - self._started:.0f} s"
 
     def poll(self) -> Answered | None:
