@@ -10,6 +10,9 @@ import msgspec
 
 from device_profiles.work import Work
 
+NOT_NEEDED = "not waited for: as many as the round needs had answered"
+"""The status of a task that was given to more clients than the round needs (`training.spare`); no failure."""
+
 
 class TaskKey(NamedTuple):
     """What an answer names its task by: whose it is, and of which attempt of the run, counted over all rounds."""

@@ -19,6 +19,7 @@ _COMMANDS = {
     "inspect": ("edge_runtime.device.commands.inspect", "Show blocks, programs and memory plan of a bundle."),
     "train": ("edge_runtime.device.commands.train", "Train one block."),
     "eval": ("edge_runtime.device.commands.eval", "Evaluate accuracy and loss."),
+    "join": ("edge_runtime.device.commands.join", "Train for a federation, task by task, as one of its devices."),
     "bench": ("edge_runtime.device.commands.bench", "Measure time and memory of training steps on synthetic data."),
 }
 _HOST_PACKAGES = {"torch", "executorch", "onnx", "torchao"}

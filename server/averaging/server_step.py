@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.averaging.aggregation import ReceivedUpdate, average
+from server.averaging.means import Mean
 from server.averaging.optimizers.optimizer import ServerOptimizer
 
 
@@ -19,10 +20,11 @@ def next_tensors(
     optimizer: ServerOptimizer,
     *,
     counts_frozen: bool = False,
+    mean: Mean = average,
 ) -> dict[str, NDArray[np.float32]]:
     """What was trained, after the round: `parameters` by a step of the server's optimizer, the rest, which are
-    statistics, as their mean. Values that nobody trained stay as they are in `base`."""
-    result = average(updates, base, counts_frozen=counts_frozen)
+    statistics, as their `mean`. Values that nobody trained stay as they are in `base`."""
+    result = mean(updates, base, counts_frozen=counts_frozen)
     for name in parameters & result.keys():
         start = base[name]
         stepped = optimizer.step(name, start, result[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from typing import Protocol
 
 from device_profiles.task import Result
 from server.methods.method import Stage
@@ -11,11 +11,24 @@ from server.rounds.run_state import RoundRecord
 from server.rounds.schedule import Observer
 
 
+class Stream(Protocol):
+    """What lines are written to: a file, or what passes them on."""
+
+    def write(self, text: str, /) -> object:
+        """Take a text."""
+
+    def flush(self) -> object:
+        """Let nothing wait."""
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+
+
 class TerminalProgress(Observer):
     """Step, round, clients done, loss, accuracy."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream if stream is not None else sys.stderr
+    def __init__(self, stream: Stream | None = None) -> None:
+        self._stream: Stream = stream if stream is not None else sys.stderr
         self._live = self._stream.isatty()
         self._where = ""
 

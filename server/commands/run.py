@@ -15,10 +15,15 @@ _FILE = click.Path(path_type=Path)
 @click.option("--fleet", "fleet_path", type=_FILE, required=True, help="Fleet file (TOML).")
 @click.option(
     "--engine",
-    type=click.Choice(["local", "simulation"]),
+    type=click.Choice(["local", "simulation", "flower"]),
     default="local",
     show_default=True,
-    help="Real processes under their limits, or virtual clients.",
+    help="Real processes under their limits, virtual clients, or the devices of a federation.",
+)
+@click.option(
+    "--federation",
+    type=_FILE,
+    help="Engine flower: folder of the federation, as for 'profl-server federation up' [default: federation].",
 )
 @click.option("-o", "--output", type=_FILE, default=Path("runs/latest"), show_default=True, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Continue the run in the folder, if there is one.")
@@ -33,6 +38,7 @@ _FILE = click.Path(path_type=Path)
 def run(
     fleet_path: Path,
     engine: str,
+    federation: Path | None,
     output: Path,
     resume: bool,
     min_clients: int | None,
@@ -42,10 +48,12 @@ def run(
     """Train a fleet with the method that its file names. The state is saved after every round.
 
     The engine `local` profiles, plans and trains with real processes under their memory limits. The engine `simulation`
-    trains virtual clients in PyTorch.
+    trains virtual clients in PyTorch. The engine `flower` trains on the devices of a federation, which 'profl-server
+    federation up' has started on this machine.
 
     Ctrl-C and SIGTERM stop the run and its clients (exit status 130). --resume continues after the last round.
     """
+    from device_profiles.errors import UsageError
     from server.commands.progress import TerminalProgress
     from server.fleet.reading import read_fleet
     from server.rounds.stopping import STOPPED_STATUS, Stopped, stop_signals
@@ -53,20 +61,32 @@ def run(
     from server.running.run_fleet import run_fleet, saved_as
 
     progress = TerminalProgress()
-    fleet = read_fleet(fleet_path)
-    if min_clients is not None:
-        fleet = fleet.with_min_clients(min_clients)
+    if federation is not None and engine != "flower":
+        raise UsageError(f"--federation {federation}: requires --engine flower")
     try:
         with stop_signals():
-            summary = run_fleet(
-                fleet,
-                output,
-                resume=resume,
-                observer=progress,
-                note=progress.note,
-                engine=engine,
-                compare_whole=not no_whole_network,
-            )
+            if engine == "flower":
+                from server.serving.remote import run_on_federation
+
+                summary = run_on_federation(
+                    federation or Path("federation"),
+                    fleet_path,
+                    output,
+                    resume=resume,
+                    min_clients=min_clients,
+                    note=progress.note,
+                )
+            else:
+                fleet = read_fleet(fleet_path)
+                summary = run_fleet(
+                    fleet if min_clients is None else fleet.with_min_clients(min_clients),
+                    output,
+                    resume=resume,
+                    observer=progress,
+                    note=progress.note,
+                    engine=engine,
+                    compare_whole=not no_whole_network,
+                )
     except Stopped as stopped:
         progress.note(f"profl-server: stopped by {stopped.name}: {saved_as(output)}, continue it with --resume")
         sys.exit(STOPPED_STATUS)

@@ -24,6 +24,7 @@ class PreparedRun:
         data: the data set that was found.
         plan: from measured profiles, where there are some.
         whole_network: who could train it at once, where that was measured.
+        absent_seconds: what an attempt waits for clients that may still come.
     """
 
     engine: Engine
@@ -35,3 +36,4 @@ class PreparedRun:
     data: str
     plan: Plan | None = None
     whole_network: WholeNetwork | None = None
+    absent_seconds: float = 0.0

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from device_profiles.errors import UsageError
 from device_profiles.optimizers import OPTIMIZERS, OptimizerName
+from device_profiles.trades import Variants
 from server.fleet.population import ClassSettings, ClientSettings, PopulationSettings, Positive, drawn, limits_mb
+from server.fleet.virtual import PromiseSettings, SimulationSettings
 
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
@@ -82,11 +84,16 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             `simulation.cache_mb`.
         rounds: round budget of the whole run; ProFL may do without one.
         clients_per_round: drawn anew every round among those with work; all of them by default.
+        spare: drawn beside them; an attempt ends when `clients_per_round` have delivered, and waits for no other.
         evaluate_every: rounds between two evaluations; the last round of a stage always has one.
         aggregation: `robust` holds the updates of a round against each other before they are averaged; `mean` does not.
+            `trimmed_mean` and `median` take each value alone, and every client for one.
+        trim: of `trimmed_mean`, the share of the values that are left out at either end.
         min_clients: a round counts when as many deliver; else it is repeated, `attempts` times in all.
         deadline_seconds: what an attempt at a round waits for answers, None for as long as they take; who misses it has
             failed, and its late update is refused.
+        join_seconds: engine `flower`: what the start waits for more devices when `min_clients` are there.
+        absent_seconds: engine `flower`: what an attempt waits where fewer than `min_clients` have work.
         server_optimizer: how the clients' mean becomes the next weights; its options begin with `server_`, those of the
             adaptive ones as Reddi et al. (ICLR 2021) call them.
         server_learning_rate: by default 1 for `fedavg`, the mean itself, and 0.01 for the others.
@@ -112,16 +119,20 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     cache_prefix: Literal["none", "float32", "float16", "int8"] = "none"
     rounds: Positive | None = None
     clients_per_round: Positive | None = None
+    spare: Annotated[int, msgspec.Meta(ge=0)] = 0
     evaluate_every: Positive = 1
     seed: int = 0
     threads: Positive = 1
     parallel: Positive = 2
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 600.0
     max_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    aggregation: Literal["robust", "mean"] = "robust"
+    aggregation: Literal["robust", "mean", "trimmed_mean", "median"] = "robust"
+    trim: Annotated[float, msgspec.Meta(ge=0, lt=0.5)] = 0.1
     min_clients: Positive = 1
     attempts: Positive = 3
     deadline_seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    join_seconds: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    absent_seconds: Annotated[float, msgspec.Meta(ge=0)] = 600.0
     server_optimizer: Literal["fedavg", "fedadam", "fedyogi"] = "fedavg"
     server_learning_rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
     server_beta1: Fraction = 0.9
@@ -135,53 +146,25 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     Attributes:
         coverage: of method `planned`, the share of the clients that each unit is trained by, so far as that can be.
+        counts_frozen: of methods `planned` and `elastic`, whether a tensor counts as unchanged in the average for the
+            clients that held it frozen; else it is averaged over those alone who trained it.
+        variants: of method `planned`, those of a piece of work that clients may do: `exact` ones alone keep the result.
         shrinking: ProFL's first stage, with `shrink_rounds` and `distill_rounds` for every block.
         freezing: by effective movement, or equal rounds for every step.
         distill_learning_rate: of distillation; that of the authors' example.
     """
 
     name: Literal[
-        "profl", "elastic", "planned", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl", "fedpmt"
+        "profl", "elastic", "planned", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl", "fedpmt", "fedplt"
     ] = "profl"
     coverage: Fraction = 0.05
+    counts_frozen: bool = True
+    variants: Variants = "exact"
     shrinking: bool = False
     shrink_rounds: Positive = 5
     distill_rounds: Positive = 2
     distill_learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 1e-5
     freezing: Literal["movement", "equal"] = "movement"
-
-
-class PromiseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a simulation takes memory promises from.
-
-    Attributes:
-        source: `runtime`, the light runtime's own plans; `pytorch`, what PyTorch keeps for a step; `file`, a table.
-        file: JSON object of promises in bytes by what works are called (`grow-block2`, `narrow-0.5`), or of them below
-            `promises`.
-        base_mb: what a process takes beside the plan (`runtime`) or the tensors (`pytorch`).
-        width: count for this width instead of the model's own, so that a narrow network can stand for a wide one.
-        batch: count for this batch.
-    """
-
-    source: Literal["runtime", "pytorch", "file"] = "runtime"
-    file: str | None = None
-    base_mb: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    width: Positive | None = None
-    batch: Annotated[int, msgspec.Meta(ge=2)] | None = None
-
-
-class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The `simulation` engine: where it computes, how many clients at once, and what it keeps.
-
-    Attributes:
-        device: `auto` is a GPU where there is one.
-        stack: clients trained as one, with stacked parameters; by default 1 on a CPU and 20 on a GPU.
-        cache_mb: outputs of frozen blocks that are kept while a stage lasts.
-    """
-
-    device: str = "auto"
-    stack: Positive | None = None
-    cache_mb: Annotated[float, msgspec.Meta(ge=0)] = 4096
 
 
 class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -269,7 +252,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """What no round of such a fleet can meet, with the key and the remedy."""
         training, clients = self.training, self.client_count
         needed, drawn = training.min_clients, training.clients_per_round
-        if needed > clients:
+        if clients and needed > clients:
             return UsageError(
                 f"the fleet has {clients} clients",
                 field="training.min_clients",
@@ -282,6 +265,13 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 field="training.min_clients",
                 value=needed,
                 remedy="ask for fewer, or draw more",
+            )
+        if training.spare and drawn is None:
+            return UsageError(
+                "every client is drawn already",
+                field="training.spare",
+                value=training.spare,
+                remedy="give training.clients_per_round as well",
             )
         if training.max_seconds >= training.timeout_seconds:
             return UsageError(

@@ -16,9 +16,11 @@ from device_profiles.wrong_values import explained
 from server.fleet.fleet import Fleet
 
 
-def read_fleet(path: Path) -> Fleet:
-    """Read a fleet file of TOML, or of JSON with the same keys; raises FormatError, naming the file and the field."""
-    return fleet_of(read_values(path, "--fleet"), path)
+def read_fleet(path: Path, *, joining: bool = False) -> Fleet:
+    """Read a fleet file of TOML, or of JSON with the same keys; raises FormatError, naming the file and the field.
+
+    `joining`: the clients are the devices of a federation, and the file names none."""
+    return fleet_of(read_values(path, "--fleet"), path, joining=joining)
 
 
 def read_values(path: Path, option: str) -> dict[str, Any]:
@@ -35,9 +37,9 @@ def read_values(path: Path, option: str) -> dict[str, Any]:
     return values
 
 
-def fleet_of(values: dict[str, Any], path: Path) -> Fleet:
+def fleet_of(values: dict[str, Any], path: Path, *, joining: bool = False) -> Fleet:
     """The fleet that the parsed file says, checked; `path` is named in what is wrong, now and later."""
-    fleet = _checked(values, path)
+    fleet = _checked(values, path, joining=joining)
     fleet.__dict__["origin_text"] = f"--fleet {path}"
     fleet.__dict__["folder_read"] = path.parent
     return fleet
@@ -54,7 +56,7 @@ def _not_finite(value: Any, key: str = "") -> str | None:
     return next((found for name, inner in below if (found := _not_finite(inner, name)) is not None), None)
 
 
-def _checked(values: dict[str, Any], path: Path) -> Fleet:
+def _checked(values: dict[str, Any], path: Path, *, joining: bool) -> Fleet:
     key = _not_finite(values)
     if key is not None:
         raise FormatError(f"--fleet {path}: {key}: must be a finite number")
@@ -75,8 +77,7 @@ def _checked(values: dict[str, Any], path: Path) -> Fleet:
     names = [client.name for client in fleet.named]
     if len(set(names)) != len(names):
         raise FormatError(f"--fleet {path}: two clients have the same name")
-    if bool(fleet.named) == (fleet.population is not None):
-        raise FormatError(f"--fleet {path}: write either [[clients]], at least one, or [population]")
+    _check_clients(fleet, path, joining=joining)
     if fleet.training.cache_prefix != "none" and fleet.training.augment != "none":
         raise FormatError(f"--fleet {path}: training.cache_prefix cannot be combined with training.augment")
     if fleet.training.clip_norm > 0 and fleet.training.proximal > 0:
@@ -90,6 +91,17 @@ def _checked(values: dict[str, Any], path: Path) -> Fleet:
     if wrong is not None:
         raise FormatError(str(wrong), place=f"--fleet {path}")
     return fleet
+
+
+def _check_clients(fleet: Fleet, path: Path, *, joining: bool) -> None:
+    """By name or by number; of a federation neither."""
+    if joining and (fleet.named or fleet.population is not None):
+        raise FormatError(
+            f"--fleet {path}: the clients of --engine flower are the devices that join; leave [[clients]] and "
+            "[population] out"
+        )
+    if not joining and bool(fleet.named) == (fleet.population is not None):
+        raise FormatError(f"--fleet {path}: write either [[clients]], at least one, or [population]")
 
 
 def _check_population(fleet: Fleet, values: dict[str, Any], path: Path) -> None:

@@ -20,7 +20,7 @@ def check_settings(fleet: Fleet, engine: str) -> None:
     if wrong is not None:
         raise wrong
     training = fleet.training
-    if training.max_seconds and engine != "local":
+    if training.max_seconds and engine == "simulation":
         raise UsageError(
             f"clients of --engine {engine} keep no time",
             field="training.max_seconds",
@@ -28,7 +28,14 @@ def check_settings(fleet: Fleet, engine: str) -> None:
             remedy="leave it out",
         )
     _check_own_model(fleet)
-    if engine == "local" and fleet.method.name not in _OF_LIGHT_RUNTIME:
+    if training.cache_prefix != "none" and engine == "flower":
+        raise UsageError(
+            "devices of --engine flower keep no outputs of frozen blocks",
+            field="training.cache_prefix",
+            value=training.cache_prefix,
+            remedy="leave it out",
+        )
+    if engine != "simulation" and fleet.method.name not in _OF_LIGHT_RUNTIME:
         raise UsageError(
             f"the light runtime trains by {', '.join(_OF_LIGHT_RUNTIME)}",
             field="method.name",
@@ -39,7 +46,7 @@ def check_settings(fleet: Fleet, engine: str) -> None:
 
 _OF_LIGHT_RUNTIME = ("profl", "elastic", "planned")
 """Methods of which every piece of work is a program."""
-_OF_ONE_WIDTH = (*_OF_LIGHT_RUNTIME, "fedavg", "exclusivefl", "depthfl", "fedpmt")
+_OF_ONE_WIDTH = (*_OF_LIGHT_RUNTIME, "fedavg", "exclusivefl", "depthfl", "fedpmt", "fedplt")
 """Methods that take the model as it is."""
 
 

@@ -12,13 +12,15 @@ import msgspec
 from numpy.typing import NDArray
 
 from device_profiles.errors import FormatError
-from device_profiles.task import Result, Task
+from device_profiles.task import NOT_NEEDED, Result, Task
 from server.averaging.aggregation import ReceivedUpdate
 from server.averaging.spool import Spool
 from server.rounds.roster import Roster
 from server.rounds.seam import Engine, Event, Failed, Left, Updated
 
 State = Mapping[str, NDArray[Any]]
+_LOOK_SECONDS = 1.0
+"""Between two looks at who is there while too few are."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,30 +41,46 @@ class Answers:
 class Collector:
     """Speaks with the engine for the rounds; keeps the roster as its events say."""
 
-    def __init__(self, engine: Engine, spool: Spool, deadline_seconds: float | None) -> None:
-        """`deadline_seconds`: how long an attempt waits for its answers, None for as long as they take."""
+    def __init__(
+        self, engine: Engine, spool: Spool, deadline_seconds: float | None, *, absent_seconds: float = 0.0
+    ) -> None:
+        """`deadline_seconds`: how long an attempt waits for its answers, None for as long as they take;
+        `absent_seconds`: how long one waits for clients that are not there."""
         self._engine = engine
+        self._absent_seconds = absent_seconds
         self._spool = spool
         self._deadline_seconds = deadline_seconds
         self.roster = Roster(engine.clients())
 
-    def settle(self) -> list[str]:
-        """Follow what happened since the last attempt; who answered too late."""
+    def settle(self, enough: Callable[[], bool] = lambda: True) -> list[str]:
+        """Follow what happened since the last attempt, and wait until those who are there are `enough`, as long as the
+        run waits for anybody; who answered too late."""
         waiting = _Waiting([], self.roster, self._spool, lambda result: None, lambda client, state: None)
+        end = time.monotonic() + self._absent_seconds
         self._listen(waiting, time.monotonic())
+        while not enough() and time.monotonic() < end:
+            self._listen(waiting, min(end, time.monotonic() + _LOOK_SECONDS))
         return waiting.answers.late
 
     def collect(
-        self, tasks: Sequence[Task], done: Callable[[Result], None], keep: Callable[[str, State], None]
+        self,
+        tasks: Sequence[Task],
+        done: Callable[[Result], None],
+        keep: Callable[[str, State], None],
+        *,
+        wanted: int | None = None,
     ) -> Answers:
         """Hand out `tasks` and take their answers; `done` is told each result as it comes, `keep` is given what is to
-        be kept for a client until its next task."""
+        be kept for a client until its next task. With `wanted`, nobody is waited for when so many have delivered."""
         waiting = _Waiting(tasks, self.roster, self._spool, done, keep)
         seconds = self._deadline_seconds
         try:
             self._engine.submit(tasks)
-            self._listen(waiting, None if seconds is None else time.monotonic() + seconds)
-            if waiting.open:
+            self._listen(waiting, None if seconds is None else time.monotonic() + seconds, wanted)
+            if waiting.open and waiting.has(wanted):
+                self._engine.withdraw()
+                waiting.give_up(NOT_NEEDED)
+            elif waiting.open:
                 reason = "no answer" if seconds is None else f"no answer within training.deadline_seconds {seconds:g}"
                 self._engine.withdraw()
                 waiting.give_up(reason)
@@ -71,11 +89,13 @@ class Collector:
             raise
         return waiting.in_order()
 
-    def _listen(self, waiting: _Waiting, deadline: float | None) -> None:
+    def _listen(self, waiting: _Waiting, deadline: float | None, wanted: int | None = None) -> None:
         # Closed here and not when it is collected: an engine cleans up behind its last event.
         with closing(self._engine.events(deadline)) as events:
             for event in events:
                 waiting.take(event)
+                if waiting.has(wanted):
+                    return
 
 
 class _Waiting:
@@ -125,6 +145,10 @@ class _Waiting:
                 result = Result(client=client, status=f"unreadable answer: {error}", seconds=event.result.seconds)
         if client in self.open:
             self._answered(result)
+
+    def has(self, wanted: int | None) -> bool:
+        """Whether as many as are `wanted` have delivered; never where all are."""
+        return wanted is not None and sum(result.status == "ok" for result in self._results.values()) >= wanted
 
     def give_up(self, reason: str) -> None:
         """Nobody is waited for any more."""

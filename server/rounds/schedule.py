@@ -13,6 +13,7 @@ import msgspec
 from device_profiles.errors import ExecutionError, FormatError
 from device_profiles.task import Result, Task
 from device_profiles.work import Work
+from server.averaging.means import mean_of
 from server.averaging.optimizers import create_optimizer
 from server.averaging.optimizers.optimizer import ServerOptimizer
 from server.averaging.server_step import next_tensors
@@ -64,9 +65,11 @@ class Schedule:
         observer: Observer,
         planner: Planner | None = None,
         optimizer: Callable[[], ServerOptimizer] | None = None,
+        absent_seconds: float = 0.0,
     ) -> None:
         """`planner`: says who does what; by default everybody does the best of a stage's choices that it holds.
-        `optimizer`: makes the server's for each stage; by default the one that the fleet file names."""
+        `optimizer`: makes the server's for each stage; by default the one that the fleet file names.
+        `absent_seconds`: what an attempt waits for clients where fewer are there than a round needs."""
         self._fleet = fleet
         self._stages = stages
         self._structure = structure
@@ -75,10 +78,12 @@ class Schedule:
         self._observer = observer
         self._planner = BestHeld() if planner is None else planner
         self._spool = Spool(folder.folder / "updates")
-        self._collector = Collector(engine, self._spool, fleet.training.deadline_seconds)
+        deadline = fleet.training.deadline_seconds
+        self._collector = Collector(engine, self._spool, deadline, absent_seconds=absent_seconds)
         self._prefixes = FrozenPrefixes()
         self._states = ClientStates(folder.folder / "client_state")
         self._make_optimizer = optimizer or (lambda: create_optimizer(fleet.training))
+        self._mean = mean_of(fleet.training)
         self._optimizer = (-1, self._make_optimizer())
         """With the number of the stage that it is in."""
         self._movement = MovementHistory(folder.folder, structure, fleet.freezing)
@@ -165,7 +170,7 @@ class Schedule:
         optimizer = self._optimizer_of(state)
         parameters = self._structure.parameters(attempts.trained())
         weights = weights | next_tensors(
-            attempts.accepted, weights, parameters, optimizer, counts_frozen=stage.counts_frozen
+            attempts.accepted, weights, parameters, optimizer, counts_frozen=stage.counts_frozen, mean=self._mean
         )
         scalars = self._movement.scalars(stage, weights)
         reason = self._reason_to_end(stage, rounds, state, movement.observe(scalars))
@@ -203,14 +208,17 @@ class Schedule:
         training, stage, state = self._fleet.training, place.stage, place.state
         attempts = Attempts()
         for attempt in range(training.attempts):
-            attempts.late += self._collector.settle()
+            attempts.late += self._collector.settle(partial(self._enough, stage))
             self._states.drop_after(state.round)
             clients = self._collector.roster.clients
             assigned = self._planner.assign(stage, clients)
             tasks = self._tasks(place, clients, assigned, attempt)
             attempts.start(assigned, tasks, len(clients))
             answers = self._collector.collect(
-                tasks, self._counting(len(tasks)), partial(self._states.put, state.round + 1)
+                tasks,
+                self._counting(len(tasks)),
+                partial(self._states.put, state.round + 1),
+                wanted=training.clients_per_round if training.spare else None,
             )
             attempts.results = answers.results
             attempts.late += answers.late
@@ -223,6 +231,9 @@ class Schedule:
             if len(attempts.accepted) >= training.min_clients:
                 break
         return attempts
+
+    def _enough(self, stage: Stage) -> bool:
+        return len(self._planner.assign(stage, self._collector.roster.clients)) >= self._fleet.training.min_clients
 
     def _tasks(
         self, place: RoundPlace, clients: Sequence[Client], assigned: Mapping[str, Work], attempt: int

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from device_profiles.task import NOT_NEEDED
 from device_profiles.work import Work
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet
@@ -143,7 +144,7 @@ def _by_client(records: Sequence[RoundRecord], failed: Sequence[RoundRecord]) ->
             done.limit_kind = result.limit_kind
             done.measured_peak_bytes = max(done.measured_peak_bytes, result.measured_peak_bytes or 0)
             done.oom_kills += result.oom_kills
-            done.failures += result.status != "ok"
+            done.failures += result.status not in ("ok", NOT_NEEDED)
         for rejected in (*record.rejected_before, record.rejected):
             for client in rejected:
                 found[client].failures += 1

@@ -49,7 +49,7 @@ def attempt_number(fleet: Fleet, state: RunState, attempt: int) -> int:
 def drawn_clients(fleet: Fleet, assigned: Mapping[str, Work], number: int) -> list[str]:
     """The clients of attempt `number`, in the order of `assigned`: drawn anew every time, the same for a run."""
     clients, wanted = list(assigned), fleet.training.clients_per_round
-    if wanted is None or wanted >= len(clients):
+    if wanted is None or (wanted := wanted + fleet.training.spare) >= len(clients):
         return clients
     chosen = np.random.default_rng([fleet.training.seed, number]).choice(len(clients), wanted, replace=False)
     return [clients[position] for position in sorted(chosen)]

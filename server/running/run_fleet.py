@@ -27,7 +27,8 @@ from server.rounds.schedule import Observer, Schedule
 from server.rounds.summary import Summary, summarise
 
 Note = Callable[[str], None]
-ENGINES = ("local", "simulation")
+Prepare = Callable[[Fleet, Path, Note], PreparedRun]
+ENGINES = ("local", "simulation", "flower")
 _SETTINGS = "settings.sha256"
 _OURS = frozenset(
     {
@@ -37,10 +38,12 @@ _OURS = frozenset(
         "client_state",
         "clients",
         "data",
+        "federation.json",
         "fleet.json",
         "movement",
         "plan.json",
         "profiles",
+        "progress.log",
         "promises.json",
         "rounds.jsonl",
         "server_optimizer",
@@ -56,11 +59,11 @@ _OURS = frozenset(
 """What a run's folder holds before the run has ended."""
 NEWER_SETTINGS = {
     "training": (
-        "deadline_seconds",
+        *("deadline_seconds", "join_seconds", "absent_seconds", "spare", "trim"),
         *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
         *("server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_tau"),
     ),
-    "method": ("coverage",),
+    "method": ("coverage", "counts_frozen", "variants"),
     "freezing": ("fall",),
 }
 """Options that earlier releases did not have, by section: at their defaults they are no part of a run's digest."""
@@ -75,8 +78,10 @@ def run_fleet(
     note: Note,
     engine: str = "local",
     compare_whole: bool = True,
+    prepare: Prepare | None = None,
 ) -> Summary:
-    """Run `fleet` with an engine of `ENGINES` in `output`; with `resume`, continue what is there.
+    """Run `fleet` with an engine of `ENGINES` in `output`; with `resume`, continue what is there. `prepare` sets the
+    engine `flower` up, which only the process knows that Flower started.
 
     Raises UsageError where the folder belongs to another run or another process writes it, ExecutionError where the
     run cannot go on.
@@ -90,7 +95,8 @@ def run_fleet(
         leftovers = _leftovers(output, settings, resume=resume)
         with in_words_of(fleet.origin, fleet.model.name):
             check_settings(fleet, engine)
-            check_data(fleet)
+            if engine != "flower":
+                check_data(fleet)
         if leftovers:
             note(f"-o {output}: another fleet file was started here and trained nothing; what it left is removed")
         for path in leftovers:
@@ -104,6 +110,8 @@ def run_fleet(
             from server.engines.local.setup import prepare_local
 
             prepared = prepare_local(fleet, output, note, compare_whole=compare_whole)
+        elif prepare is not None:
+            prepared = prepare(fleet, output, note)
         else:
             from server.engines.simulation.setup import prepare_simulation
 
@@ -146,6 +154,7 @@ def _run(
         folder=folder,
         observer=observer,
         planner=planner,
+        absent_seconds=prepared.absent_seconds,
     )
     state, weights = schedule.run(state, weights)
     accuracy, _ = prepared.evaluator.evaluate(

@@ -155,6 +155,7 @@ def run(
     training: TrainingSettings | None = None,
     method: MethodSettings | None = None,
     freezing: FreezingSettings | None = None,
+    absent_seconds: float = 0.0,
 ) -> tuple[RunState, Weights]:
     """Start or resume a run in `folder` until it is finished; `holders` hold every block."""
     fleet = fleet_of(min_clients=min_clients, rounds=rounds, training=training, method=method, freezing=freezing)
@@ -169,6 +170,7 @@ def run(
         evaluator=FakeEvaluator(engine.tick),
         folder=run_folder,
         observer=Observer(),
+        absent_seconds=absent_seconds,
     )
     return schedule.run(*run_folder.load_or_start("settings", initial_weights))
 

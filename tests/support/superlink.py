@@ -132,7 +132,7 @@ class SuperLink:
         return (self.folder / "superlink.log").read_text(errors="replace")[-4000:]
 
     def kill(self) -> None:
-        """SIGKILL, to its server apps as well."""
+        """SIGKILL; its server apps end when they notice that it is gone."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -172,14 +172,20 @@ class SuperLink:
         with self.control() as client:
             client.UnregisterNode(UnregisterNodeRequest(node_id=node))
 
-    def start_node(self, key: Path) -> None:
-        """A stock SuperNode with this private key."""
+    def start_node(self, key: Path) -> int:
+        """A stock SuperNode, whose private key is written to `key`; its number."""
+        secret = ec.generate_private_key(ec.SECP384R1())
+        form = serialization.PrivateFormat.OpenSSH  # the only one that a SuperNode reads
+        key.write_bytes(secret.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+        public = serialization.PublicFormat.SubjectPublicKeyInfo
+        node = self.register(secret.public_key().public_bytes(serialization.Encoding.PEM, public))
         command, _ = supernode_command(self.ca, self.address, key)
         with (self.folder / "supernodes.log").open("ab") as log:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=self._environment(), stdout=log, stderr=log, start_new_session=True
             )
         self._nodes.append(process)
+        return node
 
     def run(self) -> Rounds:
         """Start the app of `fleet_app`."""

@@ -14,7 +14,7 @@ from device_profiles.files import atomic_file
 from device_profiles.work import Whole, Work, grow, label
 from server.engines.simulation.promises import promises_of
 from server.engines.simulation.segments import ModelPieces
-from server.fleet.fleet import PromiseSettings
+from server.fleet.virtual import PromiseSettings
 from tools.experiments.promises.make import FILE, full_network
 
 _MB = 1 << 20

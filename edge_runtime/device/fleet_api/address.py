@@ -53,8 +53,8 @@ def tls_context(address: Address, ca: Path | None, *, insecure: bool) -> ssl.SSL
     if insecure:
         if not address.is_loopback:
             raise UsageError(
-                f"--insecure: {address} is another machine; without TLS only this machine's own SuperLink can be "
-                "joined: leave --insecure out and give its certificate with --ca"
+                f"{address}: is another machine, and only this machine's own SuperLink can be joined without TLS; "
+                "join it with the certificate of its authority"
             )
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -65,7 +65,7 @@ def tls_context(address: Address, ca: Path | None, *, insecure: bool) -> ssl.SSL
     try:
         context.load_verify_locations(cafile=ca)
     except ssl.SSLError:
-        raise UsageError(f"--ca {ca}: holds no certificate in PEM; give the federation's ca.crt") from None
+        raise UsageError(f"{ca}: holds no certificate in PEM; give the federation's ca.crt") from None
     except OSError as error:
-        raise UsageError(f"--ca {ca}: cannot be read: {error.strerror or error}") from None
+        raise UsageError(f"{ca}: the certificate cannot be read: {error.strerror or error}") from None
     return context

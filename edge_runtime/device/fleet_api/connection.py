@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 4 << 20
 _MAX_ERROR_BYTES = 1 << 16
+_MOST_SAID = 200
 _KEEP_ALIVE_SECONDS = 4.0
 """Less than the five seconds after which a SuperLink closes a connection that nobody uses."""
 _AHEAD_SECONDS, _BEHIND_SECONDS = 5, 305
@@ -97,7 +98,7 @@ class Connection:
             yield response
             if not response.isclosed() and response.read(1):
                 self.close()  # nobody wanted the rest
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # http.client raises all three
             self.close()
             raise self._broken(error) from None
         except BaseException:
@@ -152,7 +153,7 @@ class Connection:
             return self._certificate_error(error)
         if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
             return CertificateError(f"{self._address} does not speak TLS; is that the port of a SuperLink with TLS?")
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or _one_line(str(error)) or type(error).__name__
         return LinkDownError(f"the SuperLink {self._address} cannot be reached: {reason}")
 
     def _certificate_error(self, error: ssl.SSLCertVerificationError) -> LinkError:
@@ -166,7 +167,7 @@ class Connection:
         authority = "the system's authorities" if self._ca is None else str(self._ca)
         return CertificateError(
             f"the SuperLink {self._address} does not prove itself by {authority}: {said}",
-            remedy="give the ca.crt of this federation with --ca, and a host that its certificate names",
+            remedy="give the ca.crt of this federation, and a host that the SuperLink's certificate names",
         )
 
 
@@ -185,9 +186,14 @@ def _said(data: bytes) -> tuple[int | None, str]:
     """flwr's code of an error, and its text."""
     try:
         said = json.loads(data)
-        return said.get("code"), str(said["detail"])
-    except (ValueError, KeyError, AttributeError):
-        return None, " ".join(data[:200].decode(errors="replace").split())
+        return said.get("code"), _one_line(str(said["detail"]))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None, _one_line(data.decode(errors="replace"))
+
+
+def _one_line(text: str) -> str:
+    """What somebody else said, for a log: short, and without anything that a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text[:_MOST_SAID].split()))
 
 
 def _clock_error(date: str | None) -> ClockError | None:

@@ -99,6 +99,8 @@ class Link:
 
     def activate(self, deadline: float | None = None) -> int:
         """Be online from now on; the number of the node. Raises KeyRefusedError and every other LinkError."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         self._node = activate(self._connection, self._patience, self._key.public_pem, self._known, deadline)
         self._heartbeat = Heartbeat(self._connect(), self._node)
         self._heartbeat.start()

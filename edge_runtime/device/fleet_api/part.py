@@ -24,7 +24,7 @@ _PIECE_BYTES = 64 << 10
 
 
 class Part:
-    """Opened, it holds whole chunks from its start; what follows them is cut off when it is closed."""
+    """Opened, it holds whole chunks from its start; what follows them is cut off when it is closed after a failure."""
 
     def __init__(self, path: Path, expected: SentFile) -> None:
         self._path = path
@@ -40,7 +40,9 @@ class Part:
 
     def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None) -> None:
         try:
-            if kind is not None:
+            if kind is not None and issubclass(kind, FormatError):
+                os.unlink(self._name)  # of another file than the one that is wanted
+            elif kind is not None:
                 os.ftruncate(self._file, self._size)
         finally:
             os.close(self._file)
@@ -118,7 +120,6 @@ class Part:
     def finish(self) -> None:
         """Give the file its name. Raises DigestError where it is another one than expected."""
         if self._size != self._expected.bytes or self._whole.hexdigest() != self._expected.sha256:
-            os.unlink(self._name)
             raise DigestError(f"{self._path}: the message's file has another size or SHA-256 than stated")
         sync(self._file)
         move_over(self._name, str(self._path))

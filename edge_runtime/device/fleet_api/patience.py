@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TypeVar
 
-from edge_runtime.device.fleet_api.errors import LinkDownError, LinkStoppedError
+from edge_runtime.device.fleet_api.errors import CertificateError, LinkDownError, LinkError, LinkStoppedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ class Patience:
                     raise
                 self.wait(pause)
                 longest = min(2 * longest, LONGEST_PAUSE_SECONDS)
+            except CertificateError:
+                raise
+            except LinkError:
+                self._say_back()  # it answers, if only with a refusal
+                raise
             else:
                 self._say_back()
                 return result

@@ -13,6 +13,8 @@ from device_profiles.contract import LimitKind
 from edge_runtime.device.limits.control_groups import EVENTS, groups, read_text
 
 _NAME = "profl-edge-"
+LEAF = "client"
+"""Of a group whose processes start others in groups inside of it."""
 _REMOVE_ATTEMPTS = 50
 _REMOVE_WAIT_SECONDS = 0.02
 _numbers = itertools.count()
@@ -112,5 +114,8 @@ def _remove_abandoned(parent: Path) -> None:
         for path in parent.glob(f"{_NAME}*"):
             maker = path.name.removeprefix(_NAME).partition("-")[0]
             if maker.isdigit() and not Path(f"/proc/{maker}").exists():
+                for inner in (path / LEAF, *path.glob(f"{_NAME}*")):
+                    with suppress(OSError):
+                        inner.rmdir()
                 with suppress(OSError):
                     path.rmdir()

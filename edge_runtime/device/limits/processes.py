@@ -93,10 +93,12 @@ def start_limited(
     stderr: _Stream = None,
     allow_cgroup: bool = True,
     pass_fds: Sequence[int] = (),
+    own_group: bool = False,
 ) -> LimitedProcess:
     """Start `argv` under `limit_bytes` (None: no limit) and return at once.
 
-    Streams and `pass_fds` are as for `subprocess.Popen`.
+    Streams and `pass_fds` are as for `subprocess.Popen`. `own_group`: the command leads a process group, which what a
+    terminal sends does not reach.
     """
     group = create_group(limit_bytes) if limit_bytes is not None and allow_cgroup else None
     kind: LimitKind = "none"
@@ -115,6 +117,7 @@ def start_limited(
             stdout=stdout,
             stderr=stderr,
             pass_fds=pass_fds,
+            process_group=0 if own_group else None,
         )
     except BaseException:
         if group is not None:

@@ -36,11 +36,3 @@ def profile_clients(
             raise ExecutionError(f"profile of {client.name}: {lines[-1]}")
         profiles[client.name] = read_json(path, DeviceProfile)
     return profiles
-
-
-def purposes_of(fleet: Fleet) -> list[str]:
-    """What the fleet's method asks of clients, as `profl-profile` calls it."""
-    if fleet.method.name == "planned":
-        return ["joint", "head"]
-    elastic, shrinking = fleet.method.name == "elastic", fleet.method.shrinking
-    return ["grow", *(["joint"] if elastic else []), *(["distill"] if shrinking else [])]

@@ -14,22 +14,19 @@ from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from device_profiles.promise import promise_of
 from device_profiles.work import Distill, Grow, Work
-from edge_runtime.device.prepare.bundle import Bundle
 from server.data.split import check_source, choose_source, count_examples, write_parts
-from server.engines.local.bundles import run_bundle
+from server.engines.bundled.bundles import run_bundle
+from server.engines.bundled.clients import all_stages, purposes_of
+from server.engines.bundled.evaluator import BundleEvaluator
+from server.engines.bundled.planned import calibration_bundle, planned_bundle, run_programs
 from server.engines.local.engine import LocalEngine
-from server.engines.local.evaluator import LocalEvaluator
-from server.engines.local.planned import calibration_bundle, planned_bundle
-from server.engines.local.profiling import profile_clients, purposes_of
+from server.engines.local.profiling import profile_clients
 from server.engines.prepared import PreparedRun
-from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
-from server.methods import create_method
-from server.methods.method import Stage
-from server.planner.planner import make_plan, promises_on, seconds_on
-from server.planner.run_programs import RunPrograms
+from server.planner.planner import BundlePlan
+from server.planner.profiled import Gathering
 from server.planner.tables import plan_table
 from server.planner.whole_network import WholeNetwork, measure_whole_network
 from server.rounds.checks import check_rounds
@@ -51,17 +48,21 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     note(f"data: {source}, split {fleet.data.split}")
     clients = [client.name for client in fleet.clients]
     examples = count_examples(source, clients, fleet.data)
-    programs = RunPrograms(fleet.model, fleet.training) if fleet.method.name == "planned" else None
+    programs = run_programs(fleet, output) if fleet.method.name == "planned" else None
     bundle = run_bundle(fleet, output / "bundle") if programs is None else calibration_bundle(fleet, output, programs)
     check_source(source, bundle.manifest.model, augment=fleet.training.augment != "none")
     if programs is None:
-        check_rounds(fleet, _all_stages(fleet, bundle))
+        check_rounds(fleet, all_stages(fleet, bundle))
     parts = write_parts(source, output / "data", clients, fleet.data)
     profiles = profile_clients(fleet, bundle, output / "profiles", note, purposes=purposes_of(fleet))
     if programs is not None:
         bundle = planned_bundle(fleet, output, note, programs, profiles, examples)
     joint = fleet.method.name == "elastic"
-    plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin, joint=joint, examples=examples)
+    gathered = Gathering(bundle.digest, margin=fleet.margin, examples=examples)
+    for name, profile in profiles.items():
+        gathered.add(name, profile)
+    planned = BundlePlan(bundle.manifest, gathered, joint=joint)
+    plan = planned.document(bundle.digest, fleet.margin, clients)
     write_json(output / "plan.json", plan)
     note(plan_table(plan))
     one_block = Partition.ending_with([len(bundle.manifest.model.units) - 1])
@@ -69,17 +70,18 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     structure = Structure.of(bundle.manifest)
     engine = LocalEngine(
         bundle.path,
-        clients=_clients(fleet, bundle, profiles, plan, examples),
+        clients=[planned.client(name, examples[name]) for name in clients],
         data=parts,
         limits={client.name: client.limit_bytes for client in fleet.clients},
         settings=fleet.training,
         cached=_cached(fleet, profiles, plan, note),
+        trades={name: planned.trades(name) for name in clients},
         folder=output / "clients",
         structure=structure,
     )
     return PreparedRun(
         engine=engine,
-        evaluator=LocalEvaluator(
+        evaluator=BundleEvaluator(
             bundle.path, bundle.manifest.partition, data=source, examples=fleet.data.test_examples
         ),
         structure=structure,
@@ -90,32 +92,6 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
         plan=plan,
         whole_network=whole,
     )
-
-
-def _all_stages(fleet: Fleet, bundle: Bundle) -> tuple[Stage, ...]:
-    """The stages that the run has where everybody holds everything: how many there are, before clients are measured."""
-    needs = {program.work.name: 0 for program in bundle.manifest.programs}
-    clients = alike({client.name: 0 for client in fleet.clients}, needs)
-    return create_method(fleet.method).stages(fleet, bundle.manifest.partition, clients)
-
-
-def _clients(
-    fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan, examples: Mapping[str, int]
-) -> list[Client]:
-    """Each with what all the training programs of the bundle are promised to need there."""
-    budgets = {client.client: client.budget_bytes for client in plan.clients}
-    return [
-        Client(
-            name=name,
-            budget_bytes=budgets[name],
-            needs=promises_on(
-                bundle.manifest, bundle.digest, name, profiles[name], margin=fleet.margin, examples=examples[name]
-            ),
-            examples=examples[name],
-            step_seconds=seconds_on(bundle.manifest, bundle.digest, profiles[name]),
-        )
-        for name in budgets
-    ]
 
 
 def _cached(fleet: Fleet, profiles: Mapping[str, DeviceProfile], plan: Plan, note: Note) -> dict[str, frozenset[Work]]:

@@ -43,6 +43,12 @@ def _fleet(batch: int = 32, data: DataSettings | None = None, **training: Any) -
         ({"min_clients": 3, "clients_per_round": 2}, "local", r"training\.min_clients 3: .*clients_per_round draws 2"),
         ({"max_seconds": 5.0}, "simulation", r"training\.max_seconds 5: clients of --engine simulation keep no time"),
         ({"max_seconds": 600.0}, "local", r"training\.max_seconds 600: .*timeout_seconds 600"),
+        ({"spare": 1}, "local", r"training\.spare 1: every client is drawn already; give training\.clients_per_round"),
+        (
+            {"cache_prefix": "int8"},
+            "flower",
+            r"training\.cache_prefix int8: devices of --engine flower keep no",
+        ),
     ],
 )
 def test_settings_that_no_round_can_meet_are_refused(training: dict[str, Any], engine: str, message: str) -> None:
@@ -60,6 +66,16 @@ def test_what_contradicts_itself_in_a_fleet_file_is_refused_by_the_name_of_the_f
     }
     with pytest.raises(FormatError, match=r"--fleet fleet\.toml: training\.min_clients 3: .* draws 2 each round"):
         fleet_of(values, Path("fleet.toml"))
+
+
+def test_the_file_of_a_federation_names_no_clients_and_others_must() -> None:
+    values: dict[str, Any] = {"model": {"name": "cnn"}, "data": {"sources": ["digits"]}, "training": {"min_clients": 9}}
+    fleet = fleet_of(values, Path("fleet.toml"), joining=True)
+    check_settings(fleet, "flower")
+    with pytest.raises(FormatError, match=r"--fleet fleet\.toml: write either \[\[clients\]\]"):
+        fleet_of(values, Path("fleet.toml"))
+    with pytest.raises(FormatError, match=r"--fleet fleet\.toml: the clients of --engine flower are the devices"):
+        fleet_of(values | {"population": {"count": 4}}, Path("fleet.toml"), joining=True)
 
 
 def test_settings_that_just_can_be_met_are_taken() -> None:

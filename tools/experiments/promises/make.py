@@ -13,10 +13,11 @@ from device_profiles.files import write_json
 from device_profiles.work import label, suffixes
 from server.engines.simulation.promises import promise_source, promises_of
 from server.engines.simulation.segments import ModelPieces
-from server.fleet.fleet import DataSettings, Fleet, MethodSettings, ModelSettings, PromiseSettings
+from server.fleet.fleet import DataSettings, Fleet, MethodSettings, ModelSettings
 from server.fleet.population import ClientSettings
+from server.fleet.virtual import PromiseSettings
 from server.methods import METHODS, create_method
-from server.planner.run_programs import step_alone
+from server.planner.menus import step_alone
 
 _MB = 1 << 20
 PUBLISHED_MB = {"whole": 840, "grow-block1": 506, "grow-block2": 220, "grow-block3": 112, "grow-block4": 100}

@@ -12,7 +12,7 @@ from device_profiles.work import Work, block_of
 from server.rounds.stopping import run_child
 
 
-class LocalEvaluator:
+class BundleEvaluator:
     """Evaluates with all the machine's cores.
 
     Args:

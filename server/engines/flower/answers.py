@@ -1,0 +1,94 @@
+"""From what a device answers to an order to an event of the rounds; whatever of it cannot be read is a reason."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+
+import msgspec
+
+from device_profiles.errors import FormatError
+from device_profiles.federation import UPDATE_FILE, TrainAnswer
+from device_profiles.task import Result, Task
+from device_profiles.wrong_values import explained
+from server.averaging.aggregation import ReceivedUpdate
+from server.engines.flower.mail import Reply
+from server.fleet.structure import Structure
+from server.judging.strangers import plain, read_update
+from server.rounds.seam import Failed, Updated
+
+_MOST_BYTES = 1 << 60
+
+
+def failed(task: Task, status: str, *, seconds: float = 0.0) -> Failed:
+    """A task that will not be done."""
+    return Failed(task=task.key, result=Result(client=task.client, status=status, seconds=seconds))
+
+
+def read_reply(
+    task: Task, reply: Reply, *, run: str, path: Path, structure: Structure, seconds: float, bytes_down: int
+) -> Updated | Failed:
+    """The event that `reply` is; its update is written to `path`, and is read from there.
+
+    `seconds` from the order to the answer and `bytes_down` are the server's own, and not what the device says.
+    """
+    update = None
+    said = None
+    try:
+        if reply.error is not None:
+            raise FormatError(reply.error)
+        said = _answer(reply.document, task, run)
+        status = plain(said.result.status)
+        if said.update is not None:
+            update = _update(said, reply, task, path, structure)
+            status = "ok"
+        elif status == "ok":
+            status = "says that it is done, and sent no update"
+    except FormatError as error:
+        status = str(error)
+    result = Result(
+        client=task.client,
+        status=status,
+        seconds=seconds,
+        examples=update.metadata.examples if update else 0,
+        steps=update.metadata.steps if update else 0,
+        loss_first=update.metadata.loss_first if update else None,
+        loss_last=update.metadata.loss_last if update else None,
+        measured_peak_bytes=_bounded(said.result.measured_peak_bytes) if said else None,
+        oom_kills=_bounded(said.result.oom_kills) or 0 if said else 0,
+        limit_kind=plain(said.result.limit_kind) if said else "none",
+        bytes_down=bytes_down,
+        bytes_up=path.stat().st_size if update else 0,
+    )
+    if update is None:
+        return Failed(task=task.key, result=result)
+    return Updated(task=task.key, result=result, update=update)
+
+
+def _answer(raw: bytes, task: Task, run: str) -> TrainAnswer:
+    try:
+        answer = msgspec.json.decode(raw, type=TrainAnswer, strict=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"unreadable answer: {plain(explained(error, TrainAnswer))}") from None
+    if (answer.run, answer.attempt) != (run, task.attempt):
+        raise FormatError("answered to another task")
+    return answer
+
+
+def _update(said: TrainAnswer, reply: Reply, task: Task, path: Path, structure: Structure) -> ReceivedUpdate:
+    content = reply.files.get(UPDATE_FILE)
+    if content is None or said.update is None or len(content) != said.update.bytes:
+        raise FormatError("unreadable answer: its update is not what it says that it sent")
+    if hashlib.sha256(content).hexdigest() != said.update.sha256:
+        raise FormatError("unreadable answer: its update was damaged on the way")
+    path.write_bytes(content)
+    try:
+        return read_update(task.client, path, structure.tensors(task.work))
+    except FormatError as error:
+        raise FormatError(f"unreadable answer: {error.reason}") from None
+
+
+def _bounded(number: int | None) -> int | None:
+    """A number of a stranger, None where it cannot be."""
+    return number if number is not None and 0 <= number <= _MOST_BYTES and math.isfinite(number) else None

@@ -1,0 +1,14 @@
+"""The server side of the app: a run of a fleet file on the machine of the SuperLink."""
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from server.serving.serving import serve
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what the run config names (`pyproject.toml`)."""
+    serve(grid, context.run_config, context.run_id)

@@ -1,0 +1,100 @@
+"""Answers as they arrive: a few threads ask for what is out, and as many answers are in memory at once."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+
+from device_profiles.errors import ExecutionError
+from server.engines.flower.mail import Mail, Reply
+
+_THREADS = 2
+_FIRST_SECONDS, _MOST_SECONDS = 0.25, 3.0
+_OF_AGE = 0.1
+"""What was sent long ago is asked for less often: an answer waits for a tenth of the time that it took."""
+
+
+@dataclass(slots=True)
+class _Out:
+    id: str
+    node: int
+    since: float
+    due: float
+
+
+class Inbox:
+    """Fetches the answers to what was sent. Closed by `close`, which waits for no answer."""
+
+    def __init__(self, mail: Mail, *, threads: int = _THREADS) -> None:
+        self._mail = mail
+        self._lock = threading.Condition()
+        self._out: dict[str, _Out] = {}
+        self._arrived: queue.Queue[tuple[str, Reply] | ExecutionError] = queue.Queue(maxsize=1)
+        self._closed = False
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def watch(self, message_id: str, node: int) -> None:
+        """Fetch the answer to what was sent to `node` when it comes."""
+        now = time.monotonic()
+        with self._lock:
+            self._out[message_id] = _Out(message_id, node, now, now + _FIRST_SECONDS)
+            self._lock.notify()
+
+    def next(self, seconds: float) -> tuple[str, Reply] | None:
+        """An answer with the id of what it answers; None where there is none for so long.
+
+        Raises ExecutionError where the SuperLink cannot be reached.
+        """
+        try:
+            arrived = self._arrived.get(timeout=max(0.0, seconds)) if seconds > 0 else self._arrived.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(arrived, ExecutionError):
+            raise arrived
+        return arrived
+
+    def close(self) -> None:
+        """End the threads; what is out is asked for no more."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+
+    def _work(self) -> None:
+        while (out := self._next_due()) is not None:
+            try:
+                reply = self._mail.fetch(out.id, out.node)
+            except ExecutionError as error:
+                self._put(error)
+                reply = None
+            if reply is not None:
+                self._put((out.id, reply))
+                del reply  # it is large, and this thread sleeps next
+                continue
+            now = time.monotonic()
+            out.due = now + min(max(_FIRST_SECONDS, _OF_AGE * (now - out.since)), _MOST_SECONDS)
+            with self._lock:
+                self._out[out.id] = out
+                self._lock.notify()
+
+    def _next_due(self) -> _Out | None:
+        """The one that is to be asked for now, when it is time; None where the inbox is closed."""
+        with self._lock:
+            while not self._closed:
+                first = min(self._out.values(), key=lambda out: out.due, default=None)
+                left = None if first is None else first.due - time.monotonic()
+                if first is not None and left is not None and left <= 0:
+                    return self._out.pop(first.id)
+                self._lock.wait(left)
+        return None
+
+    def _put(self, arrived: tuple[str, Reply] | ExecutionError) -> None:
+        while not self._closed:
+            try:
+                self._arrived.put(arrived, timeout=0.5)
+            except queue.Full:
+                continue
+            return

@@ -1,0 +1,212 @@
+"""Set up the `flower` engine: wait for devices, have those profiled that need it, plan, export the bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+from device_profiles.files import write_json
+from device_profiles.profile import DeviceProfile
+from edge_runtime.device.prepare.bundle import Bundle
+from server.data.split import check_source, choose_source
+from server.engines.bundled.bundles import run_bundle
+from server.engines.bundled.clients import all_stages, client_of
+from server.engines.bundled.evaluator import BundleEvaluator
+from server.engines.bundled.planned import calibration_bundle, planned_bundle, run_programs
+from server.engines.flower.activity import ActivityFile
+from server.engines.flower.devices import Device, Devices
+from server.engines.flower.engine import FlowerEngine
+from server.engines.flower.inbox import Inbox
+from server.engines.flower.mail import Grid, Mail
+from server.engines.flower.parcels import Parcel, Parcels
+from server.engines.flower.signing import OrderKey
+from server.engines.prepared import PreparedRun
+from server.fleet.client import Client
+from server.fleet.fleet import Fleet
+from server.fleet.structure import Structure
+from server.fleet.words import in_words_of
+from server.planner.planner import make_plan
+from server.planner.run_programs import RunPrograms
+from server.planner.tables import plan_table
+from server.rounds.checks import check_rounds
+
+Note = Callable[[str], None]
+_TICK_SECONDS = 0.5
+_SAID_SECONDS = 30.0
+"""Between two lines that say who is waited for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Federation:
+    """What a run knows of the federation that it runs in.
+
+    Attributes:
+        grid: Flower's, of this run.
+        run: a name that no other run has, nor an earlier start of this one: devices count its attempts.
+        flower_run: Flower's number of it.
+        key: that orders are signed with, None where devices ask for no signature.
+        named: the federation's name of a node, None where it has none.
+    """
+
+    grid: Grid
+    run: str
+    flower_run: int | None = None
+    key: OrderKey | None = None
+    named: Callable[[int], str | None] = lambda node: None
+
+
+def prepare_flower(fleet: Fleet, output: Path, note: Note, *, federation: Federation) -> PreparedRun:
+    """Everything for the devices of a federation, kept below `output`. Waits for `training.min_clients` of them.
+
+    Raises ExecutionError where the SuperLink cannot be reached.
+    """
+    with in_words_of(fleet.origin, fleet.model.name):
+        return _Preparation(fleet, output, note, federation).made()
+
+
+class _Preparation:
+    """One start of a run."""
+
+    def __init__(self, fleet: Fleet, output: Path, note: Note, federation: Federation) -> None:
+        self._fleet = fleet
+        self._output = output
+        self._note = note
+        self._federation = federation
+        self._programs: RunPrograms | None = None
+        self._measured: Parcel | None = None
+        self._mail = Mail(federation.grid, federation.key)
+        self._inbox = Inbox(self._mail)
+        self._devices = Devices(
+            self._mail,
+            self._inbox,
+            run=federation.run,
+            release=_release(),
+            calibration=self._calibration,
+            folder=output / "profiles",
+            named=federation.named,
+            threads=fleet.training.threads,
+            note=note,
+        )
+
+    def made(self) -> PreparedRun:
+        """The engine and all that belongs to it."""
+        fleet, output, note = self._fleet, self._output, self._note
+        source, missing = choose_source(fleet.data)
+        for line in missing:
+            note(f"data: {line}")
+        note(f"data: {source}, to evaluate with; devices train on their own")
+        if fleet.method.name != "planned":
+            self._check(run_bundle(fleet, output / "bundle"), source)
+        self._wait()
+        there = self._devices.there()
+        profiles = {device.name: device.limited() for device in there}
+        examples = {device.name: device.examples for device in there}
+        bundle = self._bundle(profiles, examples)
+        self._check(bundle, source)
+        joint = fleet.method.name == "elastic"
+        plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin, joint=joint, examples=examples)
+        write_json(output / "plan.json", plan)
+        note(plan_table(plan))
+        structure = Structure.of(bundle.manifest)
+        activity = ActivityFile(output, self._devices, structure, self._federation.run, self._federation.flower_run)
+
+        def as_client(device: Device) -> Client:
+            return _client(fleet, bundle, device)
+
+        engine = FlowerEngine(
+            run=self._federation.run,
+            mail=self._mail,
+            inbox=self._inbox,
+            devices=self._devices,
+            parcels=Parcels(bundle),
+            structure=structure,
+            settings=fleet.training,
+            client_of=as_client,
+            folder=output / "clients",
+            changed=activity.write,
+        )
+        return PreparedRun(
+            engine=engine,
+            evaluator=BundleEvaluator(
+                bundle.path, bundle.manifest.partition, data=source, examples=fleet.data.test_examples
+            ),
+            structure=structure,
+            partition=bundle.manifest.partition,
+            model=bundle.manifest.model,
+            initial_weights=lambda: load_file(bundle.weights_path()),
+            data=source,
+            plan=plan,
+            absent_seconds=fleet.training.absent_seconds,
+        )
+
+    def _wait(self) -> None:
+        """Until `min_clients` devices may be given work, and for more of them as long as the fleet file says."""
+        needed, enough_since, said_at = self._fleet.training.min_clients, None, 0.0
+        while True:
+            for _ in self._devices.look():
+                pass
+            arrived = self._inbox.next(_TICK_SECONDS)
+            if arrived is not None:
+                for change in self._devices.take(*arrived):
+                    self._note(f"{change.device.name}: {change.what}")
+            now, there = time.monotonic(), self._devices.there()
+            if len(there) < needed:
+                enough_since = None
+                if now >= said_at:
+                    said_at = now + _SAID_SECONDS
+                    connected = self._devices.all()
+                    self._note(
+                        f"waiting for devices: {len(there)} of {needed} are ready ({len(connected)} are connected)"
+                    )
+                continue
+            enough_since = now if enough_since is None else enough_since
+            if now - enough_since >= self._fleet.training.join_seconds:
+                return
+
+    def _calibration(self) -> Parcel:
+        if self._measured is None:
+            self._note("exporting the programs that devices measure")
+            self._measured = Parcels(calibration_bundle(self._fleet, self._output, self._run_programs())).whole()
+        return self._measured
+
+    def _bundle(self, profiles: Mapping[str, DeviceProfile], examples: Mapping[str, int]) -> Bundle:
+        if self._fleet.method.name != "planned":
+            return run_bundle(self._fleet, self._output / "bundle")
+        programs = self._run_programs()
+        return planned_bundle(self._fleet, self._output, self._note, programs, profiles, examples, others_may_come=True)
+
+    def _run_programs(self) -> RunPrograms:
+        if self._programs is None:
+            self._programs = run_programs(self._fleet, self._output)
+        return self._programs
+
+    def _check(self, bundle: Bundle, source: str) -> None:
+        check_source(source, bundle.manifest.model, augment=self._fleet.training.augment != "none")
+        check_rounds(self._fleet, all_stages(self._fleet, bundle))
+
+
+def _client(fleet: Fleet, bundle: Bundle, device: Device) -> Client:
+    """With nothing that it could be asked for, where its data are less than a batch."""
+    client = client_of(
+        fleet,
+        bundle,
+        device.name,
+        device.limited(),
+        budget_bytes=device.budget_bytes,
+        examples=device.examples,
+    )
+    if device.examples >= fleet.model.batch:
+        return client
+    return Client(name=client.name, budget_bytes=client.budget_bytes, examples=client.examples)
+
+
+def _release() -> str:
+    try:
+        return version("profl-edge")
+    except PackageNotFoundError:
+        return "0"
