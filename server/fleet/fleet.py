@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from device_profiles.errors import UsageError
 from device_profiles.optimizers import OPTIMIZERS, OptimizerName
 from server.fleet.population import ClassSettings, ClientSettings, PopulationSettings, Positive, drawn, limits_mb
+from server.fleet.privacy import PrivacySettings
 from server.fleet.virtual import PromiseSettings, SimulationSettings
 
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -205,6 +206,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     freezing: FreezingSettings = FreezingSettings()
     promises: PromiseSettings = PromiseSettings()
     simulation: SimulationSettings = SimulationSettings()
+    privacy: PrivacySettings | None = None
     margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
 
     @cached_property
