@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from server.averaging.aggregation import ReceivedUpdate, average, corner
 from server.averaging.file_tensors import ChangedTensors, values_of
+from server.averaging.private import NoisyMean
 from server.fleet.fleet import TrainingSettings
+from server.fleet.privacy import PrivacySettings
 
 _VALUES = 1 << 18
 """Of a tensor, what is compared at once: so many values of every client are in memory."""
@@ -29,8 +31,10 @@ class Mean(Protocol):
         """As `average` in `aggregation.py`, whose mean is weighted."""
 
 
-def mean_of(settings: TrainingSettings) -> Mean:
-    """The one that `training.aggregation` names."""
+def mean_of(settings: TrainingSettings, privacy: PrivacySettings | None = None) -> Mean:
+    """The one that `training.aggregation` names, or with `privacy` the noisy one."""
+    if privacy is not None:
+        return NoisyMean(privacy)
     if settings.aggregation == "trimmed_mean":
         return partial(trimmed_mean, share=settings.trim)
     return median if settings.aggregation == "median" else average

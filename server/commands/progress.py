@@ -7,8 +7,8 @@ from typing import Protocol
 
 from device_profiles.task import Result
 from server.methods.method import Stage
+from server.rounds.observer import Observer
 from server.rounds.run_state import RoundRecord
-from server.rounds.schedule import Observer
 
 
 class Stream(Protocol):

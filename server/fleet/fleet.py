@@ -14,6 +14,7 @@ from device_profiles.errors import UsageError
 from device_profiles.optimizers import OPTIMIZERS, OptimizerName
 from device_profiles.trades import Variants
 from server.fleet.population import ClassSettings, ClientSettings, PopulationSettings, Positive, drawn, limits_mb
+from server.fleet.privacy import PrivacySettings
 from server.fleet.virtual import PromiseSettings, SimulationSettings
 
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -211,6 +212,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     freezing: FreezingSettings = FreezingSettings()
     promises: PromiseSettings = PromiseSettings()
     simulation: SimulationSettings = SimulationSettings()
+    privacy: PrivacySettings | None = None
     margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
 
     @cached_property

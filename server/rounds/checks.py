@@ -35,12 +35,32 @@ def check_settings(fleet: Fleet, engine: str) -> None:
             value=training.cache_prefix,
             remedy="leave it out",
         )
+    if fleet.privacy is not None:
+        _check_privacy(fleet)
     if engine != "simulation" and fleet.method.name not in _OF_LIGHT_RUNTIME:
         raise UsageError(
             f"the light runtime trains by {', '.join(_OF_LIGHT_RUNTIME)}",
             field="method.name",
             value=fleet.method.name,
             remedy="use --engine simulation",
+        )
+
+
+def _check_privacy(fleet: Fleet) -> None:
+    """What the noise's guarantee does not hold for."""
+    if fleet.training.aggregation != "mean":
+        raise UsageError(
+            "[privacy] holds for a mean that nothing else of other updates has changed",
+            field="training.aggregation",
+            value=fleet.training.aggregation,
+            remedy='write aggregation = "mean"',
+        )
+    if fleet.method.name not in _OF_LIGHT_RUNTIME:
+        raise UsageError(
+            f"[privacy] goes with {', '.join(_OF_LIGHT_RUNTIME)}, whose updates are whole tensors",
+            field="method.name",
+            value=fleet.method.name,
+            remedy="use one of these, or leave [privacy] out",
         )
 
 

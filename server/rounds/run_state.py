@@ -58,7 +58,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     `stopped_early`: clients that `training.max_seconds` stopped, each with the share of its work that it had done and
     its update counts by. `cut`: clients whose update was beyond the bounds that the others set, with what was cut down.
     `work`: what each client was asked for, by name. `late`: clients whose answer to an earlier task came only in this
-    round, and was refused.
+    round, and was refused. `epsilon`: with differential privacy, what the run has cost the device that took part most
+    often.
     """
 
     round: int
@@ -83,6 +84,14 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     cut: dict[str, str] = {}
     work: dict[str, str] = {}
     late: tuple[str, ...] = ()
+    epsilon: float | None = None
+
+    @property
+    def taken(self) -> list[str]:
+        """Clients whose update is in the mean."""
+        return [
+            result.client for result in self.clients if result.status == "ok" and result.client not in self.rejected
+        ]
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ from device_profiles.work import Work
 from server.averaging.means import mean_of
 from server.averaging.optimizers import create_optimizer
 from server.averaging.optimizers.optimizer import ServerOptimizer
+from server.averaging.private import PrivacyBudget
 from server.averaging.server_step import next_tensors
 from server.averaging.spool import Spool
 from server.averaging.tensor_files import save_tensors
@@ -32,22 +33,10 @@ from server.rounds.collecting import Collector
 from server.rounds.freezing import EffectiveMovementFreezing
 from server.rounds.frozen_prefixes import FrozenPrefixes
 from server.rounds.movement import MovementHistory
+from server.rounds.observer import Observer
 from server.rounds.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights
 from server.rounds.seam import Engine, Evaluator
 from server.rounds.tasks import RoundPlace, asked_of, attempt_number, drawn_clients, make_task
-
-
-class Observer:
-    """Hears how the run goes; the default keeps silent."""
-
-    def stage_started(self, stage: Stage, rounds: int, clients: int) -> None:
-        """A stage of at most `rounds` rounds starts or goes on; `clients` of those that are there have work in it."""
-
-    def client_done(self, result: Result, done: int, clients: int) -> None:
-        """One client of the round has answered."""
-
-    def round_done(self, record: RoundRecord) -> None:
-        """A round is finished and saved."""
 
 
 class Schedule:
@@ -83,7 +72,8 @@ class Schedule:
         self._prefixes = FrozenPrefixes()
         self._states = ClientStates(folder.folder / "client_state")
         self._make_optimizer = optimizer or (lambda: create_optimizer(fleet.training))
-        self._mean = mean_of(fleet.training)
+        self._mean = mean_of(fleet.training, fleet.privacy)
+        self._privacy = PrivacyBudget(fleet.privacy)
         self._optimizer = (-1, self._make_optimizer())
         """With the number of the stage that it is in."""
         self._movement = MovementHistory(folder.folder, structure, fleet.freezing)
@@ -116,6 +106,7 @@ class Schedule:
         interrupted."""
         numbers = {(str(stage.name), stage.block): number for number, stage in enumerate(self._stages)}
         for record in self._folder.records():
+            self._privacy.took_part(record.taken)
             # A stage that there is none of, as in another fleet's lines, has delivered nothing.
             number = numbers.get((record.stage, record.block))
             if number is None:
@@ -179,6 +170,7 @@ class Schedule:
             round_record(place, attempts, time.monotonic() - started),
             loss=mean_loss([result for result in attempts.results if result.client not in attempts.rejected]),
             accuracy=accuracy,
+            epsilon=self._privacy.took_part(update.client for update in attempts.accepted),
             effective_movement=movement.movements[-1] if movement.movements else None,
             slope=movement.slope,
             froze_because=reason,

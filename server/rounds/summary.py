@@ -64,6 +64,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     whole_network: WholeNetwork | None
     model_file: str
     finished: bool
+    epsilon: float | None = None
+    delta: float | None = None
 
 
 def summarise(
@@ -106,6 +108,8 @@ def summarise(
         whole_network=whole_network,
         model_file=model_file,
         finished=state.finished,
+        epsilon=records[-1].epsilon if records else None,
+        delta=None if fleet.privacy is None else fleet.privacy.delta,
     )
 
 

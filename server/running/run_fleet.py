@@ -22,8 +22,9 @@ from server.methods import create_method
 from server.methods.method import Method
 from server.planner.assignment import BestHeld
 from server.rounds.checks import check_data, check_settings, check_stages
+from server.rounds.observer import Observer
 from server.rounds.run_state import FLEET_NAME, STATE_NAME, RunFolder, RunState
-from server.rounds.schedule import Observer, Schedule
+from server.rounds.schedule import Schedule
 from server.rounds.summary import Summary, summarise
 
 Note = Callable[[str], None]
@@ -205,6 +206,8 @@ def settings_of(fleet: Fleet) -> dict[str, Any]:
                 del values[section][key]
     if not fleet.classes:
         del values["classes"]
+    if fleet.privacy is None:
+        del values["privacy"]
     for key in ("input_dtype", "head"):
         if values["model"][key] is None:
             del values["model"][key]

@@ -15,7 +15,7 @@ from device_profiles.errors import FormatError  # noqa: E402
 from device_profiles.manifest import Optimizer  # noqa: E402
 from server.engines.simulation.optimizers import LocalStep  # noqa: E402
 from server.fleet.reading import fleet_of, read_fleet  # noqa: E402
-from server.rounds.schedule import Observer  # noqa: E402
+from server.rounds.observer import Observer  # noqa: E402
 from server.running.run_fleet import run_fleet  # noqa: E402
 
 OPTIMIZERS: dict[str, tuple[Optimizer, Any]] = {

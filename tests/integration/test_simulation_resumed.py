@@ -14,8 +14,8 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 from safetensors.numpy import load_file  # noqa: E402
 
 from server.fleet.reading import read_fleet  # noqa: E402
+from server.rounds.observer import Observer  # noqa: E402
 from server.rounds.run_state import RoundRecord  # noqa: E402
-from server.rounds.schedule import Observer  # noqa: E402
 from server.running.run_fleet import run_fleet  # noqa: E402
 
 SMALL = """

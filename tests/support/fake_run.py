@@ -30,8 +30,9 @@ from server.fleet.fleet import (
 from server.fleet.population import ClientSettings
 from server.fleet.structure import Structure
 from server.methods import create_method
+from server.rounds.observer import Observer
 from server.rounds.run_state import RunFolder, RunState, Weights
-from server.rounds.schedule import Observer, Schedule
+from server.rounds.schedule import Schedule
 from server.rounds.seam import Event, Failed, Updated
 
 MANIFEST = read_json(Path(__file__).resolve().parents[1] / "golden" / "manifest.json", Manifest)

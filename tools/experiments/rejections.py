@@ -9,8 +9,8 @@ import msgspec
 
 from device_profiles.errors import UsageError
 from server.fleet.fleet import Fleet
+from server.rounds.observer import Observer
 from server.rounds.run_state import RunFolder
-from server.rounds.schedule import Observer
 from server.running.run_fleet import run_fleet
 from tools.experiments.study import cases, read_study
 

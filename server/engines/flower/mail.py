@@ -83,7 +83,7 @@ class Mail:
         """Nodes that are connected."""
         try:
             return list(self._grid.get_node_ids())
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:  # a run that was stopped is refused
             raise _unreachable(error) from None
 
     def send(self, letter: Letter) -> str | Reply:

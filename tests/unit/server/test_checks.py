@@ -23,7 +23,7 @@ from server.fleet.structure import Structure
 from server.methods import create_method
 from server.planner.assignment import BestHeld
 from server.rounds.checks import check_data, check_settings, check_stages
-from server.rounds.schedule import Observer
+from server.rounds.observer import Observer
 from server.running.run_fleet import NEWER_SETTINGS, run_fleet
 from tests.support.fake_run import CLIENTS, MANIFEST, FakeEngine, FakeEvaluator, clients_of, initial_weights
 from tests.support.fake_run import fleet_of as fake_fleet

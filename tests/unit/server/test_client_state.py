@@ -24,8 +24,9 @@ from server.fleet.client import Client
 from server.fleet.fleet import TrainingSettings
 from server.fleet.structure import Structure, TrainedTensor
 from server.methods.method import Stage
+from server.rounds.observer import Observer
 from server.rounds.run_state import RunFolder
-from server.rounds.schedule import Observer, Schedule
+from server.rounds.schedule import Schedule
 from server.rounds.seam import Event, Failed, Updated
 from tests.support.fake_run import FakeEngine, FakeEvaluator, fleet_of
 from tests.support.partitions import blocks_of_one_unit

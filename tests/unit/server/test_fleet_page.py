@@ -46,6 +46,7 @@ def _type_text(kind: Any) -> str:
                 bounds.append(f"at least {meta.ge:g}")
             elif meta.le is not None:
                 bounds.append(f"at most {meta.le:g}")
+            bounds += [f"below {meta.lt:g}"] if meta.lt is not None else []
         return ", ".join([_type_text(inner), *bounds])
     if origin is Literal:
         return ", ".join(f"`{name}`" for name in get_args(kind))
@@ -110,4 +111,4 @@ def test_the_example_of_the_page_is_a_fleet_file_with_every_section() -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)
     values = tomllib.loads(example)
     fleet = fleet_of(values, Path("docs/fleet.md"))
-    assert set(values) >= set(_sections()) - {"clients", "classes"} and fleet.population is not None
+    assert set(values) >= set(_sections()) - {"clients", "classes", "privacy"} and fleet.population is not None

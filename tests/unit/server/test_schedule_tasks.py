@@ -23,8 +23,9 @@ from server.methods import create_method
 from server.methods.method import Stage
 from server.rounds.freezing import effective_movement, sample_scalars
 from server.rounds.learning_rate import learning_rate
+from server.rounds.observer import Observer
 from server.rounds.run_state import RunFolder
-from server.rounds.schedule import Observer, Schedule
+from server.rounds.schedule import Schedule
 from server.rounds.seam import Event, Failed
 from server.rounds.tasks import asked_of
 from tests.support.fake_run import (
