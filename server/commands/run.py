@@ -54,10 +54,10 @@ def run(
     Ctrl-C and SIGTERM stop the run and its clients (exit status 130). --resume continues after the last round.
     """
     from device_profiles.errors import UsageError
-    from server.commands.progress import TerminalProgress
     from server.fleet.reading import read_fleet
     from server.rounds.stopping import STOPPED_STATUS, Stopped, stop_signals
     from server.rounds.summary_table import summary_table
+    from server.running.progress import TerminalProgress
     from server.running.run_fleet import run_fleet, saved_as
 
     progress = TerminalProgress()

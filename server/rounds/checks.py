@@ -20,7 +20,7 @@ def check_settings(fleet: Fleet, engine: str) -> None:
     if wrong is not None:
         raise wrong
     training = fleet.training
-    if training.max_seconds and engine == "simulation":
+    if training.max_seconds and engine not in _WITH_DEVICES:
         raise UsageError(
             f"clients of --engine {engine} keep no time",
             field="training.max_seconds",
@@ -37,7 +37,7 @@ def check_settings(fleet: Fleet, engine: str) -> None:
         )
     if fleet.privacy is not None:
         _check_privacy(fleet)
-    if engine != "simulation" and fleet.method.name not in _OF_LIGHT_RUNTIME:
+    if engine in _WITH_DEVICES and fleet.method.name not in _OF_LIGHT_RUNTIME:
         raise UsageError(
             f"the light runtime trains by {', '.join(_OF_LIGHT_RUNTIME)}",
             field="method.name",
@@ -64,6 +64,8 @@ def _check_privacy(fleet: Fleet) -> None:
         )
 
 
+_WITH_DEVICES = ("local", "flower")
+"""Engines whose clients run programs."""
 _OF_LIGHT_RUNTIME = ("profl", "elastic", "planned")
 """Methods of which every piece of work is a program."""
 _OF_ONE_WIDTH = (*_OF_LIGHT_RUNTIME, "fedavg", "exclusivefl", "depthfl", "fedpmt", "fedplt")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from device_profiles.errors import UsageError
-from server.commands.progress import TerminalProgress
 from server.engines.flower.mail import Grid
 from server.engines.flower.setup import Federation, prepare_flower
 from server.engines.flower.signing import OrderKey
@@ -17,6 +16,7 @@ from server.federation.home.devices import node_names
 from server.federation.home.folder import FederationFolder
 from server.federation.home.keys import order_key_file
 from server.fleet.reading import read_fleet
+from server.running.progress import TerminalProgress
 from server.running.run_fleet import run_fleet
 from server.serving.remote import PROGRESS_NAME
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from device_profiles.errors import ProflError
 from device_profiles.files import read_json
-from server.commands.progress import TerminalProgress
 from server.fleet.fleet import Fleet
+from server.running.progress import TerminalProgress
 from server.running.run_fleet import run_fleet
 
 

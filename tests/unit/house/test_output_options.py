@@ -11,8 +11,8 @@ from device_profiles.errors import UsageError
 from edge_runtime.device.cli import main as profl_edge
 from profiler.cli import main as profl_profile
 from server.cli import cli as server
-from server.commands.progress import TerminalProgress
 from server.fleet.reading import read_fleet
+from server.running.progress import TerminalProgress
 from server.running.run_fleet import run_fleet
 
 DEMO = Path(__file__).resolve().parents[3] / "examples" / "fleets" / "demo.toml"
