@@ -1,8 +1,8 @@
 """Runs on the federation's own SuperLink: started as `flwr run` would start them, followed, and stopped.
 
-The server app runs on this machine as a process of the federation. Its run config has five keys, which the app's
-`pyproject.toml` must have as well: `federation`, `fleet` and `run`, which are absolute paths, `resume`, a boolean, and
-`min-clients`, 0 for what the fleet file says.
+The server app runs on this machine as a process of the federation. Its run config has six keys, which the app's
+`pyproject.toml` must have as well: `federation`, `fleet`, `run` and `folder`, which are absolute paths, `resume`, a
+boolean, and `min-clients`, 0 for what the fleet file says. Relative paths in the fleet file are below `folder`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def submit_run(
         "federation": str(place.path),
         "fleet": str(fleet.resolve()),
         "run": str(run.resolve()),
+        "folder": str(Path.cwd()),
         "resume": resume,
         "min-clients": min_clients or 0,
     }

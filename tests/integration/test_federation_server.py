@@ -52,6 +52,7 @@ fleet = ""
 run = ""
 resume = false
 min-clients = 0
+folder = ""
 """
 _ASKS = """
 import time
