@@ -19,7 +19,7 @@ SANITIZED_TESTS := $(filter-out %_instruction_sets.py %_random.py,$(wildcard tes
 # which take the longest.
 WORKERS := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test sanitize lint format wheel wheel-aarch64 data
+.PHONY: help demo federation-demo test sanitize lint format wheel wheel-aarch64 data
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,6 +27,9 @@ help: ## list the targets
 
 demo: $(STAMP) data ## train one network on six devices none of which could train it alone
 	$(BIN)/profl-server run --fleet examples/fleets/demo.toml --engine local -o runs/demo --resume
+
+federation-demo: $(STAMP) data ## three light clients and a server that know each other by the network alone
+	$(BIN)/python -m tools.federation_demo
 
 test: $(STAMP) lint ## every test and check; CI runs this and sanitize
 	$(BIN)/python -m pytest -m "not study" $(WORKERS)
