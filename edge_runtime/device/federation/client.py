@@ -275,5 +275,6 @@ class Client:
     def _refuse(self, incoming: Incoming, error: ProflError) -> None:
         self._journal.say("refused", f"{incoming.type}: {error}")
         self._courier.refuse(incoming, str(error), self._soon())
+        self._journal.sent("why a message was refused", len(str(error).encode()), self._receiver, kind=incoming.type)
         if self._pending is not None and self._pending.incoming == incoming:
             self._clear()

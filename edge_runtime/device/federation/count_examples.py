@@ -14,7 +14,7 @@ from device_profiles.errors import DataError, ProflError
 def count_examples(data: str) -> int:
     """Of `data`, as `profl-edge train --data` takes it. Raises DataError with the reason where it cannot be read."""
     done = subprocess.run(
-        [sys.executable, "-m", __name__, data],
+        [sys.executable, "-P", "-m", __name__, data],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -31,7 +31,7 @@ class ProfileJob:
         self._output = folder / "profile.json"
         settings = device.settings
         threads = min(order.threads, settings.threads or order.threads)
-        command = [sys.executable, "-m", "profiler", str(folder / "bundle"), "--limit", f"{device.budget()}B"]
+        command = [sys.executable, "-P", "-m", "profiler", str(folder / "bundle"), "--limit", f"{device.budget()}B"]
         command += ["--name", settings.name, "--purpose", "all", "--threads", str(threads)]
         command += ["--steps", str(order.steps), "-o", str(self._output), "--json"]
         if device.group is not None:

@@ -37,7 +37,7 @@ def train_command(
     bundle = task / "bundle"
     work = parse_work(order.work)
     cached = order.cache_prefix is not None and order.prefix is not None and isinstance(work, (Grow, Distill))
-    command = [sys.executable, "-m", "edge_runtime.device", "train", str(bundle)]
+    command = [sys.executable, "-P", "-m", "edge_runtime.device", "train", str(bundle)]
     if isinstance(work, Growing) and not cached:
         command += ["--work", work.name]
         command += ["--variant", order.variant] if order.variant != "default" else []

@@ -44,7 +44,7 @@ def unit_file(settings: Settings, command: Sequence[str], *, user: str, folder: 
 
 def start_command(state: str) -> list[str]:
     """The command that starts the client of a state folder again; everything else is kept there."""
-    return [sys.executable, "-m", "edge_runtime.device", "join", "--state-dir", os.path.abspath(state)]
+    return [sys.executable, "-P", "-m", "edge_runtime.device", "join", "--state-dir", os.path.abspath(state)]
 
 
 def _quoted(word: str) -> str:

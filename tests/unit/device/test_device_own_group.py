@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from device_profiles.contract import LimitKind
-from edge_runtime.device.limits import own_group
+from edge_runtime.device.limits import cgroups, own_group
 from edge_runtime.device.limits.cgroups import LEAF, MemoryGroup
 from edge_runtime.device.limits.control_groups import Group
 from edge_runtime.device.limits.own_group import OwnGroup
@@ -67,3 +67,14 @@ def test_where_the_process_may_not_be_moved_the_group_goes(monkeypatch: pytest.M
     group.enter()
     assert not group.entered
     assert removed == [outside / "new"]
+
+
+def test_what_a_killed_client_left_goes_with_the_next_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "memory.limit_in_bytes").touch()
+    dead, alive = tmp_path / "profl-edge-4194305-0", tmp_path / f"profl-edge-{os.getpid()}-x"
+    for folder in (dead / "profl-edge-4194305-1", dead / LEAF, alive / LEAF):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(cgroups, "groups", lambda name: iter([Group(version=1, folders=(tmp_path,))]))
+    cgroups.create_group(_LIMIT)
+    assert not dead.exists()
+    assert (alive / LEAF).exists()
