@@ -8,18 +8,27 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
+from device_profiles.errors import ExecutionError
 from edge_runtime.device.limits.control_groups import read_text
 from edge_runtime.device.limits.processes import LimitedProcess, Outcome, start_limited
 
-SUPERVISOR = Path(__file__).parents[1] / "profl-supervise"
 STOP_SECONDS = 30.0
 """A training ends with its checkpoint within a step; one that takes longer is killed."""
 _OWN_VARIABLES = ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_")
 _MOST_LINE = 300
 _FIRST_TO_GO = 'echo 800 > /proc/self/oom_score_adj 2> /dev/null; exec "$@"'
 """Where the whole machine runs out of memory, the training goes before the client, which can start it again."""
+
+
+def _supervisor() -> Path:
+    """Beside the native module, which an editable install keeps elsewhere than the sources. Raises ExecutionError."""
+    native = find_spec("edge_runtime.device._native")
+    if native is None or native.origin is None:
+        raise ExecutionError("the native module is not there; install profl-edge again")
+    return Path(native.origin).with_name("profl-supervise")
 
 
 class Child:
@@ -35,7 +44,7 @@ class Child:
         environment = {name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES}
         with said.open("wb") as stdout, complaint.open("wb") as stderr:
             self._process: LimitedProcess = start_limited(
-                ["/bin/sh", "-c", _FIRST_TO_GO, "sh", str(SUPERVISOR), "--parent", str(os.getpid()), "--", *command],
+                ["/bin/sh", "-c", _FIRST_TO_GO, "sh", str(_supervisor()), "--parent", str(os.getpid()), "--", *command],
                 limit_bytes=limit_bytes,
                 env=environment,
                 stdout=stdout,
