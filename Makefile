@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 MODULES := $(firstword $(shell find device_profiles edge_runtime profiler server -name '*.py' | LC_ALL=C sort | cksum))
 STAMP := $(VENV)/.installed-$(MODULES)
 NATIVE := $(shell find edge_runtime/csrc -type f) CMakeLists.txt device_profiles/data/operators.txt
+# PyTorch's own index has a build for the CPU alone (0.2 GB); the default build for x86-64 brings CUDA with it.
+TORCH_INDEX ?=
+TORCH_NOTE :=: several GB with CUDA's libraries on x86-64; TORCH_INDEX=URL takes the build for the CPU, see README
 CPP := $(shell find edge_runtime/csrc -name '*.cpp' -o -name '*.h')
 
 SANITIZED := build/sanitize
@@ -16,7 +19,7 @@ SANITIZED_TESTS := $(filter-out %_instruction_sets.py %_random.py,$(wildcard tes
 # which take the longest.
 WORKERS := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test sanitize lint format wheel wheel-aarch64 data
+.PHONY: help demo federation-demo test sanitize lint format wheel wheel-aarch64 data
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -24,6 +27,9 @@ help: ## list the targets
 
 demo: $(STAMP) data ## train one network on six devices none of which could train it alone
 	$(BIN)/profl-server run --fleet examples/fleets/demo.toml --engine local -o runs/demo --resume
+
+federation-demo: $(STAMP) data ## three light clients and a server that know each other by the network alone
+	$(BIN)/python -m tools.federation_demo
 
 test: $(STAMP) lint ## every test and check; CI runs this and sanitize
 	$(BIN)/python -m pytest -m "not study" $(WORKERS)
@@ -66,10 +72,15 @@ data: $(STAMP) ## get Fashion-MNIST where Debian's package can be had
 # torch first and by its exact version, so that nothing behind it resolves another build. The native module is
 # installed into the source tree as well, so that commands run from here find it.
 $(STAMP): pyproject.toml $(NATIVE)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet executorch==1.5.1 'scikit-build-core>=0.11' 'nanobind>=2.4' 'cmake>=3.28' ninja
-	$(BIN)/pip install --quiet --no-build-isolation -e '.[dev]'
+	@sh tools/check_host.sh $(PYTHON) $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "[1/4] pip"
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "[2/4] PyTorch 2.13.0$(if $(TORCH_INDEX), from TORCH_INDEX,$(TORCH_NOTE))"
+	@$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	@echo "[3/4] ExecuTorch 1.5.1 and what builds the kernels"
+	@$(BIN)/pip install --quiet executorch==1.5.1 'scikit-build-core>=0.11' 'nanobind>=2.4' 'cmake>=3.28' ninja
+	@echo "[4/4] profl-edge itself: its kernels are compiled, which takes a minute or two"
+	@$(BIN)/pip install --quiet --no-build-isolation -e '.[dev]'
 	rm -f $(VENV)/.installed*
 	touch $(STAMP)

@@ -9,6 +9,8 @@ import msgspec
 from device_profiles.contract import CACHED_PREFIX_VARIANT, FORMAT_VERSION, DType, Variant
 from device_profiles.errors import FormatError
 from device_profiles.loads import Load, Loads, check_loads, total
+from device_profiles.model import Partition
+from device_profiles.trades import TRADES, Trade, executions_of
 
 
 class RunCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -52,6 +54,21 @@ class RunCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Whether its result is that of the default variant: recomputation and caches change nothing."""
         return self.momentum_dtype == "float32" and self.micro_batch == self.batch
 
+    def trade(self, momentum: DType) -> Trade | None:
+        """What it trades, beside programs with this type of momentum and one execution a step; None for several trades
+        at once, and for a cached prefix."""
+        executions = self.batch // self.micro_batch
+        found: list[Trade | None] = []
+        if self.variant == "recompute":
+            found.append("recompute")
+        if self.momentum_dtype != momentum:
+            found.append("bfloat16")
+        if executions > 1:
+            found.append(next((trade for trade in TRADES if executions_of(trade) == executions), None))
+        if self.variant == CACHED_PREFIX_VARIANT or len(found) > 1:
+            return None
+        return found[0] if found else "default"
+
     def total_bytes(self, threads: int) -> int:
         """What the process needs beside its base, as `MemoryPlan.total_bytes`."""
         return self.arena_bytes + self.frozen_bytes + self.workspace_bytes_per_thread * threads + self.staging_bytes
@@ -60,7 +77,10 @@ class RunCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`costs.json` of a bundle: for every end of a step, all runs that end there, and their variants.
 
-    Behind `last_unit` lie the stand-ins of the bundle's partition; behind the last unit of all, the head alone.
+    Behind `last_unit` lie the stand-ins of the bundle's partition; behind the last unit of all, the head alone. A table
+    without a `partition` is of steps that nobody has chosen yet: behind `last_unit` lies all of the rest as one block.
+
+    `planned_from` is a digest of the model and its training: another table of the same has the same rows.
     """
 
     TITLE: ClassVar[str] = "document of costs"
@@ -68,6 +88,8 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     format_version: int = FORMAT_VERSION
     model: str
     runs: tuple[RunCost, ...]
+    partition: Partition | None = None
+    planned_from: str | None = None
 
     def of(self, first_unit: int, last_unit: int) -> tuple[RunCost, ...]:
         """Every variant of one run, as they are listed."""

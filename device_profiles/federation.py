@@ -17,6 +17,7 @@ import msgspec
 from device_profiles.contract import Augmentation
 from device_profiles.profile import DeviceProfile
 from device_profiles.task import Result
+from device_profiles.trades import Trade
 
 QUERY_DEVICE = "query.device"
 """Who is there: a `DeviceQuestion`, answered by a `DeviceAnswer` at once."""
@@ -105,6 +106,7 @@ class TrainOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         run: the run's own name; `attempt` counts over all its rounds, and an order older than one that was taken is
             not taken any more.
         work: as `parse_work` reads it.
+        variant: of the program of this work that is run.
         files: of the bundle (`BUNDLE_FOLDER`) and of the weights (`WEIGHTS_FOLDER`).
         weights: names among `files`, laid over the bundle's initial weights in this order.
         promise_bytes: what the server planned with; the training is held below it by the device's own limit.
@@ -115,6 +117,7 @@ class TrainOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     client: str
     attempt: Count
     work: str
+    variant: Trade = "default"
     files: dict[str, SentFile]
     weights: tuple[str, ...]
     base_version: str

@@ -22,7 +22,8 @@ Family = Literal["convolution", "winograd", "pointwise", "depthwise", "linear", 
 class Load(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Calls of kernels, their multiplications and additions (each one), and the bytes of all tensors they take.
 
-    Arithmetic is that of direct products, whatever the kernel does; element by element it is counted as nothing.
+    Arithmetic is that of direct products, whatever the kernel does, with channels filled up to whole lanes; element by
+    element it is counted as nothing.
     """
 
     calls: int

@@ -21,6 +21,7 @@ from device_profiles.loads import Loads
 from device_profiles.manifest_checks import check_files, check_model, check_programs
 from device_profiles.model import Model, Partition
 from device_profiles.optimizers import OPTIMIZERS, OptimizerName
+from device_profiles.trades import trade_named
 from device_profiles.work import ProgramWork, block_of, label
 
 
@@ -209,7 +210,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 )
             if block_of(program.work, self.partition) != program.block:
                 raise FormatError(f"{source}: programs: {program.name}: work is not about block {program.block}")
-            if program.name != label(program.work, self.partition, program.variant):
+            if trade_named(program.name, label(program.work, self.partition, program.variant)) is None:
                 raise FormatError(f"{source}: programs: {program.name}: is no name for its work")
             if f"programs/{program.name}.pte" not in paths:
                 raise FormatError(f"{source}: files: programs/{program.name}.pte is missing")

@@ -14,6 +14,7 @@ import msgspec
 from device_profiles.contract import CACHED_PREFIX_VARIANT, Variant
 from device_profiles.errors import FormatError
 from device_profiles.model import Block, Partition
+from device_profiles.trades import TRADES, with_trade
 
 
 class _Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,6 +83,10 @@ class Width(_Slice, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_f
     """The same as a slice of a wider network: the first channels of every layer (HeteroFL)."""
 
 
+class Sublayers(_Slice, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="sublayers"):
+    """The whole network, of whose layers `ratio` of the rows is trained and the others are frozen (FedPLT)."""
+
+
 class _Start(_Work, frozen=True, kw_only=True, forbid_unknown_fields=True):
     last_unit: int
 
@@ -116,7 +121,7 @@ class Features(_Start, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     trains: ClassVar[bool] = False
 
 
-Work = Grow | Joint | Head | Distill | Whole | Narrow | Width | Depth
+Work = Grow | Joint | Head | Distill | Whole | Narrow | Width | Sublayers | Depth
 """What a client can be asked for."""
 ProgramWork = Grow | Joint | Head | Distill | Eval | Features
 """What a program of a bundle can do."""
@@ -155,7 +160,7 @@ def parse_work(name: str) -> Work | ProgramWork:
 def _parsed(kind: type[Work | ProgramWork], rest: str) -> Work | ProgramWork:
     if issubclass(kind, Whole):
         return kind()
-    if issubclass(kind, (Narrow, Width)):
+    if issubclass(kind, _Slice):
         return kind(ratio=float(rest))
     first, _, last = rest.removeprefix("units").partition("-")
     if issubclass(kind, (Grow, Joint, Distill)):
@@ -268,8 +273,10 @@ def label(work: Work | ProgramWork, partition: Partition, variant: Variant = "de
 
 
 def programs_of(work: Work, partition: Partition) -> frozenset[str]:
-    """Labels that an update of it may carry: that of the bundle's program, also as it reads kept outputs of frozen
-    blocks."""
-    if isinstance(work, (Grow, Distill)):
-        return frozenset({label(work, partition), label(work, partition, CACHED_PREFIX_VARIANT)})
-    return frozenset({label(work, partition)})
+    """Labels that an update of it may carry: those of the bundle's programs, in any trade, also as they read kept
+    outputs of frozen blocks."""
+    name = label(work, partition)
+    if isinstance(work, Distill):
+        return frozenset({name, label(work, partition, CACHED_PREFIX_VARIANT)})
+    traded = {with_trade(name, trade) for trade in TRADES if isinstance(work, Growing)} | {name}
+    return frozenset(traded | ({label(work, partition, CACHED_PREFIX_VARIANT)} if isinstance(work, Grow) else set()))

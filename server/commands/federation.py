@@ -81,6 +81,21 @@ def down(folder: Path, as_json: bool) -> None:
         click.echo("the federation is down" if ended else "the federation was not up", err=True)
 
 
+@federation.command("stop", epilog="Example: profl-server federation stop")
+@_PLACE
+@_JSON
+def stop(folder: Path, as_json: bool) -> None:
+    """Stop the run that goes on. The federation stays up, and the run can be resumed."""
+    _need_flower()
+    from server.federation.submit import stop_runs
+
+    stopped = stop_runs(folder)
+    if as_json:
+        click.echo(msgspec.json.encode({"stopped": stopped}).decode())
+    else:
+        click.echo("stopped the run; --resume continues it" if stopped else "no run goes on", err=True)
+
+
 @federation.command("add-device", epilog="Example: profl-server federation add-device board1 --memory-limit 128MB")
 @click.argument("name")
 @_OF

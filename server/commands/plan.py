@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -16,7 +16,12 @@ from device_profiles.work import Joint
 from edge_runtime.options import Finite, OutputFile
 
 if TYPE_CHECKING:
-    from device_profiles.profile import DeviceProfile
+    from collections.abc import Collection
+
+    from device_profiles.model import Partition
+    from server.fleet.fleet import Fleet
+    from server.planner.profiled import Gathering
+    from server.planner.run_programs import RunPrograms
 
 _FILE = click.Path(path_type=Path)
 
@@ -46,6 +51,16 @@ def _naming(option: str) -> Iterator[None]:
 )
 @click.option("--margin", type=Finite(0, 1), help="Safety margin, as a part of the peak [default: 0.05].")
 @click.option("--joint", is_flag=True, help="Give each device the longest run of blocks that fits it (method elastic).")
+@click.option("--blocks", type=click.IntRange(1), help="With --fleet: so many steps, the best there are.")
+@click.option("--partition", help="With --fleet: these steps, as ranges of units, such as 0-2,3-8.")
+@click.option(
+    "--coverage", type=Finite(0, 1), help="With --fleet: part of the devices that must train each unit, if they can."
+)
+@click.option(
+    "--costs",
+    type=_FILE,
+    help="With --fleet: table of what runs of units cost (costs.json). It is read if it is of this model, and written.",
+)
 @click.option("--why", "client", metavar="CLIENT", help="Show what one device could do, and why it does what it does.")
 @click.option("--export", "export_to", type=_FILE, help="With --fleet: write the programs of the plan as a bundle.")
 @click.option("--html", type=OutputFile(), help="With --fleet: HTML page to write.")
@@ -55,13 +70,12 @@ def plan(
     bundle: Path | None,
     fleet_path: Path | None,
     profiles: str,
-    margin: float | None,
     joint: bool,
+    margin: float | None,
     client: str | None,
-    export_to: Path | None,
-    html: Path | None,
     output: Path | None,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Assign work to devices by their profiles.
 
@@ -73,25 +87,43 @@ def plan(
         raise UsageError(
             ("either ", Setting("bundle"), " or ", Setting("fleet"), " says what is planned"), remedy="give one of them"
         )
-    from server.registry.transfer import read_profiles
-
-    with _naming("--profiles"):
-        found = read_profiles(profiles)
     if bundle is not None:
-        for given, key in ((export_to, "export"), (html, "html")):
+        for given, key in (
+            (chosen["export_to"], "export"),
+            (chosen["html"], "html"),
+            (chosen["blocks"], "blocks"),
+            (chosen["partition"], "partition"),
+            (chosen["coverage"], "coverage"),
+            (chosen["costs"], "costs"),
+        ):
             if given is not None:
                 raise UsageError((Setting(key), " requires ", Setting("fleet")), remedy="give both, or leave it out")
-        _plan_bundle(bundle, found, profiles, 0.05 if margin is None else margin, joint, client, output, as_json)
+        _plan_bundle(bundle, profiles, 0.05 if margin is None else margin, joint, client, output, as_json)
         return
     assert fleet_path is not None
     if joint:
         raise UsageError((Setting("joint"), " requires ", Setting("bundle")), remedy="leave it out")
-    _plan_fleet(fleet_path, found, profiles, margin, client, export_to, html, output, as_json)
+    if chosen["blocks"] is not None and chosen["partition"] is not None:
+        raise UsageError(
+            (Setting("blocks"), " cannot be combined with ", Setting("partition")), remedy="leave one of the two out"
+        )
+    _plan_fleet(fleet_path, profiles, margin, client, output, as_json, **chosen)
+
+
+def _gathered(profiles: str, bundle_sha256: str, margin: float) -> Gathering:
+    """The devices with profiles, of which no more is kept than a plan takes."""
+    from server.planner.profiled import Gathering
+    from server.registry.transfer import by_device, read_profiles
+
+    gathered = Gathering(bundle_sha256, margin=margin)
+    with _naming("--profiles"):
+        for name, profile in by_device(read_profiles(profiles), bundle_sha256, profiles):
+            gathered.add(name, profile)
+    return gathered
 
 
 def _plan_bundle(
     bundle: Path,
-    found: list[DeviceProfile],
     profiles: str,
     margin: float,
     joint: bool,
@@ -101,25 +133,23 @@ def _plan_bundle(
 ) -> None:
     from device_profiles.files import write_json
     from edge_runtime.device.prepare.bundle import open_bundle
-    from server.planner.planner import candidates_of, make_plan
+    from server.planner.planner import BundlePlan
     from server.planner.tables import candidates_table, plan_table
-    from server.registry.transfer import by_device
 
     with _naming("--bundle"):
         opened = open_bundle(bundle)
         if joint and not any(isinstance(program.work, Joint) for program in opened.manifest.programs):
             raise UsageError(f"{bundle}: has no programs for --joint; export it with --joint")
-    with _naming("--profiles"):
-        known = by_device(found, opened.digest, profiles)
-    _check_known(client, known)
-    if joint and not any(isinstance(cost.work, Joint) for profile in known.values() for cost in profile.costs):
+    gathered = _gathered(profiles, opened.digest, margin)
+    _check_known(client, gathered.names)
+    if joint and not any(isinstance(work, Joint) for work in gathered.works):
         raise UsageError("--joint: no profile contains runs of blocks; measure them with profl-profile --purpose joint")
-    with _naming("--profiles"):
-        made = make_plan(opened.manifest, opened.digest, known, margin=margin, joint=joint)
+    planned = BundlePlan(opened.manifest, gathered, joint=joint)
+    made = planned.document(opened.digest, margin, gathered.names)
     if output is not None:
         write_json(output, made)
     if client is not None:
-        steps = candidates_of(opened.manifest, opened.digest, client, known[client], margin=margin, joint=joint)
+        steps = planned.candidates(client)
         click.echo(msgspec.json.encode(steps).decode() if as_json else candidates_table(steps))
         return
     click.echo(msgspec.json.encode(made).decode() if as_json else plan_table(made))
@@ -127,57 +157,49 @@ def _plan_bundle(
 
 def _plan_fleet(
     fleet_path: Path,
-    found: list[DeviceProfile],
     profiles: str,
     margin: float | None,
     client: str | None,
-    export_to: Path | None,
-    html: Path | None,
     output: Path | None,
     as_json: bool,
+    *,
+    blocks: int | None,
+    partition: str | None,
+    coverage: float | None,
+    costs: Path | None,
+    export_to: Path | None,
+    html: Path | None,
 ) -> None:
     from device_profiles.files import write_json
-    from edge_runtime.export.models.factory import find_models_in
-    from server.engines.bundled.bundles import run_bundle
+    from server.engines.bundled.bundles import planned_bundle
     from server.fleet.reading import read_fleet
-    from server.fleet.words import in_words_of
     from server.planner.fleet_plan import plan_fleet
     from server.planner.fleet_tables import fleet_table
-    from server.planner.needs import profiled_fleet
-    from server.planner.planner import candidates_of
-    from server.planner.run_programs import RunPrograms
+    from server.planner.planner import candidates_in
     from server.planner.tables import candidates_table, steps_table
-    from server.registry.transfer import by_device
 
     fleet = read_fleet(fleet_path)
-    if fleet.folder is not None:
-        find_models_in(fleet.folder)
     if export_to is not None and export_to.exists():
         raise UsageError("exists", field="export", value=export_to, remedy="choose another folder")
-    with _naming("--profiles"):
-        known = by_device(found, "", profiles)
-    _check_known(client, known)
-    with in_words_of(fleet.origin, fleet.model.name):
-        programs = RunPrograms(fleet.model, fleet.training)
-        given = None if fleet.model.partition is None else programs.partition(fleet.model.partition)
-    with _naming("--profiles"):
-        there = profiled_fleet(programs, known, margin=fleet.margin if margin is None else margin)
+    gathered = _gathered(profiles, "", fleet.margin if margin is None else margin)
+    _check_known(client, gathered.names)
+    programs, given = _programs(fleet, partition, blocks, costs)
+    there = gathered.fleet(programs)
     made = plan_fleet(
         there.kinds,
         there.clients,
         len(programs.units),
-        coverage=fleet.method.coverage,
+        coverage=fleet.method.coverage if coverage is None else coverage,
+        count=blocks,
         given=given,
         exact=there.exact,
     )
-    margin = fleet.margin if margin is None else margin
-    steps = None
-    if client is not None:
-        planned = programs.planned(made.steps.partition)
-        steps = candidates_of(planned, "", client, known[client], margin=margin)
+    if costs is not None:
+        programs.write_table(costs)
+    steps = None if client is None else candidates_in(there, made.steps.partition, client)
     if export_to is not None:
-        run_bundle(fleet, export_to, partition=made.steps.partition, works=made.works)
-        click.echo(f"wrote {export_to}: {len(made.works)} training steps", err=True)
+        planned_bundle(fleet, export_to, programs, made.steps.partition, made.programs)
+        click.echo(f"wrote {export_to}: {len(made.programs)} training steps", err=True)
     if output is not None:
         write_json(output, made)
     if html is not None:
@@ -193,6 +215,29 @@ def _plan_fleet(
         click.echo(f"{steps_table(made.steps, programs.units)}\n\n{below}")
 
 
-def _check_known(client: str | None, known: dict[str, DeviceProfile]) -> None:
+def _programs(
+    fleet: Fleet, partition: str | None, blocks: int | None, costs: Path | None
+) -> tuple[RunPrograms, Partition | None]:
+    """What the fleet's model can be asked for, and the steps that somebody gave: on the command line, else in the fleet
+    file unless a number of steps is asked for."""
+    from device_profiles.trades import trades_of
+    from edge_runtime.export.models.factory import find_models_in
+    from server.fleet.words import in_words_of
+    from server.planner.run_programs import RunPrograms
+
+    if fleet.folder is not None:
+        find_models_in(fleet.folder)
+    with in_words_of(fleet.origin, fleet.model.name):
+        programs = RunPrograms(fleet.model, fleet.training, trades=trades_of(fleet.method.variants))
+        own = None if blocks is not None or partition is not None else fleet.model.partition
+        given = None if own is None else programs.partition(own)
+    if partition is not None:
+        given = programs.partition(partition)
+    if costs is not None:
+        programs.read_table(costs)
+    return programs, given
+
+
+def _check_known(client: str | None, known: Collection[str]) -> None:
     if client is not None and client not in known:
         raise UsageError("has no profile", field="why", value=client, remedy=f"give one of {', '.join(known)}")

@@ -117,14 +117,16 @@ def _devices(
     devices: Sequence[Device], nodes: Sequence[Node] | None, activity: Activity | None, *, goes_on: bool
 ) -> Iterable[DeviceStatus]:
     by_key = {node.public_key: node for node in nodes or ()}
-    doing = {one.node_id: one for one in activity.devices} if activity is not None and goes_on else {}
+    doing = {one.node_id: one for one in activity.devices} if activity is not None else {}
     for device in devices:
         node = by_key.get(device.public_key)
         now = doing.get(node.node_id if node is not None else device.node_id or 0)
-        yield _device(device, node, now, asked=nodes is not None)
+        yield _device(device, node, now, asked=nodes is not None, goes_on=goes_on)
 
 
-def _device(device: Device, node: Node | None, now: DeviceActivity | None, *, asked: bool) -> DeviceStatus:
+def _device(
+    device: Device, node: Node | None, now: DeviceActivity | None, *, asked: bool, goes_on: bool
+) -> DeviceStatus:
     heard = None
     if node is not None and node.online_until is not None:
         heard = node.online_until - (_PATIENCE * node.heartbeat_seconds if node.status == "online" else 0.0)
@@ -135,9 +137,9 @@ def _device(device: Device, node: Node | None, now: DeviceActivity | None, *, as
         connected_since=node.online_since if node is not None and node.status == "online" else None,
         last_heard=heard,
         budget_bytes=now.budget_bytes if now is not None and now.budget_bytes else device.memory_limit_bytes,
-        doing=now.state if now is not None else "idle",
-        task=bounded(now.task) if now is not None else "",
-        since=now.since if now is not None else None,
+        doing=now.state if now is not None and goes_on else "idle",
+        task=bounded(now.task) if now is not None and goes_on else "",
+        since=now.since if now is not None and goes_on else None,
         last=bounded(now.last) if now is not None else "",
     )
 

@@ -1,8 +1,8 @@
 """Runs on the federation's own SuperLink: started as `flwr run` would start them, followed, and stopped.
 
-The server app runs on this machine as a process of the federation. Its run config has five keys, which the app's
-`pyproject.toml` must have as well: `federation`, `fleet` and `run`, which are absolute paths, `resume`, a boolean, and
-`min-clients`, 0 for what the fleet file says.
+The server app runs on this machine as a process of the federation. Its run config has six keys, which the app's
+`pyproject.toml` must have as well: `federation`, `fleet`, `run` and `folder`, which are absolute paths, `resume`, a
+boolean, and `min-clients`, 0 for what the fleet file says. Relative paths in the fleet file are below `folder`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flwr.cli.build import build_fab_from_disk
 
 from device_profiles.errors import ExecutionError, FormatError, UsageError
 from server.federation.flower.control import Control, FlowerRun, Scalar, control
-from server.federation.home.current_run import CurrentRun, set_current_run
+from server.federation.home.current_run import CurrentRun, current_run, set_current_run
 from server.federation.home.folder import FederationFolder
 from server.federation.processes import running
 
@@ -33,17 +33,20 @@ def submit_run(
     """Start a run of `app` on the federation in `folder`; Flower's number of it. `min_clients` overrides the fleet
     file's.
 
-    Raises UsageError where the federation is not up, ExecutionError where its SuperLink does not take the run.
+    Raises UsageError where the federation is not up or another run goes on, ExecutionError where its SuperLink does not
+    take the run.
     """
     place = FederationFolder.at(folder)
     config: dict[str, Scalar] = {
         "federation": str(place.path),
         "fleet": str(fleet.resolve()),
         "run": str(run.resolve()),
+        "folder": str(Path.cwd()),
         "resume": resume,
         "min-clients": min_clients or 0,
     }
     with _control(place) as superlink:
+        _check_free(place, superlink)
         number = superlink.start(_packed(app), config)
     set_current_run(
         place,
@@ -81,11 +84,31 @@ def stop_run(folder: Path, number: int) -> None:
         superlink.stop(number)
 
 
+def stop_runs(folder: Path) -> list[int]:
+    """Stop every run that goes on; Flower's numbers of them. Raises as `submit_run` does."""
+    with _control(FederationFolder.at(folder)) as superlink:
+        going_on = [run.run_id for run in superlink.runs() if not run.is_finished]
+        for number in going_on:
+            superlink.stop(number)
+    return going_on
+
+
 def run_log(folder: Path, number: int) -> Iterator[str]:
     """What a run's server app says, until the run ends. Raises as `submit_run` does."""
     with _control(FederationFolder.at(folder)) as superlink:
         for said, _ in superlink.log(number):
             yield said
+
+
+def _check_free(folder: FederationFolder, superlink: Control) -> None:
+    going_on = [run.run_id for run in superlink.runs() if not run.is_finished]
+    if going_on:
+        last = current_run(folder)
+        what = last.folder if last is not None and last.flower_run in going_on else f"Flower's run {going_on[0]}"
+        raise UsageError(
+            f"{folder.path}: trains already: {what}",
+            remedy=f"wait for its end, or stop it: profl-server federation stop {folder.path}",
+        )
 
 
 @contextmanager

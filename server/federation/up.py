@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
@@ -57,6 +57,8 @@ def run_federation(folder: FederationFolder, settings: Settings, observer: Obser
     held = f"is up already; end it with profl-server federation down {folder.path}"
     with folder.locked("up", wait=False, held=held):
         end(left_over(folder))
+        for token in folder.keys.glob("task-*.token"):  # of server apps that were killed with the federation
+            token.unlink()
         renewed = make_certificates(folder, certificate_names(settings.hosts))
         for make in (order_key_file, control_token, launcher_secret):
             make(folder)
@@ -115,7 +117,8 @@ class _Federation:
             while True:
                 if self._superlink is None or self._superlink.poll() is not None:
                     self._restart()
-                launcher.step()
+                self._end_killed(launcher.step())
+                self._end_finished(launcher)
                 self._observer.tick(self._running)
                 time.sleep(_STEP_SECONDS)
         finally:
@@ -150,6 +153,18 @@ class _Federation:
         with control(self._folder, self._inner_port) as superlink:
             for run in superlink.runs():
                 superlink.stop(run.run_id)
+
+    def _end_killed(self, runs: Sequence[int]) -> None:
+        """Have the SuperLink know that runs have ended whose server apps were killed."""
+        for run in runs:
+            self._observer.note(f"the server app of run {run} was killed; continue the run with --resume")
+            with suppress(ExecutionError), control(self._folder, self._inner_port) as superlink:
+                superlink.stop(run)
+
+    def _end_finished(self, launcher: Launcher) -> None:
+        if launcher.running:
+            with suppress(ExecutionError), control(self._folder, self._inner_port) as superlink:
+                launcher.end_finished({run.run_id for run in superlink.runs() if run.is_finished})
 
     def _wait(self, ask: Callable[[], None]) -> None:
         deadline = time.monotonic() + _START_SECONDS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from device_profiles.trades import Trade
 from device_profiles.work import Work
 
 
@@ -17,6 +18,7 @@ class Client:
         budget_bytes: what it may use.
         needs: bytes that it is promised to need, by the work's name; work that is missing does not run there.
         examples: how many it has, None where only the client knows.
+        trades: the variant in which it does a piece of work, by the work's name, where that is not the default one.
         step_seconds: predicted or measured seconds of one step, by the work's name; missing where nobody knows.
     """
 
@@ -25,6 +27,7 @@ class Client:
     needs: Mapping[str, int] = field(default_factory=dict)
     examples: int | None = None
     step_seconds: Mapping[str, float] = field(default_factory=dict)
+    trades: Mapping[str, Trade] = field(default_factory=dict)
 
     def holds(self, work: Work) -> bool:
         """Whether its memory holds the promise of `work`."""

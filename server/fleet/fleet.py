@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from device_profiles.errors import UsageError
 from device_profiles.optimizers import OPTIMIZERS, OptimizerName
+from device_profiles.trades import Variants
 from server.fleet.population import ClassSettings, ClientSettings, PopulationSettings, Positive, drawn, limits_mb
 from server.fleet.privacy import PrivacySettings
 from server.fleet.virtual import PromiseSettings, SimulationSettings
@@ -146,15 +147,20 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     Attributes:
         coverage: of method `planned`, the share of the clients that each unit is trained by, so far as that can be.
+        counts_frozen: of methods `planned` and `elastic`, whether a tensor counts as unchanged in the average for the
+            clients that held it frozen; else it is averaged over those alone who trained it.
+        variants: of method `planned`, those of a piece of work that clients may do: `exact` ones alone keep the result.
         shrinking: ProFL's first stage, with `shrink_rounds` and `distill_rounds` for every block.
         freezing: by effective movement, or equal rounds for every step.
         distill_learning_rate: of distillation; that of the authors' example.
     """
 
     name: Literal[
-        "profl", "elastic", "planned", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl", "fedpmt"
+        "profl", "elastic", "planned", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl", "fedpmt", "fedplt"
     ] = "profl"
     coverage: Fraction = 0.05
+    counts_frozen: bool = True
+    variants: Variants = "exact"
     shrinking: bool = False
     shrink_rounds: Positive = 5
     distill_rounds: Positive = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from server.fleet.fleet import MethodSettings
-from server.methods import depthfl, elastic, planned, profl, whole, width
+from server.methods import depthfl, elastic, planned, profl, sublayers, whole, width
 from server.methods.method import Method
 
 METHODS: dict[str, Callable[[MethodSettings], Method]] = {
@@ -18,6 +18,7 @@ METHODS: dict[str, Callable[[MethodSettings], Method]] = {
     "heterofl": width.HeteroFL,
     "depthfl": depthfl.DepthFL,
     "fedpmt": planned.FedPMT,
+    "fedplt": sublayers.FedPLT,
 }
 
 

@@ -34,15 +34,15 @@ class ElasticProFL(ProFL):
     def stages(self, fleet: Fleet, partition: Partition, clients: Sequence[Client]) -> tuple[Stage, ...]:
         """Those of ProFL; in growing, the longest run of blocks is the best."""
         return tuple(
-            _elastic(stage, partition) if stage.name == "grow" and stage.block > 1 else stage
+            self._elastic(stage, partition) if stage.name == "grow" and stage.block > 1 else stage
             for stage in super().stages(fleet, partition, clients)
         )
+
+    def _elastic(self, stage: Stage, partition: Partition) -> Stage:
+        choices = (*_runs(partition, stage.block), *stage.choices)
+        return replace(stage, choices=choices, counts_frozen=self._settings.counts_frozen)
 
 
 def _runs(partition: Partition, block: int) -> list[Work]:
     """Blocks 1 to `block` together, 2 to `block`, and so on; not `block` alone."""
     return [joint(partition, first, block) for first in range(1, block)]
-
-
-def _elastic(stage: Stage, partition: Partition) -> Stage:
-    return replace(stage, choices=(*_runs(partition, stage.block), *stage.choices), counts_frozen=True)

@@ -23,8 +23,8 @@ class Planned:
     The steps are chosen by `server.planner.steps` where the fleet file names no partition: one, if enough clients hold
     every unit together with all behind it; else as few as let enough clients train each unit, as in ProFL, with
     stand-ins for what lies behind a step. Who holds no unit trains the output module alone. In the average a unit
-    counts as unchanged for those who held it frozen, as in elastic ProFL. A step ends when its movement has become flat
-    and has fallen as well (`freezing.fall`).
+    counts as unchanged for those who held it frozen, as in elastic ProFL, unless `counts_frozen` is false. A step ends
+    when its movement has become flat and has fallen as well (`freezing.fall`).
     """
 
     name = "planned"
@@ -52,7 +52,7 @@ class Planned:
                 evaluated=grow(partition, block.index),
                 rounds=rounds,
                 freezing=freezing,
-                counts_frozen=True,
+                counts_frozen=self._settings.counts_frozen,
             )
             for block in partition.blocks
         ]

@@ -17,20 +17,34 @@ from numpy.typing import NDArray
 from device_profiles.contract import FORMAT_VERSION
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.model import Partition
+from device_profiles.trades import Trade
 from device_profiles.work import Growing, suffixes
 from server.fleet.population import NameRun
-from server.planner.steps import Bytes, Group, Steps, choose_steps, first_held, given_steps, one_more
+from server.planner.holding import Bytes, Group, first_held
+from server.planner.steps import Steps, choose_steps, given_steps, one_more
 
 _COLUMN = np.dtype("<u4")
+DEFAULT: Trade = "default"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """Devices that need the same bytes for the same work. `needs` and `seconds` are as in `steps.Group`."""
+    """Devices that need the same bytes for the same work.
+
+    `needs` and `seconds` are as in `holding.Group`: of a piece of work that has several trades, of the one that needs
+    least. `trades` are what these need, in the order in which they are tried, where it is not the default one alone.
+    """
 
     name: str
     needs: Mapping[int, Sequence[int]]
     seconds: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    trades: Mapping[int, Sequence[Mapping[Trade, int]]] = field(default_factory=dict)
+
+    def options(self, end: int) -> list[tuple[int, Trade, int]]:
+        """What there is to do in the step that ends with unit `end`, the best first: the place in `needs`, the trade,
+        and bytes."""
+        rows = self.trades.get(end) or [{DEFAULT: need} for need in self.needs[end]]
+        return [(place, trade, need) for place, row in enumerate(rows) for trade, need in row.items()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +63,7 @@ class Clients:
     names: tuple[str, ...] = ()
 
 
-class FleetClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FleetClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Clients of one kind that do the same in every step.
 
     Attributes:
@@ -58,6 +72,7 @@ class FleetClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         least_budget_bytes, most_budget_bytes: what they may use, the smallest and the largest of them.
         works: what they do in each step, None where they have no work.
         promised_bytes: what that is promised to need.
+        trades: in which of its variants they do it; the default ones where there are none.
     """
 
     kind: str
@@ -66,6 +81,11 @@ class FleetClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     most_budget_bytes: int
     works: tuple[Growing | None, ...]
     promised_bytes: tuple[int | None, ...]
+    trades: tuple[Trade, ...] = ()
+
+    def trade(self, step: int) -> Trade:
+        """Of the work in one step (0-based)."""
+        return self.trades[step] if self.trades else DEFAULT
 
 
 class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +109,15 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def works(self) -> tuple[Growing, ...]:
         """All the work that some client does, each once."""
-        return tuple(dict.fromkeys(work for one in self.classes for work in one.works if work is not None))
+        return tuple(dict.fromkeys(work for work, _ in self.programs))
+
+    @property
+    def programs(self) -> tuple[tuple[Growing, Trade], ...]:
+        """The same in the variants in which it is done."""
+        done = (
+            (work, one.trade(step)) for one in self.classes for step, work in enumerate(one.works) if work is not None
+        )
+        return tuple(dict.fromkeys(done))
 
     @property
     def column(self) -> NDArray[np.uint32]:
@@ -123,7 +151,10 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if (len(self.names) or sum(run.count for run in self.runs)) != len(self.column):
             raise FormatError(f"{source}: class_of has {len(self.column)} clients, which is not the number of names")
         steps = len(self.steps.steps)
-        if any(len(kind.works) != steps or len(kind.promised_bytes) != steps for kind in self.classes):
+        if any(
+            len(kind.works) != steps or len(kind.promised_bytes) != steps or len(kind.trades) not in (0, steps)
+            for kind in self.classes
+        ):
             raise FormatError(f"{source}: classes must have something for each of {steps} steps")
 
 
@@ -134,33 +165,33 @@ def plan_fleet(
     *,
     coverage: float,
     most: int | None = None,
+    count: int | None = None,
     given: Partition | None = None,
-    exact: Callable[[Partition], Sequence[Mapping[int, Sequence[int]]]] | None = None,
+    exact: Callable[[Partition], Sequence[Kind]] | None = None,
+    compared: bool = True,
 ) -> FleetPlan:
     """Choose the steps of a model of `units` units, and give every client the most that it holds in each.
 
-    `coverage`, `most` and errors are those of `choose_steps`. With `given`, its blocks are the steps. `exact` says what
-    each kind needs in the steps that were chosen, where what lies behind a step may be several blocks; by default that
-    is taken from `kinds`.
+    `coverage`, `most`, `count` and errors are those of `choose_steps`. With `given`, its blocks are the steps. `exact`
+    says what each kind needs in the steps that were chosen, where what lies behind a step may be several blocks and
+    clients may have further trades; by default that is taken from `kinds`. `compared`: with what one more step would
+    bring.
     """
     rows = _rows_by_kind(clients.kinds, len(kinds))
     there = [(kind, own) for kind, own in zip(kinds, rows, strict=True) if len(own)]
     groups = [Group.of(clients.budgets[own], kind.needs, kind.seconds) for kind, own in there]
     if given is None:
-        steps = choose_steps(groups, units, coverage=coverage, most=most)
+        steps = choose_steps(groups, units, coverage=coverage, most=most, count=count)
     else:
         steps = given_steps(groups, [block.last_unit for block in given.blocks], coverage=coverage)
-    more = one_more(groups, steps)
-    if exact is not None and len(steps.steps) > 1:
-        needs = exact(steps.partition)
-        numbers = [number for number, own in enumerate(rows) if len(own)]
-        groups = [
-            Group.of(clients.budgets[own], needs[number]) for number, (_, own) in zip(numbers, there, strict=True)
-        ]
+    more = one_more(groups, steps) if compared else None
+    if exact is not None:
+        kinds = exact(steps.partition)
+        there = [(kind, own) for kind, own in zip(kinds, rows, strict=True) if len(own)]
     classes: list[FleetClass] = []
     class_of = np.empty(len(clients.budgets), _COLUMN)
     for (kind, own), group in zip(there, groups, strict=True):
-        found = list(_classes(kind.name, group, steps))
+        found = list(_classes(kind, group, steps))
         least = np.array([one.least_budget_bytes for one in found])
         class_of[own] = len(classes) + np.searchsorted(least, clients.budgets[own], side="right") - 1
         classes += found
@@ -179,23 +210,24 @@ def _rows_by_kind(kinds: NDArray[np.int64], count: int) -> list[NDArray[np.int64
     return np.split(order, np.searchsorted(kinds[order], np.arange(1, count)))
 
 
-def _classes(kind: str, group: Group, steps: Steps) -> Iterator[FleetClass]:
+def _classes(kind: Kind, group: Group, steps: Steps) -> Iterator[FleetClass]:
     """Of one group, by rising budgets: more memory never means less work, so that a class is a range of budgets."""
-    needs = [group.needs[step.last_unit] for step in steps.steps]
+    options = [kind.options(step.last_unit) for step in steps.steps]
+    needs = [np.array([need for _, _, need in row], np.int64) for row in options]
     held = np.stack([first_held(row, group.budgets) for row in needs])
     starts = np.flatnonzero(np.concatenate([[True], np.any(held[:, 1:] != held[:, :-1], axis=0)]))
     ends = np.append(starts[1:], len(group.budgets))
     counts = np.add.reduceat(group.counts, starts)
-    works = [(*suffixes(steps.partition, number), None) for number in range(1, len(needs) + 1)]
+    works = [suffixes(steps.partition, number) for number in range(1, len(needs) + 1)]
     for start, end, count in zip(starts.tolist(), ends.tolist(), counts.tolist(), strict=True):
-        positions = held[:, start].tolist()
+        does = [row[at] if at < len(row) else None for row, at in zip(options, held[:, start].tolist(), strict=True)]
+        trades = tuple(DEFAULT if one is None else one[1] for one in does)
         yield FleetClass(
-            kind=kind,
+            kind=kind.name,
             clients=count,
             least_budget_bytes=int(group.budgets[start]),
             most_budget_bytes=int(group.budgets[end - 1]),
-            works=tuple(choices[at] for choices, at in zip(works, positions, strict=True)),
-            promised_bytes=tuple(
-                int(row[at]) if at < len(row) else None for row, at in zip(needs, positions, strict=True)
-            ),
+            works=tuple(None if one is None else own[one[0]] for own, one in zip(works, does, strict=True)),
+            promised_bytes=tuple(None if one is None else one[2] for one in does),
+            trades=trades if any(trade != DEFAULT for trade in trades) else (),
         )

@@ -1,52 +1,122 @@
-"""The planner: from profiles to what every client does in every step and distillation, with its promise."""
+"""What each client does in every step and distillation of a bundle, with its promise: made from a fleet's plan, client
+by client, for its `plan.json` and for the engine that runs it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from device_profiles.contract import CACHED_PREFIX_VARIANT
-from device_profiles.errors import FormatError
-from device_profiles.manifest import Program
 from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
-from device_profiles.predict import predict
 from device_profiles.profile import DeviceProfile
-from device_profiles.promise import DEFAULT_MARGIN, promise_of, promise_of_prediction
-from device_profiles.work import (
-    Distill,
-    Growing,
-    Head,
-    Joint,
-    ProgramWork,
-    block_of,
-    blocks_of,
-    distill,
-    grow,
-    label,
-    suffixes,
-)
-from edge_runtime.device.worker.text import megabytes_up
-
-Trained = Growing | Distill
+from device_profiles.promise import DEFAULT_MARGIN
+from device_profiles.trades import Trade
+from device_profiles.work import block_of
+from server.fleet.client import Client
+from server.planner.choices import NEVER, Choice, Offer, Trained
+from server.planner.fleet_plan import FleetPlan, plan_fleet
+from server.planner.menus import BundleMenu, Programs
+from server.planner.profiled import Gathering, ProfiledFleet
 
 
-class Programs(Protocol):
-    """What a plan needs of a manifest, or of programs that were planned and not written."""
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A program that a client could be asked for, and the plan of it."""
+
+    program: str
+    plan: ClientPlan
+    seconds: float | None = None
+
+
+class BundlePlan:
+    """The plan of a bundle's programs for devices with profiles.
+
+    A client trains the active block when its promise fits its limit. With `joint`, and where the bundle has programs of
+    runs of units that are no blocks, it trains the longest run that ends with the block and fits. A promise is that of
+    the measured peak where the profile has it, else of what is predicted from the program's plan and the profile.
+
+    Args:
+        bundle: the programs.
+        gathered: the devices.
+        joint: whether runs of blocks are looked at.
+    """
+
+    def __init__(self, bundle: Programs, gathered: Gathering, *, joint: bool = False) -> None:
+        self._partition = bundle.partition
+        self._menu = BundleMenu(bundle, joint=joint, measured=gathered.works)
+        self._there = gathered.fleet(self._menu)
+        self._fleet = plan_fleet(
+            self._there.kinds,
+            self._there.clients,
+            self._partition.blocks[-1].last_unit + 1,
+            coverage=0.0,
+            given=self._partition,
+            compared=False,
+        )
 
     @property
-    def partition(self) -> Partition:
-        """The steps, as blocks."""
+    def names(self) -> tuple[str, ...]:
+        """Of the devices."""
+        return self._there.clients.names
 
-    @property
-    def programs(self) -> Sequence[Program]:
-        """Those that clients may be asked for, among others."""
+    def document(self, bundle_sha256: str, margin: float, names: Sequence[str] | None = None) -> Plan:
+        """What all devices, or those of these names, do in each step, and in every distillation that some of them have
+        measured."""
+        names = self.names if names is None else names
+        steps = _steps(self._fleet, self._there, names)
+        distilled = [
+            _step_plan(block, [self._distilling(offer, block, name) for name in names])
+            for offer in self._menu.distillations()
+            for block in (block_of(offer.work, self._partition),)
+        ]
+        best = tuple(_most_demanding(plans) for plans in zip(*(step.clients for step in steps), strict=True))
+        return Plan(
+            bundle_sha256=bundle_sha256,
+            margin=margin,
+            partition=self._partition,
+            participation=_share(best),
+            clients=best,
+            steps=tuple(steps),
+            distillations=tuple(distilled),
+        )
+
+    def candidates(self, client: str) -> list[list[Candidate]]:
+        """Everything that one client could be asked for."""
+        return candidates_in(self._there, self._partition, client)
+
+    def client(self, name: str, examples: int) -> Client:
+        """One device as an engine knows it: all the training programs of the bundle that run there, in the trade in
+        which it does them."""
+        budget = self._there.budget(name)
+        taken = {work: _taken(choices, budget) for work, choices in self._choices(name).items()}
+        return Client(
+            name=name,
+            budget_bytes=budget,
+            needs={work.name: choice.needs for work, choice in taken.items() if choice.needs < NEVER},
+            examples=examples,
+            step_seconds={work.name: choice.seconds for work, choice in taken.items() if choice.seconds is not None},
+            trades={work.name: trade for work, trade in self.trades(name).items()},
+        )
+
+    def trades(self, name: str) -> dict[Trained, Trade]:
+        """The trade in which a device does each piece of work, where that is not the default one."""
+        budget = self._there.budget(name)
+        taken = {work: _taken(choices, budget).offer.trade for work, choices in self._choices(name).items()}
+        return {work: trade for work, trade in taken.items() if trade != "default"}
+
+    def _distilling(self, offer: Offer, block: int, name: str) -> ClientPlan:
+        return self._there.device(name).choice(offer).planned(name, block, self._there.budget(name))
+
+    def _choices(self, name: str) -> dict[Trained, list[Choice]]:
+        device = self._there.device(name)
+        found: dict[Trained, list[Choice]] = {}
+        for offer in self._menu.everything():
+            found.setdefault(offer.work, []).append(device.choice(offer))
+        return found
 
 
 def make_plan(
-    manifest: Programs,
+    bundle: Programs,
     bundle_sha256: str,
     profiles: Mapping[str, DeviceProfile],
     *,
@@ -55,43 +125,16 @@ def make_plan(
     examples: Mapping[str, int] | None = None,
 ) -> Plan:
     """Plan every step of a bundle for the clients in `profiles` (by name; their limits are the budgets), and every
-    distillation where one of the profiles has them.
-
-    A client trains the active block when its promise fits its limit. With `joint`, and where the bundle has programs of
-    runs of units that are no blocks, it trains the longest run that ends with the block and fits, of those that the
-    bundle has. A promise is that of the measured peak where the profile has it, else of what is predicted from the
-    program's plan and the profile, which may be of any bundle; `examples` are those that each client has.
+    distillation where one of the profiles has them. `examples` are those that each client has.
 
     Raises FormatError where a profile has no limit.
     """
-    partition = manifest.partition
-    promises = _Promises(manifest, bundle_sha256, margin, examples or {})
-    choices = _choices(manifest, _works_in(profiles.values(), bundle_sha256), joint=joint)
-    steps = [_step(works, partition, profiles, promises) for works in choices]
-    measured = {cost.work for profile in profiles.values() for cost in profile.costs}
-    taught = [work for work in (distill(partition, block.index) for block in partition.blocks) if work in measured]
-    distilled = [_step([work], partition, profiles, promises) for work in taught]
-    best = tuple(_most_demanding(plans) for plans in zip(*(step.clients for step in steps), strict=True))
-    return Plan(
-        bundle_sha256=bundle_sha256,
-        margin=margin,
-        partition=partition,
-        participation=_share(best),
-        clients=best,
-        steps=tuple(steps),
-        distillations=tuple(distilled),
-    )
-
-
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A program that a client could be asked for, and the plan of it."""
-
-    program: str
-    plan: ClientPlan
+    gathered = _gathered(bundle_sha256, profiles, margin, examples)
+    return BundlePlan(bundle, gathered, joint=joint).document(bundle_sha256, margin, list(profiles))
 
 
 def candidates_of(
-    manifest: Programs,
+    bundle: Programs,
     bundle_sha256: str,
     client: str,
     profile: DeviceProfile,
@@ -102,168 +145,58 @@ def candidates_of(
 ) -> list[list[Candidate]]:
     """Everything that one client could be asked for, by step, the best first, each with its promise or why it cannot
     be done; the first of a step that fits is what `make_plan` gives it."""
-    partition = manifest.partition
-    promises = _Promises(manifest, bundle_sha256, margin, {client: examples})
-    choices = _choices(manifest, _works_in([profile], bundle_sha256), joint=joint)
+    gathered = _gathered(bundle_sha256, {client: profile}, margin, {client: examples})
+    return BundlePlan(bundle, gathered, joint=joint).candidates(client)
+
+
+def candidates_in(there: ProfiledFleet, partition: Partition, client: str) -> list[list[Candidate]]:
+    """The same in the steps of a partition, for one of the devices of a fleet."""
+    budget = there.budget(client)
     return [
         [
-            Candidate(program=label(work, partition), plan=plan)
-            for work, plan in zip(works, _assigned(works, client, profile, partition, promises), strict=True)
+            Candidate(program=choice.offer.program, plan=choice.planned(client, block, budget), seconds=choice.seconds)
+            for choice in choices
         ]
-        for works in choices
+        for block, choices in enumerate(there.choices(client, partition), start=1)
     ]
 
 
-def promises_on(
-    manifest: Programs,
-    bundle_sha256: str,
-    client: str,
-    profile: DeviceProfile,
-    *,
-    margin: float = DEFAULT_MARGIN,
-    examples: int = 0,
-) -> dict[str, int]:
-    """Bytes that one client is promised to need for each training program of a bundle that runs there, by the name of
-    the work."""
-    promises = _Promises(manifest, bundle_sha256, margin, {client: examples})
-    found = {}
-    for program in manifest.programs:
-        if isinstance(program.work, (Growing, Distill)) and program.variant != CACHED_PREFIX_VARIANT:
-            promise = promises.of(program.work, program.name, client, profile)
-            if promise.bytes is not None and not promise.reason:
-                found[program.work.name] = promise.bytes
+def _gathered(
+    bundle_sha256: str, profiles: Mapping[str, DeviceProfile], margin: float, examples: Mapping[str, int] | None
+) -> Gathering:
+    gathered = Gathering(bundle_sha256, margin=margin, examples=examples)
+    for name, profile in profiles.items():
+        gathered.add(name, profile)
+    return gathered
+
+
+def _steps(plan: FleetPlan, there: ProfiledFleet, names: Sequence[str]) -> list[StepPlan]:
+    partition = plan.steps.partition
+    columns = [_client(plan, there, name) for name in names]
+    return [_step_plan(block.index, [column[block.index - 1] for column in columns]) for block in partition.blocks]
+
+
+def _client(plan: FleetPlan, there: ProfiledFleet, name: str) -> list[ClientPlan]:
+    """What one client does in each step: what its class does, or why the last of its choices does not fit."""
+    own, budget = plan.classes[int(plan.column[there.position(name)])], there.budget(name)
+    found = []
+    for step, choices in enumerate(there.choices(name, plan.steps.partition)):
+        does = (own.works[step], own.trade(step))
+        choice = next((c for c in choices if (c.offer.work, c.offer.trade) == does), choices[-1])
+        found.append(choice.planned(name, step + 1, budget))
     return found
 
 
-def seconds_on(manifest: Programs, bundle_sha256: str, profile: DeviceProfile) -> dict[str, float]:
-    """Seconds that one client takes for a step of each training program of a bundle, by the name of the work: measured
-    (the median), else predicted; without those that nobody knows."""
-    found = {}
-    for program in manifest.programs:
-        if isinstance(program.work, (Growing, Distill)) and program.variant != CACHED_PREFIX_VARIANT:
-            cost = profile.cost(program.name) if profile.bundle_sha256 == bundle_sha256 else None
-            seconds = None if cost is None else cost.step_seconds_median
-            if seconds is None:
-                try:
-                    seconds = predict(program, profile).seconds_per_step
-                except FormatError:
-                    continue
-            if seconds is not None:
-                found[program.work.name] = seconds
-    return found
+def _taken(choices: Sequence[Choice], budget: int) -> Choice:
+    """The first of the trades of one piece of work that fits; else the one that needs least."""
+    return next((c for c in choices if c.needs <= budget), min(choices, key=lambda choice: choice.needs))
 
 
-def _works_in(profiles: Iterable[DeviceProfile], bundle_sha256: str) -> set[ProgramWork]:
-    """What was measured of the bundle."""
-    own = (profile for profile in profiles if profile.bundle_sha256 == bundle_sha256)
-    return {cost.work for profile in own for cost in profile.costs}
+def _step_plan(block: int, plans: Sequence[ClientPlan]) -> StepPlan:
+    return StepPlan(block=block, participation=_share(plans), clients=tuple(plans))
 
 
-def _choices(manifest: Programs, measured: Set[ProgramWork], *, joint: bool) -> list[list[Trained]]:
-    """What a client may train in each step, the best first: of the programs that there are, or that were measured."""
-    partition = manifest.partition
-    known: set[ProgramWork] = {program.work for program in manifest.programs}
-    if not joint and not any(_is_no_block(work, partition) for work in known):
-        return [[grow(partition, block.index)] for block in partition.blocks]
-    known |= measured
-    runs = [[work for work in suffixes(partition, block.index) if work in known] for block in partition.blocks]
-    return [list(works) or [grow(partition, block)] for block, works in enumerate(runs, start=1)]
-
-
-def _is_no_block(work: ProgramWork, partition: Partition) -> bool:
-    """Whether it is a training step of other units than those of blocks."""
-    return isinstance(work, Head) or (isinstance(work, Joint) and blocks_of(work, partition) is None)
-
-
-def budget_of(client: str, profile: DeviceProfile) -> int:
-    """What a client may use, in bytes; raises FormatError where its profile does not say."""
-    budget = profile.device.budget_bytes
-    if budget is None:
-        raise FormatError(f"profile of {client}: neither limit_bytes nor memory_available_bytes is known")
-    return budget
-
-
-class _Promise(NamedTuple):
-    """Promised bytes, None where there is no promise; why the work cannot be done, empty where it can; and whether it
-    was measured on the device."""
-
-    bytes: int | None
-    reason: str
-    measured: bool
-
-
-class _Promises:
-    """What a piece of work needs of a device: measured if it was, else predicted."""
-
-    def __init__(self, manifest: Programs, bundle_sha256: str, margin: float, examples: Mapping[str, int]) -> None:
-        self._bundle_sha256 = bundle_sha256
-        self._margin = margin
-        self._examples = examples
-        self._programs = {
-            program.work: program for program in manifest.programs if program.variant != CACHED_PREFIX_VARIANT
-        }
-
-    def of(self, work: Trained, name: str, client: str, profile: DeviceProfile) -> _Promise:
-        """What `work`, which the profile calls `name`, needs of the client."""
-        cost = profile.cost(name) if profile.bundle_sha256 == self._bundle_sha256 else None
-        if cost is not None:
-            return _Promise(promise_of(cost, self._margin), "" if cost.fits else cost.reason or "does not fit", True)
-        program = self._programs.get(work)
-        if program is None:
-            return _Promise(None, f"{name} is not in the bundle", False)
-        try:
-            prediction = predict(program, profile, examples=self._examples.get(client, 0))
-        except FormatError as error:
-            return _Promise(None, f"{name} cannot be predicted: {error}", False)
-        return _Promise(promise_of_prediction(prediction, self._margin), "", False)
-
-
-def _step(
-    choices: Sequence[Trained], partition: Partition, profiles: Mapping[str, DeviceProfile], promises: _Promises
-) -> StepPlan:
-    block = block_of(choices[-1], partition)
-    plans = tuple(_first_held(choices, name, profile, partition, promises) for name, profile in profiles.items())
-    return StepPlan(block=block, participation=_share(plans), clients=plans)
-
-
-def _first_held(
-    choices: Sequence[Trained], client: str, profile: DeviceProfile, partition: Partition, promises: _Promises
-) -> ClientPlan:
-    """The first of `choices` that fits, or why the last one does not."""
-    last = None
-    for last in _assigned(choices, client, profile, partition, promises):
-        if last.fits:
-            break
-    assert last is not None  # there is a choice
-    return last
-
-
-def _assigned(
-    choices: Sequence[Trained], client: str, profile: DeviceProfile, partition: Partition, promises: _Promises
-) -> Iterator[ClientPlan]:
-    """Each of `choices` as the client's work, or why it does not fit."""
-    block = block_of(choices[-1], partition)
-    budget = budget_of(client, profile)
-    for work in choices:
-        name = label(work, partition)
-        promise = promises.of(work, name, client, profile)
-        reason = promise.reason
-        if not reason and promise.bytes is not None and promise.bytes > budget:
-            reason = f"needs {megabytes_up(promise.bytes)}, may use {budget / 2**20:.1f} MB"
-        yield ClientPlan(
-            client=client,
-            block=block,
-            work=None if reason else work,
-            program=None if reason else name,
-            predicted_peak_bytes=promise.bytes,
-            budget_bytes=budget,
-            fits=not reason,
-            reason=reason or None,
-            measured=promise.measured,
-        )
-
-
-def _share(plans: tuple[ClientPlan, ...]) -> float:
+def _share(plans: Sequence[ClientPlan]) -> float:
     return sum(plan.fits for plan in plans) / len(plans) if plans else 0.0
 
 

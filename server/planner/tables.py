@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
-from device_profiles.work import Head, Joint, blocks_of
+from device_profiles.work import Head, Joint, blocks_of, label
 from edge_runtime.device.worker.text import tenths_up
 from server.planner.planner import Candidate
 from server.planner.steps import Steps
@@ -24,6 +24,8 @@ def plan_table(plan: Plan) -> str:
     lines.append(f"promises in MB, {plan.margin:.0%} above what is needed; '-': does not fit, no work in that step")
     if runs:
         lines[-1] += f"; {_explained(plan)}"
+    if any(_traded(client, plan.partition) for step in plan.steps for client in step.clients):
+        lines[-1] += "; ~: in a variant that takes less memory, which the plan file names"
     return "\n".join(lines)
 
 
@@ -35,6 +37,11 @@ def _run(plan: ClientPlan, partition: Partition) -> str:
         return ""
     blocks = blocks_of(plan.work, partition)
     return f"u{plan.work.first_unit}-{plan.work.last_unit} " if blocks is None else f"{blocks[0]}-{blocks[1]} "
+
+
+def _traded(plan: ClientPlan, partition: Partition) -> str:
+    """`~` for work in a variant that is not the default one."""
+    return "" if plan.work is None or plan.program == label(plan.work, partition) else "~"
 
 
 def _explained(plan: Plan) -> str:
@@ -62,7 +69,7 @@ def _promises(title: str, plan: Plan, steps: Sequence[StepPlan], width: int) -> 
         for step in columns:
             own = step.clients[position] if step else None
             promise = (
-                f"{_run(own, plan.partition)}{tenths_up(own.predicted_peak_bytes or 0)}"
+                f"{_run(own, plan.partition)}{_traded(own, plan.partition)}{tenths_up(own.predicted_peak_bytes or 0)}"
                 if own and own.fits
                 else "-" * bool(own)
             )
@@ -91,8 +98,11 @@ def steps_table(steps: Steps, units: Sequence[str]) -> str:
 
 
 def candidates_table(steps: Sequence[Sequence[Candidate]]) -> str:
-    """Everything that one client could do, by step: promise and where it is from, and what it does or why not."""
-    lines = [f"{'step':<6}{'program':<22}{'promise MB':>12}  {'':<11}"]
+    """Everything that one client could do, by step: promise and seconds, where the promise is from, and what it does or
+    why not."""
+    names = [candidate.program for candidates in steps for candidate in candidates]
+    width = max(22, *(len(name) + 2 for name in names))
+    lines = [f"{'step':<6}{'program':<{width}}{'promise MB':>12}{'s a step':>10}  {'':<11}"]
     for number, candidates in enumerate(steps, start=1):
         plans = [candidate.plan for candidate in candidates]
         chosen = next((plan for plan in plans if plan.fits), None)
@@ -101,5 +111,8 @@ def candidates_table(steps: Sequence[Sequence[Candidate]]) -> str:
             promise = "-" if plan.predicted_peak_bytes is None else tenths_up(plan.predicted_peak_bytes)
             origin = "measured" if plan.measured else "predicted"
             said = "is what it does" if plan is chosen else plan.reason or "would fit as well"
-            lines.append(f"{number:<6}{candidate.program:<22}{promise:>12}  {origin:<11}{said}".rstrip())
+            seconds = "-" if candidate.seconds is None else f"{candidate.seconds:.3g}"
+            lines.append(
+                f"{number:<6}{candidate.program:<{width}}{promise:>12}{seconds:>10}  {origin:<11}{said}".rstrip()
+            )
     return "\n".join(lines)

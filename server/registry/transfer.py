@@ -38,27 +38,28 @@ def is_registry(where: str) -> bool:
     return "://" in where or is_database(Path(where))
 
 
-def read_profiles(where: str) -> list[DeviceProfile]:
-    """What a plan starts from: all profiles of a file, a folder or a registry. Raises FormatError where one of them
-    cannot be read: a plan without a device that is there would be wrong in silence."""
+def read_profiles(where: str) -> Iterator[DeviceProfile]:
+    """What a plan starts from: all profiles of a file, a folder or a registry, one after the other. Raises FormatError
+    where one of them cannot be read: a plan without a device that is there would be wrong in silence."""
     if is_registry(where):
         read: Iterable[DeviceProfile | FormatError] = open_registry(where, create=False).profiles()
     elif Path(where).exists():
         read = read_files(files_of([Path(where)]))
     else:
         raise UsageError(f"{where}: does not exist; create profiles with profl-profile")
-    found = []
     for profile in read:
         if isinstance(profile, FormatError):
             raise profile
-        found.append(profile)
-    return found
+        yield profile
 
 
-def by_device(profiles: Iterable[DeviceProfile], bundle_sha256: str, where: str) -> dict[str, DeviceProfile]:
-    """The best profile of each device for a bundle: what the light runtime measured with it, else with another one, the
-    latest of those. Raises UsageError where there are two of one bundle, or none at all."""
-    known: dict[str, DeviceProfile] = {}
+def by_device(profiles: Iterable[DeviceProfile], bundle_sha256: str, where: str) -> Iterator[tuple[str, DeviceProfile]]:
+    """The best profile of each device for a bundle, by name: what the light runtime measured with it, else with another
+    one, the latest of those. A better one may follow, and is meant instead.
+
+    Raises UsageError where there are two of one bundle, or none at all.
+    """
+    best: dict[str, tuple[bool, datetime]] = {}
     seen: set[Key] = set()
     for profile in profiles:
         if profile.runtime != "native":
@@ -67,12 +68,12 @@ def by_device(profiles: Iterable[DeviceProfile], bundle_sha256: str, where: str)
         if key in seen:
             raise UsageError(f"{where}: has a second profile of {key.device}; rename it with profl-profile --name")
         seen.add(key)
-        before = known.get(key.device)
-        if before is None or _rank(before, bundle_sha256) < _rank(profile, bundle_sha256):
-            known[key.device] = profile
-    if not known:
+        rank = _rank(profile, bundle_sha256)
+        if key.device not in best or best[key.device] < rank:
+            best[key.device] = rank
+            yield key.device, profile
+    if not best:
         raise UsageError(f"{where}: holds no profile of the light runtime; create profiles with profl-profile")
-    return known
 
 
 def _rank(profile: DeviceProfile, bundle_sha256: str) -> tuple[bool, datetime]:

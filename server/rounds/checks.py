@@ -68,7 +68,7 @@ _WITH_DEVICES = ("local", "flower")
 """Engines whose clients run programs."""
 _OF_LIGHT_RUNTIME = ("profl", "elastic", "planned")
 """Methods of which every piece of work is a program."""
-_OF_ONE_WIDTH = (*_OF_LIGHT_RUNTIME, "fedavg", "exclusivefl", "depthfl", "fedpmt")
+_OF_ONE_WIDTH = (*_OF_LIGHT_RUNTIME, "fedavg", "exclusivefl", "depthfl", "fedpmt", "fedplt")
 """Methods that take the model as it is."""
 
 

@@ -64,7 +64,7 @@ NEWER_SETTINGS = {
         *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
         *("server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_tau"),
     ),
-    "method": ("coverage",),
+    "method": ("coverage", "counts_frozen", "variants"),
     "freezing": ("fall",),
 }
 """Options that earlier releases did not have, by section: at their defaults they are no part of a run's digest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -30,6 +31,8 @@ def serve(grid: Grid, config: Mapping[str, object], flower_run: int) -> Summary:
     Raises UsageError for a config that names nothing, and whatever `run_fleet` raises.
     """
     fleet_path, output = _path(config, "fleet"), _path(config, "run")
+    if config.get("folder"):  # where the command was given: data of the fleet file may be named from there
+        os.chdir(_path(config, "folder"))
     fleet = read_fleet(fleet_path, joining=True)
     least = config.get("min-clients")
     if isinstance(least, int) and least > 0:

@@ -171,3 +171,18 @@ def test_a_revoked_key_ends_the_client_and_its_training_with_one_line(
     assert process.wait(60) == 1
     assert client.errors.splitlines() == ["profl-edge: error: the key was revoked"]
     assert client.processes() == []
+
+
+def test_a_client_that_is_to_train_once_ends_then(client: RunningClient, files: dict[str, Path]) -> None:
+    client.once = True
+    process = client.start()
+    assert client.mailbox.answer(_train(client, files, steps=3), TrainAnswer).result.status == "ok"
+    assert process.wait(30) == 0
+
+
+def test_data_that_cannot_be_read_are_said_at_the_start(client: RunningClient) -> None:
+    client.data = "npz:absent.npz"
+    assert client.start().wait(30) == 2
+    assert len(client.errors.splitlines()) == 1
+    assert "absent.npz" in client.errors
+    assert not (client.mailbox.folder / "log").exists()

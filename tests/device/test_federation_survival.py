@@ -190,6 +190,9 @@ def test_a_training_waits_with_a_checkpoint_while_it_is_not_allowed(
     _write(client.root, f"{battery}/status", "Discharging\n")
     client.wait(lambda: client.children() == [])
     assert client.log("waits")[0]["why"] == "not charging"
+    client.end(signal.SIGKILL)
+    client.start()  # which may not train either: the task that was taken waits
+    client.wait(lambda: len(client.log("waits")) == 2)
     assert not client.mailbox.answered(task)
     question = client.mailbox.send(QUERY_DEVICE, DeviceQuestion(release="1"))
     assert client.mailbox.answer(question, DeviceAnswer).busy == "grow-units0-0: waits (not charging)"

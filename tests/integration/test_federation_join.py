@@ -98,7 +98,7 @@ class _Device:
             time.sleep(0.1)
 
 
-def test_a_device_joins_answers_trains_within_its_limit_and_leaves(
+def test_a_device_joins_trains_within_its_limit_through_a_kill_and_leaves(
     superlink: SuperLink, bundle: Path, tmp_path: Path
 ) -> None:
     device = _Device(superlink, tmp_path)
@@ -108,14 +108,16 @@ def test_a_device_joins_answers_trains_within_its_limit_and_leaves(
     try:
         question = device.ask(rounds, QUERY_DEVICE, DeviceQuestion(release="1"))
         answer = rounds.answer(question, device.node)
-        print("idle", {name: f"{size / MEGABYTE:.1f} MB" for name, size in memory_of(process.pid).items()})
-        assert memory_of(process.pid)["VmRSS"] <= _IDLE
+        assert memory_of(process.pid)["VmHWM"] <= _IDLE
         assert answer["name"] == "bench"
         files = bundle_files(bundle)
         order = train_order(files, steps=300, promise_bytes=answer["budget_bytes"])
         training = device.ask(rounds, TRAIN_TASK, order, files)
+        device.wait_for("work", process)
+        process.kill()
+        process.wait()
+        process = device.start()  # the state folder knows the rest
         result = rounds.answer(training, device.node)
-        print("after", {name: f"{size / MEGABYTE:.1f} MB" for name, size in memory_of(process.pid).items()}, result)
         assert result["result"]["status"] == "ok"
         assert result["result"]["measured_peak_bytes"] + result["transport_peak_bytes"] <= _LIMIT
         assert msgspec.json.decode(json.dumps(result["update"]), type=SentFile) == SentFile.of(
@@ -128,7 +130,7 @@ def test_a_device_joins_answers_trains_within_its_limit_and_leaves(
         rounds.end()
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 130
-    process = device.start()  # the state folder knows the rest
+    process = device.start()
     superlink.unregister(device.node)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1

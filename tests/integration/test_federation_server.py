@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("flwr")
 
+from device_profiles.errors import UsageError
 from device_profiles.invitation import decode_invitation
 from edge_runtime.device.fleet_api.errors import KeyRefusedError
 from edge_runtime.device.fleet_api.keys import NodeKey
@@ -25,6 +26,7 @@ from server.federation.home.certificates import authority_file
 from server.federation.home.folder import FederationFolder
 from server.federation.home.keys import new_key, openssh
 from server.federation.processes import left_over, running
+from server.federation.status import StatusReader
 from server.federation.submit import run_log, submit_run, wait_run
 from tests.support.superlink import OFFLINE, supernode_command
 
@@ -49,8 +51,11 @@ federation = ""
 fleet = ""
 run = ""
 resume = false
+min-clients = 0
+folder = ""
 """
 _ASKS = """
+import time
 from pathlib import Path
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -59,6 +64,9 @@ server, client = ServerApp(), ClientApp()
 def main(grid, context):
     print("nodes", *sorted(grid.get_node_ids()), flush=True)
     Path(str(context.run_config["run"])).write_text(str(context.run_config["resume"]))
+    while context.run_config["resume"]:
+        grid.get_node_ids()
+        time.sleep(0.1)
 """
 
 
@@ -83,8 +91,7 @@ def _add(folder: FederationFolder, name: str, *more: object) -> str:
 
 
 def _status(folder: FederationFolder) -> dict[str, str]:
-    found = json.loads(_server("status", folder.path, "--json").stdout)
-    return {device["name"]: device["connection"] for device in found["devices"]}
+    return {device.name: device.connection for device in StatusReader(folder).read().devices}
 
 
 def _link(folder: FederationFolder, address: str, key: bytes | str, name: str) -> Link:
@@ -106,7 +113,7 @@ def _answer(folder: FederationFolder, port: int, path: str) -> int:
         return int(link.recv(4096).split(b" ")[1])
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_federation_from_up_to_down(folder: FederationFolder, tmp_path: Path) -> None:
     done = _server("up", folder.path, "--port", 0, "--detach")
     assert done.returncode == 0, done.stderr
@@ -117,7 +124,8 @@ def test_a_federation_from_up_to_down(folder: FederationFolder, tmp_path: Path) 
     _add(folder, "stock", "--keep-key", tmp_path / "stock.key")
     taken = _server("add-device", "light", "--federation", folder.path)
     assert taken.returncode == 2 and taken.stderr.startswith("profl-server: error: light: is a device")
-    assert _status(folder) == {"light": "never connected", "stock": "never connected"}
+    shown = json.loads(_server("status", folder.path, "--json").stdout)
+    assert [device["connection"] for device in shown["devices"]] == ["never connected"] * 2
 
     # Only whoever can read the folder starts runs, and from the network nobody does.
     assert _answer(folder, state.port, "/v1/control/start-run") == 404
@@ -136,8 +144,9 @@ def test_a_federation_from_up_to_down(folder: FederationFolder, tmp_path: Path) 
     ):
         try:
             assert link.activate() > 0
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while _status(folder) != {"light": "online", "stock": "online"}:
+                time.sleep(0.2)
                 assert time.monotonic() < deadline and stock.poll() is None, (tmp_path / "supernode.log").read_text()
             _runs_an_app(folder, tmp_path)
             assert _server("remove-device", "light", "--federation", folder.path).returncode == 0
@@ -163,10 +172,22 @@ def _runs_an_app(folder: FederationFolder, tmp_path: Path) -> None:
     (app / "pyproject.toml").write_text(_PROJECT)
     (app / "asks" / "app.py").write_text(_ASKS)
     (app / "asks" / "__init__.py").write_text('"""An app."""\n')
-    number = submit_run(folder.path, tmp_path / "fleet.toml", tmp_path / "run", resume=True, app=app)
+
+    def submit(*, forever: bool) -> int:
+        return submit_run(folder.path, tmp_path / "fleet.toml", tmp_path / "run", resume=forever, app=app)
+
+    first = submit(forever=True)
+    _wait_for((tmp_path / "run").exists)
+    with pytest.raises(UsageError, match=rf"trains already: {tmp_path}/run; wait for its end, or stop it"):
+        submit(forever=False)
+    for process in _processes(folder, "flwr_serverapp()"):
+        process.kill()
+    ended = wait_run(folder.path, first)
+    assert ended.is_finished and not ended.succeeded
+    number = submit(forever=False)
     ended = wait_run(folder.path, number)
     assert ended.succeeded, ended
-    assert (tmp_path / "run").read_text() == "True"
+    assert (tmp_path / "run").read_text() == "False"
     nodes = json.loads((folder.path / "devices.json").read_text())["devices"]
     assert "nodes " + " ".join(str(n) for n in sorted(d["node_id"] for d in nodes)) in "".join(
         run_log(folder.path, number)
@@ -175,13 +196,22 @@ def _runs_an_app(folder: FederationFolder, tmp_path: Path) -> None:
 
 def _comes_back(folder: FederationFolder) -> None:
     """A SuperLink that is killed is started again, with the same devices."""
-    killed = [process for process in left_over(folder) if "server.federation.flower.superlink" in process.cmdline()]
-    assert len(killed) == 1
-    killed[0].kill()
-    deadline = time.monotonic() + 60
-    while True:
-        again = [p for p in left_over(folder) if "server.federation.flower.superlink" in p.cmdline()]
-        if again and again[0].pid != killed[0].pid and _status(folder).get("stock") == "online":
-            return
+    (killed,) = _processes(folder, "server.federation.flower.superlink")
+    killed.kill()
+
+    def is_back() -> bool:
+        again = _processes(folder, "server.federation.flower.superlink")
+        return [p.pid for p in again] != [killed.pid] and _status(folder).get("stock") == "online"
+
+    _wait_for(is_back)
+
+
+def _processes(folder: FederationFolder, part: str) -> list[psutil.Process]:
+    return [process for process in left_over(folder) if part in " ".join(process.cmdline())]
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.2)
+        time.sleep(0.1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -18,7 +17,6 @@ import pytest
 
 pytest.importorskip("flwr", reason="flwr is not installed: profl-edge[federation]")
 
-import contextlib
 
 from device_profiles.federation import SentFile
 from edge_runtime.device.fleet_api import connection, errors
@@ -28,33 +26,10 @@ from edge_runtime.device.fleet_api.incoming import Incoming
 from edge_runtime.device.fleet_api.keys import NodeKey
 from edge_runtime.device.fleet_api.link import Link
 from edge_runtime.device.fleet_api.messages import Node, PullMessagesRequest, PullMessagesResponse
+from tests.support.fleet_faults import TORN, Cutter
 from tests.support.superlink import Rounds, SuperLink
 
 FILE = os.urandom(12 << 20)
-_TORN = """
-import os, signal, sys
-from pathlib import Path
-import msgspec
-from device_profiles.federation import SentFile
-from edge_runtime.device.fleet_api.keys import NodeKey
-from edge_runtime.device.fleet_api.link import Link
-from edge_runtime.device.fleet_api import part
-address, folder, sha256, size = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-real, written = os.pwrite, 0
-def pwrite(file, data, place):
-    global written
-    written += len(data)
-    if written > 7 << 20:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(file, data, place)
-link = Link(address, ca=folder / "ca.crt", key=NodeKey.load(folder / "key"), node_file=folder / "node")
-link.activate()
-while (incoming := link.pull()) is None:
-    link._patience.wait(0.1)
-(folder / "incoming").write_bytes(msgspec.json.encode(incoming))
-os.pwrite = pwrite
-link.fetch(incoming, link.files(incoming)["file"], folder / "fetched", SentFile(bytes=size, sha256=sha256))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +167,7 @@ def test_a_process_that_is_killed_while_it_fetches_is_taken_back_at_once(
     (tmp_path / "ca.crt").write_bytes(superlink.ca.read_bytes())
     expected = SentFile.of(file)
     arguments = [superlink.address, str(tmp_path), expected.sha256, str(expected.bytes)]
-    torn = subprocess.Popen([sys.executable, "-c", _TORN, *arguments])
+    torn = subprocess.Popen([sys.executable, "-c", TORN, *arguments])
     deadline = time.monotonic() + 20
     while not (tmp_path / "node").exists() or not (tmp_path / "node").read_text():
         assert time.monotonic() < deadline
@@ -218,7 +193,7 @@ def test_a_process_that_is_killed_while_it_fetches_is_taken_back_at_once(
 def test_a_connection_that_is_cut_in_a_chunk_goes_on(
     superlink: SuperLink, rounds: Rounds, key: NodeKey, tmp_path: Path, file: Path
 ) -> None:
-    with _Cutter(superlink.port, [7 << 20, 13 << 20, 2 << 20]) as port:
+    with Cutter(superlink.port, [7 << 20, 13 << 20, 2 << 20]) as port:
         said: list[str] = []
         with Link(f"localhost:{port}", ca=superlink.ca, key=key, notice=said.append) as link:
             number = rounds.ask([node := link.activate()], files={"file": file})
@@ -252,47 +227,6 @@ def test_a_superlink_that_is_killed_is_found_again(
         _work(link, tmp_path, SentFile.of(file))
         assert again.done(number)["answers"] == 1
         again.end()
-
-
-class _Cutter:
-    """A port that leads to the SuperLink, and breaks connections that have brought so many bytes."""
-
-    def __init__(self, port: int, limits: list[int]) -> None:
-        self._port = port
-        self._limits = limits
-        self._listener = socket.create_server(("127.0.0.1", 0))
-
-    def __enter__(self) -> int:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return int(self._listener.getsockname()[1])
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._port))
-            for source, target in ((near, far), (far, near)):
-                threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
-
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
-        carried = 0
-        try:
-            while data := source.recv(1 << 16):
-                carried += len(data)
-                if self._limits and carried > self._limits[0]:
-                    self._limits.pop(0)
-                    break
-                target.sendall(data)
-        except OSError:
-            pass
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
 
 def test_tls_is_at_least_1_2(superlink: SuperLink) -> None:

@@ -45,6 +45,10 @@ name = "large"
 limit_mb = 90
 
 [[clients]]
+name = "medium"
+limit_mb = 47
+
+[[clients]]
 name = "small"
 limit_mb = 36
 
@@ -100,18 +104,25 @@ def _rounds(output: Path) -> list[dict[str, Any]]:
 
 def test_real_devices_train_what_they_were_predicted_to_hold(local: Path) -> None:
     steps = json.loads((local / "steps.json").read_text())["steps"]
-    assert [step["last_unit"] for step in steps] == [2] and steps[0]["working"] == 2
+    assert [step["last_unit"] for step in steps] == [2] and steps[0]["working"] == 3
     plan = json.loads((local / "plan.json").read_text())
-    large, small, too_small = plan["steps"][0]["clients"]
+    large, medium, small, too_small = plan["steps"][0]["clients"]
     assert large["program"] == "grow-block1" and small["program"] == "joint-units2-2" and not too_small["fits"]
+    assert medium["program"] == "joint-units1-2-recompute"  # which does not fit it by default
     assert not large["measured"]  # the calibration's programs are of another bundle
     programs = {path.name for path in (local / "bundle" / "programs").iterdir()}
-    assert programs == {"grow-block1.pte", "joint-units2-2.pte", "eval-block1.pte"}
+    assert programs == {
+        f"{name}.pte" for name in (large["program"], medium["program"], small["program"], "eval-block1")
+    }
     rounds = _rounds(local)
     assert len(rounds) == 4
     for record in rounds:
-        assert {c["client"]: c["status"] for c in record["clients"]} == {"large": "ok", "small": "ok"}
-        assert record["work"] == {"large": "grow-units0-2", "small": "joint-units2-2"}
+        assert {c["client"]: c["status"] for c in record["clients"]} == {"large": "ok", "medium": "ok", "small": "ok"}
+        assert record["work"] == {
+            "large": "grow-units0-2",
+            "medium": "joint-units1-2",
+            "small": "joint-units2-2",
+        }
         assert all(
             c["measured_peak_bytes"] <= c["predicted_peak_bytes"] and not c["oom_kills"] for c in record["clients"]
         )

@@ -19,9 +19,11 @@ from device_profiles.task import Task  # noqa: E402
 from device_profiles.work import Narrow, Whole, Width, Work, depth, distill, grow, joint, label  # noqa: E402
 from server.engines.simulation.engine import SimulationEngine  # noqa: E402
 from server.engines.simulation.examples import Examples, batch_indices, model_inputs  # noqa: E402
+from server.engines.simulation.networks import initial_classifiers  # noqa: E402
 from server.engines.simulation.promises import promises_of  # noqa: E402
 from server.engines.simulation.segments import ModelPieces  # noqa: E402
-from server.engines.simulation.trainables import Terms, TrainableSet, initial_classifiers  # noqa: E402
+from server.engines.simulation.trainable import Terms  # noqa: E402
+from server.engines.simulation.trainables import TrainableSet  # noqa: E402
 from server.fleet.client import alike  # noqa: E402
 from server.fleet.fleet import DataSettings, Fleet, ModelSettings  # noqa: E402
 from server.fleet.fleet import TrainingSettings as Training  # noqa: E402

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -9,14 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="the engine computes with torch")
+torch = pytest.importorskip("torch", reason="the engine computes with torch")
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from device_profiles.manifest import Optimizer
 from device_profiles.work import Grow, grow, label
 from edge_runtime.export.plan.programs import build_programs
 from edge_runtime.export.plan.runs import TrainingChoices
-from server.engines.simulation.promises import promises_of
+from server.engines.simulation.promises import counted_bytes, promises_of
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.setup import prepare_simulation
 from server.engines.simulation.trainables import TrainableSet, narrower_width
@@ -53,6 +54,19 @@ def test_a_client_of_the_simulation_works_where_the_promise_with_the_margin_fits
     assert {client.needs[GROWN[0].name] for client in clients} == {int(MB * (1 + margin))}
     # Kept without it: as the `promises.file` of another run it would count twice.
     assert json.loads((tmp_path / "run" / "promises.json").read_text())["promises"] == table
+
+
+def test_counting_a_step_keeps_none_of_its_tensors() -> None:
+    def alive() -> int:
+        return sum(isinstance(found, torch.Tensor) for found in gc.get_objects())
+
+    trainables = TrainableSet(ModelSettings(name="cnn", width=4, batch=16))
+    work = trainables.of(GROWN[0])
+    counted_bytes(work, trainables.pieces)
+    before = alive()
+    for _ in range(3):
+        counted_bytes(work, trainables.pieces)
+    assert alive() == before
 
 
 def test_a_promise_of_the_runtime_counts_the_weights_that_fedprox_keeps() -> None:

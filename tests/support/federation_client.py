@@ -57,7 +57,13 @@ class RunningClient:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.mailbox", str(path), str(self.mailbox.folder)],
                 cwd=_ROOT,
-                env={**os.environ, "PYTHONPATH": str(_ROOT), "MALLOC_ARENA_MAX": "1", _MARK: str(self.folder)},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(_ROOT),
+                    "MALLOC_ARENA_MAX": "1",
+                    "PYTHONFAULTHANDLER": "1",
+                    _MARK: str(self.folder),
+                },
                 stdout=log,
                 stderr=errors,
                 text=True,
@@ -68,7 +74,12 @@ class RunningClient:
         """Send a signal, and wait for the end; the exit status."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(seconds)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # which says where it is
+            self.process.wait()
+            raise AssertionError(self.errors) from None
 
     @property
     def errors(self) -> str:

@@ -210,4 +210,4 @@ class MailboxCourier:
 if __name__ == "__main__":
     folder = Path(sys.argv[2])
     with open(sys.argv[1], "rb") as source:
-        sys.exit(main(os.dup(source.fileno()), lambda start, state, journal: MailboxCourier(folder)))
+        sys.exit(main(os.dup(source.fileno()), lambda start, state, journal, stop: MailboxCourier(folder)))

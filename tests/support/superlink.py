@@ -259,7 +259,6 @@ class Rounds:
         while not path.exists():
             assert time.monotonic() < deadline, f"{path.name} did not come"
             time.sleep(0.05)
-        time.sleep(0.02)  # the app writes it in one piece, but not atomically
         return dict(json.loads(path.read_text()))
 
 

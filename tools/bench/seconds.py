@@ -1,15 +1,18 @@
 """How well are the seconds of a step predicted? `python -m tools.bench.seconds`
 
-The programs of the calibration bundles of `prediction_grid.py` are profiled. Then every training program of its grid,
-none of which was profiled, is predicted and measured: `--repeats` short processes each, in turn, so that what the
-machine does meanwhile falls on all of them alike; the median of their least seconds counts. Run it alone on a machine.
+The programs of the calibration bundles of `prediction_grid.py` are measured, and every training program of its grid,
+none of which is among them, is predicted from these and measured: `--repeats` short processes each, in turn and in
+another order every time, so that what the machine does meanwhile falls on all of them alike; the median of their
+least seconds counts. Run it alone on a machine.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,10 +23,10 @@ from device_profiles.contract import MANIFEST_NAME
 from device_profiles.errors import ExecutionError
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest, Program
-from device_profiles.seconds import Speed, fit_speed
+from device_profiles.seconds import fit_speed
 from profiler.measure.program import ProcessMeter
 from tools.bench.prediction import TIMEOUT_SECONDS, Bench
-from tools.bench.prediction_grid import GRID
+from tools.bench.prediction_grid import CALIBRATIONS, GRID, Entry
 
 
 @click.command(help=(__doc__ or "").splitlines()[0])
@@ -35,18 +38,18 @@ from tools.bench.prediction_grid import GRID
 def main(work: Path, threads: int, repeats: int, steps: int, most: int) -> None:
     """Print a line a program, and the median and the largest error."""
     bench = Bench(work, threads)
-    speed = _speed(bench)
-    programs = [
-        (bundle, program)
-        for entry in GRID
-        for bundle in bench.export(entry)
-        for program in read_json(bundle / MANIFEST_NAME, Manifest).programs
-        if program.work.trains and program.loads
-    ][:most]
+    known = _trainings(bench, CALIBRATIONS.values())
+    programs = _trainings(bench, GRID)
+    # Of every bundle as many as of the others, in the order in which they were exported.
+    programs = programs[:: -(-len(programs) // most)]
     seconds: dict[tuple[Path, str], list[float]] = defaultdict(list)
-    for _ in range(repeats):
-        for bundle, program in programs:
+    order = random.Random(0)
+    for repeat in range(repeats):
+        click.echo(f"repeat {repeat + 1} of {repeats}", err=True)
+        for bundle, program in order.sample(asked := [*known, *programs], len(asked)):
             seconds[bundle, program.name].append(_measure(bundle, program, threads, steps, work))
+    speed = fit_speed([(program.loads, median(seconds[bundle, program.name])) for bundle, program in known])
+    assert speed is not None  # the calibration bundles are of this release
     errors = []
     for bundle, program in programs:
         predicted, measured = speed.seconds(program.loads), median(seconds[bundle, program.name])
@@ -61,11 +64,15 @@ def main(work: Path, threads: int, repeats: int, steps: int, most: int) -> None:
     click.echo(json.dumps(summary))
 
 
-def _speed(bench: Bench) -> Speed:
-    costs = [cost for profile in bench.calibrate().values() for cost in profile.costs]
-    speed = fit_speed([(c.loads, c.step_seconds_median) for c in costs if c.work.trains and c.step_seconds_median])
-    assert speed is not None  # the calibration bundles are of this release, and some of their programs fitted
-    return speed
+def _trainings(bench: Bench, entries: Iterable[Entry]) -> list[tuple[Path, Program]]:
+    """Every training program of these bundles, with its bundle."""
+    return [
+        (bundle, program)
+        for entry in entries
+        for bundle in bench.export(entry)
+        for program in read_json(bundle / MANIFEST_NAME, Manifest).programs
+        if program.work.trains and program.loads
+    ]
 
 
 def _measure(bundle: Path, program: Program, threads: int, steps: int, work: Path) -> float:

@@ -50,6 +50,7 @@ federation = ""
 fleet = ""
 run = ""
 resume = false
+min-clients = 0
 """
 
 

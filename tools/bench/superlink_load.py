@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,6 @@ from device_profiles.federation import SentFile
 from tests.support.superlink import SuperLink
 
 _MB = 1 << 20
-_ROUND_SECONDS = 900.0
 
 
 @click.command(help=(__doc__ or "").splitlines()[0])
@@ -38,20 +38,24 @@ _ROUND_SECONDS = 900.0
 @click.option(
     "--poll", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Seconds between two questions."
 )
-def main(clients: int, stock: int, mb: float, rounds: int, processes: int, poll: float) -> None:
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds of a round at most."
+)
+def main(clients: int, stock: int, mb: float, rounds: int, processes: int, poll: float, timeout: float) -> None:
     """Print a line a round, and a summary as one JSON object."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
     with tempfile.TemporaryDirectory(prefix="profl-load-") as folder:
         superlink = SuperLink(Path(folder))
         superlink.start()
         try:
-            summary = _run(superlink, clients, stock, mb, rounds, processes, poll)
+            summary = _run(superlink, clients, stock, mb, rounds, processes, poll, timeout)
         finally:
             superlink.stop()
     click.echo(json.dumps(summary))
 
 
 def _run(
-    superlink: SuperLink, clients: int, stock: int, mb: float, rounds: int, processes: int, poll: float
+    superlink: SuperLink, clients: int, stock: int, mb: float, rounds: int, processes: int, poll: float, timeout: float
 ) -> dict[str, Any]:
     nodes = [superlink.register(_new_key(superlink.folder / f"key-{number}")) for number in range(clients)]
     idle = _tree_kb(superlink.pid)
@@ -61,13 +65,15 @@ def _run(
     app = superlink.run()
     file = superlink.folder / "file"
     seconds: list[float] = []
+    answers: list[int] = []
     start = time.monotonic()
     for number in range(rounds):
         file.write_bytes(os.urandom(round(mb * _MB)))
         document = msgspec.json.encode(SentFile.of(file)).decode()
-        asked = app.ask(nodes, document, {"file": file}, timeout=_ROUND_SECONDS)
-        done = app.done(asked, _ROUND_SECONDS)
+        asked = app.ask(nodes, document, {"file": file}, timeout=timeout)
+        done = app.done(asked, timeout + 60)
         seconds.append(done["seconds"])
+        answers.append(done["answers"])
         click.echo(f"round {number + 1}: {done['answers']} of {len(nodes)} in {done['seconds']:.1f} s")
     took = time.monotonic() - start
     superlink_kb, others_kb = _tree_kb(superlink.pid)
@@ -78,6 +84,7 @@ def _run(
         "clients": clients,
         "stock": stock,
         "mb": mb,
+        "answers": answers,
         "seconds_first_round": seconds[0],
         "seconds_round_median": median(seconds[1:] or seconds),
         "requests_per_second": sum(end["requests"] for end in ended) / took,

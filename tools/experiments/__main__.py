@@ -35,7 +35,17 @@ PUBLISHED = Path("docs/results")
     is_flag=True,
     help="Take what docs/results/STUDY.json has of the same settings, and make the other runs alone (and those drawn).",
 )
-def main(study: str, output: Path | None, parallel: int, report_only: bool, published: bool) -> None:
+@click.option("--only", "methods", multiple=True, help="Make runs of this method of the study alone; repeatable.")
+@click.option("--seed", "seeds", type=int, multiple=True, help="Make runs of this seed alone; repeatable.")
+def main(
+    study: str,
+    output: Path | None,
+    parallel: int,
+    report_only: bool,
+    published: bool,
+    methods: tuple[str, ...],
+    seeds: tuple[int, ...],
+) -> None:
     """Interrupted at any time, it continues after the last round of every run."""
     try:
         read = read_study(study)
@@ -43,11 +53,25 @@ def main(study: str, output: Path | None, parallel: int, report_only: bool, publ
         planned = list(cases(read, study))
         known = _published(study) if published else ()
         if not report_only:
-            _make(planned, folder, parallel, _there(read, planned, folder, known))
+            asked = _asked(planned, methods, seeds)
+            _make(asked, folder, parallel, _there(read, planned, folder, known))
         _report(read, planned, folder, f"python -m tools.experiments {study}", known)
     except ProflError as error:
         click.echo(f"experiments: error: {error}", err=True)
         sys.exit(error.exit_status)
+
+
+def _asked(planned: Sequence[Case], methods: tuple[str, ...], seeds: tuple[int, ...]) -> list[Case]:
+    """The runs of these methods and seeds, all where none is named; raises UsageError for one that there is not."""
+    for option, given, known in (
+        ("--only", methods, [case.method for case in planned]),
+        ("--seed", seeds, [case.seed for case in planned]),
+    ):
+        for value in given:
+            if value not in known:
+                there = ", ".join(str(name) for name in dict.fromkeys(known))
+                raise UsageError(f"{option} {value}: is not of this study, which has {there}")
+    return [case for case in planned if (not methods or case.method in methods) and (not seeds or case.seed in seeds)]
 
 
 def _published(study: str) -> Sequence[Outcome]:

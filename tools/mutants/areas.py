@@ -30,5 +30,16 @@ AREAS = {
     "resume": Area(("edge_runtime/device/prepare/checkpoint.py",), ("tests/unit/device/test_device_checkpoint.py",)),
     "run-state": Area(("server/rounds/run_state.py",), ("tests/unit/server/test_resume.py",)),
     "aggregation": Area(("server/averaging/aggregation.py",), ("tests/unit/server/test_aggregation*.py",)),
-    "planner": Area(("server/planner/planner.py",), ("tests/unit/server/test_planner*.py",)),
+    "planner": Area(
+        ("server/planner/planner.py", "server/planner/choices.py"),
+        ("tests/unit/server/test_planner*.py", "tests/unit/server/test_bundle_plan.py"),
+    ),
+    "steps": Area(
+        ("server/planner/steps.py", "server/planner/cuts.py", "server/planner/holding.py"),
+        ("tests/unit/server/test_steps.py",),
+    ),
+    "fleet-plan": Area(
+        ("server/planner/fleet_plan.py",),
+        ("tests/unit/server/test_fleet_plan.py", "tests/unit/server/test_trades.py"),
+    ),
 }

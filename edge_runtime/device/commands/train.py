@@ -12,6 +12,7 @@ import click
 from device_profiles.errors import UsageError
 from device_profiles.optimizers import OPTIMIZERS
 from device_profiles.settings import Setting
+from device_profiles.trades import TRADES
 from edge_runtime.device.commands.options import (
     FILE,
     bundle_argument,
@@ -49,6 +50,11 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
     type=TrainingWork(),
     help="Instead of --block: a training step by its units, such as joint-units3-8, or head-units0-8 for the output "
     "module alone. Requires a bundle that was exported with it.",
+)
+@click.option(
+    "--variant",
+    type=click.Choice(TRADES),
+    help="With --work: the step that takes less memory, as a plan asks for it. Requires a bundle that has it.",
 )
 @click.option(
     "--first-block",

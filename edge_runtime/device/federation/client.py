@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -45,22 +46,24 @@ class Client:
         self._pending: Pending | None = None
         self._answered_training = False
 
-    def run(self) -> None:
-        """Serve until something stops it; its child has ended then. Raises LinkError where the server is no use."""
+    def run(self, check: Callable[[], None]) -> None:
+        """Serve until `check`, which is called all the time, raises something; its child has ended then. Raises
+        LinkError where the server is no use."""
         try:
             self._courier.activate()
             self._journal.say("joined", f"joined {self._receiver} as {self._device.settings.name}")
             self._recover()
-            self._serve()
+            self._serve(check)
         finally:
             if self._job is not None:
                 self._job.stop()
             self._courier.deactivate()
             self._courier.close()
 
-    def _serve(self) -> None:
+    def _serve(self, check: Callable[[], None]) -> None:
         next_pull = time.monotonic()
         while not (self._once and self._answered_training and self._job is None):
+            check()
             if self._courier.lost is not None:
                 raise self._courier.lost
             now = time.monotonic()
@@ -150,7 +153,7 @@ class Client:
                 spent=max(0.0, time.time() - pending.received),
                 again=again,
             )
-        except LinkError:
+        except (MessageGoneError, RunEndedError):
             self._clear()
             raise
         except FormatError as error:

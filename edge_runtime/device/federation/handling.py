@@ -79,7 +79,7 @@ def begin(
         if not again:
             device.state.take(order.run, order.attempt)
         seconds = max(0.0, min(seconds, order.timeout_seconds - spent))
-        return start_training(device, order, fetch, seconds=seconds)
+        return start_training(device, order, fetch, seconds=seconds, again=again)
     raise FormatError(f"the server's order: '{ascii(kind[:80])[1:-1]}' is no kind that this release knows")
 
 

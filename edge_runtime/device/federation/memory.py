@@ -8,11 +8,12 @@ from edge_runtime.device.limits.control_groups import read_text
 
 _STATUS = Path("/proc/self/status")
 _KILOBYTE = 1 << 10
-STEP_BYTES = 4 << 20
+STEP_BYTES = 2 << 20
 """The client is counted in whole steps, so that a budget stays the same while it grows by a little."""
 MARGIN_BYTES = 1 << 20
-"""Counted beside the largest that the client has been: what it may still grow by while a training runs."""
-EXPECTED_BYTES = 32 << 20
+"""Counted beside what the client takes now: what it may grow by while a training runs. Files pass through it before and
+after that, when it may be somewhat larger."""
+EXPECTED_BYTES = 30 << 20
 """What is counted for a client of the usual size."""
 
 
@@ -26,14 +27,14 @@ def peak_bytes() -> int:
     return _status("VmHWM")
 
 
-def reserved_bytes(peak: int) -> int:
-    """What is counted for a client that was `peak` bytes large."""
-    return -(-(peak + MARGIN_BYTES) // STEP_BYTES) * STEP_BYTES
+def reserved_bytes(resident: int) -> int:
+    """What is counted for a client that takes `resident` bytes."""
+    return -(-(resident + MARGIN_BYTES) // STEP_BYTES) * STEP_BYTES
 
 
 def budget_bytes(limit: int) -> int:
     """What a training may use beside this process below `limit`."""
-    return max(0, limit - reserved_bytes(peak_bytes()))
+    return max(0, limit - reserved_bytes(resident_bytes()))
 
 
 def _status(name: str) -> int:

@@ -113,9 +113,10 @@ class _Load:
         self._own_seconds = own_seconds
         self._file = root / "proc/stat"
         self._samples: list[tuple[float, float, float]] = []
+        self._sample()
 
     def refusal(self) -> str | None:
-        """Why the device is not idle. The first answer, after which there is nothing to compare with, is that too."""
+        """Why the device is not idle; at the very start, that there is nothing yet to compare with."""
         self._sample()
         (_, busy, total), (_, busy_now, total_now) = self._samples[0], self._samples[-1]
         if total_now <= total:

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), *[os.pardir] * 3)))
 
 import signal
+import threading
 from collections.abc import Callable
 
 import msgspec
@@ -25,11 +26,13 @@ from edge_runtime.device.federation.journal import Journal
 from edge_runtime.device.federation.opening import open_device
 from edge_runtime.device.federation.settings import Settings
 from edge_runtime.device.federation.state import StateFolder
+from edge_runtime.device.fleet_api.errors import LinkStoppedError
 from edge_runtime.device.fleet_api.keys import NodeKey
 from edge_runtime.device.fleet_api.link import Link
 from edge_runtime.device.limits.own_group import OwnGroup
 
 INTERRUPTED_STATUS = 130
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 LINK_SECONDS = 20.0
 """For one answer of the SuperLink: a training is not watched meanwhile."""
 
@@ -55,29 +58,52 @@ class _Stopped(KeyboardInterrupt):
     """SIGTERM or Ctrl-C has come."""
 
 
-def serve(start: Start, courier_of: Callable[[Start, StateFolder, Journal], Courier]) -> int:
+class _Signals:
+    """Ends the client at the first signal: by an exception where it is, and by `stop` where Python swallows that."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        for number in _ENDING:
+            signal.signal(number, self._come)
+
+    def check(self) -> None:
+        """Raise _Stopped where a signal has come."""
+        if self.stop.is_set():
+            raise _Stopped
+
+    def _come(self, number: int, frame: object) -> None:
+        for again in _ENDING:
+            signal.signal(again, signal.SIG_IGN)
+        self.stop.set()
+        raise _Stopped
+
+
+CourierOf = Callable[[Start, StateFolder, Journal, threading.Event], Courier]
+
+
+def serve(start: Start, courier_of: CourierOf) -> int:
     """Be the client until a signal comes; returns the exit status. Raises ProflError."""
     journal = Journal(as_json=start.as_json)
     state = StateFolder(Path(start.state))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    signals = _Signals()
     try:
         with state.held():
             root, group = Path(start.root), OwnGroup(start.settings.limit_bytes)
             device = open_device(start.settings, state.path, journal, release=start.release, root=root, group=group)
-            courier = courier_of(start, state, journal)
+            courier = courier_of(start, state, journal, signals.stop)
             group.enter()
             try:
-                Client(device, courier, receiver=start.settings.address, once=start.once).run()
+                client = Client(device, courier, receiver=start.settings.address, once=start.once)
+                client.run(signals.check)
             finally:
                 group.leave()
-    except _Stopped:
+    except (_Stopped, LinkStoppedError):
         journal.say("stopped", "stopped; the same command goes on")
         return INTERRUPTED_STATUS
     return 0
 
 
-def link_of(start: Start, state: StateFolder, journal: Journal) -> Courier:
+def link_of(start: Start, state: StateFolder, journal: Journal, stop: threading.Event) -> Courier:
     """The link to the SuperLink of the settings. Raises ProflError."""
     settings = start.settings
     return Link(
@@ -87,11 +113,12 @@ def link_of(start: Start, state: StateFolder, journal: Journal) -> Courier:
         node_file=state.node,
         insecure=settings.insecure,
         timeout=LINK_SECONDS,
+        stop=stop,
         notice=lambda line: journal.say("link", line),
     )
 
 
-def main(file: int, courier_of: Callable[[Start, StateFolder, Journal], Courier] = link_of) -> int:
+def main(file: int, courier_of: CourierOf = link_of) -> int:
     """Do what the open `file` says, as a process of its own; returns the exit status."""
     streams.open_closed_streams()
     with open(file, "rb") as source:
@@ -103,12 +130,6 @@ def main(file: int, courier_of: Callable[[Start, StateFolder, Journal], Courier]
     except OSError as error:
         status = streams.ended_by(error, lambda line: _fail(line, 1))
     return streams.flushed(status, lambda line: _fail(line, 1))
-
-
-def _stop(number: int, frame: object) -> None:
-    for again in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(again, signal.SIG_IGN)
-    raise _Stopped
 
 
 def _fail(message: str, status: int) -> int:

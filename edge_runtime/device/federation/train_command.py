@@ -40,6 +40,7 @@ def train_command(
     command = [sys.executable, "-m", "edge_runtime.device", "train", str(bundle)]
     if isinstance(work, Growing) and not cached:
         command += ["--work", work.name]
+        command += ["--variant", order.variant] if order.variant != "default" else []
     elif isinstance(work, (Grow, Distill)):
         command += ["--block", str(block_of(work, _partition(bundle))), "--purpose", work.kind]
     else:

@@ -64,6 +64,8 @@ class TrainJob:
         """For people and for the server."""
         if self._waits_for is not None:
             return f"{self._order.work}: waits ({self._waits_for})"
+        if self._child is None:
+            return f"{self._order.work}: begins"
         return f"trains {self._order.work}, {time.monotonic() - self._started:.0f} s"
 
     def poll(self) -> Answered | None:
@@ -218,10 +220,13 @@ def answered(device: Device, order: TrainOrder, result: Result, update: SentFile
     return Answered(document=msgspec.json.encode(document), what=what, files=files)
 
 
-def start_training(device: Device, order: TrainOrder, fetch: Fetch, *, seconds: float) -> TrainJob | Answered:
-    """The job, once its files are there; an answer where the device does not take it."""
+def start_training(
+    device: Device, order: TrainOrder, fetch: Fetch, *, seconds: float, again: bool = False
+) -> TrainJob | Answered:
+    """The job, once its files are there; an answer where the device does not take it. `again`: it was taken before, and
+    waits for the permission to train."""
     try:
-        refusal = device.permission.refusal()
+        refusal = None if again else device.permission.refusal()
         budget = device.budget()
         if refusal is not None:
             raise ExecutionError(f"may not train now: {refusal}")

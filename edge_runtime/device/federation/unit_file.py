@@ -35,8 +35,6 @@ def unit_file(settings: Settings, command: Sequence[str], *, user: str, folder: 
         "IOSchedulingClass=idle",
         "NoNewPrivileges=yes",
         "ProtectSystem=full",
-        "# The client makes a control group of its own for the memory limit.",
-        "Delegate=memory",
         "",
         "[Install]",
         "WantedBy=multi-user.target",

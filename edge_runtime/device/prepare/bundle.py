@@ -18,7 +18,8 @@ from device_profiles.errors import DigestError, FormatError, UsageError
 from device_profiles.files import read_json, sha256_of
 from device_profiles.manifest import FileEntry, Manifest, Program
 from device_profiles.settings import Setting
-from device_profiles.work import BlockKind, Distill, Growing, joint
+from device_profiles.trades import TRADES, Trade, with_trade
+from device_profiles.work import BlockKind, Distill, Growing, joint, label
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,21 +61,38 @@ class Bundle:
             remedy=("give ", Setting("block" if blocks or not works else "work"), f" one of: {known or 'none'}"),
         )
 
-    def training_program(self, work: Growing) -> Program:
-        """The program that trains `work`; raises UsageError with those that there are."""
+    def training_program(self, work: Growing, variant: Trade = "default") -> Program:
+        """The program that trains `work` in a variant; raises UsageError with those that there are."""
         programs = [
             p for p in self.manifest.programs if isinstance(p.work, Growing) and p.variant != CACHED_PREFIX_VARIANT
         ]
+        name = with_trade(label(work, self.manifest.partition), variant) if self._ends_block(work) else ""
         for program in programs:
-            if program.work == work:
+            if program.name == name:
                 return program
-        known = ", ".join(program.work.name for program in programs) or "none"
+        there = [trade for trade in TRADES for p in programs if p.work == work and p.name.endswith(f"-{trade}")]
+        if variant == "default" and there:
+            raise UsageError(
+                f"{self.path} has no such program of {work.name} but in variants",
+                remedy=("give ", Setting("variant", " or ".join(there))),
+            )
+        if variant != "default" and any(program.work == work for program in programs):
+            raise UsageError(
+                f"{self.path} has no such program of {work.name}",
+                field="variant",
+                value=variant,
+                remedy=f"it has {', '.join(there)}; give one of these" if there else "leave it out",
+            )
+        known = ", ".join(dict.fromkeys(program.work.name for program in programs)) or "none"
         raise UsageError(
             f"{self.path} has no such program",
             field="work",
             value=work.name,
             remedy=(f"it has {known}; give one of these, or export the bundle with ", Setting("work", work.name)),
         )
+
+    def _ends_block(self, work: Growing) -> bool:
+        return any(block.last_unit == work.last_unit for block in self.manifest.partition.blocks)
 
     def joint_program(self, first_block: int, block: int) -> Program:
         """The program that trains blocks `first_block` to `block` together; raises UsageError without it."""

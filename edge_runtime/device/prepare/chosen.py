@@ -14,7 +14,9 @@ def chosen_programs(request: TrainRequest, bundle: Bundle) -> tuple[Program | No
     """The program whose outputs are cached, None where nothing is, and the one that trains; raises UsageError."""
     if request.work is not None:
         _check_alone(request)
-        return None, bundle.training_program(request.work)
+        return None, bundle.training_program(request.work, request.variant or "default")
+    if request.variant is not None:
+        raise UsageError((Setting("variant"), " requires ", Setting("work")), remedy="give both, or leave it out")
     if request.block is None:
         raise UsageError("nothing says what to train", remedy=("give ", Setting("block"), " or ", Setting("work")))
     purpose = "grow" if request.purpose is None else request.purpose

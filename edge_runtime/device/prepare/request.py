@@ -9,6 +9,7 @@ from device_profiles.contract import Augmentation
 from device_profiles.errors import UsageError
 from device_profiles.manifest import Program
 from device_profiles.settings import Setting
+from device_profiles.trades import Trade
 from device_profiles.work import Growing, TrainingKind
 from edge_runtime.device.worker.job import CacheDType
 
@@ -17,8 +18,8 @@ from edge_runtime.device.worker.job import CacheDType
 class TrainRequest:
     """One `train` command. `steps` wins over `epochs`; without both, one epoch.
 
-    Either `work` or `block` is given; with the latter, `first_block` trains blocks from that one to `block` together,
-    and `purpose` says what is done with the block, by default that it grows.
+    Either `work`, with its `variant` or the default one, or `block` is given; with the latter, `first_block` trains
+    blocks from that one to `block` together, and `purpose` says what is done with the block, by default that it grows.
 
     What `augment` does follows from `augment_seed` (by default `seed`) and from the epoch, counted from `augment_epoch`
     on. `cached_augmentations`: versions of every example in a cache of the prefix, without which there is none of
@@ -32,6 +33,7 @@ class TrainRequest:
     data: str
     block: int | None = None
     work: Growing | None = None
+    variant: Trade | None = None
     purpose: TrainingKind | None = None
     first_block: int | None = None
     steps: int | None = None

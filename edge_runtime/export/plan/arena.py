@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
@@ -17,6 +17,9 @@ ALIGNMENT_BYTES = 64
 """A cache line, and the widest vector of the kernels."""
 _TOLERANCE = 1.002
 """An arena within this times what lives at once is as good as any."""
+
+
+_BEGIN = itemgetter(0)
 
 
 Span = tuple[int, int]
@@ -67,7 +70,8 @@ def plan_arena(graph: StepGraph, *, within_bytes: int | None = None) -> ArenaPla
         value: tuple((at, at) for at in reads) for value, reads in read_anew(graph).items()
     }
     spans = {value: (span,) for value, span in storage_lifetimes(graph).items()} | frozen
-    least = _least_bytes(spans, len(graph.operations))
+    sizes = {value: _size(value) for value in spans}
+    least = max(_live_bytes(spans, len(graph.operations), sizes.__getitem__), default=0)
     if within_bytes is not None and least > within_bytes:
         return None  # known before anything is placed
     live = _live_bytes(spans, len(graph.operations))
@@ -79,16 +83,19 @@ def plan_arena(graph: StepGraph, *, within_bytes: int | None = None) -> ArenaPla
         lambda v: (0 if spans[v][0][0] <= peak <= spans[v][-1][1] else 1, -v.bytes, spans[v][0][0]),
     ]
     kept, anew = [v for v in spans if v not in frozen], sorted(frozen, key=lambda v: -v.bytes)
-    best = _Best(spans, least)
+    best = _Best(spans, sizes, least)
+    if within_bytes is not None and within_bytes > _TOLERANCE * live[peak]:
+        # Larger arenas are given up early. Below the tolerance they still say whether to go on without it.
+        best.below_bytes = within_bytes + 1
     for order in orders:
         best.try_order([*sorted(kept, key=order), *anew])
-    if frozen and best.arena_bytes > _TOLERANCE * live[peak]:
+    if frozen and (not best.tried or best.arena_bytes > _TOLERANCE * live[peak]):
         for order in orders:
             best.try_order(sorted(spans, key=order))
-    if within_bytes is not None and best.arena_bytes > within_bytes:
+    if not best.tried or (within_bytes is not None and best.arena_bytes > within_bytes):
         return None
     placements = {
-        value: Placement(value=value, offset=offset, size=_size(value), spans=spans[value])
+        value: Placement(value=value, offset=offset, size=sizes[value], spans=spans[value])
         for value, offset in best.offsets.items()
     }
     _check(placements)
@@ -97,22 +104,28 @@ def plan_arena(graph: StepGraph, *, within_bytes: int | None = None) -> ArenaPla
 
 @dataclass(slots=True)
 class _Best:
-    """The smallest of the placements that were tried, the first among equals; none is smaller than `least`."""
+    """The smallest of the placements that were tried, the first among equals; none is smaller than `least`.
+
+    Those that are not below `below_bytes` are given up; None accepts the first one, whatever its size.
+    """
 
     spans: dict[Value, tuple[Span, ...]]
+    sizes: dict[Value, int]
     least: int
     offsets: dict[Value, int] = field(default_factory=dict)
     arena_bytes: int = 0
     tried: bool = False
+    below_bytes: int | None = None
 
     def try_order(self, order: list[Value]) -> None:
         """Place in this order, unless what is known cannot become smaller."""
         if self.tried and self.arena_bytes <= self.least:
             return
-        offsets = _place(order, self.spans, self.arena_bytes if self.tried else None)
+        offsets = _place(order, self.spans, self.sizes, self.below_bytes)
         if offsets is not None:
             self.offsets, self.tried = offsets, True
-            self.arena_bytes = max((offset + _size(value) for value, offset in offsets.items()), default=0)
+            self.arena_bytes = max((offset + self.sizes[value] for value, offset in offsets.items()), default=0)
+            self.below_bytes = self.arena_bytes
 
 
 def alias_in_place(graph: StepGraph) -> None:
@@ -189,30 +202,25 @@ def _live_bytes(
     return live
 
 
-def _least_bytes(spans: dict[Value, tuple[Span, ...]], operations: int) -> int:
-    """What no placement is smaller than: the most that lives at once, with the bytes that alignment adds."""
-    return max(_live_bytes(spans, operations, _size), default=0)
-
-
 def _size(value: Value) -> int:
     return aligned(max(value.bytes, 1))
 
 
 def _place(
-    order: list[Value], spans: dict[Value, tuple[Span, ...]], below_bytes: int | None
+    order: list[Value], spans: dict[Value, tuple[Span, ...]], sizes: dict[Value, int], below_bytes: int | None
 ) -> dict[Value, int] | None:
     """Lowest offset that is free during the whole lifetime (best fit by the order given).
 
     None as soon as the arena is known to be no smaller than `below_bytes`.
     """
     placed: dict[Value, int] = {}
-    taken: list[
-        tuple[int, int, int, int, tuple[Span, ...]]
-    ] = []  # begin and end of the bytes, first and last operation
+    # Begin and end of the bytes, first and last operation, spans; bytes that follow each other and live at the same
+    # time are one entry, or parameters and their momentum would be hundreds that every value is compared with.
+    taken: list[tuple[int, int, int, int, tuple[Span, ...]]] = []
     for value in order:
         own = spans[value]
         first, last = own[0][0], own[-1][1]
-        size = _size(value)
+        size = sizes[value]
         single = 1 if len(own) == 1 else 0
         offset = 0
         for begin, stop, start, end, parts in taken:
@@ -221,11 +229,25 @@ def _place(
             # Most pairs are told apart by their ends, and of two single spans that is all there is to know.
             if start <= last and first <= end and stop > offset and (len(parts) == single or _meet(parts, own)):
                 offset = stop
-        if below_bytes is not None and offset + size >= below_bytes:
+        stop = offset + size
+        if below_bytes is not None and stop >= below_bytes:
             return None
         placed[value] = offset
-        insort(taken, (offset, offset + size, first, last, own), key=itemgetter(0))
+        _take(taken, (offset, stop, first, last, own))
     return placed
+
+
+def _take(
+    taken: list[tuple[int, int, int, int, tuple[Span, ...]]], entry: tuple[int, int, int, int, tuple[Span, ...]]
+) -> None:
+    """Insert an entry in the order of the first bytes, or make one of it and of the one before."""
+    at = bisect_right(taken, entry[0], key=_BEGIN)
+    if at > 0:
+        begin, stop, first, last, parts = taken[at - 1]
+        if stop == entry[0] and parts == entry[4]:
+            taken[at - 1] = (begin, entry[1], first, last, parts)
+            return
+    taken.insert(at, entry)
 
 
 def _meet(some: tuple[Span, ...], others: tuple[Span, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -92,6 +93,31 @@ def run_costs(
             again = least_again(build, everything, budget)
             assert again is not None  # the smallest is within
             yield _cost(source, run, own, again, "recompute", budget=budget)
+
+
+def recomputed_cost(source: BlockModel, run: Run, choices: TrainingChoices) -> RunCost | None:
+    """The smallest arena that recomputation reaches in a run, None where it saves nothing.
+
+    An export with these `recompute_bytes` keeps what it can within them: it computes no more than `loads` say, and
+    often less. Finding out how much less takes as many plans again as the run has layers.
+    """
+    build = step_of(source, run, choices)
+    planned = best_rows(build, StepVariant(), source.batch)
+    smallest = min(
+        everything_again(build, planned, checkpoints_of(source, run)), key=lambda candidate: candidate.plan.arena_bytes
+    )
+    budget = smallest.plan.arena_bytes
+    if budget >= planned.plan.arena_bytes:
+        return None
+    return _cost(source, run, choices, smallest, "recompute", budget=budget)
+
+
+def planned_from(source: BlockModel, choices: TrainingChoices) -> str:
+    """A digest of all that the costs of runs follow from: the model as it was captured, and what its programs do."""
+    model = source.cut
+    described = (model.units, model.head, sorted(model.shapes.items()), sorted(source.fixed), source.tensors)
+    settings = (source.batch, choices.micro_batches, choices.optimizer, choices.loss)
+    return hashlib.sha256(repr((described, settings)).encode()).hexdigest()
 
 
 def _stores_momentum(choices: TrainingChoices) -> bool:

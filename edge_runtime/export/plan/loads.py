@@ -30,6 +30,8 @@ ATTENTION = {"attention": 2, "attention_backward": 5}
 MATMUL = "matmul"
 _WINOGRAD_CHANNELS = 16
 """With fewer, the kernels multiply directly."""
+_LANES = 16
+"""Channels that a kernel computes at once (`csrc/kernels/matrix/gemm.h`): the last of a layer are filled up."""
 
 
 def floating_point_operations(operations: Iterable[Operation]) -> int:
@@ -47,7 +49,7 @@ def loads_of(graph: StepGraph, *, micro_batches: int = 1) -> Loads:
             continue
         family = _family(operation)
         moved = sum(value.bytes for value in (*operation.reads, *operation.writes))
-        loads[family] = loads.get(family, NO_LOAD) + Load(1, _flop(operation), moved) * times
+        loads[family] = loads.get(family, NO_LOAD) + Load(1, _executed(operation), moved) * times
     return loads
 
 
@@ -96,6 +98,16 @@ def _flop(operation: Operation) -> int:
         turned = bool(operation.arguments[2])
         return 2 * math.prod(out.shape) * left.shape[-2 if turned else -1]
     return 0
+
+
+def _executed(operation: Operation) -> int:
+    """The same with the channels that a product has for its columns filled up to whole lanes, as kernels do."""
+    flop = _flop(operation)
+    if operation.operator not in PRODUCTS or _family(operation) == "depthwise":
+        return flop
+    weight = _value(operation, PRODUCTS[operation.operator][1])
+    columns = weight.shape[1] if operation.operator.endswith("_input_grad") else weight.shape[0]
+    return flop // columns * (-(-columns // _LANES) * _LANES)
 
 
 def _sizes(operation: Operation) -> tuple[int, ...]:

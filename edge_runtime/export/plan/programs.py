@@ -77,10 +77,11 @@ def checked_works(source: BlockModel, works: Iterable[Growing], partition: Parti
 
 def is_trained_apart(source: BlockModel, partition: Partition, work: Growing) -> bool:
     """Whether `work` shares no tensor with the units that are frozen before it: otherwise no program trains it."""
-    return trains_apart(source, _run(source, partition, work))
+    return trains_apart(source, run_of(source, partition, work))
 
 
-def _run(source: BlockModel, partition: Partition, work: Growing) -> Run:
+def run_of(source: BlockModel, partition: Partition, work: Growing) -> Run:
+    """The run of units that `work` trains, with the stand-ins of the blocks behind it."""
     return Run(
         first_unit=first_trained_unit(work),
         last_unit=work.last_unit,
@@ -102,7 +103,7 @@ def _grow(
     cached_prefix: bool = False,
 ) -> tuple[PlannedProgram, int]:
     """A training step, and the examples of its prefix at a time."""
-    index, run = block_of(work, partition), _run(source, partition, work)
+    index, run = block_of(work, partition), run_of(source, partition, work)
     planned = plan_run(source, run, choices, block=index, cached_prefix=cached_prefix)
     name: Variant = "default"
     if cached_prefix:

@@ -52,6 +52,12 @@ def fewest_bytes(
     everything = everything_again(build, planned, checkpoints)
     within = least_again(build, everything, recompute_bytes)
     if within is None:
+        # Chains of layers from the block's input on, for every reader: thousands of operations, where nothing else will
+        # do.
+        last = _again(build, planned, keep=frozenset(), forgetful=True)
+        within = least_again(build, [last], recompute_bytes)
+        everything.append(last)
+    if within is None:
         smallest = min(candidate.plan.arena_bytes for candidate in everything)
         least = f"the arena of block {block} needs {smallest / MEGABYTE:.1f} MB"
         raise UsageError(
@@ -64,15 +70,33 @@ def fewest_bytes(
 
 
 def best_rows(build: Build, variant: StepVariant, batch: int, rows: Rows = "prefix_rows") -> Planned:
-    """The smallest arena over the numbers of examples that the frozen layers may run on at once."""
-    candidates = [plan_variant(build, variant)]
-    count = batch // 2
-    while count >= max(1, batch // _MOST_PARTS) and any(value.role == "frozen" for value in candidates[0].graph.inputs):
-        fewer = replace(variant, prefix_rows=count) if rows == "prefix_rows" else replace(variant, teacher_rows=count)
-        candidates.append(plan_variant(build, fewer))
-        count //= 2
+    """The smallest arena over the numbers of examples that the frozen layers may run on at once.
+
+    One that costs no more than the tolerance above the smallest is taken if it runs on more examples at once.
+    """
+    most = plan_variant(build, variant)
+    if not any(value.role == "frozen" for value in most.graph.inputs):
+        return most
+    counts = [batch // parts for parts in (2, _MOST_PARTS) if batch // parts >= 1]
+    fewer = [
+        replace(variant, prefix_rows=count) if rows == "prefix_rows" else replace(variant, teacher_rows=count)
+        for count in counts
+    ]
+    # Most often all are as large, which is known before anything is placed.
+    below = _below_tolerance(most.plan.arena_bytes)
+    if all(plan_arena(build(candidate), within_bytes=below) is None for candidate in fewer):
+        return most
+    candidates = [most, *(plan_variant(build, candidate) for candidate in fewer)]
     smallest = min(candidate.plan.arena_bytes for candidate in candidates)
     return next(c for c in candidates if c.plan.arena_bytes <= smallest * _TOLERANCE)
+
+
+def _below_tolerance(arena_bytes: int) -> int:
+    """The largest arena beside which one of `arena_bytes` is too large to be taken."""
+    below = int(arena_bytes / _TOLERANCE) + 1
+    while arena_bytes <= below * _TOLERANCE:
+        below -= 1
+    return below
 
 
 def plan_variant(build: Build, variant: StepVariant) -> Planned:
@@ -82,13 +106,18 @@ def plan_variant(build: Build, variant: StepVariant) -> Planned:
 
 
 def everything_again(build: Build, planned: Planned, checkpoints: frozenset[str]) -> list[Planned]:
-    """Everything computed again, from the checkpoints or from the block's input, held for the next reader or not."""
-    everything = replace(planned.variant, recompute=frozenset(planned.graph.kept))
+    """Everything computed again: from the checkpoints, held for the next reader or not, or once from the block's
+    input."""
     return [
-        plan_variant(build, replace(everything, keep=keep, forgetful=forgetful))
-        for keep in (checkpoints, frozenset[str]())
-        for forgetful in (False, True)
+        _again(build, planned, keep=checkpoints, forgetful=False),
+        _again(build, planned, keep=checkpoints, forgetful=True),
+        _again(build, planned, keep=frozenset(), forgetful=False),
     ]
+
+
+def _again(build: Build, planned: Planned, *, keep: frozenset[str], forgetful: bool) -> Planned:
+    everything = replace(planned.variant, recompute=frozenset(planned.graph.kept))
+    return plan_variant(build, replace(everything, keep=keep, forgetful=forgetful))
 
 
 def least_again(build: Build, everything: list[Planned], budget_bytes: int) -> Planned | None:

@@ -9,7 +9,7 @@ from torch import nn
 from device_profiles.costs import Costs
 from device_profiles.model import Partition
 from edge_runtime.export.plan.block_model import BlockModel
-from edge_runtime.export.plan.costs import Variants, step_costs
+from edge_runtime.export.plan.costs import Variants, planned_from, step_costs
 from edge_runtime.export.plan.runs import TrainingChoices
 
 _DIVISORS = (2, 4)
@@ -21,21 +21,24 @@ _LEAST_EXAMPLES = 2
 def costs_of(module: nn.Module, source: BlockModel, partition: Partition, choices: TrainingChoices) -> Costs:
     """All runs that end with a block of `partition`, in the default and the cheap variants.
 
-    `module` is captured again for every smaller micro-batch. Recomputation is left out: its plans take minutes.
+    `module` is captured again for every smaller micro-batch. Recomputation is left out:
+    a planner asks for it where it helps a client (`recomputed_cost`).
     """
     sizes = [source.batch // divisor for divisor in _DIVISORS if source.batch % divisor == 0]
-    smaller = [
-        BlockModel.of(
-            module,
-            name=source.name,
-            batch=size,
-            input_shape=source.input_shape,
-            classes=source.classes,
-            head=source.head,
-            input_dtype=source.input_dtype,
-        )
-        for size in sizes
-        if size >= _LEAST_EXAMPLES
-    ]
-    runs = step_costs([source, *smaller], partition, replace(choices, recompute_bytes=None), Variants())
-    return Costs(model=source.name, runs=tuple(runs))
+    smaller = [capture_again(module, source, size) for size in sizes if size >= _LEAST_EXAMPLES]
+    asked = replace(choices, recompute_bytes=None)
+    runs = step_costs([source, *smaller], partition, asked, Variants())
+    return Costs(model=source.name, runs=tuple(runs), partition=partition, planned_from=planned_from(source, asked))
+
+
+def capture_again(module: nn.Module, source: BlockModel, batch: int) -> BlockModel:
+    """The model of `source` for executions of `batch` examples."""
+    return BlockModel.of(
+        module,
+        name=source.name,
+        batch=batch,
+        input_shape=source.input_shape,
+        classes=source.classes,
+        head=source.head,
+        input_dtype=source.input_dtype,
+    )

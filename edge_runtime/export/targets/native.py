@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -42,7 +43,8 @@ from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.programs import build_programs, checked_works
 from edge_runtime.export.plan.runs import TrainingChoices
 from edge_runtime.export.plan.timeline import plan_timeline
-from edge_runtime.export.targets.costs import costs_of
+from edge_runtime.export.plan.traded import Traded, traded_step
+from edge_runtime.export.targets.costs import capture_again, costs_of
 
 Progress = Callable[[str], None]
 _PARTS = (MANIFEST_NAME, TIMELINES_NAME, COSTS_NAME, f"{PROGRAMS_FOLDER}/*.pte", f"{WEIGHTS_FOLDER}/*.safetensors")
@@ -61,6 +63,7 @@ def export_bundle(
     recompute_bytes: int | None = None,
     joint: bool = False,
     works: tuple[Growing, ...] | None = None,
+    traded: tuple[Traded, ...] = (),
     optimizer: Optimizer | None = None,
     loss: Loss | None = None,
     momentum: float = 0.9,
@@ -90,6 +93,7 @@ def export_bundle(
         recompute_bytes: compute layers again in the backward pass until no arena is larger than this.
         joint: also the steps that train several blocks together, for every run of them.
         works: only the training steps of these, such as a plan needs, instead of every block's own.
+        traded: further training steps that take less memory, by names of their own.
         optimizer: of the training programs; by default SGD with `momentum`, `momentum_dtype` and `weight_decay`.
         loss: what training minimises; by default the cross-entropy.
         input_dtype: float32, or int64 for tokens; by default what a built-in model takes, and float32 for others.
@@ -141,11 +145,17 @@ def export_bundle(
         joint=joint,
         works=None if works is None else checked_works(source, works, cut_into),
     )
+    checked_works(source, [step.work for step in traded], cut_into)
+
+    def in_executions(count: int) -> BlockModel:
+        return source if count == 1 else capture_again(module, source, source.batch // count)
+
+    steps = (traded_step(in_executions, cut_into, step, choices) for step in traded)
     with atomic_folder(output, _PARTS) as folder:
         (folder / PROGRAMS_FOLDER).mkdir()
         (folder / WEIGHTS_FOLDER).mkdir()
         described, timelines = [], {}
-        for program, graph, plan in build_programs(source, cut_into, blocks=chosen, choices=choices):
+        for program, graph, plan in chain(build_programs(source, cut_into, blocks=chosen, choices=choices), steps):
             progress(f"{program.name}: arena {program.memory.arena_bytes / 2**20:.1f} MB")
             file = f"{PROGRAMS_FOLDER}/{program.name}.pte"
             with named(output / file):

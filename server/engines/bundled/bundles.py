@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_profiles.model import Partition
+from device_profiles.trades import Trade
 from device_profiles.work import Growing
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 from server.fleet.fleet import Fleet
 from server.fleet.local_optimizer import local_optimizer
+
+if TYPE_CHECKING:  # an export brings torch, which a bundle that is there does not need
+    from edge_runtime.export.plan.traded import Traded
+    from server.planner.run_programs import RunPrograms
 
 
 def run_bundle(
@@ -17,9 +24,11 @@ def run_bundle(
     *,
     partition: Partition | None = None,
     works: tuple[Growing, ...] | None = None,
+    traded: tuple[Traded, ...] = (),
 ) -> Bundle:
     """The bundle at `path`, which is exported if it is not there: of the fleet file's model and partition, unless
-    another one is given, with the training steps of `works`, by default those of the fleet's method."""
+    another one is given, with the training steps of `works`, by default those of the fleet's method, and those `traded`
+    for memory beside them."""
     if not (path / "manifest.json").is_file():
         from edge_runtime.export.targets.native import export_bundle
 
@@ -31,6 +40,7 @@ def run_bundle(
             batch=fleet.model.batch,
             joint=fleet.method.name == "elastic" and partition is None,
             works=works,
+            traded=traded,
             optimizer=local_optimizer(fleet.training),
             input_shape=fleet.model.input_shape,
             input_dtype=fleet.model.input_dtype,
@@ -39,6 +49,19 @@ def run_bundle(
             seed=fleet.model.seed,
         )
     return open_bundle(path)
+
+
+def planned_bundle(
+    fleet: Fleet, path: Path, programs: RunPrograms, partition: Partition, taken: Sequence[tuple[Growing, Trade]]
+) -> Bundle:
+    """The bundle of a plan: every piece of work in the trades in which somebody does it."""
+    return run_bundle(
+        fleet,
+        path,
+        partition=partition,
+        works=tuple(work for work, trade in taken if trade == "default"),
+        traded=tuple(programs.traded(work, partition, trade) for work, trade in taken if trade != "default"),
+    )
 
 
 def _as_text(partition: Partition) -> str:

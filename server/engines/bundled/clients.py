@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import msgspec
 
-from device_profiles.plan import Plan
 from device_profiles.profile import DeviceProfile
 from edge_runtime.device.prepare.bundle import Bundle
 from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
 from server.methods import create_method
 from server.methods.method import Stage
-from server.planner.planner import promises_on, seconds_on
+from server.planner.planner import BundlePlan
+from server.planner.profiled import Gathering
 
 
 def purposes_of(fleet: Fleet) -> list[str]:
@@ -29,26 +29,12 @@ def all_stages(fleet: Fleet, bundle: Bundle) -> tuple[Stage, ...]:
     return create_method(fleet.method).stages(fleet, bundle.manifest.partition, clients)
 
 
-def planned_clients(
-    fleet: Fleet, bundle: Bundle, profiles: Mapping[str, DeviceProfile], plan: Plan, examples: Mapping[str, int]
-) -> list[Client]:
-    """Each with what all the training programs of the bundle are promised to need there."""
-    budgets = {client.client: client.budget_bytes for client in plan.clients}
-    return [
-        client_of(fleet, bundle, name, profiles[name], budget_bytes=budget, examples=examples[name])
-        for name, budget in budgets.items()
-    ]
-
-
 def client_of(
     fleet: Fleet, bundle: Bundle, name: str, profile: DeviceProfile, *, budget_bytes: int, examples: int
 ) -> Client:
     """One client, with what each training program of the bundle is promised to need there, and its seconds."""
-    manifest, digest = bundle.manifest, bundle.digest
-    return Client(
-        name=name,
-        budget_bytes=budget_bytes,
-        needs=promises_on(manifest, digest, name, profile, margin=fleet.margin, examples=examples),
-        examples=examples,
-        step_seconds=seconds_on(manifest, digest, profile),
-    )
+    device = msgspec.structs.replace(profile.device, limit_bytes=budget_bytes)
+    gathered = Gathering(bundle.digest, margin=fleet.margin, examples={name: examples})
+    gathered.add(name, msgspec.structs.replace(profile, device=device))
+    joint = fleet.method.name == "elastic"
+    return BundlePlan(bundle.manifest, gathered, joint=joint).client(name, examples)

@@ -8,17 +8,27 @@ from pathlib import Path
 
 from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
+from device_profiles.trades import trades_of
 from device_profiles.work import Growing, Head, Joint, grow
 from edge_runtime.device.prepare.bundle import Bundle
+from server.engines.bundled.bundles import planned_bundle as bundle_of_plan
 from server.engines.bundled.bundles import run_bundle
 from server.fleet.fleet import Fleet
 from server.planner.fleet_plan import plan_fleet
-from server.planner.needs import profiled_fleet
-from server.planner.run_programs import RunPrograms
+from server.planner.profiled import profiled_fleet
+from server.planner.run_programs import RunPrograms, table_of
 from server.planner.steps import keep_steps, kept_steps
 from server.planner.tables import steps_table
 
 Note = Callable[[str], None]
+
+
+def run_programs(fleet: Fleet, output: Path) -> RunPrograms:
+    """What the fleet's model can be asked for, in the variants that its method allows; what the run below `output` has
+    planned before is read again."""
+    programs = RunPrograms(fleet.model, fleet.training, trades=trades_of(fleet.method.variants))
+    programs.read_table(table_of(output))
+    return programs
 
 
 def calibration_bundle(fleet: Fleet, output: Path, programs: RunPrograms) -> Bundle:
@@ -60,11 +70,12 @@ def planned_bundle(
         given=asked if kept is None else kept.partition,
         exact=there.exact,
     )
+    programs.write_table(table_of(output))
     steps = keep_steps(output, planned.steps) if kept is None else kept
     note(steps_table(steps, programs.units))
-    works = planned.works
+    taken = list(planned.programs)
     if others_may_come:
         partition = steps.partition
         own = [work for b in partition.blocks for work in (grow(partition, b.index), Head(last_unit=b.last_unit))]
-        works = tuple(dict.fromkeys([*works, *(work for work in own if programs.trains(work, partition))]))
-    return run_bundle(fleet, output / "bundle", partition=steps.partition, works=works)
+        taken += [(work, "default") for work in own if programs.trains(work, partition)]
+    return bundle_of_plan(fleet, output / "bundle", programs, steps.partition, list(dict.fromkeys(taken)))

@@ -73,6 +73,16 @@ class Device:
     task: str = ""
     last: str = ""
 
+    def waits_for(self) -> str:
+        """Why it may be given no work yet, as a person reads it."""
+        if not self.name:
+            return "has not answered yet"
+        if self.busy is not None:
+            return self.busy
+        if self.profiling:
+            return "measures its programs"
+        return "has no profile" if self.profile is None else "has no memory to spare"
+
     def limited(self) -> DeviceProfile:
         """Its profile, with what it may use now."""
         assert self.profile is not None

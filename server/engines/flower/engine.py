@@ -129,7 +129,7 @@ class FlowerEngine:
     def _submit(self, task: Task, device: Device) -> None:
         parcel = self._parcels.of(task.work, task.weights)
         settings = self._settings
-        promise = self._client_of(device).needs.get(task.work.name, 0)
+        client = self._client_of(device)
         order = TrainOrder(
             run=self._run,
             client=task.client,
@@ -140,7 +140,8 @@ class FlowerEngine:
             base_version=task.base_version,
             learning_rate=task.learning_rate,
             seed=task.seed,
-            promise_bytes=promise,
+            variant=client.trades.get(task.work.name, "default"),
+            promise_bytes=client.needs.get(task.work.name, 0),
             steps=task.steps,
             epochs=task.epochs,
             proximal=task.proximal,

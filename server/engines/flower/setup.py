@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +17,7 @@ from server.data.split import check_source, choose_source
 from server.engines.bundled.bundles import run_bundle
 from server.engines.bundled.clients import all_stages, client_of
 from server.engines.bundled.evaluator import BundleEvaluator
-from server.engines.bundled.planned import calibration_bundle, planned_bundle
+from server.engines.bundled.planned import calibration_bundle, planned_bundle, run_programs
 from server.engines.flower.activity import ActivityFile
 from server.engines.flower.devices import Device, Devices
 from server.engines.flower.engine import FlowerEngine
@@ -159,10 +159,7 @@ class _Preparation:
                 enough_since = None
                 if now >= said_at:
                     said_at = now + _SAID_SECONDS
-                    connected = self._devices.all()
-                    self._note(
-                        f"waiting for devices: {len(there)} of {needed} are ready ({len(connected)} are connected)"
-                    )
+                    self._note(_waited_for(self._devices.all(), needed))
                 continue
             enough_since = now if enough_since is None else enough_since
             if now - enough_since >= self._fleet.training.join_seconds:
@@ -182,12 +179,19 @@ class _Preparation:
 
     def _run_programs(self) -> RunPrograms:
         if self._programs is None:
-            self._programs = RunPrograms(self._fleet.model, self._fleet.training)
+            self._programs = run_programs(self._fleet, self._output)
         return self._programs
 
     def _check(self, bundle: Bundle, source: str) -> None:
         check_source(source, bundle.manifest.model, augment=self._fleet.training.augment != "none")
         check_rounds(self._fleet, all_stages(self._fleet, bundle))
+
+
+def _waited_for(connected: Sequence[Device], needed: int) -> str:
+    """Who is ready, and what each of the others waits for."""
+    ready = sum(device.there for device in connected)
+    waiting = [f"{device.name or 'a new device'}: {device.waits_for()}" for device in connected if not device.there]
+    return "; ".join([f"waiting for devices: {ready} of {needed} are ready", *sorted(waiting)])
 
 
 def _client(fleet: Fleet, bundle: Bundle, device: Device) -> Client:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from device_profiles.model import Partition
 from device_profiles.task import Task
+from device_profiles.trades import Trade
 from device_profiles.work import Growing, Work, block_of
 from edge_runtime.device.limits.processes import LimitedProcess, Outcome, start_limited
 from server.fleet.fleet import TrainingSettings
+from server.planner.choices import Trained
 
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 """`profl-edge train` ends with the process whose id this names, where that is its parent."""
@@ -29,6 +31,7 @@ class ClientProcesses:
         limits: each client's hard limit in bytes.
         cached: the work that each client also holds with the outputs of frozen blocks in a file.
         caches: where these files lie, a folder for each client.
+        trades: by client, the variant of each piece of work that it does, where that is not the default one.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class ClientProcesses:
         settings: TrainingSettings,
         cached: Mapping[str, frozenset[Work]],
         caches: Path,
+        trades: Mapping[str, Mapping[Trained, Trade]],
     ) -> None:
         self._bundle = bundle
         self._partition = partition
@@ -49,6 +53,7 @@ class ClientProcesses:
         self._settings = settings
         self._cached = cached
         self._caches = caches
+        self._trades = trades
         self._running: set[LimitedProcess] = set()
         self._ending = False
 
@@ -91,16 +96,17 @@ class ClientProcesses:
         """Clients may be started again."""
         self._ending = False
 
-    def _asked(self, work: Work, *, cached: bool) -> list[str]:
-        """The options that ask for `work`."""
+    def _asked(self, client: str, work: Work, *, cached: bool) -> list[str]:
+        """The options that ask a client for `work`."""
         if isinstance(work, Growing) and not cached:
-            return ["--work", work.name]
+            trade = self._trades.get(client, {}).get(work)
+            return ["--work", work.name, *([] if trade is None else ["--variant", trade])]
         return ["--block", str(block_of(work, self._partition)), "--purpose", work.kind]
 
     def _command(self, task: Task, output: Path) -> list[str]:
         command = [sys.executable, "-m", "edge_runtime.device", "train", str(self._bundle)]
         cached = task.prefix is not None and task.work in self._cached[task.client]
-        command += [*self._asked(task.work, cached=cached), "--data", f"npz:{self._data[task.client]}"]
+        command += [*self._asked(task.client, task.work, cached=cached), "--data", f"npz:{self._data[task.client]}"]
         command += ["--weights", str(task.weights), "--base-version", task.base_version, "-o", str(output)]
         command += ["--epochs", str(task.epochs)] if task.steps is None else ["--steps", str(task.steps)]
         command += ["--lr", str(task.learning_rate), "--seed", str(task.seed)]

@@ -16,17 +16,17 @@ from device_profiles.promise import promise_of
 from device_profiles.work import Distill, Grow, Work
 from server.data.split import check_source, choose_source, count_examples, write_parts
 from server.engines.bundled.bundles import run_bundle
-from server.engines.bundled.clients import all_stages, planned_clients, purposes_of
+from server.engines.bundled.clients import all_stages, purposes_of
 from server.engines.bundled.evaluator import BundleEvaluator
-from server.engines.bundled.planned import calibration_bundle, planned_bundle
+from server.engines.bundled.planned import calibration_bundle, planned_bundle, run_programs
 from server.engines.local.engine import LocalEngine
 from server.engines.local.profiling import profile_clients
 from server.engines.prepared import PreparedRun
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
-from server.planner.planner import make_plan
-from server.planner.run_programs import RunPrograms
+from server.planner.planner import BundlePlan
+from server.planner.profiled import Gathering
 from server.planner.tables import plan_table
 from server.planner.whole_network import WholeNetwork, measure_whole_network
 from server.rounds.checks import check_rounds
@@ -48,7 +48,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     note(f"data: {source}, split {fleet.data.split}")
     clients = [client.name for client in fleet.clients]
     examples = count_examples(source, clients, fleet.data)
-    programs = RunPrograms(fleet.model, fleet.training) if fleet.method.name == "planned" else None
+    programs = run_programs(fleet, output) if fleet.method.name == "planned" else None
     bundle = run_bundle(fleet, output / "bundle") if programs is None else calibration_bundle(fleet, output, programs)
     check_source(source, bundle.manifest.model, augment=fleet.training.augment != "none")
     if programs is None:
@@ -58,7 +58,11 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     if programs is not None:
         bundle = planned_bundle(fleet, output, note, programs, profiles, examples)
     joint = fleet.method.name == "elastic"
-    plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin, joint=joint, examples=examples)
+    gathered = Gathering(bundle.digest, margin=fleet.margin, examples=examples)
+    for name, profile in profiles.items():
+        gathered.add(name, profile)
+    planned = BundlePlan(bundle.manifest, gathered, joint=joint)
+    plan = planned.document(bundle.digest, fleet.margin, clients)
     write_json(output / "plan.json", plan)
     note(plan_table(plan))
     one_block = Partition.ending_with([len(bundle.manifest.model.units) - 1])
@@ -66,11 +70,12 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
     structure = Structure.of(bundle.manifest)
     engine = LocalEngine(
         bundle.path,
-        clients=planned_clients(fleet, bundle, profiles, plan, examples),
+        clients=[planned.client(name, examples[name]) for name in clients],
         data=parts,
         limits={client.name: client.limit_bytes for client in fleet.clients},
         settings=fleet.training,
         cached=_cached(fleet, profiles, plan, note),
+        trades={name: planned.trades(name) for name in clients},
         folder=output / "clients",
         structure=structure,
     )

@@ -18,12 +18,15 @@ from device_profiles.work import block_number, label
 from server.averaging.aggregation import ReceivedUpdate
 from server.engines.simulation.examples import Examples, batch_indices, crop_and_flip, model_inputs
 from server.engines.simulation.inputs import Batches, FeatureCache, WeightsFiles, channels_last
+from server.engines.simulation.networks import WholeWork, rows_of
 from server.engines.simulation.optimizers import LocalStep
-from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, WholeWork
+from server.engines.simulation.trainable import Terms, Trainable
+from server.engines.simulation.trainables import TrainableSet
 from server.engines.simulation.training import Trained, train_alone, train_stacked
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet
 from server.fleet.local_optimizer import local_optimizer
+from server.methods.sublayers import SUBLAYERS
 from server.rounds.seam import Event, Failed, Updated
 
 _GPU_STACK = 20
@@ -69,6 +72,7 @@ class SimulationEngine:
         self._work = work
         self._clients = clients
         self._there = {client.name: client for client in there}
+        self._place = {client.name: place for place, client in enumerate(there)}
         self._device = device
         stack = fleet.simulation.stack
         self._stack = (1 if device.type == "cpu" else _GPU_STACK) if stack is None else stack
@@ -152,7 +156,10 @@ class SimulationEngine:
         if isinstance(trainable, WholeWork) and trainable.masked:
             counts = torch.bincount(self._clients[task.client].labels, minlength=self._fleet.model.classes)
             classes = counts > 0
-        return Terms(classes=classes, consistency=task.consistency)
+        first = None
+        if isinstance(trainable, WholeWork) and trainable.trained_rows < 1:
+            first = torch.tensor(self._place[task.client] % SUBLAYERS / SUBLAYERS, device=self._device)
+        return Terms(classes=classes, consistency=task.consistency, first_row=first)
 
     def _data(self, task: Task, trainable: Trainable, frozen: dict[str, Tensor]) -> _ClientData:
         examples = self._clients[task.client]
@@ -219,6 +226,12 @@ class SimulationEngine:
         rows = {}
         if terms.classes is not None and isinstance(trainable, WholeWork):
             rows = {name: terms.classes.cpu().numpy() for name in trainable.head}
+        if terms.first_row is not None and isinstance(trainable, WholeWork):
+            rows = {
+                name: rows_of(tensor.shape[0], terms.first_row, trainable.trained_rows).cpu().numpy()
+                for name, tensor in trainable.trained.items()
+                if tensor.role == "parameter"
+            }
         update = ReceivedUpdate(
             client=task.client,
             metadata=UpdateMetadata(

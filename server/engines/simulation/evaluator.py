@@ -15,7 +15,9 @@ from device_profiles.work import Work, label
 from edge_runtime.device.data.source import sample
 from server.engines.simulation.examples import Examples, model_inputs
 from server.engines.simulation.inputs import Batches, WeightsFiles, channels_last
-from server.engines.simulation.trainables import Trainable, TrainableSet, WholeWork
+from server.engines.simulation.networks import WholeWork
+from server.engines.simulation.trainable import Trainable
+from server.engines.simulation.trainables import TrainableSet
 from server.fleet.fleet import Fleet
 
 _CALIBRATION_BATCHES = 40

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from device_profiles.model import Partition
 from device_profiles.promise import with_margin
 from server.engines.simulation.promises import needs_in, needs_of_runs
 from server.fleet.fleet import Fleet
@@ -36,9 +37,16 @@ def plan_of_fleet(fleet: Fleet) -> tuple[FleetPlan, Clients, tuple[str, ...]]:
         clients,
         len(units),
         coverage=fleet.method.coverage,
-        exact=lambda partition: [_with_margins(fleet, needs_in(fleet, partition))] * len(kinds),
+        exact=lambda partition: _in_steps(fleet, kinds, partition),
     )
     return plan, clients, units
+
+
+def _in_steps(fleet: Fleet, kinds: Sequence[Kind], partition: Partition) -> Sequence[Kind]:
+    if len(partition.blocks) == 1:
+        return kinds  # nothing lies behind the step
+    needs = _with_margins(fleet, needs_in(fleet, partition))
+    return [Kind(name=kind.name, needs=needs) for kind in kinds]
 
 
 def _with_margins(fleet: Fleet, needs: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from server.engines.simulation.examples import model_inputs
-from server.engines.simulation.trainables import Trainable
+from server.engines.simulation.trainable import Trainable
 
 
 class WeightsFiles:

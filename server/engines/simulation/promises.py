@@ -11,6 +11,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from device_profiles.contract import ITEM_BYTES
 from device_profiles.errors import FormatError
 from device_profiles.model import Partition
 from device_profiles.optimizers import OPTIMIZERS
@@ -21,16 +22,22 @@ from device_profiles.work import (
     Growing,
     Joint,
     Narrow,
+    Sublayers,
     Width,
     Work,
     label,
     suffixes,
 )
 from edge_runtime.export.plan.programs import is_trained_apart
+from server.engines.simulation.networks import WholeWork
 from server.engines.simulation.segments import ModelPieces
-from server.engines.simulation.trainables import Terms, Trainable, TrainableSet, narrower_width
+from server.engines.simulation.trainable import Terms, Trainable
+from server.engines.simulation.trainables import TrainableSet, narrower_width
 from server.fleet.fleet import Fleet, ModelSettings
-from server.planner.run_programs import NEVER, RunPrograms, step_alone
+from server.fleet.local_optimizer import local_optimizer
+from server.planner.choices import NEVER
+from server.planner.menus import step_alone
+from server.planner.run_programs import RunPrograms
 
 _MB = 1 << 20
 RUNTIME_BASE_MB = 9.1
@@ -165,12 +172,11 @@ def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, more: int = 0) -
     saved: dict[int, int] = {}
     own = {tensor.data_ptr() for tensor in state.values()}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             saved[storage.data_ptr()] = storage.nbytes()
             kept.append(tensor)  # or its address would be given to the next one
-        return tensor
 
     kept: list[Tensor] = []
     with torch.no_grad():
@@ -180,12 +186,19 @@ def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, more: int = 0) -
             x = trainable.prefix(frozen, x)
         teacher = {**frozen, **{name: tensor.detach() for name, tensor in state.items()}}
     labels = torch.zeros(pieces.batch, dtype=torch.int64)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, _never_asked_for):
         trainable.loss(state, teacher, x, labels, Terms(consistency=1.0))
+    kept.clear()  # the graph holds `keep`, which holds these, which hold the graph: neither would ever go
     trained = sum(tensor.numel() * 4 for tensor in state.values())
     parameters = sum(tensor.numel() * 4 for tensor in state.values() if tensor.requires_grad)
+    if isinstance(trainable, WholeWork):
+        parameters = round(parameters * trainable.trained_rows)
     frozen_bytes = sum(tensor.numel() * 4 for tensor in frozen.values())
     return trained + (2 + more) * parameters + frozen_bytes + sum(saved.values())
+
+
+def _never_asked_for(kept: None) -> Tensor:
+    raise NotImplementedError("what was counted has no backward pass")
 
 
 class _RuntimePlans:
@@ -211,7 +224,22 @@ class _RuntimePlans:
         programs = self._programs[width]
         if isinstance(asked, Growing) and not programs.trains(asked, partition):
             return NEVER
-        return programs.program(asked, partition).memory.total_bytes(self._training.threads)
+        threads = self._training.threads
+        if isinstance(asked, Distill):
+            return programs.program(asked, partition).memory.total_bytes(threads)
+        cost = programs.cost(asked, partition)
+        if cost is None:
+            return NEVER
+        needed = cost.total_bytes(threads)
+        if isinstance(work, Sublayers):
+            needed -= round((1 - work.ratio) * self._state_bytes(cost.upload_bytes))
+        return needed
+
+    def _state_bytes(self, trained_bytes: int) -> int:
+        """What the optimizer keeps of tensors of so many bytes: rows that are not trained need none of it."""
+        optimizer = local_optimizer(self._training)
+        item = ITEM_BYTES[optimizer.momentum_dtype] / ITEM_BYTES["float32"]
+        return round(OPTIMIZERS[optimizer.name].states * trained_bytes * item)
 
 
 def _as_run(work: Work, partition: Partition) -> Growing:

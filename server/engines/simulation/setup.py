@@ -17,8 +17,9 @@ from server.engines.simulation.compute_device import choose_device
 from server.engines.simulation.engine import SimulationEngine
 from server.engines.simulation.evaluator import SimulationEvaluator
 from server.engines.simulation.examples import Examples, read_part
+from server.engines.simulation.networks import initial_classifiers
 from server.engines.simulation.promises import needs_of_runs, promises_of
-from server.engines.simulation.trainables import TrainableSet, initial_classifiers
+from server.engines.simulation.trainables import TrainableSet
 from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
@@ -26,7 +27,8 @@ from server.fleet.words import in_words_of
 from server.methods.method import Method, Stage
 from server.methods.planned import Planned
 from server.planner.assignment import BestHeld
-from server.planner.steps import Group, Steps, choose_steps, keep_steps, kept_steps
+from server.planner.holding import Group
+from server.planner.steps import Steps, choose_steps, keep_steps, kept_steps
 from server.planner.tables import steps_table
 from server.rounds.run_state import Weights
 

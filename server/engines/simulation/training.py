@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from server.engines.simulation.optimizers import LocalStep
-from server.engines.simulation.trainables import Terms, Trainable
+from server.engines.simulation.trainable import Terms, Trainable
 
 
 class LocalData(Protocol):
@@ -83,11 +83,23 @@ def train_stacked(
     masks = [own.classes for own in terms if own.classes is not None]
     masked = len(masks) == count
     classes = torch.stack(masks) if masked else torch.zeros(count, 1)
+    firsts = [own.first_row for own in terms if own.first_row is not None]
+    sliced = len(firsts) == count
+    first_rows = torch.stack(firsts) if sliced else torch.zeros(count)
 
     def loss_of(
-        own: dict[str, Tensor], own_statistics: dict[str, Tensor], x: Tensor, labels: Tensor, mask: Tensor
+        own: dict[str, Tensor],
+        own_statistics: dict[str, Tensor],
+        x: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        first_row: Tensor,
     ) -> Tensor:
-        own_terms = Terms(classes=mask if masked else None, consistency=terms[0].consistency)
+        own_terms = Terms(
+            classes=mask if masked else None,
+            consistency=terms[0].consistency,
+            first_row=first_row if sliced else None,
+        )
         return trainable.loss({**own, **own_statistics}, frozen, x, labels, own_terms)
 
     derivative = torch.func.vmap(torch.func.grad_and_value(loss_of), randomness="different")
@@ -95,7 +107,9 @@ def train_stacked(
     for number in range(data[0].steps):
         batches = [own.batch(number) for own in data]
         x, labels = (torch.stack(part) for part in zip(*batches, strict=True))
-        gradients, losses = derivative({name: state[name] for name in names}, statistics, x, labels, classes)
+        gradients, losses = derivative(
+            {name: state[name] for name in names}, statistics, x, labels, classes, first_rows
+        )
         with torch.no_grad():
             own = [gradients[name] for name in names]
             if step.clip_norm > 0:

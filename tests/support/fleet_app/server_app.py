@@ -42,16 +42,25 @@ def _round(grid: Grid, folder: Path, number: int, asked: dict) -> None:
     messages = [
         Message(content, dst_node_id=node, message_type=asked["type"], ttl=asked["timeout"]) for node in asked["nodes"]
     ]
-    answers = 0
-    for reply in grid.send_and_receive(messages, timeout=asked["timeout"]):
-        answers += 1
-        name = f"answer-{number}-{reply.metadata.src_node_id}"
-        if reply.has_error():
-            (folder / f"{name}.json").write_text(json.dumps({"error": [reply.error.code, reply.error.reason]}))
-            continue
-        for file, array in reply.content["files"].items():
-            (folder / f"{name}-{file}").write_bytes(array.data)
-        (folder / f"{name}.json").write_bytes(reply.content["profl"]["json"])
+    waiting, answers = set(grid.push_messages(messages)), 0
+    while waiting and time.monotonic() < start + asked["timeout"]:
+        for reply in grid.pull_messages(waiting):
+            answers += 1
+            waiting.discard(reply.metadata.reply_to_message_id)
+            _keep(reply, folder / f"answer-{number}-{reply.metadata.src_node_id}")
+        time.sleep(0.2)
     done = folder / f"done-{number}.tmp"
     done.write_text(json.dumps({"seconds": time.monotonic() - start, "answers": answers}))
     done.rename(folder / f"done-{number}.json")
+
+
+def _keep(reply: Message, name: Path) -> None:
+    if reply.has_error():
+        document = json.dumps({"error": [reply.error.code, reply.error.reason]}).encode()
+    else:
+        document = reply.content["profl"]["json"]
+        for file, array in reply.content["files"].items():
+            name.with_name(f"{name.name}-{file}").write_bytes(array.data)
+    temporary = name.with_name(f"{name.name}.tmp")
+    temporary.write_bytes(document)
+    temporary.rename(name.with_name(f"{name.name}.json"))

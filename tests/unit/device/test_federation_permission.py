@@ -56,8 +56,8 @@ def test_a_training_goes_on_where_none_would_begin(tmp_path: Path) -> None:
 
 def test_a_device_is_idle_where_only_the_client_uses_its_processors(tmp_path: Path) -> None:
     own = 0.0
-    permission = Permission(("idle",), own_seconds=lambda: own, root=tmp_path)
     _write(tmp_path, {"proc/stat": "cpu 1000 0 0 9000 0 0 0 0 0 0"})
+    permission = Permission(("idle",), own_seconds=lambda: own, root=tmp_path)
     assert permission.refusal() == "not known to be idle yet"
     _write(tmp_path, {"proc/stat": "cpu 1500 0 0 9500 0 0 0 0 0 0"})  # 5 s of 10 s, all by others
     assert permission.refusal() == "others use 50% of the processors"

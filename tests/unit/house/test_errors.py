@@ -34,7 +34,7 @@ TAKING_APART = {"replace", "removeprefix", "removesuffix", "partition", "rpartit
 PATTERNS = {"sub", "subn", "match", "fullmatch", "search", "findall", "finditer", "split"}
 WITHOUT_A_FLEET_KEY = {
     *("all", "block", "blocks", "first_block", "joint", "purpose", "target", "work"),
-    *("bundle", "export", "fleet", "html", "why"),
+    *("bundle", "export", "fleet", "html", "variant", "why"),
     *("betas", "eps", "loss", "label_smoothing", "micro_batch", "momentum_dtype", "nesterov", "optimizer", "recompute"),
     *("augment_epoch", "augment_seed", "cache_dir", "cache_prefix_dtype", "cached_augmentations"),
     *("initial_prefix", "output", "profile", "resume", "weights"),

@@ -126,12 +126,12 @@ def test_a_device_is_planned_for_by_its_profile_of_the_bundle_else_by_its_latest
         measured(early, "2026-02-01"),
     )
     other = measured(profile_of("phone", bundle_sha256="d" * 64), "2026-09-01", "torch")
-    assert by_device([late, own, early, other], "a" * 64, "here") == {"phone": own}
-    assert by_device([early, late, own, other], "e" * 64, "here") == {"phone": late}
+    assert dict(by_device([late, own, early, other], "a" * 64, "here")) == {"phone": own}
+    assert dict(by_device([early, late, own, other], "e" * 64, "here")) == {"phone": late}
     with pytest.raises(UsageError, match="here: has a second profile of phone; rename it with profl-profile --name"):
-        by_device([own, own], "a" * 64, "here")
+        dict(by_device([own, own], "a" * 64, "here"))
     with pytest.raises(UsageError, match="here: holds no profile of the light runtime"):
-        by_device([other], "a" * 64, "here")
+        dict(by_device([other], "a" * 64, "here"))
 
 
 def test_a_plan_from_a_registry_is_that_from_the_files(files: Path, registry: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_profiles.errors import ExecutionError, UsageError
-from server.planner.steps import Group, Step, Steps, choose_steps, first_held, given_steps, step_of
+from server.planner.holding import Group, Step, first_held, step_of
+from server.planner.steps import Steps, choose_steps, given_steps
 
 
 def needs_of(activations: list[int], weights: list[int], head: int = 1) -> dict[int, list[int]]:
@@ -170,3 +171,26 @@ def test_steps_by_hand_are_described_as_they_are() -> None:
     given_ones = given_steps([Group.of([80] * 10, needs)], [1, 3], coverage=0.5)
     assert [step.last_unit for step in given_ones.steps] == [1, 3]
     assert given_ones.coverage[3] == 1.0
+
+
+@settings(deadline=None)
+@given(fleets(), st.integers(1, 6), st.sampled_from([0.1, 0.5, 1.0]))
+def test_so_many_steps_are_the_best_of_as_many(fleet: tuple[list[Group], int], count: int, coverage: float) -> None:
+    groups, units = fleet
+    every = [step_of(groups, end) for end in range(units)]
+    if not any(step.working for step in every):
+        return
+    if count > units:
+        with pytest.raises(UsageError, match=rf"^--blocks {count}: the model has {units} units; give a number from 1"):
+            choose_steps(groups, units, coverage=coverage, count=count)
+        return
+
+    def quality(ends: list[int]) -> tuple[float, int, float]:
+        starts = [0, *(end + 1 for end in ends[:-1])]
+        own = [min(every[end].coverage[start : end + 1]) for start, end in zip(starts, ends, strict=True)]
+        _, idle, seconds = cost([every[end] for end in ends])
+        return -min(coverage, *own), idle, seconds
+
+    sets = [[*inner, units - 1] for inner in combinations(range(units - 1), count - 1)]
+    chosen = choose_steps(groups, units, coverage=coverage, count=count)
+    assert quality([step.last_unit for step in chosen.steps]) == min(map(quality, sets))

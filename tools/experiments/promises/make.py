@@ -17,7 +17,7 @@ from server.fleet.fleet import DataSettings, Fleet, MethodSettings, ModelSetting
 from server.fleet.population import ClientSettings
 from server.fleet.virtual import PromiseSettings
 from server.methods import METHODS, create_method
-from server.planner.run_programs import step_alone
+from server.planner.menus import step_alone
 
 _MB = 1 << 20
 PUBLISHED_MB = {"whole": 840, "grow-block1": 506, "grow-block2": 220, "grow-block3": 112, "grow-block4": 100}

@@ -1,0 +1,237 @@
+"""Trainings of a federation without their processes: when they are paused, ended, continued and answered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from device_profiles.errors import FormatError
+from device_profiles.federation import QUERY_DEVICE, TRAIN_TASK, DeviceAnswer, DeviceQuestion, SentFile, TrainAnswer
+from edge_runtime.device.federation import training
+from edge_runtime.device.federation.answers import Answered
+from edge_runtime.device.federation.child import OwnUse
+from edge_runtime.device.federation.device import Device
+from edge_runtime.device.federation.handling import handle
+from edge_runtime.device.federation.journal import Journal
+from edge_runtime.device.federation.memory import MARGIN_BYTES, STEP_BYTES, reserved_bytes
+from edge_runtime.device.federation.permission import Permission
+from edge_runtime.device.federation.pressure import MemoryPressure
+from edge_runtime.device.federation.settings import Settings
+from edge_runtime.device.federation.state import StateFolder
+from edge_runtime.device.federation.store import FileStore
+from edge_runtime.device.federation.train_command import steps_between
+from edge_runtime.device.federation.training import TrainJob
+from edge_runtime.device.fleet_api.keys import NodeKey, ServerKey
+from edge_runtime.device.limits.processes import Outcome
+from tests.support.federation_client import MEGABYTE, train_order
+
+_REPORT = {
+    "steps": 7,
+    "examples": 30,
+    "interrupted": False,
+    "loss_first": 2.0,
+    "loss_last": 1.0,
+    "measured_peak_bytes": 5,
+    "more": [1],
+}
+
+
+class _Child:
+    """A training process that does as a test says."""
+
+    made: list[_Child]
+
+    def __init__(self, command: list[str], *, limit_bytes: int, said: Path, complaint: Path) -> None:
+        self.command, self.limit_bytes, self.said = command, limit_bytes, said
+        self.calls: list[str] = []
+        self.stopping = False
+        self.over = False
+        self.returncode = 0
+        self.words = ""
+        self.made.append(self)
+
+    def pause(self) -> None:
+        self.calls.append("pause")
+
+    def go_on(self) -> None:
+        self.calls.append("go on")
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.calls.append("stop")
+
+    def kill(self) -> None:
+        self.calls.append("kill")
+
+    def ended(self) -> bool:
+        return self.over
+
+    def last_words(self) -> str:
+        return self.words
+
+    def outcome(self) -> Outcome:
+        return Outcome(returncode=self.returncode, limit_kind="rlimit", oom_kills=0, cgroup_peak_bytes=None)
+
+    def used_seconds(self) -> float:
+        return 0.0
+
+    def finish(self, **changed: Any) -> None:
+        """End, with an update where nothing else is said."""
+        self.over = True
+        self.said.write_text(json.dumps({**_REPORT, **changed}))
+        (self.said.parent / "update.safetensors").write_bytes(b"update")
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
+    _Child.made = []
+    monkeypatch.setattr(training, "Child", _Child)
+    state = StateFolder(tmp_path / "state")
+    state.make()
+    state.finish()
+    settings = Settings(name="bench", address="localhost:1", data="digits", limit_bytes=128 * MEGABYTE, threads=2)
+    root = tmp_path / "root"
+    return Device(
+        settings=settings,
+        state=state,
+        store=FileStore(state.files, 1 << 20),
+        journal=Journal(),
+        permission=Permission((), root=root),
+        pressure=MemoryPressure(root),
+        release="1",
+        examples=30,
+        budget=lambda: 100 * MEGABYTE,
+        peak=lambda: 27 * MEGABYTE,
+        use=OwnUse(),
+    )
+
+
+def _job(device: Device, **changed: Any) -> TrainJob:
+    order = train_order({}, weights=(), threads=4, **changed)
+    return TrainJob(device, order, bytes_down=11, seconds=600)
+
+
+def _answer(answered: Answered | None) -> TrainAnswer:
+    assert answered is not None
+    return msgspec.json.decode(answered.document, type=TrainAnswer)
+
+
+def _press(device: Device, root: Path, percent: float) -> None:
+    path = root / "proc/pressure/memory"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"some avg10={percent:.2f} avg60=0\nfull avg10={percent:.2f} avg60=0\n")
+
+
+def test_a_training_has_the_budget_as_its_limit_and_answers_with_its_update(device: Device) -> None:
+    job = _job(device)
+    assert job.poll() is None
+    (child,) = _Child.made
+    assert child.limit_bytes == 100 * MEGABYTE
+    assert child.command[child.command.index("--threads") + 1] == "2"
+    assert "--resume" in child.command
+    assert device.use.child is child
+    child.finish()
+    answer = _answer(job.poll())
+    assert (answer.result.status, answer.result.steps, answer.result.examples) == ("ok", 7, 30)
+    assert (answer.result.bytes_down, answer.result.bytes_up) == (11, 6)
+    assert answer.update == SentFile.of(device.state.task / "update.safetensors")
+    assert answer.transport_peak_bytes == 27 * MEGABYTE
+    assert device.use.child is None
+
+
+def test_pressure_that_lasts_ends_a_training_which_continues_when_it_is_over(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "PRESSURE_SECONDS", 0.0)
+    job = _job(device)
+    job.poll()
+    _press(device, tmp_path / "root", 50)
+    job.poll()
+    first = _Child.made[0]
+    assert first.calls == ["pause"]
+    job.poll()
+    assert first.calls == ["pause", "pause", "stop"]
+    first.over = True
+    for _ in range(3):
+        assert job.poll() is None
+    assert len(_Child.made) == 1
+    assert job.doing == "grow-units0-0: waits (memory is scarce)"
+    _press(device, tmp_path / "root", 0)
+    assert job.poll() is None
+    assert len(_Child.made) == 2
+    _Child.made[1].finish()
+    assert _answer(job.poll()).result.status == "ok"
+
+
+def test_a_checkpoint_that_no_longer_fits_is_given_up_once(device: Device) -> None:
+    job = _job(device)
+    job.poll()
+    checkpoint = device.state.task / "update.safetensors.checkpoint"
+    checkpoint.write_bytes(b"")
+    _Child.made[0].over, _Child.made[0].returncode, _Child.made[0].words = True, 2, "another release"
+    assert job.poll() is None
+    assert not checkpoint.exists()
+    _Child.made[1].over, _Child.made[1].returncode, _Child.made[1].words = True, 2, "no such data"
+    answer = _answer(job.poll())
+    assert (answer.result.status, answer.update) == ("no such data", None)
+
+
+def test_a_training_that_had_finished_is_not_begun_again(device: Device) -> None:
+    (device.state.task / "report.json").write_text(json.dumps(_REPORT))
+    (device.state.task / "update.safetensors").write_bytes(b"update")
+    assert _answer(_job(device).poll()).result.steps == 7
+    assert _Child.made == []
+
+
+def test_a_report_without_its_end_does_not_count(device: Device) -> None:
+    (device.state.task / "report.json").write_text(json.dumps(_REPORT)[:-9])
+    (device.state.task / "update.safetensors").write_bytes(b"update")
+    assert _job(device).poll() is None
+    assert len(_Child.made) == 1
+
+
+def test_a_budget_that_has_shrunk_ends_the_task_with_the_reason(device: Device) -> None:
+    job = _job(replace(device, budget=lambda: 10 * MEGABYTE))
+    assert _answer(job.poll()).result.status == "the task needs 40.0 MB, this device has 10.0 MB for it now"
+
+
+def test_handlers_need_no_link(device: Device) -> None:
+    question = msgspec.json.encode(DeviceQuestion(release="1"))
+    fetched: list[str] = []
+    answered = handle(device, QUERY_DEVICE, question, None, lambda name, path, sent: fetched.append(name), seconds=5)
+    answer = msgspec.json.decode(answered.document, type=DeviceAnswer)
+    assert (answer.name, answer.budget_bytes, answer.examples) == ("bench", 100 * MEGABYTE, 30)
+    order = msgspec.json.encode(train_order({}, weights=()))
+    with pytest.raises(FormatError, match=r"bundle/manifest\.json is missing"):
+        handle(device, TRAIN_TASK, order, None, lambda name, path, sent: fetched.append(name), seconds=5)
+    assert fetched == []
+
+
+def test_what_the_server_did_not_sign_is_no_order(device: Device, tmp_path: Path) -> None:
+    key = NodeKey.create(tmp_path / "server.key")
+    signed = replace(device, server_key=ServerKey(key.public_pem))
+    question = msgspec.json.encode(DeviceQuestion(release="1"))
+
+    def ask(signature: bytes | None, raw: bytes = question) -> Answered:
+        return handle(signed, QUERY_DEVICE, raw, signature, lambda name, path, sent: None, seconds=5)
+
+    good = key.sign(question)
+    assert "budget" in ask(good).what
+    for signature, raw in ((None, question), (b"", question), (good[:-1], question), (good, question + b" ")):
+        with pytest.raises(FormatError, match="is not signed by the server"):
+            ask(signature, raw)
+
+
+def test_what_is_counted_for_the_client_is_above_it_and_changes_seldom() -> None:
+    sizes = [size * 1024 for size in range(20_000, 40_000, 37)]
+    assert all(0 <= reserved_bytes(size) - MARGIN_BYTES - size < STEP_BYTES for size in sizes)
+    assert reserved_bytes(int(27.5 * MEGABYTE)) == reserved_bytes(int(28.9 * MEGABYTE)) == 30 * MEGABYTE
+
+
+def test_without_a_profile_checkpoints_have_a_usual_distance() -> None:
+    assert steps_between("grow-units0-0", None) == 25
