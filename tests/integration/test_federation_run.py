@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,22 @@ class Federation:
             *("-o", str(self.folder / output), *more),
         ]
 
+    def begin(self, output: str, *more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "server", *self.run(output, *more)]
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, stderr=subprocess.PIPE)
+
+    def wait(self, running: subprocess.Popen[str], until: Callable[[], bool]) -> None:
+        end = time.monotonic() + 300
+        while not until():
+            assert time.monotonic() < end and running.poll() is None, self.logs()
+            time.sleep(0.2)
+
+    def kill(self, what: str) -> None:
+        """Kill the one process of the federation in whose command line `what` is a part."""
+        up = psutil.Process(json.loads((self.home / "running.json").read_text())["pid"])
+        (found,) = [p for p in up.children(recursive=True) if any(what in word for word in p.cmdline())]
+        found.kill()
+
     def logs(self) -> str:
         ends = [*self.folder.glob("*.log"), *(self.home / "logs").glob("*.log")]
         return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in ends)
@@ -212,24 +228,21 @@ def test_whoever_watches_sees_what_the_devices_did(trained: Path) -> None:
     assert activity["round"] == 2 and activity["block"] == 2
 
 
-def test_a_killed_server_app_loses_no_finished_round(federation: Federation, trained: Path) -> None:
+def test_a_killed_server_app_and_a_killed_superlink_lose_no_finished_round(
+    federation: Federation, trained: Path
+) -> None:
     output = federation.folder / "killed"
-    command = [sys.executable, "-m", "server", *federation.run("killed")]
-    running = subprocess.Popen(
-        command, cwd=federation.folder, env=federation.environment, text=True, stderr=subprocess.PIPE
-    )
-    end = time.monotonic() + 120
-    while not (output / "rounds.jsonl").exists() or not _rounds(output):
-        assert time.monotonic() < end and running.poll() is None, federation.logs()
-        time.sleep(0.2)
-    up = psutil.Process(json.loads((federation.home / "running.json").read_text())["pid"])
-    apps = [p for p in up.children(recursive=True) if any("flwr_serverapp" in word for word in p.cmdline())]
-    assert len(apps) == 1
-    apps[0].kill()
-    _, said = running.communicate(timeout=120)
+    running = federation.begin("killed")
+    federation.wait(running, lambda: (output / "rounds.jsonl").exists() and bool(_rounds(output)))
+    federation.kill("flwr_serverapp")
+    _, said = running.communicate(timeout=300)
     assert running.returncode == 1 and len(said.strip().splitlines()[-1]) < 300, said
     finished = _rounds(output)
-    federation.server(*federation.run("killed", "--resume"))
+    running = federation.begin("killed", "--resume")
+    federation.wait(running, lambda: "resumed after" in (output / "progress.log").read_text())
+    federation.kill("server.federation.flower.superlink")
+    _, said = running.communicate(timeout=300)
+    assert running.returncode == 0, f"{said}\n{federation.logs()}"
     rounds = _rounds(output)
     assert rounds[: len(finished)] == finished and [record["round"] for record in rounds] == [1, 2]
     assert _same(output, trained)
