@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from device_profiles.task import Task
+from device_profiles.work import Growing
 from server.engines.flower.devices import Device, Devices
 from server.federation.activity import Activity, DeviceActivity, State, write_activity
 from server.fleet.structure import Structure
@@ -41,7 +42,7 @@ class ActivityFile:
                 flower_run=self._flower_run,
                 written_at=now,
                 devices=tuple(self._known.values()),
-                stage="" if known is None else known.work.kind,
+                stage="" if known is None else _stage(known),
                 block=0 if known is None else self._structure.block(known.work),
                 # A round's weights are called by the number of the round before it.
                 round=0 if known is None else int(known.base_version.partition("-")[0]) + 1,
@@ -60,6 +61,11 @@ class ActivityFile:
             task=device.task,
             last=device.last,
         )
+
+
+def _stage(task: Task) -> str:
+    """What the rounds call it: whatever run of units a device trains, the step grows."""
+    return "grow" if isinstance(task.work, Growing) else task.work.kind
 
 
 def _state(device: Device) -> State:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from device_profiles.errors import ExecutionError
 from server.engines.flower.mail import Mail, Reply
 
-_THREADS = 2
+_THREADS = 4
+"""An answer whose sender went away in the middle of it holds one for three minutes: Flower waits for the rest."""
 _FIRST_SECONDS, _MOST_SECONDS = 0.25, 3.0
 _OF_AGE = 0.1
 """What was sent long ago is asked for less often: an answer waits for a tenth of the time that it took."""
