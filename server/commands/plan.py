@@ -59,7 +59,8 @@ def _naming(option: str) -> Iterator[None]:
 @click.option(
     "--costs",
     type=_FILE,
-    help="With --fleet: table of what runs of units cost (costs.json). It is read if it is of this model, and written.",
+    help="With --fleet: table of what runs of units cost (costs.json). It is read if it is of this model, and written, "
+    "unless it is a bundle's.",
 )
 @click.option("--why", "client", metavar="CLIENT", help="Show what one device could do, and why it does what it does.")
 @click.option("--export", "export_to", type=_FILE, help="With --fleet: write the programs of the plan as a bundle.")
@@ -170,6 +171,7 @@ def _plan_fleet(
     export_to: Path | None,
     html: Path | None,
 ) -> None:
+    from device_profiles.contract import MANIFEST_NAME
     from device_profiles.files import write_json
     from server.engines.bundled.bundles import planned_bundle
     from server.fleet.reading import read_fleet
@@ -194,7 +196,7 @@ def _plan_fleet(
         given=given,
         exact=there.exact,
     )
-    if costs is not None:
+    if costs is not None and not costs.with_name(MANIFEST_NAME).exists():  # a bundle's own belongs to its digest
         programs.write_table(costs)
     steps = None if client is None else candidates_in(there, made.steps.partition, client)
     if export_to is not None:

@@ -160,6 +160,18 @@ def test_steps_are_fixed_by_hand(run: object, tmp_path: Path) -> None:
     assert [s["last_unit"] for s in json.loads(by_hand)["steps"]["steps"]] == [1, 2]
 
 
+def test_the_table_of_a_bundle_is_read_and_stays_as_it_is(run: object, tmp_path: Path) -> None:
+    assert callable(run)
+    own, costs = tmp_path / "own", tmp_path / "costs.json"
+    assert run("--json", "--costs", str(costs)).exit_code == 0
+    own.mkdir()
+    table = costs.read_text().replace("\n", "\n ")  # the same, in other bytes
+    (own / "costs.json").write_text(table)
+    (own / "manifest.json").write_text("{}")
+    assert run("--json", "--costs", str(own / "costs.json")).exit_code == 0
+    assert (own / "costs.json").read_text() == table
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
