@@ -21,6 +21,7 @@ _COMMANDS = {
     "eval": ("edge_runtime.device.commands.eval", "Evaluate accuracy and loss."),
     "join": ("edge_runtime.device.commands.join", "Train for a federation, task by task, as one of its devices."),
     "bench": ("edge_runtime.device.commands.bench", "Measure time and memory of training steps on synthetic data."),
+    "doctor": ("edge_runtime.device.commands.doctor", "Show what this machine offers, and what is missing."),
 }
 _HOST_PACKAGES = {"torch", "executorch", "onnx", "torchao"}
 
