@@ -20,7 +20,6 @@ from edge_runtime.device.commands.options import (
     initial_prefix_option,
     json_option,
     note,
-    one_blas_thread,
     thread_count,
     threads_option,
     weights_option,
@@ -159,7 +158,6 @@ def train(
     for given, key in ((cache_prefix_dtype, "cache_prefix_dtype"), (options["cache_folder"], "cache_dir")):
         if given is not None and not cache_prefix:
             raise UsageError((Setting(key), " requires ", Setting("cache_prefix")), remedy="give both, or leave it out")
-    one_blas_thread()
     from edge_runtime.device.prepare.launch import check_room
     from edge_runtime.device.prepare.lock import exclusive
     from edge_runtime.device.prepare.request import TrainRequest
