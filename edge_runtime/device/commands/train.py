@@ -171,12 +171,14 @@ def train(
 
 def _train(request: TrainRequest, lock: tuple[Path, int] | None, as_json: bool) -> NoReturn:
     from edge_runtime.device.prepare import launch
+    from edge_runtime.device.prepare.disk_room import check_disk
     from edge_runtime.device.prepare.training import prepare_training, remove_leftovers
 
     if request.output is not None:
         remove_leftovers(request.output)
     prepared = prepare_training(request, json=as_json)  # keeps the files of its data open until the exec
     job = prepared.job
+    check_disk(job)
     _notes(request, job)
     parent = os.getppid() if os.environ.get(_PARENT_VARIABLE) == str(os.getppid()) else None
     if lock is not None:
