@@ -6,11 +6,12 @@ for every strict reader.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
+
+from device_profiles.nearest import meant
 
 _AT = " - at `"
 _UNKNOWN = "Object contains unknown field `"
@@ -30,9 +31,7 @@ def explained(error: Exception, kind: object) -> str:
     if message.startswith(_UNKNOWN) and (struct := _struct_at(kind, keys)) is not None:
         name = message[len(_UNKNOWN) : -1]
         known = [field.encode_name for field in msgspec.structs.fields(struct)]
-        near = difflib.get_close_matches(name, known, n=3)
-        remedy = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
-        return f"{below}{name}: is not known here; {remedy}"
+        return f"{below}{name}: is not known here; {meant(name, known)}"
     if message.startswith(_MISSING):
         return f"{below}{message[len(_MISSING) : -1]}: is missing"
     if message.startswith(_NOT_ALLOWED) and (literals := _literals_at(kind, keys)):

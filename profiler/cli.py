@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 import click
 
+from device_profiles.nearest import meant, nearest
 from edge_runtime.ending import as_process, exit_status
+from edge_runtime.groups import CommandGroup
 from profiler.commands.compare import compare
 from profiler.commands.fit import fit
 from profiler.commands.predict import predict
@@ -19,23 +22,30 @@ from profiler.commands.show import show
 _PROGRAM = "profl-profile"
 
 
-class _DefaultCommand(click.Group):
+class _DefaultCommand(CommandGroup):
     """A group where `profl-profile BUNDLE` means `profl-profile run BUNDLE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert the default command."""
+        """Insert the default command; raises UsageError for a command that is misspelled and no bundle."""
+        if args and _is_misspelled(args[0], self.commands):
+            said = f"'{args[0]}' is neither a command nor a bundle; {meant(args[0], self.commands)}"
+            raise click.UsageError(said, ctx)
         if args and args[0] not in self.commands and args[0] not in ("-h", "--help", "--version"):
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+
+def _is_misspelled(word: str, commands: Collection[str]) -> bool:
+    if word.startswith("-") or word in commands or os.path.exists(word):
+        return False
+    return bool(nearest(word, commands))
 
 
 @click.group(
     cls=_DefaultCommand,
     commands=[run, fit, predict, show, compare],
     epilog="Example: profl-profile bundles/resnet18 --limit 128MB -o phone.json",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(package_name="profl-edge")
 def cli() -> None:
     """Measure what training each block of a bundle costs on this device.
 

@@ -6,7 +6,9 @@ import sys
 
 import click
 
+from device_profiles.errors import UsageError
 from edge_runtime.ending import as_process, exit_status
+from edge_runtime.groups import CommandGroup
 from server.commands.federation import federation
 from server.commands.fleet import fleet
 from server.commands.model import finish, merge
@@ -17,9 +19,11 @@ from server.commands.run import run
 from server.commands.split import split
 
 _PROGRAM = "profl-server"
+_PACKAGES = {"numpy", "safetensors", "torch", "executorch", "jinja2", "matplotlib", "sqlalchemy", "tomli_w"}
+"""Of the extra `server`, which a device does without."""
 
 
-@click.group()
+@click.group(cls=CommandGroup, epilog="Example: profl-server run --fleet examples/fleets/demo.toml -o runs/demo")
 def cli() -> None:
     """Plan the work of a fleet from device profiles, and run federated training."""
 
@@ -34,7 +38,17 @@ def main() -> None:
 
 
 def _run() -> int:
-    return exit_status(_PROGRAM, lambda: cli.main(prog_name=_PROGRAM, standalone_mode=False))
+    return exit_status(_PROGRAM, _called)
+
+
+def _called() -> object:
+    try:
+        return cli.main(prog_name=_PROGRAM, standalone_mode=False)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES:
+            raise
+        raise UsageError(f"this needs the package {package}", remedy="pip install 'profl-edge[server]'") from None
 
 
 if __name__ == "__main__":

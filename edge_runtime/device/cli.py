@@ -10,6 +10,7 @@ import click
 
 from device_profiles.errors import UsageError
 from edge_runtime.ending import as_process, exit_status
+from edge_runtime.groups import CommandGroup
 
 _PROGRAM = "profl-edge"
 _COMMANDS = {
@@ -21,11 +22,12 @@ _COMMANDS = {
     "eval": ("edge_runtime.device.commands.eval", "Evaluate accuracy and loss."),
     "join": ("edge_runtime.device.commands.join", "Train for a federation, task by task, as one of its devices."),
     "bench": ("edge_runtime.device.commands.bench", "Measure time and memory of training steps on synthetic data."),
+    "doctor": ("edge_runtime.device.commands.doctor", "Show what this machine offers, and what is missing."),
 }
 _HOST_PACKAGES = {"torch", "executorch", "onnx", "torchao"}
 
 
-class LazyGroup(click.Group):
+class LazyGroup(CommandGroup):
     """A group that imports a command's module when the command is called: `--help` and `train` stay light."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -49,9 +51,7 @@ class LazyGroup(click.Group):
 @click.command(
     cls=LazyGroup,
     epilog="Example: profl-edge train BUNDLE --block 1 --data digits -o update.safetensors",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(package_name="profl-edge")
 def application() -> None:
     """Train one block of a neural network on a small device, within a promised memory limit."""
 

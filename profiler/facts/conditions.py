@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from device_profiles.profile import Conditions
-from profiler.facts.battery import battery_percent, discharging
+from edge_runtime.device.machine.battery import battery_percent, discharging
+from edge_runtime.device.machine.readings import numbers_of, temperatures
 
 _EVERY_SECONDS = 0.1
 _SLOW_SHARE = 0.7
@@ -78,11 +79,10 @@ class ConditionsWatch:
             self._stop.wait(_EVERY_SECONDS)
 
     def _sample(self) -> None:
-        clocks = _numbers(self._root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
+        clocks = numbers_of(self._root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
         if clocks:
             self._reading.frequencies_hz.append(max(clocks) * 1000.0)
-        warm = _numbers(self._root, "sys/class/thermal/thermal_zone*/temp")
-        self._reading.temperatures += [value / 1000.0 for value in warm]
+        self._reading.temperatures += temperatures(self._root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class _Counters:
 
     @classmethod
     def read(cls, root: Path) -> _Counters:
-        counts = _numbers(root, "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count")
+        counts = numbers_of(root, "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count")
         return cls(
             memory_stall=stall_seconds(root / "proc/pressure/memory"),
             cpu_stall=stall_seconds(root / "proc/pressure/cpu"),
@@ -138,14 +138,5 @@ def _grown(before: float | None, after: float | None) -> float | None:
 
 
 def _largest_frequency(root: Path) -> float | None:
-    limits = _numbers(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq")
+    limits = numbers_of(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq")
     return max(limits) * 1000.0 if limits else None
-
-
-def _numbers(root: Path, pattern: str) -> list[float]:
-    values = []
-    with suppress(OSError):
-        for path in root.glob(pattern):
-            with suppress(OSError, ValueError):
-                values.append(float(path.read_text()))
-    return values

@@ -7,9 +7,11 @@ outside. Seconds are those of `profl-edge bench` in a process that nobody watche
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from device_profiles.manifest import Program
 from device_profiles.profile import Conditions
 from device_profiles.timeline import PlanTimeline, Timeline, Timelines
 from device_profiles.work import Distill, Eval, Features, Growing
-from edge_runtime.device.commands.options import one_blas_thread
+from edge_runtime.device.data import write_arrays, write_npz
 from edge_runtime.device.prepare import launch
 from edge_runtime.device.prepare.bundle import open_bundle
 from edge_runtime.device.prepare.job import bench_job, new_job, program_job
@@ -36,6 +38,7 @@ from profiler.measure.watch import Watched
 _TRAINING_STEPS = 2
 """The first step touches every page of the arena; the second shows that nothing is added."""
 _BATCHES = 4
+_GREY = 128
 _SCRATCH = ".profl-profile-"
 _TIMED = ("step_seconds_median", "step_seconds_minimum", "step_seconds_maximum", "prefix_seconds")
 
@@ -214,23 +217,26 @@ class ProcessMeter:
 
     def _data(self, folder: Path, program: Program) -> str:
         """A data set of some batches of grey images, or of zeros: a step costs the same whatever it sees."""
-        one_blas_thread()
-        import numpy as np
-
-        from edge_runtime.device.data import write_arrays, write_npz
-
         bundle = open_bundle(self.bundle)
         model = bundle.manifest.model
         count = _BATCHES * program.batch
         path = folder / "generated.npz"
-        labels = np.arange(count, dtype=np.int64) % model.classes
+        shape = (count, *model.input_shape)
+        labels = memoryview(array("q", (index % model.classes for index in range(count))))
         if bundle.labels_are_targets(program):
-            labels = np.zeros((count, model.classes), np.float32)
+            labels = _filled(0, "f", (count, model.classes))
         if len(model.input_shape) == 3 and model.input_dtype == "float32" and labels.ndim == 1:
-            write_npz(path, np.full((count, *model.input_shape), 128, np.uint8), labels)
+            write_npz(path, _filled(_GREY, "B", shape), labels)
         else:
-            write_arrays(path, np.zeros((count, *model.input_shape), model.input_dtype), labels)
+            write_arrays(path, _filled(0, "f" if model.input_dtype == "float32" else "q", shape), labels)
         return f"npz:{path}"
+
+
+def _filled(octet: int, code: str, shape: tuple[int, ...]) -> memoryview[Any]:
+    """An array of `shape`, every byte of which is `octet`; `code` is the type of an element as `array` names it."""
+    flat = memoryview(bytes((octet,)) * (math.prod(shape) * array(code).itemsize))
+    shaped: memoryview[Any] = flat.cast(code, shape)  # type: ignore[call-overload]
+    return shaped
 
 
 def _remove_abandoned(scratch: Path) -> None:

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from device_profiles.errors import UsageError
+from edge_runtime.groups import CommandGroup
 from edge_runtime.options import OutputFile, Size
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ _OF = click.option("--federation", "folder", type=_FOLDER, default=_DEFAULT, sho
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.group()
+@click.group(
+    cls=CommandGroup,
+    epilog="Example: profl-server federation add-device board1 --data npz:mine.npz --memory-limit 128MB",
+)
 def federation() -> None:
     """Run a federation: devices of a network that train together, over TLS, each with a key of its own."""
 

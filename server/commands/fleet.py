@@ -7,10 +7,13 @@ from pathlib import Path
 import click
 import msgspec
 
+from edge_runtime.groups import CommandGroup
 from edge_runtime.options import OutputFile
 
 
-@click.group()
+@click.group(
+    cls=CommandGroup, epilog="Example: profl-server fleet synth --devices 1000 --memory uniform:100-900MB -o fleet.toml"
+)
 def fleet() -> None:
     """Make fleets of virtual devices, and plan for them."""
 

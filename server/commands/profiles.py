@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from device_profiles.errors import FormatError, UsageError
+from edge_runtime.groups import CommandGroup
 
 if TYPE_CHECKING:
     from device_profiles.profile import DeviceProfile
@@ -29,7 +30,7 @@ _BATCH = 1000
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.group()
+@click.group(cls=CommandGroup, epilog="Example: profl-server profiles import profiles/ --registry profiles.db")
 def profiles() -> None:
     """Keep the profiles of a fleet in one place: for `profl-server plan --profiles WHERE`."""
 

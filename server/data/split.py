@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from device_profiles.errors import DataError, ProflError, UsageError
 from device_profiles.model import Model
 from device_profiles.settings import COMMAND_LINE, Setting
-from edge_runtime.device.data.arrays import ArraySource, write_arrays
-from edge_runtime.device.data.npz import write_npz
+from edge_runtime.device.data.arrays import ArraySource
+from edge_runtime.device.data.npz_writing import write_arrays, write_npz
 from edge_runtime.device.data.open import open_data, open_raw
 from edge_runtime.device.prepare.examples import check_examples
 from server.fleet.fleet import DataSettings

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -161,22 +163,43 @@ def test_an_update_that_the_disk_does_not_take_is_one_line_and_leaves_nothing(cn
     assert list(output.parent.iterdir()) == [output]
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(cnn_bundle: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("a small file system to fill cannot be mounted here")
-    try:
-        output = folder / "update.safetensors"
-        # Room for the first checkpoint, and none for the next beside it.
-        arguments = ["train", cnn_bundle, "--block", 3, "--data", "digits", "--steps", 50, "--lr", 0.01, "-o", output]
-        state = read_json(cnn_bundle / "manifest.json", Manifest).program("grow-block3").tensors
-        size = sum(4 * int(np.prod(tensor.shape)) for tensor in state)
-        (folder / "ballast").write_bytes(bytes((1 << 20) - size - size // 2))
-        line = profl_edge(*arguments, "--checkpoint-every", 10, "--json").refusal(1)
-        assert "No space left on device" in line and str(output) in line
-        left = sorted(path.name for path in folder.iterdir())
-        assert left == ["ballast", "update.safetensors.checkpoint"]
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def _fill(folder: Path) -> None:
+    with suppress(OSError), (folder / "ballast").open("ab", buffering=0) as ballast:
+        while ballast.write(bytes(4096)):
+            pass
+
+
+def test_a_disk_that_fills_up_is_one_line_and_keeps_the_checkpoint(cnn_bundle: Path, small_disk: Path) -> None:
+    output = small_disk / "update.safetensors"
+    arguments = ["train", cnn_bundle, "--block", 3, "--data", "digits", "--steps", 100000, "--lr", 0.01, "-o", output]
+    process = start(*arguments, "--checkpoint-every", 10, "--json")
+    wait_for(output.with_name(output.name + ".checkpoint"), process)
+    while process.poll() is None:
+        _fill(small_disk)
+    text, errors = process.communicate(timeout=60)
+    line = Done(status=process.returncode, output=text, errors=errors).refusal(1)
+    assert "No space left on device" in line and str(output) in line
+    left = sorted(path.name for path in small_disk.iterdir())
+    assert left == ["ballast", "update.safetensors.checkpoint"]
+
+
+def test_a_disk_without_room_is_refused_before_the_first_step(cnn_bundle: Path, small_disk: Path) -> None:
+    output = small_disk / "folder" / "update.safetensors"
+    arguments = ["train", cnn_bundle, "--block", 3, "--data", "digits", "--steps", 50, "-o", output, "--json"]
+    _fill(small_disk)
+    os.truncate(small_disk / "ballast", (small_disk / "ballast").stat().st_size - (64 << 10))
+    line = profl_edge(*arguments).refusal(1)
+    assert f"-o {output}: the update and its checkpoints take 0." in line
+    assert f"MB, 0.1 MB are free in {small_disk}" in line and line.endswith("choose another place")

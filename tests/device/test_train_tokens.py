@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from edge_runtime.device.data import open_data
-from edge_runtime.device.data.arrays import ArraySource, write_arrays
+from edge_runtime.device.data.arrays import ArraySource
+from edge_runtime.device.data.npz_writing import write_arrays
 from tests.support.device_commands import profl_edge, start, wait_for
 
 

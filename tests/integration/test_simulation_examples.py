@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="the engine computes with torch")
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from edge_runtime.device import _native  # noqa: E402
-from edge_runtime.device.data.npz import write_npz  # noqa: E402
+from edge_runtime.device.data.npz_writing import write_npz  # noqa: E402
 from edge_runtime.device.data.open import open_data  # noqa: E402
 from edge_runtime.device.worker.batches import epoch_start  # noqa: E402
 from server.engines.simulation.examples import crop_and_flip, epoch_order, model_inputs  # noqa: E402

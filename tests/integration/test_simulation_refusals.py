@@ -13,8 +13,7 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from device_profiles.errors import FormatError, ProflError, UsageError
 from device_profiles.work import grow
-from edge_runtime.device.data.arrays import write_arrays
-from edge_runtime.device.data.npz import write_npz
+from edge_runtime.device.data.npz_writing import write_arrays, write_npz
 from server.engines.simulation.compute_device import choose_device
 from server.engines.simulation.promises import read_promises
 from server.engines.simulation.setup import prepare_simulation

@@ -16,7 +16,7 @@ import numpy as np
 
 from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.files import read_json, write_json
-from edge_runtime.device.data.npz import write_npz
+from edge_runtime.device.data.npz_writing import write_npz
 from profiler.facts.device_facts import describe_device
 from tools.bench.results import MEGABYTE, BlockFacts, Results, Run, RuntimeName, Settings, TrainPeak
 from tools.bench.workload import ROOT, BlockWork, Workload

@@ -24,7 +24,7 @@ import click
 import numpy as np
 
 from device_profiles.errors import ExecutionError
-from edge_runtime.device.data.npz import write_npz
+from edge_runtime.device.data.npz_writing import write_npz
 
 ROOT = Path(__file__).resolve().parents[2]
 _PROFL_EDGE = [sys.executable, "-m", "edge_runtime.device"]

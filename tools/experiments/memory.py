@@ -18,8 +18,8 @@ import msgspec
 
 from device_profiles.errors import ExecutionError
 from device_profiles.files import atomic_file, write_json
+from edge_runtime.device.machine.readings import cpu_model
 from edge_runtime.export.models import built_in
-from profiler.facts.device_facts import cpu_model
 from server.fleet.fleet import ModelSettings
 
 _MB = float(1 << 20)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from profiler.facts.device_facts import cpu_model
+from edge_runtime.device.machine.readings import cpu_model
 from server.report.runs import read_run
 from server.running.run_fleet import settings_of
 from tools.experiments.study import Case

@@ -13,7 +13,6 @@ from edge_runtime.device.commands.options import (
     initial_prefix_option,
     json_option,
     note,
-    one_blas_thread,
     thread_count,
     threads_option,
     weights_option,
@@ -53,7 +52,6 @@ def eval_command(
     as_json: bool,
 ) -> None:
     """Evaluate accuracy and loss of the model up to a block."""
-    one_blas_thread()
     from edge_runtime.device.data.source import sample
     from edge_runtime.device.prepare import launch
     from edge_runtime.device.prepare.bundle import open_bundle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,6 @@ def thread_count(threads: int | None) -> int:
     from edge_runtime.device.limits.cores import usable_cores
 
     return usable_cores()
-
-
-def one_blas_thread() -> None:
-    """Call before numpy is imported: OpenBLAS would start threads, with buffers, for a few sums over labels."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def megabytes(count: int) -> str:

@@ -20,7 +20,6 @@ from edge_runtime.device.commands.options import (
     initial_prefix_option,
     json_option,
     note,
-    one_blas_thread,
     thread_count,
     threads_option,
     weights_option,
@@ -159,7 +158,6 @@ def train(
     for given, key in ((cache_prefix_dtype, "cache_prefix_dtype"), (options["cache_folder"], "cache_dir")):
         if given is not None and not cache_prefix:
             raise UsageError((Setting(key), " requires ", Setting("cache_prefix")), remedy="give both, or leave it out")
-    one_blas_thread()
     from edge_runtime.device.prepare.launch import check_room
     from edge_runtime.device.prepare.lock import exclusive
     from edge_runtime.device.prepare.request import TrainRequest
@@ -173,12 +171,14 @@ def train(
 
 def _train(request: TrainRequest, lock: tuple[Path, int] | None, as_json: bool) -> NoReturn:
     from edge_runtime.device.prepare import launch
+    from edge_runtime.device.prepare.disk_room import check_disk
     from edge_runtime.device.prepare.training import prepare_training, remove_leftovers
 
     if request.output is not None:
         remove_leftovers(request.output)
     prepared = prepare_training(request, json=as_json)  # keeps the files of its data open until the exec
     job = prepared.job
+    check_disk(job)
     _notes(request, job)
     parent = os.getppid() if os.environ.get(_PARENT_VARIABLE) == str(os.getppid()) else None
     if lock is not None:

@@ -9,8 +9,7 @@ and taken as they are.
 
 from __future__ import annotations
 
-from edge_runtime.device.data.arrays import write_arrays
-from edge_runtime.device.data.npz import write_npz
+from edge_runtime.device.data.npz_writing import write_arrays, write_npz
 from edge_runtime.device.data.open import open_data
 from edge_runtime.device.data.source import DataSource, PixelSource, Split
 

@@ -19,7 +19,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 from device_profiles.contract import ITEM_BYTES, DType
 from device_profiles.errors import DataError
-from device_profiles.files import atomic_file
 from edge_runtime.device.data.hold_out import HoldOut, of_rows, rows_of, values_of_rows
 from edge_runtime.device.data.npz import (
     check_clients,
@@ -105,16 +104,6 @@ class ArraySource:
         view = memoryview(out).cast("B")
         if os.preadv(self._file.fileno(), [view], self._start + self._rows[index] * self.record_bytes) != len(view):
             raise DataError(f"{self.origin}: ends inside example {index}")
-
-
-def write_arrays(path: Path, inputs: NDArray[Any], labels: NDArray[Any]) -> None:
-    """Write inputs (float32 or int64, [n, ...]) and labels uncompressed, so that they are read by offset."""
-    import numpy as np
-
-    if inputs.dtype not in (np.float32, np.int64) or inputs.ndim < 2 or len(inputs) != len(labels):
-        raise DataError(f"{path}: inputs must be float32 or int64 [n, ...] with one label each")
-    with atomic_file(path) as temporary, temporary.open("wb") as output:
-        np.savez(output, inputs=inputs, labels=labels)
 
 
 def open_arrays(

@@ -20,17 +20,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from device_profiles.errors import DataError
-from device_profiles.files import atomic_file
 from edge_runtime.device.data.hold_out import HoldOut, of_rows, rows_of, values_of_rows
 from edge_runtime.device.data.source import Clients, RecordFile, Split, open_file, unpacked
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from edge_runtime.device.data.source import Labels, Offsets
 
-_NPY_MAGIC = b"\x93NUMPY"
+NPY_MAGIC = b"\x93NUMPY"
 _INTEGERS = {"b1": "B", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q"}
 _FLOATS = {"f4": "f", "f8": "d"}
 _RECORDS = "|V"
@@ -41,16 +37,6 @@ _LONGEST_HEADER = 1 << 16
 _COLOURS = (1, 3)
 _CHUNK_BYTES = 1 << 18
 _LOCAL_HEADER_BYTES = 30
-
-
-def write_npz(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-    """Write images ([n, H, W] or [n, C, H, W]) and labels uncompressed, so that `open_npz` reads by offset."""
-    import numpy as np
-
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(labels):
-        raise DataError(f"{path}: images must be uint8 [n, H, W] or [n, C, H, W] with one label each")
-    with atomic_file(path) as temporary, temporary.open("wb") as output:
-        np.savez(output, images=images, labels=np.asarray(labels, np.int64))
 
 
 def open_npz(path: Path, hold_out: HoldOut | None, split: Split) -> RecordFile:
@@ -178,8 +164,8 @@ def _no_numbers(name: str, dtype: str, shape: tuple[int, ...], path: Path) -> Da
 
 def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, str]:
     """Shape, whether it is in Fortran order, and type as numpy writes it: `|u1`, or `_RECORDS`. Raises ValueError."""
-    start = member.read(len(_NPY_MAGIC) + 2)
-    if not start.startswith(_NPY_MAGIC) or len(start) < len(_NPY_MAGIC) + 2:
+    start = member.read(len(NPY_MAGIC) + 2)
+    if not start.startswith(NPY_MAGIC) or len(start) < len(NPY_MAGIC) + 2:
         raise ValueError("no array of numpy")
     length = int.from_bytes(member.read(2 if start[-2] == 1 else 4), "little")
     if length > _LONGEST_HEADER:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_profiles.contract import DType
 from device_profiles.errors import UsageError
+from device_profiles.nearest import nearest
 from edge_runtime.device.data.source import DataSource, Pixels, PixelSource, Shape, Split, check_fits, check_wanted
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def open_pixels(spec: str, *, split: Split) -> Pixels:
         pixels: Pixels = _of_experiments(spec, "packaged").open_packaged(kind, split)
         return pixels
     if not location:
-        raise UsageError(f"not a known data set (known: {KNOWN})", field="data", value=spec)
+        raise _unknown(spec)
     if kind == "idx":
         from edge_runtime.device.data.idx import open_idx
 
@@ -124,4 +125,17 @@ def open_pixels(spec: str, *, split: Split) -> Pixels:
         from edge_runtime.device.data.images import open_images
 
         return open_images(Path(location), split)
-    raise UsageError(f"not a known data set (known: {KNOWN})", field="data", value=spec)
+    raise _unknown(spec)
+
+
+def _unknown(spec: str) -> UsageError:
+    """For what is no form of a data set: all of them, and the one that was meant."""
+    forms = {form.partition(":")[0]: form for form in reversed(KNOWN.split(", "))}
+    kind, _, location = spec.partition(":")
+    near = [forms[name] for name in nearest(kind, forms)]
+    remedy = f"did you mean {' or '.join(near)}?" if near else None
+    if kind in forms and not location:
+        remedy = f"write {forms[kind]}"
+    elif spec.endswith(".npz"):
+        remedy = f"write npz:{spec}"
+    return UsageError(f"not a known data set (known: {KNOWN})", field="data", value=spec, remedy=remedy)

@@ -9,7 +9,7 @@ import pytest
 
 from device_profiles.errors import DataError, UsageError
 from edge_runtime.device.data import open_data
-from edge_runtime.device.data.arrays import write_arrays
+from edge_runtime.device.data.npz_writing import write_arrays
 
 
 def _tokens(path: Path, inputs: np.ndarray, labels: np.ndarray | None = None) -> str:

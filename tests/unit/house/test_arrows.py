@@ -159,6 +159,20 @@ def test_the_device_side_never_names_a_heavy_package(name: str) -> None:
     assert not {imported.split(".")[0] for imported in IMPORTS[name]} & HEAVY - allowed
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if _side_of(name) in LIGHT_SIDES])
+def test_the_device_side_takes_numpy_and_safetensors_for_types_only(name: str) -> None:
+    tree = _WithoutTypes().visit(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+    assert not {imported.split(".")[0] for imported in _imports(tree)} & {"numpy", "safetensors"}
+
+
+class _WithoutTypes(ast.NodeTransformer):
+    """Takes out what only a type checker reads."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        typed = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return None if typed else self.generic_visit(node)
+
+
 GUARD = """
 import sys
 class Refuse:

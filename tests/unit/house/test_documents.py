@@ -35,13 +35,19 @@ def _group(program: str) -> click.Group:
 def _commands() -> Iterator[tuple[str, str, click.Command]]:
     """Every command of every program, with its whole name."""
     for program in PROGRAMS:
-        waiting: list[tuple[str, click.Command]] = list(_group(program).commands.items())
+        waiting: list[tuple[str, click.Command]] = _inside(_group(program))
         while waiting:
             name, command = waiting.pop(0)
             if isinstance(command, click.Group):
-                waiting += [(f"{name} {below}", inner) for below, inner in command.commands.items()]
+                waiting += [(f"{name} {below}", inner) for below, inner in _inside(command)]
             else:
                 yield program, name, command
+
+
+def _inside(group: click.Group) -> list[tuple[str, click.Command]]:
+    context = click.Context(group)
+    found = ((name, group.get_command(context, name)) for name in group.list_commands(context))
+    return [(name, command) for name, command in found if command is not None]
 
 
 def _context(program: str) -> click.Context:

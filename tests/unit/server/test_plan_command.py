@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from device_profiles.errors import ProflError
-from server.cli import cli
+from server.cli import _run, cli
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 
@@ -73,3 +73,15 @@ def test_runs_of_blocks_need_a_bundle_and_profiles_of_them(profiles: Path, tmp_p
     assert _error(*options).startswith(
         "--joint: no profile contains runs of blocks; measure them with profl-profile --purpose joint"
     )
+
+
+def test_a_package_that_a_device_does_without_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(**_: object) -> None:
+        raise ModuleNotFoundError("No module named 'numpy'", name="numpy.linalg")
+
+    monkeypatch.setattr(cli, "main", fails)
+    assert _run() == 2
+    line = "profl-server: error: this needs the package numpy; pip install 'profl-edge[server]'\n"
+    assert capsys.readouterr().err == line
