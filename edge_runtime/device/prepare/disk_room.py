@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
 from device_profiles.errors import ExecutionError
+from device_profiles.sizes import MEGABYTE
 from edge_runtime.device.prepare.output_size import bytes_to_come
 from edge_runtime.device.worker.job import Job
-
-_MEGABYTE = 1 << 20
+from edge_runtime.device.worker.text import tenths_up
 
 
 def check_disk(job: Job) -> None:
@@ -21,7 +20,7 @@ def check_disk(job: Job) -> None:
     free, needed = free_bytes(folder), bytes_to_come(job)
     if free is not None and free < needed:
         raise ExecutionError(
-            f"the update and its checkpoints take {_tenths(needed, up=True):.1f} MB, {_tenths(free):.1f} MB are free "
+            f"the update and its checkpoints take {tenths_up(needed)} MB, {free * 10 // MEGABYTE / 10:.1f} MB are free "
             f"in {folder}",
             field="output",
             value=job["output"],
@@ -35,9 +34,3 @@ def free_bytes(folder: Path) -> int | None:
     if not about.f_blocks:
         return None
     return (about.f_bfree if os.geteuid() == 0 else about.f_bavail) * about.f_frsize
-
-
-def _tenths(size: int, *, up: bool = False) -> float:
-    """Megabytes with one digit, rounded so that what is needed never looks as much as what is free."""
-    tenths = 10 * size / _MEGABYTE
-    return (math.ceil(tenths) if up else math.floor(tenths)) / 10
