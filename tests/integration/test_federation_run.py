@@ -17,6 +17,7 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from safetensors.numpy import load_file
 
+from tests.support import warm
 from tests.support.loopback import LIMITS, STOCK, Loopback
 
 FLEET = """
@@ -52,12 +53,6 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
         made.down()
 
 
-@pytest.fixture(scope="module")
-def trained(federation: Loopback) -> Path:
-    federation.server(*federation.run("run"))
-    return federation.folder / "run"
-
-
 def _rounds(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "rounds.jsonl").read_text().splitlines()]
 
@@ -68,13 +63,32 @@ def _same(first: Path, second: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def local(federation: Loopback) -> Path:
+def local_run(federation: Loopback) -> tuple[Path, warm.Process]:
+    """The same run with `--engine local`, which goes on while devices come."""
     limits = {**LIMITS, STOCK: 128}
     clients = "".join(f'[[clients]]\nname = "{name}"\nlimit_mb = {limit}\n' for name, limit in limits.items())
     fleet = federation.folder / "local.toml"
     fleet.write_text(FLEET.replace("join_seconds = 0", "") + clients)
     output = federation.folder / "local"
-    federation.server("run", "--fleet", str(fleet), "-o", str(output), "--no-whole-network")
+    return output, warm.Process(
+        warm.PROFL_SERVER,
+        ["run", "--fleet", fleet, "-o", output, "--no-whole-network"],
+        folder=federation.folder,
+        environment=federation.environment,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(federation: Loopback, local_run: tuple[Path, warm.Process]) -> Path:
+    federation.server(*federation.run("run"))
+    return federation.folder / "run"
+
+
+@pytest.fixture(scope="module")
+def local(local_run: tuple[Path, warm.Process]) -> Path:
+    output, process = local_run
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
     return output
 
 

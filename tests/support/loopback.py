@@ -18,6 +18,8 @@ import psutil
 from cryptography.hazmat.primitives import serialization
 
 from server.data.split import write_parts
+from server.federation.admission import admit
+from server.federation.home.folder import FederationFolder
 from server.fleet.fleet import DataSettings
 from tests.support.superlink import OFFLINE, free_port
 
@@ -96,13 +98,20 @@ class Loopback:
         """Start the federation, and every device."""
         self.server("federation", "up", str(self.home), "--port", "0", "--detach", *options)
         for name in self.limits:
-            said = self.server("federation", "add-device", name, "--federation", str(self.home), "--json")
-            word = re.search(r"--invite ([\w-]+)", said.stdout)
-            assert word is not None, said.stdout
-            self._words[name] = word[1]
+            self._words[name] = self._admit(name)
             self.join(name)
         if STOCK in self.names:
             self._start_stock()
+
+    def _admit(self, name: str, keep_key: Path | None = None) -> str:
+        """A device's invitation."""
+        if not self._inside:
+            folder = FederationFolder.at(self.home)
+            return admit(folder, name, memory_limit_bytes=None, data=None, keep_key=keep_key).invitation
+        said = self.server("federation", "add-device", name, "--federation", str(self.home), "--json")
+        word = re.search(r"--invite ([\w-]+)", said.stdout)
+        assert word is not None, said.stdout
+        return word[1]
 
     def join(self, name: str, limit: int | None = None) -> None:
         """Start a light client, with another limit if one is given."""
@@ -115,7 +124,7 @@ class Loopback:
 
     def _start_stock(self) -> None:
         key = self.folder / "stock.key"
-        self.server("federation", "add-device", STOCK, "--federation", str(self.home), "--keep-key", str(key))
+        self._admit(STOCK, key)
         orders = serialization.load_pem_private_key((self.home / "keys" / "orders.key").read_bytes(), None)
         (self.folder / "server.pem").write_bytes(
             orders.public_key().public_bytes(
