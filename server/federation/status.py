@@ -78,11 +78,12 @@ class StatusReader:
     def read(self) -> FederationStatus:
         """What is known now. Raises FormatError where a file of the federation itself cannot be read."""
         devices = read_devices(self._folder).devices
-        state, nodes, problem = running(self._folder), None, ""
+        state, nodes, problem, trains = running(self._folder), None, "", False
         if state is not None:
             try:
                 with control(self._folder, state.inner_port) as superlink:
                     nodes = superlink.nodes()
+                    trains = any(not run.is_finished for run in superlink.runs())
             except ExecutionError as error:
                 problem = str(error)
         given = current_run(self._folder)
@@ -92,7 +93,7 @@ class StatusReader:
             folder=str(self._folder.path),
             up=state is not None,
             written_at=time.time(),
-            devices=tuple(_devices(devices, nodes, activity, goes_on=progress is not None and not progress.finished)),
+            devices=tuple(_devices(devices, nodes, activity, goes_on=trains)),
             address=state.address if state is not None else "",
             run=progress,
             round=activity.round if activity is not None else 0,

@@ -98,6 +98,16 @@ def read_update(client: str, path: Path, expected: Mapping[str, TrainedTensor] |
     return ReceivedUpdate(client=client, metadata=metadata, tensors=FileTensors(path, places))
 
 
+def most_update_bytes(expected: Mapping[str, TrainedTensor]) -> int:
+    """Of a file with these tensors."""
+    data = sum(_FLOAT_BYTES * math.prod(tensor.shape) for tensor in expected.values())
+    return 8 + _most_header_bytes(expected) + data
+
+
+def _most_header_bytes(expected: Mapping[str, TrainedTensor]) -> int:
+    return _HEADER_BYTES + _HEADER_BYTES_PER_TENSOR * len(expected)
+
+
 @contextmanager
 def _opened(path: Path, *, follow: bool) -> Iterator[int]:
     # O_NONBLOCK: opening a FIFO would wait for a writer.
@@ -132,9 +142,9 @@ def _read_header(
 ) -> dict[str, msgspec.Raw]:
     most = _MOST_HEADER_BYTES
     if expected is not None:
-        most = _HEADER_BYTES + _HEADER_BYTES_PER_TENSOR * len(expected)
-        data = sum(_FLOAT_BYTES * math.prod(tensor.shape) for tensor in expected.values())
-        if size > 8 + most + data:
+        most = _most_header_bytes(expected)
+        if size > most_update_bytes(expected):
+            data = most_update_bytes(expected) - most - 8
             raise FormatError(f"has {size} bytes, its tensors {data}", place=str(path))
     if size < 8:
         raise FormatError(f"has {size} bytes and is not a safetensors file", place=str(path))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from device_profiles.errors import UsageError
-from server.engines.flower.mail import Grid
+from server.engines.flower.post import Grid
 from server.engines.flower.setup import Federation, prepare_flower
 from server.engines.flower.signing import OrderKey
 from server.federation.home.devices import node_names

@@ -19,9 +19,13 @@ pytest.importorskip("flwr")
 
 from device_profiles.errors import UsageError
 from device_profiles.invitation import decode_invitation
-from edge_runtime.device.fleet_api.errors import KeyRefusedError
+from edge_runtime.device.fleet_api.address import Address, tls_context
+from edge_runtime.device.fleet_api.connection import Connection
+from edge_runtime.device.fleet_api.errors import KeyRefusedError, ProtocolError
 from edge_runtime.device.fleet_api.keys import NodeKey
 from edge_runtime.device.fleet_api.link import Link
+from edge_runtime.device.fleet_api.messages import Message as ProtoMessage
+from edge_runtime.device.fleet_api.messages import Metadata, Node, PushMessagesRequest, PushMessagesResponse
 from server.federation.home.certificates import authority_file
 from server.federation.home.folder import FederationFolder
 from server.federation.home.keys import new_key, openssh
@@ -143,7 +147,8 @@ def test_a_federation_from_up_to_down(folder: FederationFolder, tmp_path: Path) 
         _link(folder, light.address, light.key, "light") as link,
     ):
         try:
-            assert link.activate() > 0
+            node = link.activate()
+            _answers_in_its_own_name(folder, light.address, node)
             deadline = time.monotonic() + 120
             while _status(folder) != {"light": "online", "stock": "online"}:
                 time.sleep(0.2)
@@ -163,6 +168,19 @@ def test_a_federation_from_up_to_down(folder: FederationFolder, tmp_path: Path) 
     assert _server("down", folder.path).stderr == "the federation was not up\n"
     again = _server("status", folder.path).stdout
     assert again.startswith("The federation is down") and "stock" in again
+
+
+def _answers_in_its_own_name(folder: FederationFolder, address: str, node: int) -> None:
+    """Flower itself takes an answer in the name of another node, and then refuses the real one."""
+    where = Address.parse(address)
+    key = NodeKey.load(folder.path.parent / "light.key")
+    context = tls_context(where, authority_file(folder), insecure=False)
+    thief = Connection(where, context, key, ca=authority_file(folder), timeout=10)
+    said = Metadata(run_id=1, message_id="0" * 64, src_node_id=node + 1, dst_node_id=1, reply_to_message_id="1" * 64)
+    request = PushMessagesRequest(node=Node(node_id=node), messages_list=(ProtoMessage(metadata=said),))
+    with pytest.raises(ProtocolError, match="answers push-messages with 403"):
+        thief.ask("push-messages", request, PushMessagesResponse)
+    thief.close()
 
 
 def _runs_an_app(folder: FederationFolder, tmp_path: Path) -> None:

@@ -150,7 +150,13 @@ def test_a_stranger_another_node_and_an_old_signature_get_nothing(
                 with pytest.raises(errors.ClockError, match=which):
                     late.ask("pull-messages", request, PullMessagesResponse)
         incoming = _next(link)
-        link.reply(incoming, b"{}", {}, seconds=0.0)
+        with Link(superlink.address, ca=superlink.ca, key=other_key) as thief:
+            stolen_message = msgspec.structs.replace(incoming, node=thief.activate())
+            with pytest.raises(errors.MessageGoneError, match="takes no reply"):
+                thief.reply(stolen_message, b'{"stolen": true}', {}, seconds=0.0)
+            thief.deactivate()
+        link.reply(incoming, b'{"own": true}', {}, seconds=0.0)
+        assert rounds.answer(number, node) == {"own": True}
         assert rounds.done(number)["answers"] == 1
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load, save_file
 
@@ -37,6 +38,7 @@ from device_profiles.work import block_of, label, parse_work
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 from server.averaging.tensor_files import save_tensors
 from server.engines.flower.mail import file_array
+from server.engines.flower.post import Gone, Listed
 from tests.support.fake_run import MANIFEST, initial_weights
 
 GOLDEN_PROFILE = read_json(Path(__file__).resolve().parents[1] / "golden" / "profile.json", DeviceProfile)
@@ -86,11 +88,14 @@ class FakeGrid:
         self.sent: list[Message] = []
         self.refuses: set[int] = set()
         self.broken: set[int] = set()
-        """Nodes whose answers raise when they are inflated."""
+        """Nodes whose answers are not what their names say."""
+        self.late: set[str] = set()
+        """Objects that have not arrived yet."""
         self._folder = folder
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._replies: dict[str, Callable[[], Message]] = {}
+        self._objects: dict[str, dict[str, InflatableObject]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def get_node_ids(self) -> Iterable[int]:
@@ -99,10 +104,31 @@ class FakeGrid:
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         return [self._push(message) for message in messages]
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+    def pull_answer(self, message_id: str) -> Listed | None:
         with self._lock:
-            found = [self._replies.pop(number) for number in message_ids if number in self._replies]
-        return [make() for make in found]
+            make = self._replies.pop(message_id, None)
+        if make is None:
+            return None
+        reply = make()
+        name = reply.object_id
+        self._objects[name] = get_all_nested_objects(reply)
+        if reply.metadata.src_node_id in self.broken:
+            self._objects[name][name] = ConfigRecord({"no": "message"})
+        return Listed(name, reply.metadata.src_node_id)
+
+    def pull_object(self, object_id: str) -> bytes | None:
+        for objects in list(self._objects.values()):
+            if object_id in objects:
+                return None if object_id in self.late else objects[object_id].deflate()
+        raise Gone("it was confirmed")
+
+    def confirm(self, object_id: str) -> None:
+        self._objects.pop(object_id, None)
+
+    @property
+    def kept(self) -> int:
+        """Answers that were told, and not confirmed."""
+        return len(self._objects)
 
     def answer(self, message_id: str, reply: Message) -> None:
         """What comes later than at once."""
@@ -146,8 +172,6 @@ class FakeGrid:
             return None
 
         def made() -> Message:
-            if message.metadata.dst_node_id in self.broken:
-                raise ValueError("Unexpected set of `children`\nand more")
             reply = node.train(message, documented(message, _answer(order, update), update))
             assert reply is not None
             return reply

@@ -32,7 +32,7 @@ from edge_runtime.device.fleet_api.messages import (
     PullMessagesResponse,
 )
 from edge_runtime.device.fleet_api.node_file import NodeFile
-from edge_runtime.device.fleet_api.objects import ARRAYS, CONFIG, MESSAGE, RECORDS, is_object_id, read_json
+from edge_runtime.device.fleet_api.objects import ARRAYS, CONFIG, MESSAGE, RECORDS, references
 from edge_runtime.device.fleet_api.patience import Patience
 from edge_runtime.device.fleet_api.pulling import Puller
 from edge_runtime.device.fleet_api.replying import Reply, push
@@ -157,7 +157,7 @@ class Link:
         if FILES not in records:
             return {}
         stored = self._puller.small(incoming, records[FILES], ARRAYS, deadline)
-        return _references(stored.body, stored.children, ARRAYS)
+        return references(stored, ARRAYS)
 
     def fetch(
         self, incoming: Incoming, file: str, path: Path, expected: SentFile, deadline: float | None = None
@@ -217,13 +217,6 @@ class Link:
             if len(message.children) != 1:
                 raise FormatError(f"the message {incoming.type} has no content")
             stored = self._puller.small(incoming, message.children[0], RECORDS, deadline)
-            records = _references(stored.body, stored.children, RECORDS)
+            records = references(stored, RECORDS)
             self._records = (incoming.message_id, records)
         return records
-
-
-def _references(body: bytes, children: tuple[str, ...], what: str) -> dict[str, str]:
-    references = read_json(body, dict[str, str], what)
-    if not all(is_object_id(name) and name in children for name in references.values()):
-        raise FormatError(f"a {what} of the message refers to what is no part of it")
-    return references

@@ -92,3 +92,11 @@ def chunks_of(array: Stored) -> tuple[ArrayBody, tuple[str, ...]]:
     if any(not 0 <= place < len(array.children) for place in body.arraychunk_ids):
         raise FormatError("an Array of the message has a chunk that it does not name")
     return body, tuple(array.children[place] for place in body.arraychunk_ids)
+
+
+def references(stored: Stored, what: str) -> dict[str, str]:
+    """The objects that a RecordDict or an ArrayRecord refers to, by their names in it. Raises FormatError."""
+    named = read_json(stored.body, dict[str, str], what)
+    if not all(is_object_id(name) and name in stored.children for name in named.values()):
+        raise FormatError(f"a {what} of the message refers to what is no part of it")
+    return named

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 
 import msgspec
 
 from device_profiles.errors import FormatError
-from device_profiles.federation import UPDATE_FILE, TrainAnswer
+from device_profiles.federation import SentFile, TrainAnswer
 from device_profiles.task import Result, Task
 from device_profiles.wrong_values import explained
 from server.averaging.aggregation import ReceivedUpdate
-from server.engines.flower.mail import Reply
+from server.engines.flower.arriving import Reply
 from server.fleet.structure import Structure
-from server.judging.strangers import plain, read_update
+from server.judging.strangers import most_update_bytes, plain, read_update
 from server.rounds.seam import Failed, Updated
 
 _MOST_BYTES = 1 << 60
@@ -26,10 +25,19 @@ def failed(task: Task, status: str, *, seconds: float = 0.0) -> Failed:
     return Failed(task=task.key, result=Result(client=task.client, status=status, seconds=seconds))
 
 
+def stated_update(document: bytes, task: Task, run: str, structure: Structure) -> SentFile | None:
+    """The update that an answer says that it brings. Raises FormatError where no update to this task is like that."""
+    said = _answer(document, task, run)
+    most = most_update_bytes(structure.tensors(task.work))
+    if said.update is not None and said.update.bytes > most:
+        raise FormatError(f"unreadable answer: its update has {said.update.bytes} bytes, where {most} are the most")
+    return said.update
+
+
 def read_reply(
-    task: Task, reply: Reply, *, run: str, path: Path, structure: Structure, seconds: float, bytes_down: int
+    task: Task, reply: Reply, *, run: str, structure: Structure, seconds: float, bytes_down: int
 ) -> Updated | Failed:
-    """The event that `reply` is; its update is written to `path`, and is read from there.
+    """The event that `reply` is; its update is read from the reply's file.
 
     `seconds` from the order to the answer and `bytes_down` are the server's own, and not what the device says.
     """
@@ -40,8 +48,8 @@ def read_reply(
             raise FormatError(reply.error)
         said = _answer(reply.document, task, run)
         status = plain(said.result.status)
-        if said.update is not None:
-            update = _update(said, reply, task, path, structure)
+        if reply.file is not None:
+            update = _update(reply.file, task, structure)
             status = "ok"
         elif status == "ok":
             status = "says that it is done, and sent no update"
@@ -59,7 +67,7 @@ def read_reply(
         oom_kills=_bounded(said.result.oom_kills) or 0 if said else 0,
         limit_kind=plain(said.result.limit_kind) if said else "none",
         bytes_down=bytes_down,
-        bytes_up=path.stat().st_size if update else 0,
+        bytes_up=reply.file.stat().st_size if reply.file and update else 0,
     )
     if update is None:
         return Failed(task=task.key, result=result)
@@ -76,13 +84,7 @@ def _answer(raw: bytes, task: Task, run: str) -> TrainAnswer:
     return answer
 
 
-def _update(said: TrainAnswer, reply: Reply, task: Task, path: Path, structure: Structure) -> ReceivedUpdate:
-    content = reply.files.get(UPDATE_FILE)
-    if content is None or said.update is None or len(content) != said.update.bytes:
-        raise FormatError("unreadable answer: its update is not what it says that it sent")
-    if hashlib.sha256(content).hexdigest() != said.update.sha256:
-        raise FormatError("unreadable answer: its update was damaged on the way")
-    path.write_bytes(content)
+def _update(path: Path, task: Task, structure: Structure) -> ReceivedUpdate:
     try:
         return read_update(task.client, path, structure.tensors(task.work))
     except FormatError as error:

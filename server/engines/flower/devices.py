@@ -24,8 +24,9 @@ from device_profiles.files import read_json, write_json
 from device_profiles.predict import calibrate
 from device_profiles.profile import DeviceProfile
 from device_profiles.wrong_values import explained
+from server.engines.flower.arriving import Reply
 from server.engines.flower.inbox import Inbox
-from server.engines.flower.mail import Letter, Mail, Reply
+from server.engines.flower.mail import Letter, Mail
 from server.engines.flower.parcels import Parcel
 from server.judging.strangers import plain
 

@@ -6,16 +6,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from device_profiles.federation import TRAIN_TASK, TrainOrder
 from device_profiles.task import Task
-from server.engines.flower.answers import failed, read_reply
+from server.engines.flower.answers import failed, read_reply, stated_update
+from server.engines.flower.arriving import Reply, Wanted
 from server.engines.flower.devices import Change, Device, Devices
 from server.engines.flower.inbox import Inbox
-from server.engines.flower.mail import Letter, Mail, Reply
+from server.engines.flower.mail import Letter, Mail
 from server.engines.flower.parcels import Parcels
 from server.fleet.client import Client
 from server.fleet.fleet import TrainingSettings
@@ -25,6 +27,8 @@ from server.rounds.seam import BudgetChanged, Event, Failed, Joined, Left, Updat
 _TICK_SECONDS = 0.5
 _SETTLE_SECONDS = 0.1
 """What one that only wants to know what happened waits for an answer that is on its way through the inbox."""
+_ARRIVED = "arrived-"
+"""What the names of updates on their way to the rounds begin with."""
 _TRANSFER_SECONDS = 900.0
 """Without a deadline, what an order may take beside its training before nobody waits any more."""
 
@@ -71,8 +75,9 @@ class FlowerEngine:
         self._structure = structure
         self._settings = settings
         self._client_of = client_of
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._update = folder / "arrived.safetensors"
+        self._clear()  # of what a killed start has left
         self._changed = changed
         self._out: dict[str, _Sent] = {}
         self._given_up: dict[str, _Sent] = {}
@@ -124,7 +129,7 @@ class FlowerEngine:
     def close(self) -> None:
         """Ask for nothing any more."""
         self._inbox.close()
-        self._update.unlink(missing_ok=True)
+        self._clear()
 
     def _submit(self, task: Task, device: Device) -> None:
         parcel = self._parcels.of(task.work, task.weights)
@@ -164,7 +169,13 @@ class FlowerEngine:
             return
         device.task, device.last = task.work.name, ""
         self._out[sent] = _Sent(task, device, time.monotonic(), parcel.bytes)
-        self._inbox.watch(sent, device.node)
+        stated = partial(stated_update, task=task, run=self._run, structure=self._structure)
+        path = self._folder / f"{_ARRIVED}{task.attempt}-{device.node:x}"
+        self._inbox.watch(sent, device.node, Wanted(path, stated))
+
+    def _clear(self) -> None:
+        for path in self._folder.glob(f"{_ARRIVED}*"):
+            path.unlink(missing_ok=True)
 
     def _taken(self, message_id: str, reply: Reply) -> Iterator[Event]:
         sent = self._out.pop(message_id, None)
@@ -184,7 +195,6 @@ class FlowerEngine:
             sent.task,
             reply,
             run=self._run,
-            path=self._update,
             structure=self._structure,
             seconds=time.monotonic() - sent.at,
             bytes_down=sent.bytes_down,
@@ -192,7 +202,8 @@ class FlowerEngine:
         sent.device.last = event.result.status
         self._changed(sent.task)
         yield event
-        self._update.unlink(missing_ok=True)
+        if reply.file is not None:
+            reply.file.unlink(missing_ok=True)
 
     def _followed(self, change: Change) -> Iterator[Event]:
         """A device's change as the rounds hear it; with one that goes, its task is lost."""

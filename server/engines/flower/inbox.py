@@ -1,4 +1,4 @@
-"""Answers as they arrive: a few threads ask for what is out, and as many answers are in memory at once."""
+"""Answers as they arrive: a few threads fetch what there is of them, and each has one object in memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 
 from device_profiles.errors import ExecutionError
-from server.engines.flower.mail import Mail, Reply
+from server.engines.flower.arriving import Arriving, Reply, Wanted
+from server.engines.flower.mail import Mail
 
 _THREADS = 4
-"""An answer whose sender went away in the middle of it holds one for three minutes: Flower waits for the rest."""
 _FIRST_SECONDS, _MOST_SECONDS = 0.25, 3.0
 _OF_AGE = 0.1
 """What was sent long ago is asked for less often: an answer waits for a tenth of the time that it took."""
@@ -21,6 +21,7 @@ _OF_AGE = 0.1
 class _Out:
     id: str
     node: int
+    answer: Arriving
     since: float
     due: float
 
@@ -38,11 +39,12 @@ class Inbox:
         for thread in self._threads:
             thread.start()
 
-    def watch(self, message_id: str, node: int) -> None:
-        """Fetch the answer to what was sent to `node` when it comes."""
+    def watch(self, message_id: str, node: int, wanted: Wanted | None = None) -> None:
+        """Fetch the answer to what was sent to `node` when it comes, with the file that is wanted of it."""
+        answer = self._mail.answer(message_id, node, wanted)
         now = time.monotonic()
         with self._lock:
-            self._out[message_id] = _Out(message_id, node, now, now + _FIRST_SECONDS)
+            self._out[message_id] = _Out(message_id, node, answer, now, now + _FIRST_SECONDS)
             self._lock.notify()
 
     def next(self, seconds: float) -> tuple[str, Reply] | None:
@@ -67,13 +69,12 @@ class Inbox:
     def _work(self) -> None:
         while (out := self._next_due()) is not None:
             try:
-                reply = self._mail.fetch(out.id, out.node)
+                reply = self._mail.fetch(out.answer, out.node)
             except ExecutionError as error:
                 self._put(error)
                 reply = None
             if reply is not None:
                 self._put((out.id, reply))
-                del reply  # it is large, and this thread sleeps next
                 continue
             now = time.monotonic()
             out.due = now + min(max(_FIRST_SECONDS, _OF_AGE * (now - out.since)), _MOST_SECONDS)

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from device_profiles.errors import ExecutionError
 from device_profiles.federation import FILE_TYPE, FILES, JSON, ORDER, SIGNATURE
+from server.engines.flower.arriving import Arriving, Reply, Wanted
+from server.engines.flower.post import Grid
 from server.engines.flower.signing import OrderKey
 from server.judging.strangers import plain
-
-_DOCUMENT_BYTES = 1 << 24
-"""A profile is the longest document: a row for each program of its bundle."""
-_ERRORS = {
-    3: "its answer did not arrive whole",
-    4: "its answer came too late",
-    5: "went away before it answered",
-    7: "has no app of this run",
-    8: "its client app died",
-}
-"""Flower's error codes in the words of this program."""
-
-
-class Grid(Protocol):
-    """What is used of Flower's `Grid`."""
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Nodes that are connected."""
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Store messages for their nodes; an id for each, or nothing in its place."""
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Those answers to these messages that have come."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,18 +35,8 @@ class Letter:
     group: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
-    """What came back to one letter: a document with files, or the reason why there is none."""
-
-    sender: int
-    document: bytes = b""
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    error: str | None = None
-
-
 class Mail:
-    """Sends letters and fetches the answers to them, one at a time; may be used by several threads.
+    """Sends letters and fetches the answers to them; may be used by several threads.
 
     Only a SuperLink that cannot be reached is an exception (ExecutionError): whatever else goes wrong is about one
     letter, and said as its reply.
@@ -103,18 +70,18 @@ class Mail:
             return Reply(sender=letter.node, error="could not be sent: the SuperLink did not take it")
         return sent[0]
 
-    def fetch(self, message_id: str, node: int) -> Reply | None:
-        """The answer to what was sent to `node`, None where there is none yet."""
+    def answer(self, message_id: str, node: int, wanted: Wanted | None = None) -> Arriving:
+        """The answer to what was sent to `node`, which is to be looked after (`fetch`)."""
+        return Arriving(self._grid, message_id, node, wanted)
+
+    def fetch(self, answer: Arriving, node: int) -> Reply | None:
+        """What has come of an answer of `node`, None where it is not whole yet."""
         try:
-            found = list(self._grid.pull_messages([message_id]))
+            return answer.look()
         except httpx.TransportError as error:
             raise _unreachable(error) from None
-        except Exception as error:  # what a client sends is inflated there
-            return Reply(sender=node, error=f"unreadable answer: {_said(error)}")
-        if not found:
-            return None
-        try:
-            return _read(found[0], node)
+        except ExecutionError:
+            raise
         except Exception as error:  # records of any kind, by a stranger
             return Reply(sender=node, error=f"unreadable answer: {_said(error)}")
 
@@ -125,26 +92,6 @@ class Mail:
 def file_array(content: bytes) -> Array:
     """The bytes of a file as they travel."""
     return Array("uint8", (len(content),), FILE_TYPE, content)
-
-
-def _read(message: Message, node: int) -> Reply:
-    if message.has_error():
-        code, reason = message.error.code, message.error.reason or ""
-        return Reply(sender=node, error=_ERRORS.get(code) or f"error {code} of its client: {plain(reason)}")
-    sender = message.metadata.src_node_id
-    if sender != node:
-        return Reply(sender=sender, error=f"node {sender} answered in the place of another one")
-    order = message.content.get(ORDER)
-    document = order.get(JSON) if isinstance(order, ConfigRecord) else None
-    if not isinstance(document, bytes) or len(document) > _DOCUMENT_BYTES:
-        return Reply(sender=sender, error="unreadable answer: holds no document")
-    files = message.content.get(FILES)
-    arrays = files if isinstance(files, ArrayRecord) else {}
-    return Reply(
-        sender=sender,
-        document=document,
-        files={name: array.data for name, array in arrays.items() if array.stype == FILE_TYPE},
-    )
 
 
 def _said(error: Exception) -> str:

@@ -22,8 +22,9 @@ from server.engines.flower.activity import ActivityFile
 from server.engines.flower.devices import Device, Devices
 from server.engines.flower.engine import FlowerEngine
 from server.engines.flower.inbox import Inbox
-from server.engines.flower.mail import Grid, Mail
+from server.engines.flower.mail import Mail
 from server.engines.flower.parcels import Parcel, Parcels
+from server.engines.flower.post import Grid
 from server.engines.flower.signing import OrderKey
 from server.engines.prepared import PreparedRun
 from server.fleet.client import Client
@@ -46,7 +47,7 @@ class Federation:
     """What a run knows of the federation that it runs in.
 
     Attributes:
-        grid: Flower's, of this run.
+        grid: the connection of this run.
         run: a name that no other run has, nor an earlier start of this one: devices count its attempts.
         flower_run: Flower's number of it.
         key: that orders are signed with, None where devices ask for no signature.

@@ -1,9 +1,16 @@
-"""Which requests reach the SuperLink: Flower serves all APIs at one port, and devices have a use for one of them."""
+"""Which requests reach the SuperLink: Flower serves all APIs at one port, and devices have a use for one of them.
+
+Flower checks that a device asks in its own name, but not that the answers that it sends are its own: whoever knows the
+id of another's message could answer it, and the real answer would be refused as the second one. The guard does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
+
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from google.protobuf.message import DecodeError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -14,6 +21,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 FLEET = "/v1/fleet/"
 _NOT_FOR_DEVICES = (f"{FLEET}register-node", f"{FLEET}unregister-node")
 """Who is a device is the server's to say."""
+_ANSWERS = f"{FLEET}push-messages"
 MOST_BYTES = 16 << 20
 """Of a request: objects travel in chunks of 5 MiB, and Flower reads a request whole before it asks who sends it."""
 
@@ -63,6 +71,18 @@ class Guard:
                 raise TooLarge
             return message
 
+        if scope["path"] == _ANSWERS:
+            try:
+                body = await _whole(counted)
+            except TooLarge:
+                await _refuse(scope, receive, send, 413)
+                return
+            if not _own(body):
+                await _refuse(scope, receive, send, 403)
+                return
+            await self._inner(scope, _again(body, receive), send)
+            return
+
         async def sent(message: Message) -> None:
             nonlocal started
             started = True
@@ -73,6 +93,39 @@ class Guard:
         except TooLarge:
             if not started:
                 await _refuse(scope, receive, send, 413)
+
+
+async def _whole(receive: Receive) -> bytes:
+    """A request's body; what there was of it, where the sender has gone away."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Gives a body that was read, and then what comes after it."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _own(body: bytes) -> bool:
+    """Whether all answers of a request are from its sender; what cannot be read is for Flower to refuse."""
+    try:
+        request = PushMessagesRequest.FromString(body)
+    except DecodeError:
+        return True
+    return all(message.metadata.src_node_id == request.node.node_id for message in request.messages_list)
 
 
 def _declared(scope: Scope) -> int:

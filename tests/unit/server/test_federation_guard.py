@@ -7,6 +7,13 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("flwr", reason="the guard reads Flower's messages")
+
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import Metadata
+from flwr.proto.node_pb2 import Node
+
 from server.federation.flower.guard import MOST_BYTES, Guard, Message, Receive, Scope, Send
 
 DEVICES, INNER = 9092, 40000
@@ -109,3 +116,30 @@ def test_web_sockets_of_devices_are_closed() -> None:
     scope = {"type": "websocket", "path": "/v1/fleet/x", "headers": [], "server": ("10.0.0.1", DEVICES)}
     asyncio.run(Guard(asked, [INNER])(scope, receive, send))
     assert not asked.reached and sent == [{"type": "websocket.close", "code": 1008}]
+
+
+def _answers(asks: int, *senders: int) -> bytes:
+    messages = [ProtoMessage(metadata=Metadata(src_node_id=sender)) for sender in senders]
+    return bytes(PushMessagesRequest(node=Node(node_id=asks), messages_list=messages).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (_answers(7, 7), 200),
+        (_answers(7), 200),
+        (_answers(7, 8), 403),
+        (_answers(7, 7, 8), 403),
+        (_answers(0, 7), 403),
+        (b"\xff\xff", 200),  # Flower refuses it
+    ],
+)
+def test_a_device_answers_in_its_own_name_alone(body: bytes, status: int) -> None:
+    asked = _ask("/v1/fleet/push-messages", pieces=[body[:1], body[1:]])
+    assert asked.status == status and asked.reached == (status == 200)
+    assert asked.body == (len(body) if asked.reached else 0)
+
+
+def test_answers_that_grow_too_large_are_not_read_to_their_end() -> None:
+    asked = _ask("/v1/fleet/push-messages", pieces=[b"x" * MOST_BYTES, b"x", b"x" * MOST_BYTES])
+    assert (asked.status, asked.reached) == (413, False)

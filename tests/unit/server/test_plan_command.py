@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -34,7 +35,7 @@ def test_a_bundle_that_is_none_is_named_with_its_option(profiles: Path, tmp_path
 
 
 def test_profiles_that_are_not_there_or_no_profiles_are_named_with_the_option(profiles: Path, tmp_path: Path) -> None:
-    bundle = ("--bundle", str(tmp_path))
+    bundle = ("--bundle", str(_bundle(tmp_path / "bundle", _golden())))
     assert _error(*bundle, "--profiles", str(tmp_path / "none")).startswith(
         f"--profiles: {tmp_path / 'none'}: does not exist"
     )
@@ -43,27 +44,32 @@ def test_profiles_that_are_not_there_or_no_profiles_are_named_with_the_option(pr
     assert said.startswith(f"--profiles: {profiles / 'other.json'}: is not a device profile of this release")
 
 
-def test_runs_of_blocks_need_a_bundle_and_profiles_of_them(profiles: Path, tmp_path: Path) -> None:
-    """Bundles without their files: a plan reads the manifest alone."""
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    document = json.loads((GOLDEN / "manifest.json").read_text())
+def _golden() -> dict[str, Any]:
+    """A manifest, with files of no bytes."""
+    document: dict[str, Any] = json.loads((GOLDEN / "manifest.json").read_text())
     document["files"] = [file | {"size_bytes": 0} for file in document["files"]]
+    return document
 
-    def write() -> None:
-        for file in document["files"]:
-            (bundle / file["path"]).parent.mkdir(exist_ok=True)
-            (bundle / file["path"]).touch()
-        (bundle / "manifest.json").write_text(json.dumps(document))
 
+def _bundle(folder: Path, document: dict[str, Any]) -> Path:
+    """A bundle without what is in its files: a plan reads the manifest alone."""
+    for file in document["files"]:
+        (folder / file["path"]).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file["path"]).touch()
+    (folder / "manifest.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_runs_of_blocks_need_a_bundle_and_profiles_of_them(profiles: Path, tmp_path: Path) -> None:
+    document = _golden()
+    bundle = _bundle(tmp_path / "bundle", document)
     options = ("--bundle", str(bundle), "--profiles", str(profiles), "--joint")
-    write()
     assert _error(*options) == f"--bundle: {bundle}: has no programs for --joint; export it with --joint"
     grown = next(program for program in document["programs"] if program["name"] == "grow-block2")
     run = grown["work"] | {"kind": "joint", "first_unit": 0}
     document["programs"].append(grown | {"name": "joint-blocks1-2", "work": run})
     document["files"].append({"path": "programs/joint-blocks1-2.pte", "size_bytes": 0, "sha256": "0" * 64})
-    write()
+    _bundle(bundle, document)
     assert _error(*options).startswith(
         "--joint: no profile contains runs of blocks; measure them with profl-profile --purpose joint"
     )

@@ -40,7 +40,10 @@ def test_every_study_of_the_repository_can_be_planned(name: str) -> None:
     if name.startswith("elastic"):
         assert methods == {"elastic", "fedavg"}
     else:
-        assert methods >= {"profl", "fedavg", "heterofl", "depthfl", "exclusivefl"}
+        largest = max(planned[0].fleet.budgets) >> 20
+        # What nobody holds is no row of a table: ProFL's first step, the whole network.
+        held = {"profl": 506, "exclusivefl": 840}
+        assert methods >= {"fedavg", "heterofl", "depthfl", *(name for name, mb in held.items() if mb <= largest)}
     assert [case.seed for case in planned] == sorted(case.seed for case in planned)
 
 

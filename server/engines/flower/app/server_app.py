@@ -3,6 +3,7 @@
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from server.engines.flower.post import RuntimeGrid
 from server.serving.serving import serve
 
 app = ServerApp()
@@ -11,4 +12,4 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run what the run config names (`pyproject.toml`)."""
-    serve(grid, context.run_config, context.run_id)
+    serve(RuntimeGrid(grid), context.run_config, context.run_id)
