@@ -202,4 +202,4 @@ def test_a_disk_without_room_is_refused_before_the_first_step(cnn_bundle: Path, 
     os.truncate(small_disk / "ballast", (small_disk / "ballast").stat().st_size - (64 << 10))
     line = profl_edge(*arguments).refusal(1)
     assert f"-o {output}: the update and its checkpoints take 0." in line
-    assert f"MB, 0.1 MB are free in {small_disk}" in line and line.endswith("choose another place")
+    assert f"MB, 0.0 MB are free in {small_disk}" in line and line.endswith("choose another place")
