@@ -19,6 +19,7 @@ from edge_runtime.export.capture.nodes import (
     arguments_of,
     counts_batches,
     is_several,
+    line_of,
     module_of,
     name_of,
     place_of,
@@ -161,7 +162,8 @@ class _Capture:
                 return
             reason = f" ({error})" if str(error) else ""
             raise UsageError(
-                f"{place_of(call.node)}: operator {target_of(node)} has no training kernel in this runtime{reason}; "
+                f"{place_of(call.node)}: operator {target_of(node)}{line_of(call.node)} has no training kernel in this "
+                f"runtime{reason}; "
                 "write it with operators that docs/operators.md lists, or leave it out"
             ) from None
         self._add([*call.before, layer])

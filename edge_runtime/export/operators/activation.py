@@ -67,6 +67,7 @@ def _capture_clamp(call: CapturedNode) -> Layer:
     if low == 0 and high in (None, 6):
         return _layer(call, "relu" if high is None else "relu6")
     if low is None:
+        assert high is not None  # PyTorch asks for one of them
         return _layer(call, "at_most", float(high))
     if high is None:
         return _layer(call, "at_least", float(low))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from edge_runtime.export.ir.builder import StepBuilder, Values
@@ -79,7 +80,7 @@ def _capture_fused(operation: int) -> Callable[[CapturedNode], Layer]:
 
     def capture(call: CapturedNode) -> Layer:
         first, second = (call.activation(name) for name in ("tensor1", "tensor2"))
-        shape = tuple(torch.broadcast_shapes(call.shape("tensor1"), call.shape("tensor2")))
+        shape = tuple(np.broadcast_shapes(call.shape("tensor1"), call.shape("tensor2")))
         product = arithmetic_step(call, operation, first, second, shape)
         value = float(call.arguments["value"])
         if value != 1.0:

@@ -179,8 +179,8 @@ def maxima(call: CapturedNode, x: str, shape: tuple[int, ...], dims: tuple[int, 
     if count > 65535:
         raise NotCovered("over more than 65535 elements")
     x = call.step("reshape", (x,), images)
-    window: dict[str, Any] = {"kernel": (1, count), "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
-    x = call.step("max_pool2d", (x,), (*images[:3], 1), **window)
+    once: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
+    x = call.step("max_pool2d", (x,), (*images[:3], 1), kernel=(1, count), **once)
     return call.step("reshape", (x,), (*outer, 1))
 
 

@@ -131,7 +131,7 @@ def _capture_repeat_interleave(call: CapturedNode) -> Layer:
 def capture_mirrored(call: CapturedNode) -> Layer:
     """Padding by the tensor's own elements: `reflect`, `replicate` and `circular`."""
     mode = call.arguments.get("mode") or ("reflect" if call.operator.startswith("reflection") else "replicate")
-    padding, shape = call.arguments.get("pad", call.arguments.get("padding")), call.shape("self")
+    padding, shape = call.arguments["pad" if "pad" in call.arguments else "padding"], call.shape("self")
     changes = {}
     for position, (before, after) in enumerate(zip(padding[::2], padding[1::2], strict=True)):
         dim = len(shape) - 1 - position
