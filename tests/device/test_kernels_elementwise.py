@@ -34,7 +34,22 @@ FUNCTIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
     "mish": (functional.mish, 0.0),
     "softplus": (lambda x: functional.softplus(x, 1.5), 1.5),
     "elu": (lambda x: functional.elu(x, 0.7), 0.7),
+    "absolute": (torch.abs, 0.0),
+    "exponential": (torch.exp, 0.0),
+    "logarithm": (torch.log, 0.0),
+    "square_root": (torch.sqrt, 0.0),
+    "inverse_root": (torch.rsqrt, 0.0),
+    "reciprocal": (torch.reciprocal, 0.0),
+    "at_least": (lambda x: x.clamp(min=0.3), 0.3),
+    "at_most": (lambda x: x.clamp(max=-0.2), -0.2),
 }
+
+
+def _in_domain(name: str, x: np.ndarray) -> np.ndarray:
+    """Where PyTorch's result is a finite number."""
+    if name in ("logarithm", "square_root", "inverse_root", "reciprocal"):
+        return np.abs(x) + np.float32(1e-2)
+    return np.minimum(x, np.float32(10)) if name == "exponential" else x
 
 
 def test_every_activation_is_tested() -> None:
@@ -45,7 +60,7 @@ def test_every_activation_is_tested() -> None:
 def test_an_activation_and_its_gradient(name: str) -> None:
     function, parameter = FUNCTIONS[name]
     edges = np.array([0, -0.0, 6, 1e-8, -1e-8, 0.3, 50, -50, 90, -90, 3e38, -3e38], np.float32)
-    x = np.concatenate([4 * random(70_001), edges])
+    x = _in_domain(name, np.concatenate([4 * random(70_001), edges]))
     dx = double(x)
     expected = function(dx)
     y = x.copy()
@@ -63,11 +78,28 @@ def test_an_activation_and_its_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_nan_goes_through_and_a_small_value_keeps_its_digits(name: str) -> None:
     function, parameter = FUNCTIONS[name]
-    x = np.array([np.nan, 1e-4, -1e-4], np.float32)
+    x = _in_domain(name, np.array([np.nan, 1e-4, -1e-4], np.float32))
     y = np.empty_like(x)
     call("activation", x, ACTIVATIONS[name], parameter, y)
     assert np.isnan(y[0])
     np.testing.assert_allclose(y[1:], function(double(x[1:])).detach().numpy(), rtol=5e-7)
+
+
+def test_a_root_may_have_no_gradient_at_zero() -> None:
+    x, gradient = np.array([0, 4], np.float32), np.array([3, 2], np.float32)
+    to_x = np.empty_like(x)
+    call("activation_backward", gradient, x, ACTIVATIONS["square_root"], 1.0, to_x)
+    assert to_x.tolist() == [0.0, 0.5]
+    call("activation_backward", gradient, x, ACTIVATIONS["square_root"], 0.0, to_x)
+    assert to_x.tolist() == [np.inf, 0.5]
+
+
+def test_what_is_not_chosen_does_not_count_and_comparisons_say_no_to_what_is_no_number() -> None:
+    a, b = np.array([np.inf, np.nan, 2, 2], np.float32), np.array([0, 0, 1, 2], np.float32)
+    y = np.empty_like(a)
+    for operation, expected in ((4, [0, 0, 2, 2]), (5, [1, 0, 1, 0]), (6, [0, 0, 0, 1])):
+        call("arithmetic", a, b, operation, y)
+        assert y.tolist() == expected
 
 
 OPERATIONS = {0: torch.add, 1: torch.sub, 2: torch.mul, 3: torch.div}

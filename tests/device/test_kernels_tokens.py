@@ -227,6 +227,25 @@ def test_embedding_and_its_gradient(padding: int) -> None:
         assert _operators.call("profl::embedding.out", [tokens, table, y]) != 0
 
 
+@pytest.mark.parametrize(("outer", "rows", "width"), [(1, 7000, 9), (3, 50, 1000), (200, 11, 1)])
+def test_rows_at_places_and_their_gradient(outer: int, rows: int, width: int) -> None:
+    x, places = _random(outer, rows, width), np.random.default_rng(0).integers(0, rows, 400)
+    places[:20] = 2
+    dx, index = _double(x, gradient=True), torch.from_numpy(places)
+    expected = dx.index_select(1, index)
+    y, numbers = _empty(outer, 400, width), places.astype(np.float32)
+    _call("take", x, numbers, y)
+    np.testing.assert_array_equal(y, expected.detach().numpy().astype(np.float32))
+    gradient = _random(outer, 400, width, seed=1)
+    expected.backward(_double(gradient))
+    _call("take_backward", gradient, numbers, to := _empty(outer, rows, width))
+    _close(to, dx.grad)
+    for wrong in (-1, rows, np.nan, np.inf):
+        numbers[7] = wrong
+        assert _operators.call("profl::take.out", [x, numbers, y]) != 0
+        assert _operators.call("profl::take_backward.out", [gradient, numbers, to]) != 0
+
+
 def test_dropout_keeps_what_its_hash_says() -> None:
     x = _random(3, 100_001)
     for seed, execution, layer, p in ((0, 0, 0, 0.1), (-7, 12, 3, 0.5), (1 << 40, 1 << 33, 1, 0.9)):

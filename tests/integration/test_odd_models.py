@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="the reference is PyTorch eager")
 from safetensors.torch import load_file  # noqa: E402
 from torch import nn  # noqa: E402
 
+from device_profiles.contract import CONSTANT_PREFIX  # noqa: E402
 from device_profiles.errors import UsageError  # noqa: E402
 from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 from tests.support.native_step import NativeStep  # noqa: E402
@@ -61,7 +62,7 @@ def test_what_is_covered_trains_as_in_pytorch(name: str, tmp_path: Path) -> None
     weights = load_file(tmp_path / "whole" / "weights" / "initial.safetensors")
     native = NativeStep(tmp_path / "whole", "grow-block1", {key: value.numpy() for key, value in weights.items()})
     module = odd.make()
-    module.load_state_dict(weights)
+    module.load_state_dict({name: value for name, value in weights.items() if not name.startswith(CONSTANT_PREFIX)})
     optimizer = torch.optim.SGD(module.train().parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
     generator = torch.Generator().manual_seed(1)
     for _ in range(5):

@@ -35,6 +35,14 @@ class Function(nn.Module):
         return self.function(x)
 
 
+class Swap(nn.Module):
+    """Channels last, or first again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, A, H, B] -> [N, B, H, A]."""
+        return x.transpose(1, 3)
+
+
 class Skips(nn.Module):
     """Sums whose summands are used again: `joined(a, b, convolution, convolution)`, a and b made from one tensor."""
 

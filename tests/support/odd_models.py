@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.support.any_layers import BiasedAttention, Reparametrised, Scaled, ScaledLinear, StandardisedConv, Window
 from tests.support.odd_layers import (
     Around,
     AroundSequence,
@@ -24,6 +25,7 @@ from tests.support.odd_layers import (
     PatchEmbedding,
     Recurrent,
     Skips,
+    Swap,
 )
 
 IMAGE, SEQUENCE, TOKENS = (3, 8, 8), (5, 12), (7,)
@@ -56,12 +58,18 @@ _WORDS: dict[str, Any] = {"input_shape": TOKENS, "options": {"input_dtype": "int
 
 
 ODD: dict[str, Odd] = {
-    "gru": Odd(make=lambda: Recurrent(nn.GRU(12, 8, batch_first=True)), input_shape=SEQUENCE, refusal="aten.gru"),
-    "lstm": Odd(make=lambda: Recurrent(nn.LSTM(12, 8, batch_first=True)), input_shape=SEQUENCE, refusal="aten.lstm"),
+    "gru": Odd(make=lambda: Recurrent(nn.GRU(12, 8, batch_first=True)), input_shape=SEQUENCE),
+    "lstm": Odd(make=lambda: Recurrent(nn.LSTM(12, 8, batch_first=True)), input_shape=SEQUENCE),
     "group_norm_silu": Odd(make=lambda: Around(nn.Sequential(nn.GroupNorm(2, 6), nn.SiLU()))),
     "mish": Odd(make=lambda: Around(nn.Mish())),
-    "einsum": Odd(make=lambda: Around(Mixed()), refusal="aten.einsum"),
-    "where": Odd(make=_function(lambda x: torch.where(x > 0, x, 0.1 * x)), refusal="aten.gt"),
+    "einsum": Odd(make=lambda: Around(Mixed())),
+    "where": Odd(make=_function(lambda x: torch.where(x > 0, x, 0.1 * x))),
+    "where_of_two": Odd(make=_function(lambda x: torch.where((x < x.tanh()) | ~(x >= -0.2), x.tanh(), x))),
+    "masked": Odd(make=_function(lambda x: x.masked_fill(torch.eye(8, dtype=torch.bool), 0.5).masked_fill(x > 1, 2.0))),
+    "masked_scores": Odd(
+        make=_function(lambda x: x.masked_fill(torch.ones(8, 8, dtype=torch.bool).triu(1), -torch.inf).softmax(-1))
+    ),
+    "truths_as_numbers": Odd(make=_function(lambda x: x * (x > 0.1) + (x <= -0.1).float() * x.tanh())),
     "cumsum": Odd(make=_function(lambda x: x.cumsum(1)), refusal="aten.cumsum"),
     "complex": Odd(make=_function(_complex), refusal="aten.view_as_complex"),
     "conv_transpose": Odd(make=lambda: Around(nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1), 4)),
@@ -80,7 +88,7 @@ ODD: dict[str, Odd] = {
     "selu": Odd(make=lambda: Around(nn.SELU())),
     "glu": Odd(make=lambda: Around(nn.GLU(1), 3)),
     "log_sigmoid": Odd(make=lambda: Around(nn.LogSigmoid())),
-    "softsign": Odd(make=lambda: Around(nn.Softsign()), refusal="aten.abs"),
+    "softsign": Odd(make=lambda: Around(nn.Softsign())),
     "batch_statistics": Odd(
         make=lambda: Around(nn.BatchNorm2d(6, track_running_stats=False)),
         refusal="aten.batch_norm.*without running statistics",
@@ -107,8 +115,8 @@ ODD: dict[str, Odd] = {
     "splits": Odd(make=_function(lambda x: sum(p.relu() for p in x.split(3, 1)), 3)),
     "stack": Odd(make=_function(lambda x: torch.stack([x.relu(), x.tanh()], 1).flatten(1, 2), 12)),
     "repeat": Odd(make=_function(lambda x: x.repeat(1, 2, 1, 1), 12)),
-    "repeat_interleave": Odd(make=_function(lambda x: x.repeat_interleave(2, 1), 12), refusal="aten.repeat_interleave"),
-    "flip": Odd(make=_function(lambda x: x.flip(3)), refusal="aten.flip"),
+    "repeat_interleave": Odd(make=_function(lambda x: x.repeat_interleave(2, 1), 12)),
+    "flip": Odd(make=_function(lambda x: x.flip(3))),
     "doubled": Odd(make=_function(lambda x: x + x)),
     "tripled": Odd(make=_function(lambda x: x + x + x)),
     "minus_itself": Odd(make=_function(lambda x: x - x + x)),
@@ -118,22 +126,41 @@ ODD: dict[str, Odd] = {
     "nested_skips": Odd(make=lambda: Around(Skips(lambda a, b, f, g: g(f(a + b) + b) + a))),
     "long_skip": Odd(make=lambda: Around(Skips(lambda a, b, f, g: g(f(a).relu() + a) + a + b))),
     "hierarchical": Odd(make=lambda: Around(Skips(lambda a, b, f, g: torch.cat([f(a), g(b + f(a)), b], 1)), 18)),
+    "rolled": Odd(make=_function(lambda x: x.roll((1, -3), (2, 3)) + x.roll(2, 1))),
+    "gathered": Odd(make=_function(lambda x: x[:, [3, 1, 1]][:, :, [[0], [-2]], [[5, 5, 1]]], 3)),
+    "windows": Odd(make=_function(lambda x: x.unfold(3, 3, 2).mean(-1))),
+    "replicated": Odd(make=lambda: Around(nn.ReplicationPad2d((2, 0, 1, 3)))),
+    "circular": Odd(make=lambda: Around(nn.Conv2d(6, 6, 3, padding=1, padding_mode="circular"))),
+    "window_attention": Odd(make=lambda: Around(Window(6, 8))),
+    "window_attention_fused": Odd(make=lambda: Around(Window(6, 8, fused=True))),
+    "biased_attention": Odd(make=lambda: Around(BiasedAttention(6, 8))),
+    "layer_scale": Odd(make=lambda: Around(Scaled(6))),
+    "reparametrised": Odd(make=lambda: Around(Reparametrised(6, 8))),
+    "standardised": Odd(make=lambda: Around(StandardisedConv(6, 6, 3, padding=1))),
+    "standardised_gain": Odd(make=lambda: Around(StandardisedConv(6, 6, 3, gain=True))),
+    "standardised_by_hand": Odd(make=lambda: Around(StandardisedConv(6, 6, 3, way="var_mean", gain=True))),
+    "normalised_weight": Odd(make=lambda: Around(nn.Sequential(Swap(), ScaledLinear(6, 6), Swap()))),
+    "celu": Odd(make=lambda: Around(nn.CELU(0.7))),
+    "hardtanh": Odd(make=lambda: Around(nn.Hardtanh(-0.4, 0.3))),
+    "limits": Odd(make=_function(lambda x: x.clamp(min=-0.2) + x.clamp(max=0.1) + x.clamp(-0.3, 0.3))),
+    "roots": Odd(make=_function(lambda x: (x * x + 1).sqrt() + (x.abs() + 1).log() + (x * x + 2).rsqrt() + x**3)),
+    "unit_length": Odd(make=_function(lambda x: torch.nn.functional.normalize(x, dim=1))),
+    "logsumexp": Odd(make=_function(lambda x: x - x.logsumexp(1, keepdim=True))),
+    "fused_products": Odd(make=_function(lambda x: torch.addcmul(x, x.tanh(), x, value=0.3).add(x.relu(), alpha=0.5))),
     "power": Odd(make=_function(lambda x: x**2)),
-    "exponential": Odd(make=_function(lambda x: x.exp()), refusal="aten.exp"),
-    "variance": Odd(make=_function(lambda x: x / x.var(1, keepdim=True)), refusal="aten.var"),
-    "max_of_two": Odd(make=_function(lambda x: torch.maximum(x, x.tanh())), refusal="aten.maximum"),
-    "amax": Odd(make=_function(lambda x: x - x.amax(1, keepdim=True)), refusal="aten.amax"),
-    "log_softmax": Odd(make=_function(lambda x: x.log_softmax(1)), refusal="aten.log_softmax"),
+    "exponential": Odd(make=_function(lambda x: (0.1 * x).exp())),
+    "variance": Odd(make=_function(lambda x: x / (1 + x.var(1, keepdim=True)))),
+    "max_of_two": Odd(make=_function(lambda x: torch.maximum(x, x.tanh()))),
+    "amax": Odd(make=_function(lambda x: x - x.amax(1, keepdim=True))),
+    "log_softmax": Odd(make=_function(lambda x: x.log_softmax(1))),
     "softmax_over_channels": Odd(make=_function(lambda x: x.softmax(1))),
-    "unfold": Odd(make=_function(lambda x: functional.unfold(x, 2).unflatten(2, (7, 7)), 24), refusal="aten.im2col"),
+    "unfold": Odd(make=_function(lambda x: functional.unfold(x, 2).unflatten(2, (7, 7)), 24)),
     "topk": Odd(make=_function(lambda x: x.topk(3, 1).values, 3), refusal="aten.topk"),
     "local_response_norm": Odd(make=lambda: Around(nn.LocalResponseNorm(3)), refusal="aten.avg_pool3d"),
-    "rms_norm": Odd(make=lambda: Around(nn.RMSNorm(8)), refusal="aten.rms_norm"),
-    "weight_norm": Odd(
-        make=lambda: Around(nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 6, 1))), refusal="aten._weight_norm"
-    ),
-    "reflection_pad": Odd(make=lambda: Around(nn.ReflectionPad2d(1)), refusal="aten.pad"),
-    "dropout2d": Odd(make=lambda: Around(nn.Dropout2d(0.2)), refusal="aten.feature_dropout"),
+    "rms_norm": Odd(make=lambda: Around(nn.RMSNorm(8))),
+    "weight_norm": Odd(make=lambda: Around(nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 6, 1)))),
+    "reflection_pad": Odd(make=lambda: Around(nn.ReflectionPad2d(1))),
+    "dropout2d_off": Odd(make=lambda: Around(nn.Dropout2d(0.0))),
     "data_dependent": Odd(
         make=_function(lambda x: x if x.sum() > 0 else x.relu()),
         refusal="torch.export cannot trace the model.*data-dependent",

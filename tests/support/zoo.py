@@ -164,6 +164,7 @@ ZOO: dict[str, Case] = {
     "eval_softmax": Case(make=lambda: Modes(lambda x: x.softmax(1)), refusal="differs from PyTorch in evaluation"),
     "always_dropping": _case(lambda net, x: functional.dropout(x, 0.5), refusal="in eval\\(\\) mode"),
     "dropout_in_place": _case(lambda net, x: functional.dropout(x.relu(), 0.2, net.training, True), drops=True),
+    "dropout_of_channels": _case(lambda net, x: functional.dropout2d(x.relu(), 0.2, net.training), drops=True),
     "counter": _case(counting, with_buffer("k", lambda: torch.tensor(0.0)), refusal="buffer 'k' is changed by forward"),
     "counter_in_python": _case(counting_in_python, with_attribute("k", lambda: 1), refusal="the same twice"),
     "numpy_noise": _case(

@@ -36,6 +36,7 @@ _ODD = (
     "upsample_nearest",
     "upsample_corners",
     "strided_slices",
+    "gathered",
     "repeat",
     "hierarchical",
     "power",

@@ -10,29 +10,33 @@ import torch
 from torch import nn
 from torch.export.graph_signature import OutputKind, TensorArgument
 
-from device_profiles.contract import DType
+from device_profiles.contract import CONSTANT_PREFIX, DType
 from device_profiles.errors import UsageError
 from device_profiles.settings import THE_MODEL
+from edge_runtime.export.capture.decomposition import decomposed
 from edge_runtime.export.capture.nodes import (
     CHECKS,
     arguments_of,
     counts_batches,
     is_several,
+    line_of,
     module_of,
     name_of,
     place_of,
     root_of,
     target_of,
 )
+from edge_runtime.export.capture.refusals import REASONS, refuse_cumulative_averages, refuse_random_numbers
 from edge_runtime.export.capture.tracing import exported
 from edge_runtime.export.capture.whose import Owners, is_mixed, of_input, owners_of
 from edge_runtime.export.ir.constants import Constants
 from edge_runtime.export.ir.faults import faults_named
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered, contributing, numbered
 from edge_runtime.export.operators import CAPTURES, IDENTITIES
+from edge_runtime.export.operators.selection import TAKES_TRUTHS, TRUTHS
 
-_DROPS = frozenset({"dropout", "scaled_dot_product_attention"})
-"""Operators whose random numbers are this runtime's own."""
+_DEEPEST = 4
+"""Definitions within definitions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +63,7 @@ def capture(
 
     Raises UsageError, naming the operator and its module, for one that this runtime does not train.
     """
-    _refuse_cumulative_averages(model)
+    refuse_cumulative_averages(model)
     if not trained_names(model):
         raise UsageError((THE_MODEL, " has nothing to train: no parameter, or none with requires_grad=True"))
     program = exported(model, batch=batch, input_shape=input_shape, input_dtype=input_dtype)
@@ -79,16 +83,6 @@ def capture(
     if not isinstance(output, TensorArgument):
         raise UsageError((THE_MODEL, " returns no tensor"), remedy="wrap it in a module that returns the logits")
     return _Capture(program, model).run()
-
-
-def _refuse_cumulative_averages(model: nn.Module) -> None:
-    """PyTorch's tracer would stop at the number of batches that such a BatchNorm reads, without naming it."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None:
-            raise UsageError(
-                f"module '{name}': {type(module).__name__} with momentum=None, the average of all batches so far, is "
-                "not trained by this runtime; give it a momentum, such as PyTorch's 0.1"
-            )
 
 
 class _Capture:
@@ -112,6 +106,7 @@ class _Capture:
         self._folded = Constants(program)
         self._new_constants: dict[str, torch.Tensor] = {}
         self._log_probabilities = False
+        self._depth = 0
         self._refuse_changed_buffers(signature.buffers_to_mutate.values())
 
     def run(self) -> CapturedModel:
@@ -119,12 +114,10 @@ class _Capture:
             if node.name == self._input:
                 self._shapes[node.name] = tuple(node.meta["val"].shape)
                 self._owners[node.name] = of_input(self._shapes[node.name])
-            if node.op != "call_function" or counts_batches(node, self._state) or name_of(node) in CHECKS:
-                continue
-            self._refuse_random_numbers(node)
-            if not self._folded.take(node) and not is_several(node):
-                self._take(node)
-        output = self._renamed.get(self._output, self._output)
+            self._visit(node)
+        output = self._output
+        while output in self._renamed:
+            output = self._renamed[output]
         layers = contributing(self._layers, output)
         if not layers:
             raise UsageError((THE_MODEL, "'s output does not follow from its input"))
@@ -139,7 +132,15 @@ class _Capture:
             log_probabilities=self._log_probabilities,
         )
 
+    def _visit(self, node: torch.fx.Node) -> None:
+        if node.op != "call_function" or counts_batches(node, self._state) or name_of(node) in CHECKS:
+            return
+        refuse_random_numbers(node)
+        if not self._folded.take(node) and not is_several(node):
+            self._take(node)
+
     def _take(self, node: torch.fx.Node) -> None:
+        """Add the layers of a call; of PyTorch's own definition of it, where there is no rule for the call itself."""
         call = self._call(node)
         if call is None:
             return
@@ -150,19 +151,42 @@ class _Capture:
                 return
             self._refuse_other_types(node)
             if call.operator not in CAPTURES:
-                raise NotCovered(_REASONS.get(call.operator, ""))
+                raise NotCovered(REASONS.get(call.operator, ""))
             self._refuse_change_of_views(node)
             with faults_named(f"{place_of(call.node)}: operator {target_of(node)} could not be captured"):
                 layer = self._captured(call)
             if isinstance(layer, NotCovered):
                 raise layer
         except NotCovered as error:
+            if self._defined_by_others(call):
+                return
             reason = f" ({error})" if str(error) else ""
             raise UsageError(
-                f"{place_of(call.node)}: operator {target_of(node)} has no training kernel in this runtime{reason}; "
+                f"{place_of(call.node)}: operator {target_of(node)}{line_of(call.node)} has no training kernel in this "
+                f"runtime{reason}; "
                 "write it with operators that docs/operators.md lists, or leave it out"
             ) from None
         self._add([*call.before, layer])
+
+    def _defined_by_others(self, call: CapturedNode) -> bool:
+        """Whether PyTorch defines the operator by others, which are then captured in its place."""
+        called = call.node if call.index is None else call.node.args[0]
+        assert isinstance(called, torch.fx.Node)
+        for name in [name for name in self._new_constants if name.startswith(f"{CONSTANT_PREFIX}{call.node.name}.")]:
+            del self._new_constants[name]
+        if self._depth == _DEEPEST:
+            return False
+        made, replaced = decomposed(called)
+        self._renamed.update({old.name: new.name for old, new in replaced})
+        self._depth += 1
+        try:
+            for node in made:
+                self._visit(node)
+        except UsageError:  # named by what the user wrote
+            return False
+        finally:
+            self._depth -= 1
+        return bool(made)
 
     @staticmethod
     def _captured(call: CapturedNode) -> Layer | NotCovered:
@@ -180,18 +204,6 @@ class _Capture:
         self._log_probabilities = self._log_probabilities or call.operator == "log_softmax"
         return True
 
-    def _refuse_random_numbers(self, node: torch.fx.Node) -> None:
-        """Raise UsageError where forward draws random numbers: a captured graph would have one draw for ever."""
-        tags = getattr(node.target, "tags", ())
-        if torch.Tag.nondeterministic_seeded not in tags or name_of(node) in _DROPS or not node.users:
-            return
-        if name_of(node) in ("feature_dropout", "alpha_dropout", "feature_alpha_dropout") and not node.args[2]:
-            return
-        raise UsageError(
-            f"{place_of(node)}: operator {node.target} has no training kernel in this runtime (it draws random "
-            "numbers, as noise and stochastic depth do; nn.Dropout is covered); set its rate to 0, or leave it out"
-        )
-
     def _refuse_changed_buffers(self, returned: Any) -> None:
         """Raise UsageError where forward changes a buffer: every step would start from its exported value."""
         changed = {name for name in returned if name is not None}
@@ -207,8 +219,18 @@ class _Capture:
                 )
 
     def _refuse_other_types(self, node: torch.fx.Node) -> None:
-        """Raise NotCovered where a result is not float32; tokens are looked up as they come."""
+        """Raise NotCovered where a result is not float32; tokens are looked up as they come, and truth values that are
+        computed go to the few operators that know of them."""
         value = node.meta.get("val")
+        truths = any(
+            argument.meta["val"].dtype == torch.bool and argument.name not in self._folded.values
+            for argument in node.all_input_nodes
+            if isinstance(argument.meta.get("val"), torch.Tensor)
+        )
+        if truths and name_of(node) not in TAKES_TRUTHS:
+            raise NotCovered("of truth values; make numbers of them by .float()")
+        if isinstance(value, torch.Tensor) and value.dtype == torch.bool and (truths or name_of(node) in TRUTHS):
+            return
         if isinstance(value, torch.Tensor) and value.dtype not in (torch.float32, torch.int64):
             kind = str(value.dtype).removeprefix("torch.")
             raise NotCovered(f"with a result of {kind}; this runtime computes in float32")
@@ -260,19 +282,14 @@ class _Capture:
         changed = node.args[0]
         assert isinstance(changed, torch.fx.Node)
         family = root_of(changed)
+        if node not in self._position:  # of a definition, which changes its own results only
+            if family is not changed:
+                raise NotCovered("in place on a part of a tensor")
+            return
         here = self._position[node]
         names = [other for other in self._nodes[:here] if other.op != "output" and root_of(other) is family]
         if any(self._position[user] > here for other in names for user in other.users):
             raise NotCovered("in place on a tensor that is read later under another name")
-
-
-_REASONS = {
-    "wrap_with_set_grad_enabled": "it switches gradients off or on in a part of forward; requires_grad=False keeps "
-    "parameters as they are, detach() ends a gradient",
-    "log_softmax": "before the end of the model, where cross-entropy takes it over",
-    "to": "it changes the element type; this runtime computes in float32",
-}
-"""Why some operators are not covered, where their names do not say it."""
 
 
 def trained_names(model: nn.Module) -> frozenset[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import os
+import re
 from typing import Any
 
 import torch
@@ -23,6 +25,13 @@ def place_of(node: torch.fx.Node) -> str:
     """The node's module, as a sentence names it."""
     module = module_of(node)
     return f"module '{module}'" if module else "the model's own forward"
+
+
+def line_of(node: torch.fx.Node) -> str:
+    """Where the user's source calls the operator, in brackets; empty where that is not known."""
+    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    own = [(file, line) for file, line in frames if f"{os.sep}torch{os.sep}" not in file]
+    return f" (line {own[-1][1]} of {os.path.basename(own[-1][0])})" if own else ""
 
 
 def root_of(node: torch.fx.Node) -> torch.fx.Node:

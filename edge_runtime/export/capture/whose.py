@@ -182,6 +182,7 @@ _RULES: dict[str, Callable[[Layer, torch.Tensor], torch.Tensor]] = {
     "permute": lambda layer, owners: owners.permute(layer.attributes["dims"]),
     "crop": _cropped,
     "view": _seen,
+    "take": lambda layer, owners: layer.attributes["apply"](owners).reshape(layer.shape),
 }
 
 

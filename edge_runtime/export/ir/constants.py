@@ -27,8 +27,18 @@ class Constants:
         for node, name in signature.inputs_to_lifted_tensor_constants.items():
             self.values[node] = program.constants[name]
 
+    def _make(self, node: torch.fx.Node) -> None:
+        like = node.args[0]
+        assert isinstance(like, torch.fx.Node)
+        known = {like.name: torch.zeros(tuple(like.meta["val"].shape), dtype=like.meta["val"].dtype)}
+        positional, named = _filled((node.args, node.kwargs), known)
+        self.values[node.name] = node.target(*positional, **named)  # type: ignore[operator]  # an operator
+
     def take(self, node: torch.fx.Node) -> bool:
         """Compute `node` where all its arguments are constants; whether it was."""
+        if str(node.target).removeprefix("aten.").split(".")[0] in _OF_A_SHAPE:
+            self._make(node)
+            return True
         arguments = list(_nodes((node.args, node.kwargs)))
         if any(argument.name not in self.values for argument in arguments) or not isinstance(
             node.meta.get("val"), torch.Tensor
@@ -38,6 +48,12 @@ class Constants:
             positional, named = _filled((node.args, node.kwargs), self.values)
             self.values[node.name] = node.target(*positional, **named)  # type: ignore[operator]  # an operator
         return True
+
+
+_OF_A_SHAPE = frozenset(
+    {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"},
+)
+"""Operators that ask of a tensor for nothing but its shape and type."""
 
 
 def _nodes(argument: Any) -> Iterator[torch.fx.Node]:

@@ -82,6 +82,8 @@ class CapturedNode:
                 return self._of_model(value, self.keep_constant(name, self.constants[value.name]))
             if found in self.state and value.meta["val"].is_floating_point():
                 return self._of_model(value, self.state[found])
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            return self.number(name, float(value))
         raise NotCovered(f"its argument '{name}' is not an activation")
 
     def _of_model(self, value: torch.fx.Node, tensor: str) -> str:
@@ -113,6 +115,21 @@ class CapturedNode:
         self.new_constants[name] = value.to(torch.float32).contiguous()
         return name
 
+    def kept(self, hint: str, value: torch.Tensor) -> str:
+        """An activation that is this constant; one number becomes a tensor of one element."""
+        value = value.reshape(1) if value.dim() == 0 else value
+        tensor = self.keep_constant(hint, value)
+        output = f"{tensor}@{self.node.name}"
+        if all(layer.output != output for layer in self.before):
+            shape, module = tuple(value.shape), self.module
+            layer = Layer(kind="tensor", inputs=(), output=output, shape=shape, module=module, tensors=(tensor,))
+            self.before.append(layer)
+        return output
+
+    def number(self, hint: str, value: float) -> str:
+        """An activation of one element."""
+        return self.kept(hint, torch.tensor(value, dtype=torch.float32))
+
     def tensor(self, name: str) -> str | None:
         """Name of the tensor of the model, or of the constant, that argument `name` is, None where it is None; raises
         NotCovered for anything else."""
@@ -139,16 +156,41 @@ class CapturedNode:
         """Whether argument `name` is a parameter of the model that is trained."""
         return self.is_state(name) and self.tensor(name) not in self.fixed
 
+    def node_type(self, name: str) -> torch.dtype | None:
+        """Element type of the tensor that argument `name` is."""
+        value = self.arguments.get(name)
+        return value.meta["val"].dtype if isinstance(value, torch.fx.Node) else None
+
     def over_examples(self, name: str, dims: Container[int]) -> bool:
         """Whether a result over these dimensions of the activation `name` follows from several examples.
 
-        Where it is not known whose the elements are, the first dimension counts as that of the examples.
+        Never where it follows from parameters and constants alone.
         """
         owners = self.owners.get(self.activation(name))
         if owners is None:
-            return 0 in dims
+            return False
         moved = [d for d in range(owners.dim()) if d in dims]
         return any(bool((owners != owners.narrow(d, 0, 1)).any()) for d in moved if owners.shape[d] > 1)
+
+    def is_computed(self, name: str) -> bool:
+        """Whether argument `name` is computed by the model from its parameters alone, such as a weight."""
+        value = self.arguments.get(name)
+        if not isinstance(value, torch.fx.Node) or self.is_tensor(name):
+            return False
+        found = self.renamed.get(value.name, value.name)
+        return found in self.known and self.owners.get(found) is None
+
+    def is_of_parameters(self, name: str) -> bool:
+        """Whether argument `name` is a tensor of the model, or computed from such alone."""
+        return self.is_tensor(name) or self.is_computed(name)
+
+    @property
+    def counts_truth(self) -> bool:
+        """Whether the call makes numbers, 1 and 0, of truth values."""
+        first, value = self.node.args[0], self.node.meta["val"]
+        return (
+            isinstance(first, torch.fx.Node) and first.meta["val"].dtype == torch.bool and value.dtype == torch.float32
+        )
 
     @property
     def keeps_type(self) -> bool:

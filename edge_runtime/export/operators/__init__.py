@@ -28,7 +28,10 @@ from edge_runtime.export.operators import (
     pooling,
     reduction,
     resample,
+    selection,
     shape,
+    statistics,
+    take,
 )
 
 Capture = Callable[[CapturedNode], Layer]
@@ -50,7 +53,10 @@ FAMILIES = (
     pooling,
     reduction,
     resample,
+    selection,
     shape,
+    statistics,
+    take,
 )
 
 CAPTURES: dict[str, Capture] = {name: rule for family in FAMILIES for name, rule in family.CAPTURES.items()}
@@ -63,9 +69,12 @@ IDENTITIES: dict[str, Callable[[CapturedNode], bool]] = {
     "contiguous": lambda call: True,
     "alias": lambda call: True,
     "clone": lambda call: True,
-    **dict.fromkeys(("to", "_to_copy", "type_as"), lambda call: call.keeps_type),
+    **dict.fromkeys(("to", "_to_copy", "type_as"), lambda call: call.keeps_type or call.counts_truth),
     "log_softmax": lambda call: call.is_the_end and call.arguments["dim"] % len(call.output_shape) == 1,
-    "dropout": lambda call: float(call.arguments["p"]) == 0.0 or not call.arguments["train"],
+    **dict.fromkeys(
+        ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"),
+        lambda call: float(call.arguments["p"]) == 0.0 or not call.arguments["train"],
+    ),
 }
 """ATen operators that leave their first argument as it is, and when."""
 

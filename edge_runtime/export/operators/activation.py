@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
@@ -21,11 +23,19 @@ ACTIVATIONS = {
     "mish": 9,
     "softplus": 10,
     "elu": 11,
+    "absolute": 12,
+    "exponential": 13,
+    "logarithm": 14,
+    "square_root": 15,
+    "inverse_root": 16,
+    "reciprocal": 17,
+    "at_least": 18,
+    "at_most": 19,
 }
 """Number of each activation in a program; `csrc/kernels/activation/activation.h` has the same."""
 
-FUSED = frozenset(ACTIVATIONS) - {"none", "leaky_relu", "softplus", "elu"}
-"""Those without a parameter, which normalisations and frozen convolutions apply to what they store."""
+FUSED = frozenset({"relu", "relu6", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "mish"})
+"""Those without a parameter that normalisations and frozen convolutions apply to what they store."""
 
 
 SUBTRACT, MULTIPLY = 1, 2
@@ -49,12 +59,22 @@ def _capture_leaky_relu(call: CapturedNode) -> Layer:
 
 
 def _capture_clamp(call: CapturedNode) -> Layer:
-    """`hardtanh` and `clamp` where they are ReLU or ReLU6."""
+    """`hardtanh` and `clamp` by one limit after the other; ReLU and ReLU6 where they are these."""
     names = (("min", "min_val"), ("max", "max_val"))
     low, high = (call.arguments.get(name, call.arguments.get(other)) for name, other in names)
-    if low != 0 or high not in (None, 6):
-        raise NotCovered("limits other than 0 and 6")
-    return _layer(call, "relu" if high is None else "relu6")
+    if any(isinstance(limit, torch.fx.Node) for limit in (low, high)):
+        raise NotCovered("with limits that are tensors")
+    if low == 0 and high in (None, 6):
+        return _layer(call, "relu" if high is None else "relu6")
+    if low is None:
+        assert high is not None  # PyTorch asks for one of them
+        return _layer(call, "at_most", float(high))
+    if high is None:
+        return _layer(call, "at_least", float(low))
+    x = call.step(
+        "activation", (call.activation("self"),), call.output_shape, activation="at_least", parameter=float(low)
+    )
+    return call.layer("activation", (x,), activation="at_most", parameter=float(high))
 
 
 def _capture_softplus(call: CapturedNode) -> Layer:
@@ -73,6 +93,27 @@ def _capture_elu(call: CapturedNode) -> Layer:
     shape = call.output_shape
     y = call.step("activation", (call.activation("self"),), shape, activation="elu", parameter=float(alpha))
     return call.layer("affine", (y,), factor=float(scale), offset=0.0)
+
+
+def _capture_celu(call: CapturedNode) -> Layer:
+    """alpha * ELU(x / alpha)."""
+    alpha, shape = float(call.arguments["alpha"]), call.output_shape
+    x = call.step("affine", (call.activation("self"),), shape, factor=1.0 / alpha, offset=0.0)
+    y = call.step("activation", (x,), shape, activation="elu", parameter=1.0)
+    return call.layer("affine", (y,), factor=alpha, offset=0.0)
+
+
+def _capture_log1p(call: CapturedNode) -> Layer:
+    """log(x + 1)."""
+    x = call.step("affine", (call.activation("self"),), call.output_shape, factor=1.0, offset=1.0)
+    return call.layer("activation", (x,), activation="logarithm", parameter=0.0)
+
+
+def _capture_expm1(call: CapturedNode) -> Layer:
+    """exp(x) - 1."""
+    shape = call.output_shape
+    y = call.step("activation", (call.activation("self"),), shape, activation="exponential", parameter=0.0)
+    return call.layer("affine", (y,), factor=1.0, offset=-1.0)
 
 
 def _capture_log_sigmoid(call: CapturedNode) -> Layer:
@@ -164,6 +205,17 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     "hardtanh": _capture_clamp,
     "clamp": _capture_clamp,
     "clamp_min": _capture_clamp,
+    "clamp_max": _capture_clamp,
+    "clip": _capture_clamp,
+    "celu": _capture_celu,
+    "abs": _capture("absolute"),
+    "exp": _capture("exponential"),
+    "log": _capture("logarithm"),
+    "sqrt": _capture("square_root"),
+    "rsqrt": _capture("inverse_root"),
+    "log1p": _capture_log1p,
+    "expm1": _capture_expm1,
+    "reciprocal": _capture("reciprocal"),
 }
 EMITTERS = {"activation": _activation}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {

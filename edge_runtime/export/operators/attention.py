@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.constants import Mask
 from edge_runtime.export.ir.graph import Argument, Pairs, Value
@@ -46,6 +48,9 @@ def _capture_attention(call: CapturedNode) -> Layer:
     if value[3] > MAX_VALUE_WIDTH:
         raise NotCovered(f"heads wider than {MAX_VALUE_WIDTH}")
     scale = call.arguments["scale"]
+    masked = call.arguments["attn_mask"]
+    if masked is not None and call.constant("attn_mask") is None:
+        return _capture_biased(call)
     mask = _mask(call, query[2], key[2])
     return call.layer(
         "attention",
@@ -62,12 +67,28 @@ def _capture_attention(call: CapturedNode) -> Layer:
     )
 
 
+def _capture_biased(call: CapturedNode) -> Layer:
+    """Attention written out, where what is added to the scores is computed, as from a table of relative positions."""
+    query, key = call.shape("query"), call.shape("key")
+    if call.node_type("attn_mask") != torch.float32 or call.arguments["is_causal"]:
+        raise NotCovered("with truth values that are computed as its mask")
+    scale = 1.0 / math.sqrt(query[3]) if call.arguments["scale"] is None else float(call.arguments["scale"])
+    turned, scores = (*key[:2], key[3], key[2]), (*query[:3], key[2])
+    q = call.step("affine", (call.activation("query"),), query, factor=scale, offset=0.0)
+    k = call.step("permute", (call.activation("key"),), turned, dims=(0, 1, 3, 2))
+    x = call.step("matmul", (q, k), scores)
+    x = call.step("arithmetic", (x, call.activation("attn_mask")), scores, operation=0, of_model=(False, False))
+    x = call.step("softmax", (x,), scores)
+    if float(call.arguments["dropout_p"]) > 0.0:
+        x = call.step("dropout", (x,), scores, dropout=float(call.arguments["dropout_p"]))
+    return call.layer("matmul", (x, call.activation("value")))
+
+
 def _mask(call: CapturedNode, queries: int, keys: int) -> Mask:
     if call.arguments["attn_mask"] is None:
         return Mask()
     value = call.constant("attn_mask")
-    if value is None:
-        raise NotCovered("with a mask that follows from the model's input or parameters")
+    assert value is not None
     return Mask.of(value, queries, keys)
 
 
@@ -152,9 +173,26 @@ def _softmax(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 def _capture_matmul(call: CapturedNode) -> Layer:
     names = ("mat1", "mat2") if "mat1" in call.arguments else ("self", "mat2" if "mat2" in call.arguments else "other")
     left, right = (call.shape(name) for name in names)
+    if len(left) > 2 and len(right) == 2:
+        x = call.step("reshape", (call.activation(names[0]),), (math.prod(left[:-1]), left[-1]))
+        y = call.step("matmul", (x, call.activation(names[1])), (math.prod(left[:-1]), right[-1]))
+        return call.layer("reshape", (y,))
     if len(left) < 2 or len(left) != len(right) or left[:-2] != right[:-2]:
         raise NotCovered("of shapes that are broadcast")
     return call.layer("matmul", tuple(call.activation(name) for name in names))
+
+
+def _capture_sum_and_product(call: CapturedNode) -> Layer:
+    """`addmm` and `baddbmm`: beta * self + alpha * a product."""
+    names = ("mat1", "mat2") if call.operator == "addmm" else ("batch1", "batch2")
+    shape = call.output_shape
+    y = call.step("matmul", tuple(call.activation(name) for name in names), shape)
+    x = call.activation("self")
+    if call.arguments["alpha"] != 1:
+        y = call.step("affine", (y,), shape, factor=float(call.arguments["alpha"]), offset=0.0)
+    if call.arguments["beta"] != 1:
+        x = call.step("affine", (x,), call.shape("self"), factor=float(call.arguments["beta"]), offset=0.0)
+    return call.layer("arithmetic", (y, x), operation=0, of_model=(False, False))
 
 
 def _matmul(builder: StepBuilder, layer: Layer, values: Values) -> Value:
@@ -184,8 +222,9 @@ def _matmul(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 
 CAPTURES = {
     "scaled_dot_product_attention": _capture_attention,
-    "softmax": _capture_softmax,
+    **dict.fromkeys(("softmax", "_safe_softmax", "_softmax"), _capture_softmax),
     **dict.fromkeys(("matmul", "bmm", "mm"), _capture_matmul),
+    **dict.fromkeys(("addmm", "baddbmm"), _capture_sum_and_product),
 }
 EMITTERS = {"attention": _attention, "softmax": _softmax, "matmul": _matmul}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {

@@ -9,6 +9,7 @@ from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered, pair
 from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activation
+from edge_runtime.export.operators.linear import is_computed, weight_of, with_weight
 
 _MOST_TAPS = 256
 """Of the kernels' fixed tables: up to 16x16."""
@@ -31,15 +32,17 @@ def _capture_convolution(call: CapturedNode) -> Layer:
         before = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
     else:
         before = _directions(padding, of_sequences, missing=0)
-    return call.layer(
-        "conv2d",
-        (call.activation("input"),),
-        (call.tensor("weight"), call.tensor("bias")),
-        stride=stride,
-        padding=before,
-        dilation=dilation,
-        groups=int(call.arguments["groups"]),
-    )
+    inputs, weight = with_weight(call)
+    how = {"stride": stride, "padding": before, "dilation": dilation, "groups": int(call.arguments["groups"])}
+    if not call.is_computed("bias"):
+        return call.layer("conv2d", inputs, (weight, call.tensor("bias")), **how)
+    return _with_bias(call, call.step("conv2d", inputs, call.output_shape, (weight, None), **how))
+
+
+def _with_bias(call: CapturedNode, y: str) -> Layer:
+    shape = call.output_shape
+    by_channel = call.step("reshape", (call.activation("bias"),), (shape[1], *(1,) * (len(shape) - 2)))
+    return call.layer("arithmetic", (y, by_channel), operation=0, of_model=(False, False))
 
 
 def _capture_transposed(call: CapturedNode) -> Layer:
@@ -56,7 +59,8 @@ def _capture_transposed(call: CapturedNode) -> Layer:
         raise NotCovered(f"with a kernel of more than {_MOST_TAPS} elements")
     if any(extra >= step for extra, step in zip(more, stride, strict=True)):
         raise NotCovered("with an output_padding that reaches the stride")
-    inputs, tensors = (call.activation("input"),), (call.tensor("weight"),)
+    inputs, weight = with_weight(call)
+    tensors = (weight,)
     attributes = {
         "stride": stride,
         "padding": padding,
@@ -65,11 +69,7 @@ def _capture_transposed(call: CapturedNode) -> Layer:
     }
     if call.arguments["bias"] is None:
         return call.layer("conv_transpose2d", inputs, tensors, **attributes)
-    shape = call.output_shape
-    y = call.step("conv_transpose2d", inputs, shape, tensors, **attributes)
-    bias = call.activation("bias")
-    by_channel = call.step("reshape", (bias,), (shape[1], *(1,) * (len(shape) - 2)))
-    return call.layer("arithmetic", (y, by_channel), operation=0, of_model=(False, False))
+    return _with_bias(call, call.step("conv_transpose2d", inputs, call.output_shape, tensors, **attributes))
 
 
 def _directions(sizes: Any, of_sequences: bool, *, missing: int) -> tuple[int, int]:
@@ -82,8 +82,8 @@ def geometry(layer: Layer) -> tuple[Any, ...]:
 
 
 def _conv2d(builder: StepBuilder, layer: Layer, values: Values) -> Value:
-    weight, bias = builder.weight(layer.tensors[0]), builder.weight(layer.tensors[1])
-    assert weight is not None
+    weight, bias = weight_of(builder, layer, values), builder.weight(layer.tensors[1])
+    computed = is_computed(builder, layer, weight)
     shaped = geometry(layer)
 
     def compute(x: Value) -> Value:
@@ -105,7 +105,11 @@ def _conv2d(builder: StepBuilder, layer: Layer, values: Values) -> Value:
             bias_gradient = builder.gradient_of(bias)
             builder.graph.emit("channel_sum", (gradient,), (bias_gradient,))
             builder.update(bias, bias_gradient)
-        if not builder.trains(weight):
+        if computed:
+            to_weight = builder.new(f"{layer.module}.weight_gradient", weight.shape)
+            builder.graph.emit("conv2d_weight_grad", (gradient, builder.again(x), *shaped), (to_weight,))
+            return [(weight, to_weight), *input_gradient(gradient)]
+        if layer.tensors[0] is None or not builder.trains(weight):
             return input_gradient(gradient)
         if builder.fuses_update(weight) and (x not in builder.differentiable or weight.bytes > x.bytes):
             # The weight's gradient never exists, but the input, computed again, lives beside its own gradient.
@@ -123,8 +127,8 @@ def _conv2d(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 
 
 def _conv_transpose2d(builder: StepBuilder, layer: Layer, values: Values) -> Value:
-    weight = builder.weight(layer.tensors[0])
-    assert weight is not None
+    weight = weight_of(builder, layer, values)
+    computed = is_computed(builder, layer, weight)
     shaped = geometry(layer)
 
     def compute(x: Value) -> Value:
@@ -140,11 +144,15 @@ def _conv_transpose2d(builder: StepBuilder, layer: Layer, values: Values) -> Val
             x_gradient = builder.new(f"{layer.module}.input_gradient", x.shape)
             builder.graph.emit("conv2d", (gradient, weight, None, *shaped), (x_gradient,))
             pairs.append((x, x_gradient))
-        if not builder.trains(weight):
+        if not computed and (layer.tensors[0] is None or not builder.trains(weight)):
             return pairs
         # What the convolution is given and what it puts out have changed places.
         sources = (builder.again(x), gradient, *shaped)
-        if builder.fuses_update(weight):
+        if computed:
+            to_weight = builder.new(f"{layer.module}.weight_gradient", weight.shape)
+            builder.graph.emit("conv2d_weight_grad", sources, (to_weight,))
+            pairs.append((weight, to_weight))
+        elif builder.fuses_update(weight):
             builder.fused_update("conv2d_weight_grad", sources, weight)
         else:
             weight_gradient = builder.gradient_of(weight)
@@ -158,7 +166,7 @@ def _conv_transpose2d(builder: StepBuilder, layer: Layer, values: Values) -> Val
 def frozen_conv2d(builder: StepBuilder, layer: Layer, behind: Layer | None, values: Values) -> Value:
     """A frozen convolution that applies to what it stores what is `behind` it: BatchNorm with residual and activation,
     or an activation alone."""
-    weight, bias = builder.weight(layer.tensors[0]), builder.weight(layer.tensors[1])
+    weight, bias = weight_of(builder, layer, values), builder.weight(layer.tensors[1])
     norm = behind if behind is not None and behind.kind == "batch_norm" else None
     statistics = (None, None, None, None) if norm is None else tuple(builder.weight(name) for name in norm.tensors)
     eps = 0.0 if norm is None else float(norm.attributes["eps"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from edge_runtime.export.ir.builder import StepBuilder, Values
@@ -11,8 +12,10 @@ from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators.activation import activation_gradient
 
-ADD, SUBTRACT, MULTIPLY, DIVIDE = range(4)
+ADD, SUBTRACT, MULTIPLY, DIVIDE, SELECT, GREATER, EQUAL = range(7)
 """Number of each operation in a program; `csrc/kernels/elementwise/arithmetic.cpp` has the same."""
+COMPARISONS = (GREATER, EQUAL)
+"""They give 1 or 0, and no gradient."""
 
 
 def _capture_pair(operation: int, number: Callable[[float], tuple[float, float]]) -> Callable[[CapturedNode], Layer]:
@@ -23,7 +26,7 @@ def _capture_pair(operation: int, number: Callable[[float], tuple[float, float]]
         if call.arguments.get("alpha", 1) != 1 or call.arguments.get("rounding_mode") is not None:
             raise NotCovered("with a factor alpha or a rounding mode")
         constant = call.constant("other")
-        if constant is not None and constant.numel() == 1:
+        if constant is not None and constant.numel() == 1 and call.shape("self") == call.output_shape:
             other = constant.item()
         if not isinstance(other, torch.fx.Node):
             factor, offset = number(float(other))
@@ -37,8 +40,8 @@ def _capture_tensors(call: CapturedNode, operation: int) -> Layer:
     """Two activations, or one and a tensor of the model: a parameter, or a buffer that stays as it is."""
     names = ("self", "other")
     of_model = tuple(call.is_tensor(name) for name in names)
-    if all(of_model):
-        raise NotCovered("of two tensors of the model")
+    if all(of_model):  # computed in the program, and differentiated as activations are
+        return arithmetic(call, operation, call.activation("self"), call.activation("other"))
     inputs = tuple(call.activation(name) for name in names if not call.is_tensor(name))
     if operation == ADD and len(inputs) == 2 and call.shape("self") == call.shape("other"):
         return call.layer("add", inputs, activation="none")
@@ -46,14 +49,67 @@ def _capture_tensors(call: CapturedNode, operation: int) -> Layer:
     return call.layer("arithmetic", inputs, tensors, operation=operation, of_model=of_model)
 
 
+def arithmetic(call: CapturedNode, operation: int, a: str, b: str) -> Layer:
+    """The layer of a call that combines two activations."""
+    return call.layer("arithmetic", (a, b), operation=operation, of_model=(False, False))
+
+
+def arithmetic_step(call: CapturedNode, operation: int, a: str, b: str, shape: tuple[int, ...]) -> str:
+    """The same in front of the call's own layer."""
+    return call.step("arithmetic", (a, b), shape, operation=operation, of_model=(False, False))
+
+
+def _capture_addition(
+    number: Callable[[float], tuple[float, float]], operation: int
+) -> Callable[[CapturedNode], Layer]:
+    """`add` and `sub`, whose second operand may have a factor `alpha`."""
+    plain = _capture_pair(operation, number)
+
+    def capture(call: CapturedNode) -> Layer:
+        alpha, other = call.arguments.get("alpha", 1), call.arguments["other"]
+        if alpha == 1 or not isinstance(other, torch.fx.Node):
+            return plain(call)
+        scaled = call.step("affine", (call.activation("other"),), call.shape("other"), factor=float(alpha), offset=0.0)
+        return arithmetic(call, operation, call.activation("self"), scaled)
+
+    return capture
+
+
+def _capture_fused(operation: int) -> Callable[[CapturedNode], Layer]:
+    """`addcmul` and `addcdiv`: self + value * (tensor1 by tensor2)."""
+
+    def capture(call: CapturedNode) -> Layer:
+        first, second = (call.activation(name) for name in ("tensor1", "tensor2"))
+        shape = tuple(np.broadcast_shapes(call.shape("tensor1"), call.shape("tensor2")))
+        product = arithmetic_step(call, operation, first, second, shape)
+        value = float(call.arguments["value"])
+        if value != 1.0:
+            product = call.step("affine", (product,), shape, factor=value, offset=0.0)
+        return arithmetic(call, ADD, call.activation("self"), product)
+
+    return capture
+
+
 def _capture_negation(call: CapturedNode) -> Layer:
     return call.layer("affine", (call.activation("self"),), factor=-1.0, offset=0.0)
 
 
 def _capture_power(call: CapturedNode) -> Layer:
-    if call.arguments.get("exponent") != 2:
-        raise NotCovered("with another exponent than 2")
-    return _capture_square(call)
+    exponent = call.arguments.get("exponent")
+    if exponent == 2:
+        return _capture_square(call)
+    named = _POWERS.get(exponent) if isinstance(exponent, (int, float)) else None
+    if named is not None:
+        return call.layer("activation", (call.activation("self"),), activation=named, parameter=0.0)
+    if not isinstance(exponent, (int, float)) or exponent not in range(3, 9):
+        raise NotCovered("with another exponent than -1, -0.5, 0.5 and 2 to 8")
+    x = y = call.activation("self")
+    for _ in range(int(exponent) - 2):
+        y = arithmetic_step(call, MULTIPLY, y, x, call.output_shape)
+    return arithmetic(call, MULTIPLY, y, x)
+
+
+_POWERS: dict[float, str] = {-1: "reciprocal", -0.5: "inverse_root", 0.5: "square_root"}
 
 
 def _capture_square(call: CapturedNode) -> Layer:
@@ -127,9 +183,13 @@ def _arithmetic(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     def rule(gradient: Value) -> Pairs:
         pairs: Pairs = []
         trained = []
+        if operation in COMPARISONS:
+            return pairs
         # A sum first: the other gradient may then take over the incoming one's bytes.
         operands = sorted(((left, right, True), (right, left, False)), key=lambda operand: operand[0].bytes)
         for operand, other, first in operands:
+            if operation == SELECT and not first:  # only says which elements there are
+                continue
             # A parameter that is read as an activation has a rule of its own (see `view.py`).
             if of_model[not first] and builder.trains(operand):
                 result = _operand_gradient(builder, gradient, operand, other, y, operation, first=first)
@@ -169,6 +229,9 @@ def _operand_gradient(
         if whole:
             return gradient if factor == 1.0 else affine(builder, gradient, factor, 0.0)
         return summed(builder, gradient, None, factor, operand.shape)
+    if operation == SELECT:
+        chosen = combined(builder, gradient, builder.again(other), SELECT, gradient.shape)
+        return chosen if whole else summed(builder, chosen, None, 1.0, operand.shape)
     if operation == MULTIPLY:
         factors = builder.again(other)
     elif first:
@@ -183,14 +246,16 @@ def _operand_gradient(
 
 
 CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
-    "add": _capture_pair(ADD, lambda number: (1.0, number)),
-    "sub": _capture_pair(SUBTRACT, lambda number: (1.0, -number)),
+    "add": _capture_addition(lambda number: (1.0, number), ADD),
+    "sub": _capture_addition(lambda number: (1.0, -number), SUBTRACT),
     "rsub": _capture_pair(SUBTRACT, lambda number: (-1.0, number)),
     "mul": _capture_pair(MULTIPLY, lambda number: (number, 0.0)),
     "div": _capture_pair(DIVIDE, lambda number: (1.0 / number, 0.0)),
     "neg": _capture_negation,
     "pow": _capture_power,
     "square": _capture_square,
+    "addcmul": _capture_fused(MULTIPLY),
+    "addcdiv": _capture_fused(DIVIDE),
 }
 EMITTERS = {"add": _add, "affine": _affine, "arithmetic": _arithmetic}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {

@@ -7,6 +7,7 @@ import torch
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators.take import take_step
 from edge_runtime.export.operators.view import strided_view
 
 
@@ -21,7 +22,7 @@ def _capture_embedding(call: CapturedNode) -> Layer:
 
 
 def _rows_at(call: CapturedNode, indices: torch.Tensor) -> Layer:
-    """Rows of a parameter at constant places that are evenly spaced, such as all positions: a view of it."""
+    """Rows of a parameter at constant places: a view of it where they are evenly spaced, such as all positions."""
     if call.arguments["padding_idx"] >= 0:
         raise NotCovered("of constants with a padding_idx")
     first = int(indices.flatten()[0])
@@ -31,7 +32,8 @@ def _rows_at(call: CapturedNode, indices: torch.Tensor) -> Layer:
         shape = [extent if d == other else 1 for other in range(indices.dim())]
         expected = expected + step * torch.arange(extent).view(shape)
     if min(steps, default=0) < 0 or not torch.equal(indices, expected):
-        raise NotCovered("of constants that are not evenly spaced")
+        x, _ = take_step(call, call.activation("weight"), call.shape("weight"), (0, 0), indices)
+        return call.layer("reshape", (x,))
     width = call.shape("weight")[1]
     sizes, strides = (*indices.shape, width), (*(step * width for step in steps), 1)
     return strided_view(call, "weight", sizes, strides, first * width)

@@ -12,12 +12,35 @@ from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 def _capture_linear(call: CapturedNode) -> Layer:
     if len(call.shape("input")) < 2:
         raise NotCovered("without a batch dimension")
-    return call.layer("linear", (call.activation("input"),), (call.tensor("weight"), call.tensor("bias")))
+    inputs, weight = with_weight(call)
+    if not call.is_computed("bias"):
+        return call.layer("linear", inputs, (weight, call.tensor("bias")))
+    y = call.step("linear", inputs, call.output_shape, (weight, None))
+    return call.layer("arithmetic", (y, call.activation("bias")), operation=0, of_model=(False, False))
+
+
+def with_weight(call: CapturedNode) -> tuple[tuple[str, ...], str | None]:
+    """Inputs, and the weight's name; a weight that is computed from parameters is a second input and has none."""
+    if call.is_computed("weight"):
+        return (call.activation("input"), call.activation("weight")), None
+    return (call.activation("input"),), call.tensor("weight")
+
+
+def weight_of(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    """The weight of a layer that `with_weight` made."""
+    weight = values[layer.inputs[1]] if layer.tensors[0] is None else builder.weight(layer.tensors[0])
+    assert weight is not None
+    return weight
+
+
+def is_computed(builder: StepBuilder, layer: Layer, weight: Value) -> bool:
+    """Whether the gradient of the weight goes on to what it was computed from."""
+    return layer.tensors[0] is None and weight in builder.differentiable
 
 
 def _linear(builder: StepBuilder, layer: Layer, values: Values) -> Value:
-    weight, bias = builder.weight(layer.tensors[0]), builder.weight(layer.tensors[1])
-    assert weight is not None
+    weight, bias = weight_of(builder, layer, values), builder.weight(layer.tensors[1])
+    computed = is_computed(builder, layer, weight)
 
     def compute(x: Value) -> Value:
         y = builder.new(layer.module, layer.shape)
@@ -39,7 +62,11 @@ def _linear(builder: StepBuilder, layer: Layer, values: Values) -> Value:
             rows = builder.reshaped(gradient, (math.prod(gradient.shape[:-1]), gradient.shape[-1]))
             builder.graph.emit("channel_sum", (rows,), (bias_gradient,))
             builder.update(bias, bias_gradient)
-        if not builder.trains(weight):
+        if computed:
+            to_weight = builder.new(f"{layer.module}.weight_gradient", weight.shape)
+            builder.graph.emit("linear_weight_grad", (gradient, builder.again(x)), (to_weight,))
+            return [(weight, to_weight), *input_gradient(gradient)]
+        if layer.tensors[0] is None or not builder.trains(weight):
             return input_gradient(gradient)
         if builder.fuses_update(weight):
             pairs = input_gradient(gradient)

@@ -12,6 +12,8 @@ from edge_runtime.export.operators.activation import ACTIVATIONS, fused_activati
 
 
 def _capture_batch_norm(call: CapturedNode) -> Layer:
+    if call.arguments["running_mean"] is None and call.is_of_parameters("input"):
+        return _capture_standardised(call)
     names = tuple(call.tensor(name) for name in ("weight", "bias", "running_mean", "running_var"))
     if None in names[2:]:
         raise NotCovered("without running statistics, which its frozen form needs; GroupNorm has none and is covered")
@@ -29,6 +31,23 @@ def _capture_batch_norm(call: CapturedNode) -> Layer:
         eps=float(call.arguments["eps"]),
         activation="none",
     )
+
+
+def _capture_standardised(call: CapturedNode) -> Layer:
+    """Weights that are standardised channel by channel: the statistics are theirs, in training and in inference."""
+    shape = call.output_shape
+    if shape[0] != 1:
+        raise NotCovered("of parameters with more than one row")
+    how = {"groups": shape[1], "eps": float(call.arguments["eps"]), "activation": "none"}
+    x = call.activation("input")
+    if call.arguments["weight"] is None and call.arguments["bias"] is None:
+        return call.layer("group_norm", (x,), (None, None), **how)
+    y = call.step("group_norm", (x,), shape, (None, None), **how)
+    for name, operation in (("weight", elementwise.MULTIPLY), ("bias", elementwise.ADD)):
+        if call.arguments[name] is not None:
+            by_channel = call.step("reshape", (call.activation(name),), (shape[1], *(1,) * (len(shape) - 2)))
+            y = elementwise.arithmetic_step(call, operation, y, by_channel, shape)
+    return call.layer("reshape", (y,))
 
 
 def _capture_fixed(call: CapturedNode, names: tuple[str | None, ...]) -> Layer:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import EXTERNAL_ROLES, Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
-from edge_runtime.export.operators import view
+from edge_runtime.export.operators import take, view
 from edge_runtime.export.operators.view import capture_view
 
 
@@ -65,7 +65,7 @@ def _capture_split(call: CapturedNode) -> Layer:
 
 def _capture_pad(call: CapturedNode) -> Layer:
     if call.arguments.get("mode", "constant") != "constant":
-        raise NotCovered("with values other than a constant")
+        return take.capture_mirrored(call)
     shape, padding = call.shape("self"), call.arguments["pad"]
     offsets = [0] * len(shape)
     for position, before in enumerate(padding[::2]):  # pairs, from the last dimension on
@@ -215,7 +215,18 @@ def _cat(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 
 CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     **dict.fromkeys(
-        ("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten", "view_as", "reshape_as"), _capture_reshape
+        (
+            "flatten",
+            "view",
+            "reshape",
+            "squeeze",
+            "unsqueeze",
+            "unflatten",
+            "view_as",
+            "reshape_as",
+            "_unsafe_view",
+        ),
+        _capture_reshape,
     ),
     **dict.fromkeys(("permute", "transpose"), _capture_permute),
     **dict.fromkeys(("chunk", "split", "split_with_sizes"), _capture_split),

@@ -16,7 +16,7 @@ from edge_runtime.export.ir.layers import Layer
 
 _STORED = frozenset({"linear", "conv2d", "conv_transpose2d", "attention", "embedding", "matmul", "tensor"})
 """Layers whose output is stored when the backward pass needs it."""
-_THROUGH = frozenset({"dropout", "reshape", "add", "arithmetic", "permute", "view", "crop", "cat", "affine"})
+_THROUGH = frozenset({"dropout", "reshape", "add", "arithmetic", "permute", "view", "crop", "cat", "affine", "take"})
 """Layers whose gradient does not need their input, and whose output is computed again from it."""
 
 

@@ -183,7 +183,7 @@ class _Folding:
         """Put a linear layer to work on its input's base, where it reads all rows of it in another order."""
         seen = self._seen[layer.inputs[0]]
         base, width, outputs = self._shapes[seen.base], seen.shape[-1], layer.shape[-1]
-        if layer.inputs[0] in self._real or seen.is_dense:
+        if layer.inputs[0] in self._real or seen.is_dense or len(layer.inputs) > 1:
             return False
         ordered = _viewed(seen.view, (*seen.view.shape[: -seen.groups[-1]], width))
         if ordered is None or not _permutes_rows(ordered, width, math.prod(base)):

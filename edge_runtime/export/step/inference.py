@@ -68,15 +68,20 @@ def by_example(layers: list[Layer], input_name: str, batch: int) -> frozenset[st
 
     Those that do not follow from the input, such as a table of positions, stay as they are. None where examples mix.
     """
-    split = {input_name}
+    split, of_all = {input_name}, set[str]()
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in layers:
         shapes[layer.output] = layer.shape
         if not split.isdisjoint(layer.inputs):
+            if any(name in of_all and len(shapes[name]) == len(layer.shape) for name in layer.inputs):
+                return None
             if layer.shape[:1] != (batch,) or not _keeps_examples(layer, shapes):
                 return None
             split.add(layer.output)
-        elif layer.kind != "tensor" and layer.shape[:1] == (batch,):
+        elif layer.kind == "tensor":
+            # With a row for each example, perhaps: its rows would have to be taken apart as well.
+            of_all |= {layer.output} if layer.shape[:1] == (batch,) and batch > 1 else set()
+        elif layer.shape[:1] == (batch,):
             if layer.kind != "view" or layer.attributes["strides"][0] != 0:
                 return None
             split.add(layer.output)
@@ -89,6 +94,8 @@ def _keeps_examples(layer: Layer, shapes: dict[str, tuple[int, ...]]) -> bool:
         return bool(layer.attributes["dims"][0] == 0)
     if layer.kind == "view":
         return bool(layer.attributes["by_example"])
+    if layer.kind == "take":
+        return bool(layer.attributes["dims"][0] > 0)
     if layer.kind == "attention":
         views = [(layer.attributes["views"][i], layer.inputs[source]) for i, source in enumerate(_sources(layer))]
         return all(

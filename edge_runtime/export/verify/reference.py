@@ -161,7 +161,7 @@ class _NoDropout(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        if func in (functional.dropout, torch.dropout, torch.dropout_):
+        if func in _DROPOUTS:
             return args[0] if args else kwargs["input"]
         place = _RATES.get(func)
         if place is not None and len(args) > place:
@@ -171,5 +171,17 @@ class _NoDropout(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+_DROPOUTS = frozenset(
+    {
+        functional.dropout,
+        functional.dropout1d,
+        functional.dropout2d,
+        functional.dropout3d,
+        torch.dropout,
+        torch.dropout_,
+        torch.feature_dropout,
+        torch.feature_dropout_,
+    }
+)
 _RATES: dict[Any, int] = {functional.scaled_dot_product_attention: 4, functional.multi_head_attention_forward: 10}
 """Functions with a rate of dropout among their arguments, and its place."""

@@ -63,6 +63,8 @@ GENERATORS: dict[str, Generator] = {
         tokens.matmul,
         tokens.attention,
         tokens.attention_backward,
+        tokens.take,
+        tokens.take_backward,
         tokens.embedding,
         tokens.embedding_weight_grad,
         training.sgd,

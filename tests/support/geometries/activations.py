@@ -29,7 +29,18 @@ ALL: dict[str, Function] = {
     "leaky_relu": functional.leaky_relu,
     "softplus": functional.softplus,
     "elu": functional.elu,
+    "absolute": lambda x, _: x.abs(),
+    "exponential": lambda x, _: x.exp(),
+    "logarithm": lambda x, _: x.log(),
+    "square_root": lambda x, _: x.sqrt(),
+    "inverse_root": lambda x, _: x.rsqrt(),
+    "reciprocal": lambda x, _: x.reciprocal(),
+    "at_least": lambda x, limit: x.clamp(min=limit),
+    "at_most": lambda x, limit: x.clamp(max=limit),
 }
+POSITIVE = frozenset({"logarithm", "square_root", "inverse_root", "reciprocal"})
+"""What is asked of positive numbers only, not too near 0 where they have no bounds."""
+
 KINKS: dict[str, tuple[float, ...]] = {
     "relu": (0.0,),
     "relu6": (0.0, 6.0),

@@ -10,11 +10,21 @@ from torch.nn import functional
 
 from edge_runtime.export.operators.activation import ACTIVATIONS
 from tests.support.dropout import keep_factors
-from tests.support.geometries.activations import ALL, drawn
+from tests.support.geometries.activations import ALL, POSITIVE, drawn
 from tests.support.geometries.draw import Array, Call, Draw, double, exact, leaf, near
 
 _EDGES = np.array([0, -0.0, 3, -3, 6, 1e-8, -1e-8, 50, -50, 88, -88], np.float32)
-_OPERATIONS: list[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = [torch.add, torch.sub, torch.mul, torch.div]
+_OPERATIONS: list[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = [
+    torch.add,
+    torch.sub,
+    torch.mul,
+    torch.div,
+    lambda a, b: torch.where(b != 0, a, 0.0),
+    lambda a, b: (a > b).double(),
+    lambda a, b: (a == b).double(),
+]
+_OF_ZEROS = 4
+"""From this operation on, elements of 0 and equal ones are of interest."""
 
 
 def _with_edges(draw: Draw, shape: tuple[int, ...]) -> Array:
@@ -24,10 +34,14 @@ def _with_edges(draw: Draw, shape: tuple[int, ...]) -> Array:
     return x
 
 
+def _in_domain(name: str, x: Array) -> Array:
+    return np.abs(x) + np.float32(0.1) if name in POSITIVE else x
+
+
 def activation(draw: Draw) -> Call:
     """Any of them."""
     name, number = drawn(draw, ALL)
-    x, parameter = _with_edges(draw, draw.shape()), draw.number(0.1, 2)
+    x, parameter = _in_domain(name, _with_edges(draw, draw.shape())), draw.number(0.1, 2)
     expected = ALL[name](double(x), parameter)
     return Call("activation", [x, number, parameter], [near(expected, 1 + expected.abs())])
 
@@ -35,12 +49,12 @@ def activation(draw: Draw) -> Call:
 def activation_backward(draw: Draw) -> Call:
     """At the kinks too, where PyTorch's choice counts."""
     name, number = drawn(draw, ALL)
-    x, parameter = leaf(_with_edges(draw, draw.shape())), draw.number(0.1, 2)
+    x, parameter = leaf(_in_domain(name, _with_edges(draw, draw.shape()))), draw.number(0.1, 2)
     gradient = draw.values(*x.shape)
     ALL[name](x, parameter).backward(double(gradient))
     assert x.grad is not None
     values = x.detach().numpy().astype(np.float32)
-    result = near(x.grad, 4 * np.abs(gradient) + 1e-6)
+    result = near(x.grad, 4 * np.abs(gradient) + 2 * x.grad.abs().numpy() + 1e-6)
     return Call("activation_backward", [gradient, values, number, parameter], [result])
 
 
@@ -80,8 +94,11 @@ def arithmetic(draw: Draw) -> Call:
     shape = draw.shape(1, 6)
     shapes = [_broadcast_from(draw, shape), shape if draw.chance(0.5) else _broadcast_from(draw, shape)]
     left, right = shapes if draw.chance(0.5) else shapes[::-1]
-    a, b, operation = draw.values(*left), draw.values(*right), draw.whole(0, 3)
-    b = np.where(np.abs(b) < 0.1, np.float32(0.5), b)
+    a, b, operation = draw.values(*left), draw.values(*right), draw.whole(0, len(_OPERATIONS) - 1)
+    if operation < _OF_ZEROS:
+        b = np.where(np.abs(b) < 0.1, np.float32(0.5), b)
+    else:
+        a, b = np.round(a), np.round(b)
     expected = _OPERATIONS[operation](double(a), double(b))
     return Call("arithmetic", [a, b, operation], [near(expected, expected.abs() + 1e-7, 2e-7)])
 

@@ -221,6 +221,31 @@ def attention_backward(draw: Draw) -> Call:
     return Call("attention_backward", arguments, results)
 
 
+def _places(draw: Draw) -> tuple[Array, Array]:
+    """A tensor [O, V, D], and places among V as float32."""
+    outer, rows, width = draw.extent(12), draw.extent(30), draw.extent(12)
+    places = draw.random.integers(0, rows, tuple(draw.extent(12) for _ in range(draw.whole(1, 2))))
+    return draw.values(outer, rows, width), places.astype(np.float32)
+
+
+def take(draw: Draw) -> Call:
+    """Rows at constant places."""
+    x, places = _places(draw)
+    return Call("take", [x, places], [exact(np.ascontiguousarray(x[:, places.astype(np.int64).reshape(-1)]))])
+
+
+def take_backward(draw: Draw) -> Call:
+    """What each row gets of all places that read it."""
+    x, places = _places(draw)
+    index = torch.from_numpy(places.astype(np.int64).reshape(-1))
+    gradient = draw.values(x.shape[0], len(index), x.shape[2])
+    expected, size = (
+        torch.zeros(x.shape, dtype=torch.float64).index_add(1, index, double(one)) for one in (gradient, abs(gradient))
+    )
+    # Added one after the other in float32.
+    return Call("take_backward", [gradient, places], [near(expected, (size + 1e-9) * (1 + len(index) ** 0.5 / 16))])
+
+
 def _embedding(draw: Draw) -> tuple[Array, Array]:
     rows, width = draw.extent(40), draw.extent(40)
     tokens = draw.random.integers(0, rows, tuple(draw.extent(12) for _ in range(draw.whole(1, 3))))

@@ -2,6 +2,7 @@
 // branch-free arithmetic that the compiler turns into vectors; a NaN goes through.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -23,6 +24,14 @@ enum class Activation : int64_t {
   mish = 9,
   softplus = 10,  // parameter: beta
   elu = 11,       // parameter: the limit below zero, without its sign
+  absolute = 12,
+  exponential = 13,
+  logarithm = 14,
+  square_root = 15,  // parameter: not 0 where the gradient at 0 is 0 instead of infinite
+  inverse_root = 16,
+  reciprocal = 17,
+  at_least = 18,  // parameter: the limit
+  at_most = 19,   // parameter: the limit
 };
 
 // e^x as power * (1 + rest) by Cephes' expf: relative error below 2e-7 from -87 to 88.3, above which the power of two
@@ -127,6 +136,14 @@ PROFL_INLINE float activate(float x, float parameter) {
     const float below = parameter * exponential_minus_one(x > 0.0f ? 0.0f : x);
     return x > 0.0f ? x : below;
   }
+  if constexpr (kind == Activation::absolute) return std::fabs(x);
+  if constexpr (kind == Activation::exponential) return exponential(x);
+  if constexpr (kind == Activation::logarithm) return std::log(x);
+  if constexpr (kind == Activation::square_root) return std::sqrt(x);
+  if constexpr (kind == Activation::inverse_root) return 1.0f / std::sqrt(x);
+  if constexpr (kind == Activation::reciprocal) return 1.0f / x;
+  if constexpr (kind == Activation::at_least) return x < parameter ? parameter : x;
+  if constexpr (kind == Activation::at_most) return x > parameter ? parameter : x;
   return x;
 }
 
@@ -162,6 +179,17 @@ PROFL_INLINE float derivative(float x, float parameter) {
     const float below = parameter * exponential(x > 0.0f ? 0.0f : x);
     return x > 0.0f ? 1.0f : below;
   }
+  if constexpr (kind == Activation::absolute) return x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : 0.0f;
+  if constexpr (kind == Activation::exponential) return exponential(x);
+  if constexpr (kind == Activation::logarithm) return 1.0f / x;
+  if constexpr (kind == Activation::square_root) {
+    return x == 0.0f && parameter != 0.0f ? 0.0f : 0.5f / std::sqrt(x);
+  }
+  if constexpr (kind == Activation::inverse_root) return -0.5f / (x * std::sqrt(x));
+  if constexpr (kind == Activation::reciprocal) {
+    const float y = 1.0f / x;
+    return -y * y;
+  }
   return 1.0f;
 }
 
@@ -172,12 +200,15 @@ PROFL_INLINE float through(float gradient, float x, float parameter) {
   if constexpr (kind == Activation::none) return gradient;
   if constexpr (kind == Activation::relu) return x > 0.0f ? gradient : 0.0f;
   if constexpr (kind == Activation::relu6) return (x > 0.0f) & (x < 6.0f) ? gradient : 0.0f;
+  if constexpr (kind == Activation::at_least) return x >= parameter ? gradient : 0.0f;
+  if constexpr (kind == Activation::at_most) return x <= parameter ? gradient : 0.0f;
   return gradient * derivative<kind>(x, parameter);
 }
 
 // Whether a kind costs an exponential, so that a loop over it is too long for GCC to unroll into vectors.
 constexpr bool is_costly(Activation kind) {
-  return kind == Activation::silu || kind == Activation::sigmoid || kind >= Activation::tanh;
+  return kind == Activation::silu || kind == Activation::sigmoid ||
+         (kind >= Activation::tanh && kind <= Activation::square_root);
 }
 
 template <Activation kind>
@@ -211,6 +242,22 @@ PROFL_INLINE void with_activation(Activation kind, const Body& body) {
       return body(ActivationKind<Activation::softplus>{});
     case Activation::elu:
       return body(ActivationKind<Activation::elu>{});
+    case Activation::absolute:
+      return body(ActivationKind<Activation::absolute>{});
+    case Activation::exponential:
+      return body(ActivationKind<Activation::exponential>{});
+    case Activation::logarithm:
+      return body(ActivationKind<Activation::logarithm>{});
+    case Activation::square_root:
+      return body(ActivationKind<Activation::square_root>{});
+    case Activation::inverse_root:
+      return body(ActivationKind<Activation::inverse_root>{});
+    case Activation::reciprocal:
+      return body(ActivationKind<Activation::reciprocal>{});
+    case Activation::at_least:
+      return body(ActivationKind<Activation::at_least>{});
+    case Activation::at_most:
+      return body(ActivationKind<Activation::at_most>{});
     case Activation::none:
       return body(ActivationKind<Activation::none>{});
   }

@@ -7,7 +7,15 @@ namespace profl {
 namespace {
 
 // Part of the programs' format (edge_runtime/export/operators/arithmetic.py).
-enum class Operation : int64_t { add = 0, subtract = 1, multiply = 2, divide = 3 };
+enum class Operation : int64_t {
+  add = 0,
+  subtract = 1,
+  multiply = 2,
+  divide = 3,
+  select = 4,   // a where b is not 0, else 0, whatever a is there
+  greater = 5,  // 1 where a > b, else 0
+  equal = 6,    // 1 where a == b, else 0
+};
 
 template <typename Compute>
 inline __attribute__((always_inline)) void combine(const float* a, int64_t step_a, const float* b, int64_t step_b,
@@ -41,6 +49,12 @@ PROFL_CLONES void combine_row(Operation kind, const float* a, int64_t step_a, co
       return combine(a, step_a, b, step_b, count, y, [](float p, float q) { return p * q; });
     case Operation::divide:
       return combine(a, step_a, b, step_b, count, y, [](float p, float q) { return p / q; });
+    case Operation::select:
+      return combine(a, step_a, b, step_b, count, y, [](float p, float q) { return q != 0.0f ? p : 0.0f; });
+    case Operation::greater:
+      return combine(a, step_a, b, step_b, count, y, [](float p, float q) { return p > q ? 1.0f : 0.0f; });
+    case Operation::equal:
+      return combine(a, step_a, b, step_b, count, y, [](float p, float q) { return p == q ? 1.0f : 0.0f; });
   }
 }
 
