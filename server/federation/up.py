@@ -84,6 +84,10 @@ def _sockets(settings: Settings) -> Iterator[tuple[list[socket.socket], socket.s
             one.close()
 
 
+class _Ended(ExecutionError):
+    """A SuperLink that ended before it answered."""
+
+
 class _Federation:
     """One that is up: its SuperLink is started anew when it ends, its server apps are started when runs come."""
 
@@ -115,7 +119,7 @@ class _Federation:
             set_running(self._folder, self._running)
             self._observer.ready(self._running)
             while True:
-                if self._superlink is None or self._superlink.poll() is not None:
+                while self._superlink is None or self._superlink.poll() is not None:
                     self._restart()
                 self._end_killed(launcher.step())
                 self._end_finished(launcher)
@@ -174,7 +178,7 @@ class _Federation:
             except ExecutionError as error:
                 problem: ProflError = error
             if self._superlink is None or self._superlink.poll() is not None:
-                raise ExecutionError(f"the SuperLink ended: {self._said()}")
+                raise _Ended(f"the SuperLink ended: {self._said()}")
             if time.monotonic() > deadline:
                 raise ExecutionError(f"the SuperLink does not answer: {problem}")
             time.sleep(_POLL_SECONDS)
@@ -188,7 +192,8 @@ class _Federation:
         if len(recent) > _RESTARTS:
             raise ExecutionError(f"the SuperLink ended {len(recent)} times in ten minutes: {self._said()}")
         self._observer.note("the SuperLink ended and is started again, with the same devices and state")
-        self._start()
+        with suppress(_Ended):  # again, before it answered: that counts as another time
+            self._start()
 
     def _stop(self) -> None:
         if self._superlink is not None:

@@ -213,15 +213,19 @@ def _runs_an_app(folder: FederationFolder, tmp_path: Path) -> None:
 
 
 def _comes_back(folder: FederationFolder) -> None:
-    """A SuperLink that is killed is started again, with the same devices."""
-    (killed,) = _processes(folder, "server.federation.flower.superlink")
-    killed.kill()
+    """A SuperLink that is killed is started again, with the same devices; also one that is killed while it starts."""
+    killed: list[int] = []
 
-    def is_back() -> bool:
-        again = _processes(folder, "server.federation.flower.superlink")
-        return [p.pid for p in again] != [killed.pid] and _status(folder).get("stock") == "online"
+    def superlinks() -> list[psutil.Process]:
+        found = _processes(folder, "server.federation.flower.superlink")
+        return [process for process in found if process.pid not in killed]
 
-    _wait_for(is_back)
+    for _ in range(2):
+        _wait_for(lambda: bool(superlinks()))
+        (process,) = superlinks()
+        killed.append(process.pid)
+        process.kill()
+    _wait_for(lambda: bool(superlinks()) and _status(folder).get("stock") == "online")
 
 
 def _processes(folder: FederationFolder, part: str) -> list[psutil.Process]:
