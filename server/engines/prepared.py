@@ -25,6 +25,7 @@ class PreparedRun:
         plan: from measured profiles, where there are some.
         whole_network: who could train it at once, where that was measured.
         absent_seconds: what an attempt waits for clients that may still come.
+        close: ends what the engine has started; called once, however the run ends.
     """
 
     engine: Engine
@@ -37,3 +38,4 @@ class PreparedRun:
     plan: Plan | None = None
     whole_network: WholeNetwork | None = None
     absent_seconds: float = 0.0
+    close: Callable[[], None] = lambda: None

@@ -117,7 +117,10 @@ def run_fleet(
             from server.engines.simulation.setup import prepare_simulation
 
             prepared = prepare_simulation(fleet, output, note, method)
-        return _run(fleet, output, settings, method, prepared, observer, note)
+        try:
+            return _run(fleet, output, settings, method, prepared, observer, note)
+        finally:
+            prepared.close()
 
 
 def saved_as(output: Path) -> str:

@@ -147,7 +147,7 @@ def _wait(running: subprocess.Popen[str], seconds: float) -> None:
 
 def _kill_one(federation: Loopback, draw: random.Random) -> str | None:
     """What was killed, None where there was nothing of the kind just now."""
-    kind = draw.choice(["device", "device", "training", "training", "server app", "SuperLink"])
+    kind = draw.choice(["device"] * 3 + ["training"] * 4 + ["server app", "SuperLink"])
     if kind == "server app":
         return kind if federation.kill(_SERVER_APP) else None
     if kind == "SuperLink":

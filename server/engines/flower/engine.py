@@ -79,6 +79,7 @@ class FlowerEngine:
         folder.mkdir(parents=True, exist_ok=True)
         self._clear()  # of what a killed start has left
         self._changed = changed
+        self._told_file: Path | None = None
         self._out: dict[str, _Sent] = {}
         self._given_up: dict[str, _Sent] = {}
         self._waiting: deque[Event] = deque()
@@ -100,6 +101,7 @@ class FlowerEngine:
     def events(self, deadline: float | None) -> Generator[Event]:
         """What happens: answers, and devices that come, go or change."""
         while True:
+            self._forget()
             for change in self._devices.look():
                 yield from self._followed(change)
             while self._waiting:
@@ -119,6 +121,7 @@ class FlowerEngine:
     def withdraw(self) -> None:
         """Wait for no task any more. Orders cannot be called back: a device refuses one that is older than another
         that it has taken, and its message expires."""
+        self._forget()
         self._given_up |= self._out
         for sent in self._out.values():
             sent.device.task = ""
@@ -173,6 +176,12 @@ class FlowerEngine:
         path = self._folder / f"{_ARRIVED}{task.attempt}-{device.node:x}"
         self._inbox.watch(sent, device.node, Wanted(path, stated))
 
+    def _forget(self) -> None:
+        """Remove the update that was told last; whoever was told has read it."""
+        if self._told_file is not None:
+            self._told_file.unlink(missing_ok=True)
+            self._told_file = None
+
     def _clear(self) -> None:
         for path in self._folder.glob(f"{_ARRIVED}*"):
             path.unlink(missing_ok=True)
@@ -201,9 +210,9 @@ class FlowerEngine:
         )
         sent.device.last = event.result.status
         self._changed(sent.task)
+        self._forget()
+        self._told_file = reply.file
         yield event
-        if reply.file is not None:
-            reply.file.unlink(missing_ok=True)
 
     def _followed(self, change: Change) -> Iterator[Event]:
         """A device's change as the rounds hear it; with one that goes, its task is lost."""

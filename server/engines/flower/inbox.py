@@ -13,6 +13,7 @@ from server.engines.flower.mail import Mail
 
 _THREADS = 4
 _FIRST_SECONDS, _MOST_SECONDS = 0.25, 3.0
+_CLOSE_SECONDS = 5.0
 _OF_AGE = 0.1
 """What was sent long ago is asked for less often: an answer waits for a tenth of the time that it took."""
 
@@ -61,10 +62,13 @@ class Inbox:
         return arrived
 
     def close(self) -> None:
-        """End the threads; what is out is asked for no more."""
+        """End the threads, as soon as each has the object that it fetches; what is out is asked for no more."""
         with self._lock:
             self._closed = True
             self._lock.notify_all()
+        end = time.monotonic() + _CLOSE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self) -> None:
         while (out := self._next_due()) is not None:

@@ -143,6 +143,7 @@ class _Preparation:
             data=source,
             plan=plan,
             absent_seconds=fleet.training.absent_seconds,
+            close=engine.close,
         )
 
     def _wait(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,14 @@ def test_answers_that_stop_in_the_middle_hold_up_nobody(federation: Make) -> Non
     there.grid.late.clear()
     events = list(there.engine.events(time.monotonic() + 10))
     assert {event.task.client for event in events if isinstance(event, Updated)} == set("abcdefg")
+
+
+def test_no_update_is_left_of_a_round_that_ends_before_all_have_answered(federation: Make) -> None:
+    there = federation(Node("a"), Node("b"), Node("c"))
+    there.ready(3)
+    there.engine.submit([there.task(name) for name in "abc"])
+    with closing(there.engine.events(time.monotonic() + 10)) as events:
+        assert isinstance(next(events), Updated)
+    there.engine.withdraw()
+    there.engine.close()
+    assert not list((there.folder / "clients").iterdir())
