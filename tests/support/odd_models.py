@@ -40,6 +40,11 @@ def _complex(x: Tensor) -> Tensor:
     return torch.view_as_real(torch.view_as_complex(x.unflatten(3, (-1, 2)).contiguous()) * 1j).flatten(3)
 
 
+def _without_autocast(x: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return x.float() @ x.float() + x
+
+
 def _function(function: Callable[[Tensor], Tensor], channels: int = 6) -> Callable[[], nn.Module]:
     return lambda: Around(Function(function), channels)
 
@@ -126,6 +131,7 @@ ODD: dict[str, Odd] = {
     "nested_skips": Odd(make=lambda: Around(Skips(lambda a, b, f, g: g(f(a + b) + b) + a))),
     "long_skip": Odd(make=lambda: Around(Skips(lambda a, b, f, g: g(f(a).relu() + a) + a + b))),
     "hierarchical": Odd(make=lambda: Around(Skips(lambda a, b, f, g: torch.cat([f(a), g(b + f(a)), b], 1)), 18)),
+    "autocast": Odd(make=_function(_without_autocast)),
     "rolled": Odd(make=_function(lambda x: x.roll((1, -3), (2, 3)) + x.roll(2, 1))),
     "gathered": Odd(make=_function(lambda x: x[:, [3, 1, 1]][:, :, [[0], [-2]], [[5, 5, 1]]], 3)),
     "windows": Odd(make=_function(lambda x: x.unfold(3, 3, 2).mean(-1))),

@@ -26,6 +26,8 @@ def decomposed(node: torch.fx.Node) -> tuple[list[torch.fx.Node], Replaced]:
     stays in the graph, and nothing reads it any more.
     """
     target = node.target
+    if name_of(node) == "wrap_with_autocast":
+        return _unwrapped(node)
     if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable or name_of(node) in _STATEFUL:
         return [], []
     definition = core_aten_decompositions().get(target) or decomposition_table.get(target)
@@ -48,6 +50,18 @@ def decomposed(node: torch.fx.Node) -> tuple[list[torch.fx.Node], Replaced]:
     if any(part.op == "get_attr" or part.target is target for part in traced.graph.nodes):
         return [], []
     return _inlined(node, traced.graph, sources)
+
+
+def _unwrapped(node: torch.fx.Node) -> tuple[list[torch.fx.Node], Replaced]:
+    """What `torch.autocast` surrounds: it is computed in float32, as everything is."""
+    body = node.args[4]
+    module = node.graph.owning_module
+    assert isinstance(body, torch.fx.Node) and module is not None
+    graph = module.get_submodule(str(body.target)).graph
+    assert isinstance(graph, torch.fx.Graph)
+    if any(part.op == "get_attr" for part in graph.nodes):
+        return [], []
+    return _inlined(node, graph, [source for source in node.args[5:] if isinstance(source, torch.fx.Node)])
 
 
 def _inlined(

@@ -108,7 +108,7 @@ def test_an_input_that_is_no_shape_names_the_option(text: str) -> None:
         ),
         (
             {"model": f"{ODD}:summing_up", "input_shape": (8,), "classes": 4},
-            "aten.cumsum.default (line 217 of odd_models.py) has no training kernel in this runtime; write it with",
+            "aten.cumsum.default (line 223 of odd_models.py) has no training kernel in this runtime; write it with",
         ),
         (
             {"model": "cnn", "partition": "0-1"},
