@@ -110,6 +110,7 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "tools.fuzz.corpus:winograd",
         {**_IMAGE, "optimizer": Optimizer(name="sgd", momentum=0.9, momentum_dtype="bfloat16", proximal=True)},
     ),
+    "gathered_jointly": ("tests.support.odd_models:gathered", {**_IMAGE, **ODD["gathered"].options, "joint": True}),
     "squared": ("tools.fuzz.corpus:depthwise", {**_IMAGE, "loss": Loss(name="mse"), "joint": True}),
     "words": ("tests.support.token_models:causal_reader", {**_WORDS, "input_shape": (9,)}),
     "written_out": ("tests.support.token_models:written_out", {"input_shape": (6, 10), "classes": 4, "batch": 2}),

@@ -12,6 +12,7 @@ from server.engines.flower.arriving import Arriving, Reply, Wanted
 from server.engines.flower.mail import Mail
 
 _THREADS = 4
+_CLOSE_SECONDS = 5.0
 _FIRST_SECONDS, _MOST_SECONDS = 0.25, 3.0
 _CLOSE_SECONDS = 5.0
 _OF_AGE = 0.1
@@ -66,6 +67,8 @@ class Inbox:
         with self._lock:
             self._closed = True
             self._lock.notify_all()
+        for thread in self._threads:
+            thread.join(_CLOSE_SECONDS)  # it may be writing an answer, whose file goes next
         end = time.monotonic() + _CLOSE_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))

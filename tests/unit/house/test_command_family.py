@@ -39,6 +39,13 @@ ALL = [(program, names, command) for program, group in PROGRAMS.items() for name
 GROUPS = [(program, names) for program, names, command in ALL if isinstance(command, click.Group)]
 
 
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    """As in a process of its own: click keeps the help option of a command that another test has run by itself."""
+    for _, _, command in ALL:
+        command._help_option = None
+
+
 def _said(program: str, *arguments: str) -> Result:
     return CliRunner().invoke(PROGRAMS[program], arguments, prog_name=program)
 
