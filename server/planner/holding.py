@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -25,12 +25,18 @@ class Group:
         needs: promised bytes by the last unit e of a step: [e + 2], of the suffix from unit 0, from unit 1, ... from
             unit e, and of the output module alone.
         seconds: of a round with the same work; empty where nobody knows.
+        below: how many clients have less than each budget, and at its end how many there are; made of `counts` once.
     """
 
     budgets: Bytes
     counts: NDArray[np.int64]
     needs: Mapping[int, Bytes]
     seconds: Mapping[int, NDArray[np.float64]]
+    below: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Sum up once what every step asks for."""
+        object.__setattr__(self, "below", np.concatenate([[0], np.cumsum(self.counts)]))
 
     @classmethod
     def of(
@@ -57,10 +63,9 @@ class Group:
         """Clients by what they do in the step that ends with unit `end`, [end + 3]: train from unit 0, from unit 1, ...
         from unit `end`, the output module alone, nothing."""
         least = np.minimum.accumulate(self.needs[end])
-        below = np.concatenate([[0], np.cumsum(self.counts)])
         # Looked up among the budgets, of which there may be a million, rather than each of them among the needs.
-        able = below[-1] - below[np.searchsorted(self.budgets, least, side="left")]
-        holding: NDArray[np.int64] = np.diff(able, prepend=0, append=below[-1])
+        able = self.below[-1] - self.below[np.searchsorted(self.budgets, least, side="left")]
+        holding: NDArray[np.int64] = np.diff(able, prepend=0, append=self.below[-1])
         return holding
 
 
