@@ -96,7 +96,8 @@ def one_more(groups: Sequence[Group], steps: Steps) -> Steps | None:
     None where every unit ends a step already."""
     ends = [step.last_unit for step in steps.steps]
     more = [end for end in range(ends[-1]) if end not in ends]
-    cuts = [given_steps(groups, sorted([*ends, end]), coverage=steps.wanted) for end in more]
+    every = [step_of(groups, end) for end in range(ends[-1] + 1)]
+    cuts = [_described(every, sorted([*ends, end]), steps.wanted) for end in more]
     return max(cuts, key=lambda cut: (min(cut.coverage), sum(step.working for step in cut.steps)), default=None)
 
 
