@@ -1,8 +1,9 @@
 """Runs on the federation's own SuperLink: started as `flwr run` would start them, followed, and stopped.
 
-The server app runs on this machine as a process of the federation. Its run config has six keys, which the app's
-`pyproject.toml` must have as well: `federation`, `fleet`, `run` and `folder`, which are absolute paths, `resume`, a
-boolean, and `min-clients`, 0 for what the fleet file says. Relative paths in the fleet file are below `folder`.
+The server app runs on this machine as a process of the federation. Its run config has the keys of `CONFIG`, which the
+app's `pyproject.toml` must have as well: `federation`, `fleet`, `run` and `folder`, which are absolute paths,
+`resume`, a boolean, and `min-clients`, 0 for what the fleet file says. Relative paths in the fleet file are below
+`folder`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,15 @@ from server.federation.processes import running
 
 APP = Path(__file__).resolve().parents[1] / "engines" / "flower" / "app"
 """Our app, as `flwr run` takes it."""
+CONFIG: dict[str, Scalar] = {
+    "fleet": "",
+    "run": "",
+    "federation": "",
+    "folder": "",
+    "resume": False,
+    "min-clients": 0,
+}
+"""What an app must declare as its run config to be submitted here: Flower refuses keys that it does not know."""
 _POLL_SECONDS = 1.0
 _SILENT_SECONDS = 120.0
 """How long a SuperLink may be away while it is started again."""

@@ -11,7 +11,6 @@ from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
 from device_profiles.profile import DeviceProfile
 from device_profiles.promise import DEFAULT_MARGIN
-from device_profiles.trades import Trade
 from device_profiles.work import block_of
 from server.fleet.client import Client
 from server.planner.choices import NEVER, Choice, Offer, Trained
@@ -95,14 +94,8 @@ class BundlePlan:
             needs={work.name: choice.needs for work, choice in taken.items() if choice.needs < NEVER},
             examples=examples,
             step_seconds={work.name: choice.seconds for work, choice in taken.items() if choice.seconds is not None},
-            trades={work.name: trade for work, trade in self.trades(name).items()},
+            trades={work.name: choice.offer.trade for work, choice in taken.items() if choice.offer.trade != "default"},
         )
-
-    def trades(self, name: str) -> dict[Trained, Trade]:
-        """The trade in which a device does each piece of work, where that is not the default one."""
-        budget = self._there.budget(name)
-        taken = {work: _taken(choices, budget).offer.trade for work, choices in self._choices(name).items()}
-        return {work: trade for work, trade in taken.items() if trade != "default"}
 
     def _distilling(self, offer: Offer, block: int, name: str) -> ClientPlan:
         return self._there.device(name).choice(offer).planned(name, block, self._there.budget(name))

@@ -31,33 +31,11 @@ from server.federation.home.folder import FederationFolder
 from server.federation.home.keys import new_key, openssh
 from server.federation.processes import left_over, running
 from server.federation.status import StatusReader
-from server.federation.submit import run_log, submit_run, wait_run
+from server.federation.submit import CONFIG, run_log, submit_run, wait_run
+from tests.support.flower_project import flower_project
 from tests.support.superlink import OFFLINE, supernode_command
 
-_PROJECT = """
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-[project]
-name = "asks"
-version = "1.0.0"
-license = { file = "LICENSE" }
-dependencies = ["flwr>=1.41.0"]
-[tool.flwr.app]
-publisher = "test"
-fab-format-version = 1
-flwr-version-target = "1.41.0"
-[tool.flwr.app.components]
-serverapp = "asks.app:server"
-clientapp = "asks.app:client"
-[tool.flwr.app.config]
-federation = ""
-fleet = ""
-run = ""
-resume = false
-min-clients = 0
-folder = ""
-"""
+_PROJECT = flower_project("asks", server="asks.app:server", client="asks.app:client", config=CONFIG)
 _ASKS = """
 import time
 from pathlib import Path

@@ -22,27 +22,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.support.flower_project import flower_project
+
 _APP = Path(__file__).parent / "fleet_app"
-_PROJECT = """
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-[project]
-name = "fleetapp"
-version = "1.0.0"
-description = "sends what a test writes"
-license = { file = "LICENSE" }
-dependencies = ["flwr>=1.41.0"]
-[tool.flwr.app]
-publisher = "test"
-fab-format-version = 1
-flwr-version-target = "1.41.0"
-[tool.flwr.app.components]
-serverapp = "fleet_app.server_app:app"
-clientapp = "fleet_app.client_app:app"
-[tool.flwr.app.config]
-folder = ""
-"""
+_PROJECT = flower_project(
+    "fleetapp", server="fleet_app.server_app:app", client="fleet_app.client_app:app", config={"folder": ""}
+)
 _START_SECONDS = 90.0
 OFFLINE = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 

@@ -25,33 +25,12 @@ from server.federation.admission import admit
 from server.federation.home.certificates import authority_file
 from server.federation.home.folder import FederationFolder, Settings
 from server.federation.processes import end_federation
-from server.federation.submit import submit_run, wait_run
+from server.federation.submit import CONFIG, submit_run, wait_run
 from server.rounds.stopping import stop_signals
+from tests.support.flower_project import flower_project
 
 _APP = Path(__file__).with_name("superlink_growth_app")
-_PROJECT = """
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-[project]
-name = "growth"
-version = "1.0.0"
-license = { file = "LICENSE" }
-dependencies = ["flwr>=1.41.0"]
-[tool.flwr.app]
-publisher = "bench"
-fab-format-version = 1
-flwr-version-target = "1.41.0"
-[tool.flwr.app.components]
-serverapp = "growth.server_app:app"
-clientapp = "growth.client_app:app"
-[tool.flwr.app.config]
-federation = ""
-fleet = ""
-run = ""
-resume = false
-min-clients = 0
-"""
+_PROJECT = flower_project("growth", server="growth.server_app:app", client="growth.client_app:app", config=CONFIG)
 
 
 @click.command()

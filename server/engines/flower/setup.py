@@ -116,9 +116,6 @@ class _Preparation:
         structure = Structure.of(bundle.manifest)
         activity = ActivityFile(output, self._devices, structure, self._federation.run, self._federation.flower_run)
 
-        def as_client(device: Device) -> Client:
-            return _client(fleet, bundle, device)
-
         engine = FlowerEngine(
             run=self._federation.run,
             mail=self._mail,
@@ -127,7 +124,7 @@ class _Preparation:
             parcels=Parcels(bundle),
             structure=structure,
             settings=fleet.training,
-            client_of=as_client,
+            client_of=_Clients(fleet, bundle).of,
             folder=output / "clients",
             changed=activity.write,
         )
@@ -196,19 +193,28 @@ def _waited_for(connected: Sequence[Device], needed: int) -> str:
     return "; ".join([f"waiting for devices: {ready} of {needed} are ready", *sorted(waiting)])
 
 
-def _client(fleet: Fleet, bundle: Bundle, device: Device) -> Client:
-    """With nothing that it could be asked for, where its data are less than a batch."""
-    client = client_of(
-        fleet,
-        bundle,
-        device.name,
-        device.limited(),
-        budget_bytes=device.budget_bytes,
-        examples=device.examples,
-    )
-    if device.examples >= fleet.model.batch:
-        return client
-    return Client(name=client.name, budget_bytes=client.budget_bytes, examples=client.examples)
+class _Clients:
+    """Devices as the rounds see them, planned for once: rounds ask for each of them again and again."""
+
+    def __init__(self, fleet: Fleet, bundle: Bundle) -> None:
+        self._fleet = fleet
+        self._bundle = bundle
+        self._known: dict[str, tuple[DeviceProfile, Client]] = {}
+
+    def of(self, device: Device) -> Client:
+        """With nothing that it could be asked for, where its data are less than a batch."""
+        assert device.profile is not None  # of one that may be given work
+        known = self._known.get(device.name)
+        said = (device.budget_bytes, device.examples)
+        if known is None or known[0] != device.profile or (known[1].budget_bytes, known[1].examples) != said:
+            self._known[device.name] = known = (device.profile, self._planned(device, device.profile))
+        return known[1]
+
+    def _planned(self, device: Device, profile: DeviceProfile) -> Client:
+        budget, examples = device.budget_bytes, device.examples
+        if examples < self._fleet.model.batch:
+            return Client(name=device.name, budget_bytes=budget, examples=examples)
+        return client_of(self._fleet, self._bundle, device.name, profile, budget_bytes=budget, examples=examples)
 
 
 def _release() -> str:

@@ -9,11 +9,9 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import MappingProxyType
 
 from device_profiles.errors import FormatError, ProflError
 from device_profiles.task import Result, Task
-from device_profiles.trades import Trade
 from device_profiles.work import Work
 from edge_runtime.device.limits.processes import Outcome
 from server.engines.local.process import ClientProcesses
@@ -21,7 +19,6 @@ from server.fleet.client import Client
 from server.fleet.fleet import TrainingSettings
 from server.fleet.structure import Structure
 from server.judging.strangers import Answer, last_words, plain, read_answer, read_update
-from server.planner.choices import Trained
 from server.rounds.seam import Event, Failed, Updated
 
 
@@ -33,7 +30,6 @@ class LocalEngine:
         clients: who is there; nobody comes or goes.
         data: each client's part.
         cached: the work that each client also holds with the outputs of frozen blocks in a file.
-        trades: by client, the variant of each piece of work that it does, where that is not the default one.
         folder: for updates and the clients' messages, in a folder of this process: a client that outlived a killed
             server for a moment holds the lock of another file.
         structure: of the bundle's model; an update that is larger than what it says is not read.
@@ -48,7 +44,6 @@ class LocalEngine:
         limits: Mapping[str, int],
         settings: TrainingSettings,
         cached: Mapping[str, frozenset[Work]],
-        trades: Mapping[str, Mapping[Trained, Trade]] = MappingProxyType({}),
         folder: Path,
         structure: Structure,
     ) -> None:
@@ -67,7 +62,7 @@ class LocalEngine:
             limits=limits,
             settings=settings,
             cached=cached,
-            trades=trades,
+            trades={client.name: client.trades for client in clients},
             caches=Path(self._caches.name),
         )
         self._pool: ThreadPoolExecutor | None = None

@@ -15,7 +15,6 @@ from device_profiles.trades import Trade
 from device_profiles.work import Growing, Work, block_of
 from edge_runtime.device.limits.processes import LimitedProcess, Outcome, start_limited
 from server.fleet.fleet import TrainingSettings
-from server.planner.choices import Trained
 
 _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
 """`profl-edge train` ends with the process whose id this names, where that is its parent."""
@@ -31,7 +30,7 @@ class ClientProcesses:
         limits: each client's hard limit in bytes.
         cached: the work that each client also holds with the outputs of frozen blocks in a file.
         caches: where these files lie, a folder for each client.
-        trades: by client, the variant of each piece of work that it does, where that is not the default one.
+        trades: by client, the variant of each work by its name, where that is not the default one.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class ClientProcesses:
         settings: TrainingSettings,
         cached: Mapping[str, frozenset[Work]],
         caches: Path,
-        trades: Mapping[str, Mapping[Trained, Trade]],
+        trades: Mapping[str, Mapping[str, Trade]],
     ) -> None:
         self._bundle = bundle
         self._partition = partition
@@ -99,7 +98,7 @@ class ClientProcesses:
     def _asked(self, client: str, work: Work, *, cached: bool) -> list[str]:
         """The options that ask a client for `work`."""
         if isinstance(work, Growing) and not cached:
-            trade = self._trades.get(client, {}).get(work)
+            trade = self._trades[client].get(work.name)
             return ["--work", work.name, *([] if trade is None else ["--variant", trade])]
         return ["--block", str(block_of(work, self._partition)), "--purpose", work.kind]
 

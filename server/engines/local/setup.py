@@ -75,7 +75,6 @@ def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> 
         limits={client.name: client.limit_bytes for client in fleet.clients},
         settings=fleet.training,
         cached=_cached(fleet, profiles, plan, note),
-        trades={name: planned.trades(name) for name in clients},
         folder=output / "clients",
         structure=structure,
     )

@@ -93,7 +93,7 @@ def test_an_engine_knows_what_all_the_programs_of_a_bundle_need() -> None:
     assert cost is not None
     assert client.needs[cost.work.name] == promise_of(cost, MARGIN)
     assert client.step_seconds[cost.work.name] == pytest.approx(cost.step_seconds_median)
-    assert plan.trades("a") == {}
+    assert client.trades == {}
 
 
 def test_an_engine_asks_for_the_variant_that_fits() -> None:
@@ -112,7 +112,7 @@ def test_an_engine_asks_for_the_variant_that_fits() -> None:
     found = gathered(rich=limited(need, other), poor=limited(need - 1, other), poorest=limited(less - 1, other))
     plan = BundlePlan(bundle, found)
     work = program.work
-    assert [plan.trades(name).get(work) for name in ("rich", "poor")] == [None, "recompute"]
+    assert [plan.client(name, 0).trades.get(work.name) for name in ("rich", "poor")] == [None, "recompute"]
     assert [plan.client(name, 0).needs[work.name] for name in ("rich", "poor", "poorest")] == [need, less, less]
     step = plan.document(other, MARGIN, ["poor", "rich", "poorest"]).steps[0]
     assert [client.program for client in step.clients] == ["grow-block1-recompute", "grow-block1", None]
