@@ -36,12 +36,12 @@ _MB = 1 << 20
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--processes", type=click.IntRange(1), default=2, show_default=True, help="Of the light clients.")
 @click.option(
-    "--poll", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Seconds between two questions."
+    "--poll", type=click.FloatRange(0.05), help="Seconds between two questions.  [default: as devices of a federation]"
 )
 @click.option(
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds of a round at most."
 )
-def main(clients: int, stock: int, mb: float, rounds: int, processes: int, poll: float, timeout: float) -> None:
+def main(clients: int, stock: int, mb: float, rounds: int, processes: int, poll: float | None, timeout: float) -> None:
     """Print a line a round, and a summary as one JSON object."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
     with tempfile.TemporaryDirectory(prefix="profl-load-") as folder:
@@ -55,7 +55,14 @@ def main(clients: int, stock: int, mb: float, rounds: int, processes: int, poll:
 
 
 def _run(
-    superlink: SuperLink, clients: int, stock: int, mb: float, rounds: int, processes: int, poll: float, timeout: float
+    superlink: SuperLink,
+    clients: int,
+    stock: int,
+    mb: float,
+    rounds: int,
+    processes: int,
+    poll: float | None,
+    timeout: float,
 ) -> dict[str, Any]:
     nodes = [superlink.register(_new_key(superlink.folder / f"key-{number}")) for number in range(clients)]
     idle = _tree_kb(superlink.pid)
@@ -117,9 +124,9 @@ def _shares(clients: int, processes: int) -> list[tuple[int, int]]:
     return [(first, end - first) for first, end in pairwise(cuts) if end > first]
 
 
-def _start(superlink: SuperLink, first: int, count: int, poll: float) -> subprocess.Popen[str]:
+def _start(superlink: SuperLink, first: int, count: int, poll: float | None) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tools.bench.light_client", superlink.address, str(superlink.ca)]
-    command += [str(superlink.folder), str(first), str(count), str(poll)]
+    command += [str(superlink.folder), str(first), str(count), *([] if poll is None else [str(poll)])]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
