@@ -14,6 +14,7 @@ import msgspec
 from device_profiles.federation import TRAIN_TASK, TrainOrder
 from device_profiles.task import Task
 from server.engines.flower.answers import failed, read_reply, stated_update
+from server.engines.flower.arrivals import Arrivals
 from server.engines.flower.arriving import Reply, Wanted
 from server.engines.flower.devices import Change, Device, Devices
 from server.engines.flower.inbox import Inbox
@@ -27,8 +28,6 @@ from server.rounds.seam import BudgetChanged, Event, Failed, Joined, Left, Updat
 _TICK_SECONDS = 0.5
 _SETTLE_SECONDS = 0.1
 """What one that only wants to know what happened waits for an answer that is on its way through the inbox."""
-_ARRIVED = "arrived-"
-"""What the names of updates on their way to the rounds begin with."""
 _TRANSFER_SECONDS = 900.0
 """Without a deadline, what an order may take beside its training before nobody waits any more."""
 
@@ -75,9 +74,7 @@ class FlowerEngine:
         self._structure = structure
         self._settings = settings
         self._client_of = client_of
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._clear()  # of what a killed start has left
+        self._arrivals = Arrivals(folder)
         self._changed = changed
         self._told_file: Path | None = None
         self._out: dict[str, _Sent] = {}
@@ -132,7 +129,7 @@ class FlowerEngine:
     def close(self) -> None:
         """Ask for nothing any more."""
         self._inbox.close()
-        self._clear()
+        self._arrivals.close()
 
     def _submit(self, task: Task, device: Device) -> None:
         parcel = self._parcels.of(task.work, task.weights)
@@ -173,7 +170,7 @@ class FlowerEngine:
         device.task, device.last = task.work.name, ""
         self._out[sent] = _Sent(task, device, time.monotonic(), parcel.bytes)
         stated = partial(stated_update, task=task, run=self._run, structure=self._structure)
-        path = self._folder / f"{_ARRIVED}{task.attempt}-{device.node:x}"
+        path = self._arrivals.place(task.attempt, device.node)
         self._inbox.watch(sent, device.node, Wanted(path, stated))
 
     def _forget(self) -> None:
@@ -181,10 +178,6 @@ class FlowerEngine:
         if self._told_file is not None:
             self._told_file.unlink(missing_ok=True)
             self._told_file = None
-
-    def _clear(self) -> None:
-        for path in self._folder.glob(f"{_ARRIVED}*"):
-            path.unlink(missing_ok=True)
 
     def _taken(self, message_id: str, reply: Reply) -> Iterator[Event]:
         sent = self._out.pop(message_id, None)
