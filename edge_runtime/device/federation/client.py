@@ -66,7 +66,7 @@ class Client:
             if self._courier.lost is not None:
                 raise self._courier.lost
             if asking.due:
-                asking.news() if self._pull() else asking.nothing()
+                asking.ask(self._pull)
             if self._job is not None:
                 answer = self._job.poll()
                 self._journal.progress(self._job.doing)
