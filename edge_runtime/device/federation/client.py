@@ -220,7 +220,7 @@ class Client:
             if incoming.type == QUERY_DEVICE:
                 read_order(raw, DeviceQuestion)
                 busy = self._device.permission.refusal() if self._job is None else self._job.doing
-                answer = answer_question(self._device, busy=busy)
+                answer = answer_question(self._device, busy=busy, took=self._state.took())
             elif self._replaces(incoming, raw):
                 assert self._job is not None
                 self._finish(self._job.abandon("a newer task of the run has come"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,11 +22,12 @@ class Arrivals:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"{_PREFIX}*"):
             _remove(left)
+        self._count = itertools.count()
         self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
 
     def place(self, attempt: int, node: int) -> Path:
-        """For the update of a node in one attempt."""
-        return self._folder / f"{attempt}-{node:x}"
+        """For one update of a node in one attempt."""
+        return self._folder / f"{attempt}-{node:x}-{next(self._count)}"
 
     def close(self) -> None:
         """Remove everything, and let nothing come any more."""
