@@ -168,7 +168,7 @@ def _classes(named: list[str], options: dict[str, str], path: Path) -> array[Any
                 if not number.is_integer() or abs(number) >= 1 << 53:
                     raise DataError(
                         f"{path}: example {row} has the label {number:g}",
-                        remedy="classes are whole numbers or names; for numbers to predict: profl-edge export --loss mse",
+                        remedy="classes are whole numbers or names; to predict numbers: profl-edge export --loss mse",
                     )
             return array("q", map(int, numbers))
     else:
