@@ -174,7 +174,7 @@ def export_bundle(
         weights = initial_weights(module, source, cut_into)
         _save_weights(weights, folder, output)
         if verify:
-            progress(f"verified: the loss differs by {_verify(module, source, choices.loss):.1e} of PyTorch's")
+            progress(f"verified: the loss differs from PyTorch's by {_verify(module, source, choices.loss):.1e} of it")
         manifest = Manifest(
             created_by=f"profl-edge {_version()}",
             model=source.model,
