@@ -34,6 +34,21 @@ _TRANSFER_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What follows from the bundle that is trained.
+
+    Attributes:
+        client_of: a device as the rounds see it.
+        changed: told whenever a device is doing something else.
+    """
+
+    parcels: Parcels
+    structure: Structure
+    client_of: Callable[[Device], Client]
+    changed: Callable[[Task | None], None] = lambda task: None
+
+
+@dataclass(frozen=True, slots=True)
 class _Sent:
     """A task that is out, or was given up: only an update is still told then, so that it can be refused."""
 
@@ -41,6 +56,7 @@ class _Sent:
     device: Device
     at: float
     bytes_down: int
+    structure: Structure
 
 
 class FlowerEngine:
@@ -48,9 +64,7 @@ class FlowerEngine:
 
     Args:
         run: the run's name, as in its orders.
-        client_of: a device as the rounds see it.
         folder: for updates on their way from the SuperLink to the rounds.
-        changed: told whenever a device is doing something else.
     """
 
     def __init__(
@@ -60,31 +74,29 @@ class FlowerEngine:
         mail: Mail,
         inbox: Inbox,
         devices: Devices,
-        parcels: Parcels,
-        structure: Structure,
+        basis: Basis,
         settings: TrainingSettings,
-        client_of: Callable[[Device], Client],
         folder: Path,
-        changed: Callable[[Task | None], None] = lambda task: None,
     ) -> None:
         self._run = run
         self._mail = mail
         self._inbox = inbox
         self._devices = devices
-        self._parcels = parcels
-        self._structure = structure
+        self._basis = basis
         self._settings = settings
-        self._client_of = client_of
         self._arrivals = Arrivals(folder)
-        self._changed = changed
         self._told_file: Path | None = None
         self._out: dict[str, _Sent] = {}
         self._given_up: dict[str, _Sent] = {}
         self._waiting: deque[Event] = deque()
 
+    def use(self, basis: Basis) -> None:
+        """Train another bundle from the next task on; an answer to an earlier one is that of the bundle before."""
+        self._basis = basis
+
     def clients(self) -> Sequence[Client]:
         """Devices that may be given work now, in the order of their names."""
-        return [self._client_of(device) for device in self._devices.there()]
+        return [self._basis.client_of(device) for device in self._devices.there()]
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Send an order for each task; one that cannot be sent has failed."""
@@ -94,7 +106,7 @@ class FlowerEngine:
                 self._waiting.append(failed(task, "left before it was asked"))
                 continue
             self._submit(task, device)
-        self._changed(tasks[0] if tasks else None)
+        self._basis.changed(tasks[0] if tasks else None)
 
     def events(self, deadline: float | None) -> Generator[Event]:
         """What happens: answers, and devices that come, go or change."""
@@ -125,7 +137,7 @@ class FlowerEngine:
             sent.device.done()
         self._out.clear()
         self._waiting.clear()
-        self._changed(None)
+        self._basis.changed(None)
 
     def close(self) -> None:
         """Ask for nothing any more."""
@@ -134,9 +146,9 @@ class FlowerEngine:
 
     def _submit(self, task: Task, device: Device, *, since: float | None = None) -> None:
         """Send the order for a task, which is out `since` then where it is sent again."""
-        parcel = self._parcels.of(task.work, task.weights)
+        parcel = self._basis.parcels.of(task.work, task.weights)
         settings = self._settings
-        client = self._client_of(device)
+        client = self._basis.client_of(device)
         order = TrainOrder(
             run=self._run,
             client=task.client,
@@ -170,8 +182,9 @@ class FlowerEngine:
             self._waiting.append(failed(task, sent.error or "could not be sent"))
             return
         device.given(task.work.name, sent)
-        self._out[sent] = _Sent(task, device, time.monotonic() if since is None else since, parcel.bytes)
-        stated = partial(stated_update, task=task, run=self._run, structure=self._structure)
+        structure = self._basis.structure
+        self._out[sent] = _Sent(task, device, time.monotonic() if since is None else since, parcel.bytes, structure)
+        stated = partial(stated_update, task=task, run=self._run, structure=structure)
         path = self._arrivals.place(task.attempt, device.node)
         self._inbox.watch(sent, device.node, Wanted(path, stated))
 
@@ -200,7 +213,7 @@ class FlowerEngine:
             return  # its order was sent again, and that one is waited for
         self._given_up |= {key: self._out.pop(key) for key in again}
         sent.device.done(event.result.status)
-        self._changed(sent.task)
+        self._basis.changed(sent.task)
         yield event
 
     def _event(self, sent: _Sent, reply: Reply) -> Updated | Failed:
@@ -208,7 +221,7 @@ class FlowerEngine:
             sent.task,
             reply,
             run=self._run,
-            structure=self._structure,
+            structure=sent.structure,
             seconds=time.monotonic() - sent.at,
             bytes_down=sent.bytes_down,
         )
@@ -217,9 +230,10 @@ class FlowerEngine:
         """A device's change as the rounds hear it; with one that goes, its task is lost."""
         device = change.device
         if change.what == "came":
-            yield Joined(client=self._client_of(device))
+            yield Joined(client=self._basis.client_of(device))
         elif change.what == "changed":
-            yield BudgetChanged(client=device.name, budget_bytes=device.budget_bytes)
+            planned = self._basis.client_of(device)
+            yield BudgetChanged(client=device.name, budget_bytes=device.budget_bytes, planned=planned)
         elif change.what == "lost":
             out = next((sent for sent in self._out.values() if sent.device is device), None)
             if out is not None:
@@ -229,4 +243,4 @@ class FlowerEngine:
             self._given_up |= {key: self._out.pop(key) for key in lost}
             device.done()
             yield Left(client=device.name)
-        self._changed(None)
+        self._basis.changed(None)
