@@ -65,8 +65,9 @@ def check_platform(wheel: Path, machine: Machine, python: Python) -> None:
         FormatError: it finds that the wheel needs more than its tag says.
     """
     said = " ".join(_tool("auditwheel", "show", str(wheel)).split())
-    if f'platform tag: "{machine.platform}"' not in said.replace("tag: manylinux", 'tag: "manylinux'):
-        raise FormatError(f"{wheel}: auditwheel does not call it {machine.platform}: {said}")
+    found = re.search(rf'platform tag: "manylinux_(\d+)_(\d+)_{machine.name}"', said)
+    if found is None or (int(found[1]), int(found[2])) > C_LIBRARY:
+        raise FormatError(f"{wheel}: auditwheel does not call it {machine.platform} or older: {said}")
     if python.stable:
         _tool("abi3audit", "--strict", str(wheel))
 

@@ -112,3 +112,16 @@ def test_without_apt_it_is_said_what_builds_wheels(tmp_path: Path, monkeypatch: 
     with pytest.raises(ExecutionError, match="no apt-get, which brings Python's headers; build wheels on Debian"):
         debian.unpacked(tmp_path / "python", suite="trixie", architecture="arm64", packages=["libpython3.13-dev"])
     assert not (tmp_path / "python").exists()
+
+
+@pytest.mark.parametrize(("tag", "accepted"), [("2_27", True), ("2_28", True), ("2_31", False)])
+def test_auditwheel_may_find_a_wheel_older_than_its_tag_and_not_newer(
+    tag: str, accepted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = f'x.whl is consistent with the following\nplatform tag: "manylinux_{tag}_aarch64".'
+    monkeypatch.setattr(checks, "_tool", lambda *_: said)
+    if accepted:
+        checks.check_platform(tmp_path, AARCH64, OWN)
+        return
+    with pytest.raises(FormatError, match="auditwheel does not call it manylinux_2_28_aarch64 or older"):
+        checks.check_platform(tmp_path, AARCH64, OWN)
