@@ -74,8 +74,8 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
     batch = model.input_shape[0]
     owners = owners_in(layers, model.input_name, model.input_shape)
     points = [i for i in range(len(layers)) if len(alive[i]) == 1 and keeps_rows(owners[next(iter(alive[i]))], batch)]
-    heads = list(head_starts(layers, batch=batch, classes=classes, head=head, points=points))
-    start = _head_start(model, heads, points, alive)
+    possible = head_starts(layers, batch=batch, classes=classes, head=head, points=points)
+    start = _head_start(model, list(possible), points, alive)
     if not keeps_rows(owners[layers[-1].output], batch):
         raise UsageError("the rows of the model's output are not those of the examples, in their order")
     points = [i for i in points if i < start]
