@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_profiles.task import Task
 from device_profiles.work import Work, grow
-from server.engines.flower.devices import Device, Devices
+from server.engines.flower.device import Device
+from server.engines.flower.devices import Devices
 from server.engines.flower.engine import FlowerEngine
 from server.engines.flower.inbox import Inbox
 from server.engines.flower.mail import Mail

@@ -65,7 +65,8 @@ def golden_bundle(folder: Path) -> Bundle:
 
 @dataclasses.dataclass
 class Node:
-    """One device. `train` makes the answer to an order from the honest one; `None` is none at all."""
+    """One device. `train` makes the answer to an order from the honest one; `None` is none at all. `took`: the orders
+    that it says that it took, None where it does not count them; it loses as many as `loses`."""
 
     name: str
     budget_bytes: int = 2 << 20
@@ -76,6 +77,8 @@ class Node:
     train: Callable[[Message, Message], Message | None] = lambda order, honest: honest
     orders: list[TrainOrder] = dataclasses.field(default_factory=list)
     asked: list[str] = dataclasses.field(default_factory=list)
+    took: list[str] | None = None
+    loses: int = 0
 
 
 class FakeGrid:
@@ -160,8 +163,15 @@ class FakeGrid:
                 examples=node.examples,
                 profile=node.profile,
                 busy=node.busy,
+                took=None if node.took is None else tuple(node.took),
+                ignorable=("took",),
             )
             return lambda: documented(message, answer)
+        if node.loses:
+            node.loses -= 1
+            return None
+        if node.took is not None:
+            node.took.append(message.metadata.message_id)
         if kind == QUERY_PROFILE:
             status = "ok" if node.measured is not None else "its memory is full"
             return lambda: documented(message, ProfileAnswer(status=status, profile=node.measured))

@@ -32,7 +32,7 @@ def thread_count(threads: int | None) -> int:
     """The option's value, or the physical cores that this process may use."""
     if threads is not None:
         return threads
-    from edge_runtime.device.limits.cores import usable_cores
+    from edge_runtime.device.machine.cores import usable_cores
 
     return usable_cores()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,10 @@ import msgspec
 from device_profiles.federation import TRAIN_TASK, TrainOrder
 from device_profiles.task import Task
 from server.engines.flower.answers import failed, read_reply, stated_update
+from server.engines.flower.arrivals import Arrivals
 from server.engines.flower.arriving import Reply, Wanted
-from server.engines.flower.devices import Change, Device, Devices
+from server.engines.flower.device import Change, Device
+from server.engines.flower.devices import Devices
 from server.engines.flower.inbox import Inbox
 from server.engines.flower.mail import Letter, Mail
 from server.engines.flower.parcels import Parcels
@@ -27,8 +29,6 @@ from server.rounds.seam import BudgetChanged, Event, Failed, Joined, Left, Updat
 _TICK_SECONDS = 0.5
 _SETTLE_SECONDS = 0.1
 """What one that only wants to know what happened waits for an answer that is on its way through the inbox."""
-_ARRIVED = "arrived-"
-"""What the names of updates on their way to the rounds begin with."""
 _TRANSFER_SECONDS = 900.0
 """Without a deadline, what an order may take beside its training before nobody waits any more."""
 
@@ -75,9 +75,7 @@ class FlowerEngine:
         self._structure = structure
         self._settings = settings
         self._client_of = client_of
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._clear()  # of what a killed start has left
+        self._arrivals = Arrivals(folder)
         self._changed = changed
         self._told_file: Path | None = None
         self._out: dict[str, _Sent] = {}
@@ -124,7 +122,7 @@ class FlowerEngine:
         self._forget()
         self._given_up |= self._out
         for sent in self._out.values():
-            sent.device.task = ""
+            sent.device.done()
         self._out.clear()
         self._waiting.clear()
         self._changed(None)
@@ -132,9 +130,10 @@ class FlowerEngine:
     def close(self) -> None:
         """Ask for nothing any more."""
         self._inbox.close()
-        self._clear()
+        self._arrivals.close()
 
-    def _submit(self, task: Task, device: Device) -> None:
+    def _submit(self, task: Task, device: Device, *, since: float | None = None) -> None:
+        """Send the order for a task, which is out `since` then where it is sent again."""
         parcel = self._parcels.of(task.work, task.weights)
         settings = self._settings
         client = self._client_of(device)
@@ -170,10 +169,10 @@ class FlowerEngine:
         if isinstance(sent, Reply):
             self._waiting.append(failed(task, sent.error or "could not be sent"))
             return
-        device.task, device.last = task.work.name, ""
-        self._out[sent] = _Sent(task, device, time.monotonic(), parcel.bytes)
+        device.given(task.work.name, sent)
+        self._out[sent] = _Sent(task, device, time.monotonic() if since is None else since, parcel.bytes)
         stated = partial(stated_update, task=task, run=self._run, structure=self._structure)
-        path = self._folder / f"{_ARRIVED}{task.attempt}-{device.node:x}"
+        path = self._arrivals.place(task.attempt, device.node)
         self._inbox.watch(sent, device.node, Wanted(path, stated))
 
     def _forget(self) -> None:
@@ -182,25 +181,30 @@ class FlowerEngine:
             self._told_file.unlink(missing_ok=True)
             self._told_file = None
 
-    def _clear(self) -> None:
-        for path in self._folder.glob(f"{_ARRIVED}*"):
-            path.unlink(missing_ok=True)
-
     def _taken(self, message_id: str, reply: Reply) -> Iterator[Event]:
+        self._forget()
         sent = self._out.pop(message_id, None)
         if sent is None:
             late = self._given_up.pop(message_id, None)
             if late is not None:
-                yield from (event for event in self._told(late, reply) if isinstance(event, Updated))
+                event, self._told_file = self._event(late, reply), reply.file
+                if isinstance(event, Updated):
+                    yield event
                 return
             for change in self._devices.take(message_id, reply):
                 yield from self._followed(change)
             return
-        sent.device.task = ""
-        yield from self._told(sent, reply)
+        event, self._told_file = self._event(sent, reply), reply.file
+        again = [key for key, other in self._out.items() if other.task is sent.task]
+        if again and isinstance(event, Failed):
+            return  # its order was sent again, and that one is waited for
+        self._given_up |= {key: self._out.pop(key) for key in again}
+        sent.device.done(event.result.status)
+        self._changed(sent.task)
+        yield event
 
-    def _told(self, sent: _Sent, reply: Reply) -> Iterable[Updated | Failed]:
-        event = read_reply(
+    def _event(self, sent: _Sent, reply: Reply) -> Updated | Failed:
+        return read_reply(
             sent.task,
             reply,
             run=self._run,
@@ -208,11 +212,6 @@ class FlowerEngine:
             seconds=time.monotonic() - sent.at,
             bytes_down=sent.bytes_down,
         )
-        sent.device.last = event.result.status
-        self._changed(sent.task)
-        self._forget()
-        self._told_file = reply.file
-        yield event
 
     def _followed(self, change: Change) -> Iterator[Event]:
         """A device's change as the rounds hear it; with one that goes, its task is lost."""
@@ -221,9 +220,13 @@ class FlowerEngine:
             yield Joined(client=self._client_of(device))
         elif change.what == "changed":
             yield BudgetChanged(client=device.name, budget_bytes=device.budget_bytes)
+        elif change.what == "lost":
+            out = next((sent for sent in self._out.values() if sent.device is device), None)
+            if out is not None:
+                self._submit(out.task, device, since=out.at)
         else:
             lost = [key for key, sent in self._out.items() if sent.device is device]
             self._given_up |= {key: self._out.pop(key) for key in lost}
-            device.task = ""
+            device.done()
             yield Left(client=device.name)
         self._changed(None)

@@ -19,7 +19,8 @@ from server.engines.bundled.clients import all_stages, client_of
 from server.engines.bundled.evaluator import BundleEvaluator
 from server.engines.bundled.planned import calibration_bundle, planned_bundle, run_programs
 from server.engines.flower.activity import ActivityFile
-from server.engines.flower.devices import Device, Devices
+from server.engines.flower.device import Device
+from server.engines.flower.devices import Devices
 from server.engines.flower.engine import FlowerEngine
 from server.engines.flower.inbox import Inbox
 from server.engines.flower.mail import Mail

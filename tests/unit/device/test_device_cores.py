@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.device.commands.options import thread_count
-from edge_runtime.device.limits.cores import usable_cores
+from edge_runtime.device.machine.cores import usable_cores
 
 
 def _machine(root: Path, siblings: dict[int, str], *, name: str = "core_cpus_list") -> Path:

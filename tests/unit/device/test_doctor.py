@@ -144,7 +144,7 @@ def test_a_native_module_that_does_not_load_stops_a_training() -> None:
 
 def test_packages_that_are_missing_are_named_with_what_needs_them() -> None:
     row = _of(_software(set(), lambda: "avx2"), "data readers")
-    assert row.state == "note" and row.remedy.endswith("pip install pillow")
+    assert row.state == "note" and row.remedy.endswith("pip install 'pillow>=10'")
     assert _of(_software({"PIL"}, lambda: "avx2"), "data readers").state == "ok"
     assert _of(_software(set(), lambda: "baseline"), "kernels").state == "note"
 

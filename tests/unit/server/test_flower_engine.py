@@ -61,7 +61,7 @@ def test_devices_are_clients_by_name_and_their_updates_come_back(federation: Mak
         assert isinstance(event, Updated)
         assert event.result.status == "ok" and event.result.bytes_down > 0 < event.result.bytes_up
         assert event.result.measured_peak_bytes == 1 << 20
-    assert not list((there.folder / "clients").iterdir())
+    assert not [path for path in (there.folder / "clients").rglob("*") if path.is_file()]
 
 
 def test_an_update_may_be_read_until_the_next_event(federation: Make) -> None:
