@@ -129,6 +129,7 @@ class BlockModel:
         """How many different tokens the model takes: rows of the smallest table that they are looked up in."""
         shapes = {spec.name: spec.shape for spec in self.tensors}
         layers = [layer for unit in self.cut.units for layer in unit.layers if self.cut.input in layer.inputs]
+        layers = [layer for layer in layers if layer.kind != "to_float"]
         tables = [layer.tensors[0] for layer in layers if layer.kind == "embedding"]
         if len(tables) < len(layers):
             kinds = ", ".join(sorted({layer.kind for layer in layers} - {"embedding"}))
