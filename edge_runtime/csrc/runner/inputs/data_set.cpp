@@ -47,8 +47,7 @@ void check_fits(const Shape& image, const Example& wanted, const std::string& sp
     refuse("--data " + spec + ": gives images and labels; this model needs npz:FILE with `inputs` of its own");
   }
   if (wanted.shape.size() != 3) refuse(found + "inputs that are no images need npz:FILE with float32 `inputs`");
-  if (image[0] != 1 && image[0] != wanted.shape[0])
-    refuse(found + "export the bundle with --input " + times(image));
+  if (image[0] != 1 && image[0] != wanted.shape[0]) refuse(found + "export the bundle with --input " + times(image));
   if (image[1] > wanted.shape[1] || image[2] > wanted.shape[2]) {
     refuse(found + "images larger than the input are not shrunk here");
   }
