@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from device_profiles.errors import UsageError
+from device_profiles.extras import extra_remedy
 from edge_runtime.ending import as_process, exit_status
 from edge_runtime.groups import CommandGroup
 
@@ -85,5 +86,5 @@ def run(arguments: list[str]) -> int:
         name = error.name or ""
         if name.partition(".")[0] not in _HOST_PACKAGES and not name.startswith("edge_runtime.export"):
             raise
-        raise UsageError(f"'{arguments[0]}' needs the host's packages: pip install profl-edge[export]") from None
+        raise UsageError(f"'{arguments[0]}' needs the host's packages", remedy=extra_remedy("export")) from None
     return status if isinstance(status, int) else 0

@@ -17,7 +17,8 @@ pytest.importorskip("torch", reason="a bundle is exported with it")
 from safetensors.numpy import load_file
 
 from tests.support.runner import Ran, built_runner, run, write_idx
-from tools.cross.runner import MACHINES, build
+from tools.cross.machines import MACHINES
+from tools.cross.runner import build
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tools.cross.runner import MACHINES, ROOT, build
+from tools.cross.machines import MACHINES, ROOT
+from tools.cross.runner import build
 
 FOLDER = ROOT / "build" / "runner"
 

@@ -21,7 +21,8 @@ import click
 
 from device_profiles.errors import ExecutionError, ProflError
 from device_profiles.promise import VARIATION_BYTES
-from tools.cross.runner import MACHINES, build
+from tools.cross.machines import MACHINES
+from tools.cross.runner import build
 
 MEGABYTE = 1 << 20
 

@@ -10,41 +10,19 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from device_profiles.errors import ExecutionError, FormatError, ProflError
+from tools.cross.machines import MACHINES, ROOT, Machine
 
-ROOT = Path(__file__).resolve().parents[2]
 MOST_BYTES = 20 << 20
 _ELF = b"\x7fELF"
 _PROGRAM_HEADERS, _HEADER_BYTES = slice(32, 40), slice(54, 56)
 _HEADER_COUNT, _MACHINE = slice(56, 58), slice(18, 20)
 _INTERPRETER = 3
 """The kind of program header that names a dynamic loader."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Machine:
-    """A processor that the runner is built for; `elf` is its number in a program's header."""
-
-    elf: int
-    compiler: str
-    package: str
-    toolchain: Path | None = None
-
-
-MACHINES = {
-    "x86_64": Machine(elf=62, compiler="g++", package="g++"),
-    "aarch64": Machine(
-        elf=183,
-        compiler="aarch64-linux-gnu-g++",
-        package="g++-aarch64-linux-gnu",
-        toolchain=ROOT / "tools" / "aarch64" / "toolchain.cmake",
-    ),
-}
 
 
 def build(name: str, *, folder: Path | None = None, definitions: tuple[str, ...] = ()) -> Path:

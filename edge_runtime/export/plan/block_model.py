@@ -12,8 +12,9 @@ from device_profiles.errors import UsageError
 from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
 from edge_runtime.export.capture.capture import capture
 from edge_runtime.export.capture.tracing import OneValueError
+from edge_runtime.export.cut.missing import MissingBlock, StandIn
 from edge_runtime.export.cut.names import aliases_in
-from edge_runtime.export.cut.stand_ins import MissingBlock, StandIn, kinds_of, stand_in
+from edge_runtime.export.cut.stand_ins import stand_in
 from edge_runtime.export.cut.tied import second_names
 from edge_runtime.export.cut.units import CutModel, cut
 from edge_runtime.export.passes.fusion import fuse
@@ -170,6 +171,7 @@ class BlockModel:
             output=end,
             before=self.cut.shapes[start],
             after=self.cut.shapes[end],
-            kinds=kinds_of(layer for unit in units for layer in unit.layers),
+            last_before=start in self.cut.features_last,
+            last_after=end in self.cut.features_last,
         )
-        return stand_in(missing, index=block.index)
+        return stand_in(missing)

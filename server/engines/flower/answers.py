@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-
-import msgspec
+from typing import TypeVar
 
 from device_profiles.errors import FormatError
-from device_profiles.federation import SentFile, TrainAnswer
+from device_profiles.federation import Document, SentFile, TrainAnswer, read_document
 from device_profiles.task import Result, Task
-from device_profiles.wrong_values import explained
 from server.averaging.aggregation import ReceivedUpdate
 from server.engines.flower.arriving import Reply
 from server.fleet.structure import Structure
 from server.judging.strangers import most_update_bytes, plain, read_update
 from server.rounds.seam import Failed, Updated
 
+T = TypeVar("T", bound=Document)
 _MOST_BYTES = 1 << 60
 
 
@@ -74,11 +73,16 @@ def read_reply(
     return Updated(task=task.key, result=result, update=update)
 
 
-def _answer(raw: bytes, task: Task, run: str) -> TrainAnswer:
+def read_answer(raw: bytes, kind: type[T]) -> T:
+    """The document of an answer; raises FormatError, in plain characters whatever it holds."""
     try:
-        answer = msgspec.json.decode(raw, type=TrainAnswer, strict=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"unreadable answer: {plain(explained(error, TrainAnswer))}") from None
+        return read_document(raw, kind, "unreadable answer")
+    except FormatError as error:
+        raise FormatError(plain(str(error))) from None
+
+
+def _answer(raw: bytes, task: Task, run: str) -> TrainAnswer:
+    answer = read_answer(raw, TrainAnswer)
     if (answer.run, answer.attempt) != (run, task.attempt):
         raise FormatError("answered to another task")
     return answer

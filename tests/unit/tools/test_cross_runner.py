@@ -8,7 +8,8 @@ import pytest
 
 from device_profiles.errors import ExecutionError, FormatError
 from tools.cross import runner
-from tools.cross.runner import MACHINES, build, check
+from tools.cross.machines import MACHINES
+from tools.cross.runner import build, check
 
 AARCH64 = MACHINES["aarch64"]
 
