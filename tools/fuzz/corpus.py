@@ -145,11 +145,8 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def main() -> int:
-    """Export all of them; says which operators none of them calls, and fails where there is one."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+def write_corpus(folder: Path) -> set[str]:
+    """Export all of them into `folder`; returns the operators that none of them calls."""
     called: set[str] = set()
     for name, (model, options) in _MODELS.items():
         export_bundle(model, folder / name, seed=1, **{"optimizer": _SGD, **options})
@@ -157,7 +154,14 @@ def main() -> int:
             (plan,) = deserialize_pte_binary(path.read_bytes()).program.execution_plan
             called |= {operator.name.removeprefix(f"{NAMESPACE}::") for operator in plan.operators}
         print(name, flush=True)
-    missing = set(table().operators) - called
+    return set(table().operators) - called
+
+
+def main() -> int:
+    """Write the corpus; says which operators no program calls, and fails where there is one."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("folder", type=Path)
+    missing = write_corpus(parser.parse_args().folder)
     if missing:
         print("no program calls:", ", ".join(sorted(missing)))
     return 1 if missing else 0
