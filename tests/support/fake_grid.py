@@ -25,6 +25,7 @@ from device_profiles.federation import (
     QUERY_DEVICE,
     QUERY_PROFILE,
     UPDATE_FILE,
+    WEIGHTS_FOLDER,
     DeviceAnswer,
     ProfileAnswer,
     SentFile,
@@ -234,5 +235,8 @@ def failing(message: Message, code: int) -> Message:
 
 
 def _answer(order: TrainOrder, update: Path) -> TrainAnswer:
-    result = Result(client=order.client, status="ok", seconds=1.0, measured_peak_bytes=1 << 20)
+    fetched = sum(file.bytes for name, file in order.files.items() if name.startswith(WEIGHTS_FOLDER))
+    result = Result(
+        client=order.client, status="ok", seconds=1.0, measured_peak_bytes=1 << 20, bytes_down=fetched or 1000
+    )
     return TrainAnswer(run=order.run, attempt=order.attempt, result=result, update=SentFile.of(update))

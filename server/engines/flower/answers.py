@@ -38,7 +38,8 @@ def read_reply(
 ) -> Updated | Failed:
     """The event that `reply` is; its update is read from the reply's file.
 
-    `seconds` from the order to the answer and `bytes_down` are the server's own, and not what the device says.
+    `seconds` from the order to the answer are the server's own, and not what the device says. `bytes_down` are those of
+    all of the task's files; a device that had some of them says that it fetched fewer.
     """
     update = None
     said = None
@@ -65,7 +66,7 @@ def read_reply(
         measured_peak_bytes=_bounded(said.result.measured_peak_bytes) if said else None,
         oom_kills=_bounded(said.result.oom_kills) or 0 if said else 0,
         limit_kind=plain(said.result.limit_kind) if said else "none",
-        bytes_down=bytes_down,
+        bytes_down=_fetched(said, bytes_down),
         bytes_up=reply.file.stat().st_size if reply.file and update else 0,
     )
     if update is None:
@@ -93,6 +94,11 @@ def _update(path: Path, task: Task, structure: Structure) -> ReceivedUpdate:
         return read_update(task.client, path, structure.tensors(task.work))
     except FormatError as error:
         raise FormatError(f"unreadable answer: {error.reason}") from None
+
+
+def _fetched(said: TrainAnswer | None, most: int) -> int:
+    count = None if said is None else _bounded(said.result.bytes_down)
+    return most if count is None else min(count, most)
 
 
 def _bounded(number: int | None) -> int | None:
