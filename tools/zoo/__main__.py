@@ -10,6 +10,7 @@ Results are kept as they come, so that a run that was ended goes on where it was
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 import time
 from multiprocessing.connection import wait
@@ -83,6 +84,7 @@ class _Job:
     "--results", type=click.Path(path_type=Path), default=Path("zoo.json"), show_default=True, help="Kept results."
 )
 @click.option("--again", is_flag=True, help="Also export again what was refused.")
+@click.option("--known", "known_only", is_flag=True, help="Export nothing, and show the results that there are.")
 @click.option("--document", is_flag=True, help="Write the table into docs/models.md instead of printing it.")
 def main(
     path: Path,
@@ -93,15 +95,19 @@ def main(
     seconds: float,
     results: Path,
     again: bool,
+    known_only: bool,
     document: bool,
 ) -> None:
     """Export every model of a list, and show which can be trained."""
     entries = entries_in(path, only)
     known = known_results(results)
     waiting = [e for e in entries if e.name not in known or (again and known[e.name].refusal)]
+    if known_only:
+        waiting, entries = [], [entry for entry in entries if entry.name in known]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*_PRELOADED, package])
     running: list[_Job] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
