@@ -60,7 +60,7 @@ def planned_bundle(
     Raises ExecutionError where no client holds anything.
     """
     there = profiled_fleet(programs, profiles, margin=fleet.margin, examples=examples)
-    asked = None if fleet.model.partition is None else programs.partition(fleet.model.partition)
+    asked = None if fleet.model.cut is None else programs.partition(fleet.model.cut)
     kept = kept_steps(output)
     planned = plan_fleet(
         there.kinds,
