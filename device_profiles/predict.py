@@ -35,7 +35,7 @@ eight for a copy. Data sets of some thousand examples need less; the profiler's 
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Peak of the training process in bytes. A limit of `high_bytes`, the promise, is kept.
+    """Peak of the training process in bytes. A limit of `high_bytes` is kept; a promise (`promised.py`) is no less.
 
     `low_bytes`: a process with a lower peak would mean that the plan is wrong. `calibrated_by` names the programs
     whose measurements stand behind it. `seconds_per_step` is None where the profile was taken with other threads, or

@@ -36,6 +36,11 @@ def promise_of_prediction(prediction: Prediction, margin: float) -> int:
     return max(with_margin(prediction.peak_bytes, margin), prediction.high_bytes, PREPARING_BYTES)
 
 
+def margin_text(margin: float) -> str:
+    """What a table says below its promises."""
+    return f"{margin:.0%} above what is needed"
+
+
 def with_margin(peak_bytes: int, margin: float) -> int:
     """A peak with the safety margin on it. Alone where nothing runs under a limit, as in the simulation."""
     return int(peak_bytes * (1 + margin))

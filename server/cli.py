@@ -7,6 +7,7 @@ import sys
 import click
 
 from device_profiles.errors import UsageError
+from device_profiles.extras import extra_remedy
 from edge_runtime.ending import as_process, exit_status
 from edge_runtime.groups import CommandGroup
 from server.commands.federation import federation
@@ -48,7 +49,7 @@ def _called() -> object:
         package = (error.name or "").partition(".")[0]
         if package not in _PACKAGES:
             raise
-        raise UsageError(f"this needs the package {package}", remedy="pip install 'profl-edge[server]'") from None
+        raise UsageError(f"this needs the package {package}", remedy=extra_remedy("server")) from None
 
 
 if __name__ == "__main__":

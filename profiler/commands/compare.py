@@ -31,7 +31,7 @@ def compare(profiles: tuple[Path, ...], threshold: float, html: Path | None, as_
         raise UsageError("compare: requires two or more profiles; profl-profile show shows a single one")
     read = read_profiles(profiles)
     found = comparison_of(read, threshold=threshold)
-    write_page(html, read)
+    write_page(html, read, found)
     if as_json:
         print_json(found)
     else:

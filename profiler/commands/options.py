@@ -16,6 +16,7 @@ from edge_runtime.options import Finite, OutputFile, Size
 if TYPE_CHECKING:
     from device_profiles.profile import DeviceProfile
     from device_profiles.timeline import Timelines
+    from profiler.report.compare import Comparison
     from profiler.torch.meter import ModelChoice
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -147,13 +148,14 @@ def read_timelines(paths: Sequence[Path]) -> Timelines:
     return together
 
 
-def write_page(path: Path | None, profiles: Sequence[DeviceProfile]) -> None:
-    """Write the page where one is asked for."""
+def write_page(path: Path | None, profiles: Sequence[DeviceProfile], compared: Comparison | None = None) -> None:
+    """Write the page of profiles, or of what was `compared`, where one is asked for."""
     if path is None:
         return
     from device_profiles.files import atomic_file
-    from profiler.report.page import page_of
+    from profiler.report.page import comparison_page, page_of
 
+    page = page_of(profiles) if compared is None else comparison_page(profiles, compared)
     with atomic_file(path) as temporary:
-        temporary.write_text(page_of(profiles), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
     click.echo(f"wrote {path}", err=True)

@@ -23,9 +23,13 @@ COLOURS = {
     "alignment": "#444444",
 }
 MEASURED = "#b3202c"
-_WIDTH = 880
+WIDE, NARROW = 880, 360
+"""Widths of a picture: on a screen, and on a phone, where one that is scaled down cannot be read."""
 _CHARACTER = 6.7
 _ROW = 30
+_LABEL_ROW = 16
+_EDGE = 4
+_ROOM = 90
 _BAR = 18
 _PLOT_HEIGHT = 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 36
@@ -39,32 +43,43 @@ def legend(names: Sequence[str], *, measured: str | None = None) -> str:
     return f'<p class="legend">{"".join(items)}</p>'
 
 
-def stacked_bars(costs: Sequence[Cost], limit_bytes: int | None) -> str:
+def stacked_bars(costs: Sequence[Cost], limit_bytes: int | None, *, width: int = WIDE) -> str:
     """One bar a program: the parts of the promise, dotted what is unexplained, a red mark at what was measured.
 
-    A dashed line stands at the limit.
+    A dashed line stands at the limit. Names stand before their bars, in a narrow picture above them.
     """
     widest = max([*(cost.predicted_peak_bytes for cost in costs), *(c.measured_peak_bytes or 0 for c in costs), 1])
     if limit_bytes is not None and limit_bytes < 2 * widest:
         widest = max(widest, limit_bytes)
-    labels = 16 + _CHARACTER * max(len(_label(cost)) for cost in costs) if costs else 0
-    scale = _Scale(0, widest * 1.02, labels, _WIDTH - 90)
-    height = _ROW * len(costs) + 34
+    above = _LABEL_ROW if width == NARROW else 0
+    labels = 16 + _CHARACTER * max(len(_label(cost)) for cost in costs) if costs and not above else _EDGE
+    said = max([_ROOM, *(_CHARACTER * len(_fate(cost)) for cost in costs)])
+    scale = _Scale(0, widest * 1.02, labels, width - said)
+    height = (_ROW + above) * len(costs) + 34
     body = [_vertical_grid(scale, 6, height - 26)]
     for row, cost in enumerate(costs):
-        body.append(_bar(cost, scale, labels, 8 + row * _ROW))
+        y = 8 + row * (_ROW + above)
+        at = f'x="0" y="{y + 10}"' if above else f'x="{labels - 8:.1f}" y="{y + 13}" text-anchor="end"'
+        body.append(f"<text {at}>{escape(_label(cost))}</text>{_bar(cost, scale, y + above)}")
     if limit_bytes is not None and limit_bytes <= widest:
         x = scale(limit_bytes)
         body.append(f'<line class="limit" x1="{x:.1f}" y1="4" x2="{x:.1f}" y2="{height - 26}"/>')
-    return _svg(_WIDTH, height, "".join(body), "memory of every program at its peak")
+    return _svg(width, height, "".join(body), "memory of every program at its peak")
 
 
 def _label(cost: Cost) -> str:
     return cost.program if cost.batch is None else f"{cost.program}, batch {cost.batch}"
 
 
-def _bar(cost: Cost, scale: _Scale, labels: float, y: float) -> str:
-    pieces = [f'<text x="{labels - 8:.1f}" y="{y + 13}" text-anchor="end">{escape(_label(cost))}</text>']
+def _fate(cost: Cost) -> str:
+    """What stands at the end of a bar without a measurement."""
+    if cost.measured_peak_bytes is not None:
+        return ""
+    return "does not fit" if cost.died_at_bytes is None else f"does not fit (died at {cost.died_at_bytes / MB:.0f})"
+
+
+def _bar(cost: Cost, scale: _Scale, y: float) -> str:
+    pieces = []
     start = 0
     for part, size in cost.parts_bytes.items():
         if size > 0:
@@ -75,10 +90,7 @@ def _bar(cost: Cost, scale: _Scale, labels: float, y: float) -> str:
             )
         start += size
     if cost.measured_peak_bytes is None:
-        told = "does not fit"
-        if cost.died_at_bytes is not None:
-            told += f" (died at {cost.died_at_bytes / MB:.0f})"
-        pieces.append(f'<text x="{scale(start) + 6:.1f}" y="{y + 13}" class="bad">{told}</text>')
+        pieces.append(f'<text x="{scale(start) + 6:.1f}" y="{y + 13}" class="bad">{_fate(cost)}</text>')
     else:
         x = scale(cost.measured_peak_bytes)
         if (cost.unexplained_bytes or 0) > 0:
@@ -94,7 +106,7 @@ def _bar(cost: Cost, scale: _Scale, labels: float, y: float) -> str:
     return "".join(pieces)
 
 
-def step_timeline(cost: Cost, timeline: Timeline | None, plan: PlanTimeline | None) -> str:
+def step_timeline(cost: Cost, timeline: Timeline | None, plan: PlanTimeline | None, *, width: int = WIDE) -> str:
     """The first step: measured resident memory over what the plan says is alive, base and workspace below it.
 
     Without a `timeline` the plan alone, over the seconds of a usual step.
@@ -119,16 +131,16 @@ def step_timeline(cost: Cost, timeline: Timeline | None, plan: PlanTimeline | No
     elif plan is None:
         return ""
     top = max([b for _, b in levels] + [cost.predicted_peak_bytes]) * 1.06
-    x = _Scale(start - margin, end, _LEFT, _WIDTH - _RIGHT)
+    x = _Scale(start - margin, end, _LEFT, width - _RIGHT)
     y = _Scale(0, top, _PLOT_HEIGHT - _BOTTOM, _TOP)
-    body = [_horizontal_grid(y, _LEFT, _WIDTH - _RIGHT)]
+    body = [_horizontal_grid(y, _LEFT, width - _RIGHT)]
     if plan is not None:
         body += _areas(cost, plan, x, y, start, end)
     if levels:
         path = " ".join(_steps(levels, x, y))
         body.append(f'<path d="{path}" fill="none" stroke="{MEASURED}" stroke-width="2"/>')
     body.append(_time_axis(x, start, end))
-    return _svg(_WIDTH, _PLOT_HEIGHT, "".join(body), f"{cost.program}: memory over its first step")
+    return _svg(width, _PLOT_HEIGHT, "".join(body), f"{cost.program}: memory over its first step")
 
 
 def _areas(cost: Cost, plan: PlanTimeline, x: _Scale, y: _Scale, start: float, end: float) -> Iterator[str]:
@@ -155,7 +167,7 @@ def _areas(cost: Cost, plan: PlanTimeline, x: _Scale, y: _Scale, start: float, e
     outside = cost.base_bytes + cost.staging_bytes + cost.workspace_bytes + cost.frozen_bytes
     touched = [outside + value for value in plan.touched_bytes]
     points = " ".join(_outline(times, touched, x, y))
-    yield f'<polyline points="{points}" fill="none" stroke="#333" stroke-width="1.2" stroke-dasharray="5 4"/>'
+    yield f'<polyline points="{points}" class="touched"/>'
 
 
 def _outline(times: Sequence[float], values: Sequence[int], x: _Scale, y: _Scale) -> Iterator[str]:
@@ -170,7 +182,7 @@ def _steps(levels: Sequence[tuple[float, int]], x: _Scale, y: _Scale) -> Iterato
         yield f"L{x(time):.1f} {y(value):.1f}"
 
 
-def scatter(points: Sequence[tuple[str, int, int]], *, size: int = 380) -> str:
+def scatter(points: Sequence[tuple[str, int, int]], *, size: int = NARROW) -> str:
     """Predicted (x) against measured (y), with the line where they are equal and the band of 5 % around it."""
     if not points:
         return ""
@@ -184,7 +196,7 @@ def scatter(points: Sequence[tuple[str, int, int]], *, size: int = 380) -> str:
         _horizontal_grid(y, _LEFT, size - _RIGHT),
         _vertical_grid(x, _TOP, size - _BOTTOM),
         f'<polygon points="{shape}" fill="#2f6db5" opacity="0.12"/>',
-        f'<line x1="{x(low):.1f}" y1="{y(low):.1f}" x2="{x(high):.1f}" y2="{y(high):.1f}" stroke="#555"/>',
+        f'<line x1="{x(low):.1f}" y1="{y(low):.1f}" x2="{x(high):.1f}" y2="{y(high):.1f}" class="even"/>',
     ]
     for name, predicted, measured in points:
         body.append(

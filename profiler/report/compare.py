@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 import msgspec
 
 from device_profiles.errors import UsageError
 from device_profiles.profile import Cost, DeviceProfile
+from profiler.report.records import records
 
 _MB = float(1 << 20)
 _TIME_FACTOR = 5
@@ -112,15 +114,36 @@ def comparison_table(found: Comparison) -> str:
     width = max([24, *(len(name) + 2 for name in found.names)])
     first = max([16, *(len(row.program) + 1 for row in found.rows)])
     lines = [
-        "peak in MB and seconds a step; * differs from the first "
-        f"(peak by more than {found.threshold:.0%}, time by more than {found.threshold * _TIME_FACTOR:.0%}), "
-        "! another plan",
+        _meaning(found),
         f"{'':<{first}}" + "".join(f"{name:>{width}}" for name in found.names),
     ]
     for row in found.rows:
         lines.append(f"{row.program:<{first}}" + "".join(f"{_text(cell):>{width}}" for cell in row.cells))
     lines += [f"differs: {line}" for line in found.differences]
     return "\n".join(lines)
+
+
+def comparison_html(found: Comparison) -> str:
+    """The same for a page; a program is a row, and on a phone a paragraph."""
+    rows = [(row.program, *(_text(cell).strip() for cell in row.cells)) for row in found.rows]
+    marked = {(y, x + 1) for y, row in enumerate(found.rows) for x, cell in enumerate(row.cells) if _is_marked(cell)}
+    table = records(("program", *found.names), rows, marked=marked)
+    if not found.differences:
+        return f"<p class='note'>{_meaning(found)}</p>{table}"
+    listed = "".join(f"<li>{escape(line)}</li>" for line in found.differences)
+    return f"<p class='note'>{_meaning(found)}</p>{table}<h2>What differs</h2><ul>{listed}</ul>"
+
+
+def _meaning(found: Comparison) -> str:
+    return (
+        "peak in MB and seconds a step; * differs from the first "
+        f"(peak by more than {found.threshold:.0%}, time by more than {found.threshold * _TIME_FACTOR:.0%}), "
+        "! another plan"
+    )
+
+
+def _is_marked(cell: Cell) -> bool:
+    return cell.peak_marked or cell.step_marked or cell.plan_marked
 
 
 def _text(cell: Cell) -> str:

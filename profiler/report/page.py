@@ -2,59 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
+from device_profiles.pages import POLICY, page_style
 from device_profiles.profile import Cost, DeviceProfile
-from profiler.report.charts import COLOURS, MB, legend, scatter, stacked_bars, step_timeline
+from profiler.report.charts import COLOURS, MB, NARROW, WIDE, legend, scatter, stacked_bars, step_timeline
+from profiler.report.compare import Comparison, comparison_html
+from profiler.report.records import records
 from profiler.report.table import device_line
 
 _STYLE = """
-body{font:15px/1.5 system-ui,"DejaVu Sans",sans-serif;color:#1d232b;background:#fff;max-width:920px;margin:2rem auto;
-padding:0 1rem}
-h1{font-size:1.5rem;margin-bottom:.2rem} h2{font-size:1.15rem;margin:2rem 0 .3rem;border-top:1px solid #d5dae0;
-padding-top:1rem} h3{font-size:1rem;margin:1.2rem 0 .2rem}
-p{margin:.3rem 0} .note{color:#59636f;font-size:.88rem}
-svg{max-width:100%;height:auto;display:block} svg text{font-size:12px;fill:#1d232b}
-svg .tick{fill:#59636f;font-size:11px} td:last-child,th:last-child{text-align:left} td:first-child{white-space:nowrap}
-svg .grid{stroke:#e4e8ec} svg .limit{stroke:#1d232b;stroke-dasharray:6 4;stroke-width:1.5} svg .bad{fill:#b3202c}
-svg .rest{fill:none;stroke:#b3202c;stroke-width:.8;stroke-dasharray:2 2}
-.legend{display:flex;flex-wrap:wrap;gap:.15rem 1rem;font-size:.85rem} .key i{display:inline-block;width:.8rem;
-height:.8rem;margin-right:.35rem;vertical-align:-1px} .key i.line{height:.2rem;vertical-align:4px}
-table{border-collapse:collapse;font-size:.88rem;width:100%} th,td{text-align:right;padding:.2rem .5rem;
-border-bottom:1px solid #e4e8ec;font-variant-numeric:tabular-nums} th:first-child,td:first-child{text-align:left}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;font-size:.88rem} dt{color:#59636f} dd{margin:0}
+.narrow { display: none; }
+@media (max-width: 36rem) { .wide { display: none; } .narrow { display: block; } }
+svg { display: block; }
+svg text { font-size: 12px; fill: var(--text); }
+svg .tick { fill: var(--quiet); font-size: 11px; }
+svg .grid { stroke: var(--line); }
+svg .limit { stroke: var(--text); stroke-dasharray: 6 4; stroke-width: 1.5; }
+svg .bad { fill: var(--bad); }
+svg .even { stroke: var(--quiet); }
+svg .touched { fill: none; stroke: var(--text); stroke-width: 1.2; stroke-dasharray: 5 4; }
+svg .rest { fill: none; stroke: #b3202c; stroke-width: .8; stroke-dasharray: 2 2; }
+.legend { display: flex; flex-wrap: wrap; gap: .15rem 1rem; font-size: .85rem; }
+.key i { display: inline-block; width: .8rem; height: .8rem; margin-right: .35rem; vertical-align: -1px; }
+.key i.line { height: .2rem; vertical-align: 4px; }
+.records { font-size: .88rem; }
+.number { font-variant-numeric: tabular-nums; }
+td.marked { color: var(--bad); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: .88rem; }
+dt { color: var(--quiet); }
+dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
 def page_of(profiles: Sequence[DeviceProfile]) -> str:
-    """The whole page as HTML; every text of a profile is escaped, because profiles come from strangers."""
+    """The page of `show`; every text of a profile is escaped, because profiles come from strangers."""
+    title = "Device profile" if len(profiles) == 1 else "Device profiles"
+    return _page(title, "".join(_profile(profile) for profile in profiles) + _accuracy(profiles))
+
+
+def comparison_page(profiles: Sequence[DeviceProfile], found: Comparison) -> str:
+    """The page of `compare`: what differs first, then what the peaks of each profile are made of."""
+    body = [comparison_html(found)]
+    for name, profile in zip(found.names, profiles, strict=True):
+        body.append(f"<h2>{escape(name)}</h2>{_peaks(profile)}")
+    return _page("Device profiles compared", "".join(body))
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+        f"<style>\n{page_style()}{_STYLE}</style></head>\n<body>"
+        f"<h1>{title}</h1><p class='note'>Memory of the whole training process; 1 MB = 1,048,576 bytes.</p>"
+        f"{body}</body></html>\n"
+    )
+
+
+def _accuracy(profiles: Sequence[DeviceProfile]) -> str:
     points = [
         (f"{profile.device.name}, {cost.program}", cost.predicted_peak_bytes, cost.measured_peak_bytes)
         for profile in profiles
         for cost in profile.costs
         if cost.measured_peak_bytes is not None and profile.runtime == "native"
     ]
-    title = "Device profile" if len(profiles) == 1 else "Device profiles"
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
-        f"<h1>{title}</h1><p class='note'>Memory of the whole training process; 1 MB = 1,048,576 bytes.</p>"
-        + "".join(_profile(profile) for profile in profiles)
-        + "<h2>Predicted against measured</h2><p class='note'>Every program once; the band is 5 % wide on either "
-        f"side. {_worst(points)}</p>" + scatter(points) + "</body></html>\n"
+        "<h2>Predicted against measured</h2><p class='note'>Every program once; the band is 5 % wide on either "
+        f"side. {_worst(points)}</p>{scatter(points)}"
     )
 
 
+def _both(drawn: Callable[[int], str]) -> str:
+    """A picture for a screen and one for a phone, of which the page shows one."""
+    wide, narrow = drawn(WIDE), drawn(NARROW)
+    return f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>' if wide else ""
+
+
+def _names(profile: DeviceProfile) -> list[str]:
+    return [name for name in COLOURS if any(cost.parts_bytes.get(name, 0) > 0 for cost in profile.costs)]
+
+
+def _peaks(profile: DeviceProfile) -> str:
+    """What the peaks are made of, as a picture."""
+    bars = _both(lambda width: stacked_bars(profile.costs, profile.device.limit_bytes, width=width))
+    return legend(_names(profile), measured="measured peak") + bars
+
+
 def _profile(profile: DeviceProfile) -> str:
-    names = [name for name in COLOURS if any(cost.parts_bytes.get(name, 0) > 0 for cost in profile.costs)]
     parts = [
         f"<h2>{escape(device_line(profile).partition(' (MB =')[0])}</h2>",
         _facts(profile),
         "<h3>What the peak is made of</h3><p class='note'>Dotted: measured, and explained by none of the parts.</p>",
-        legend(names, measured="measured peak"),
-        stacked_bars(profile.costs, profile.device.limit_bytes),
+        _peaks(profile),
         "<h3>In numbers</h3>",
         _table(profile.costs),
     ]
@@ -66,11 +107,15 @@ def _profile(profile: DeviceProfile) -> str:
             "<h3>One step over time</h3><p class='note'>The first step of a fresh process: red is its resident memory, "
             "sampled from outside, where that was kept. Below it, what the plan says is alive; dashed, what it has "
             "touched so far. Instructions stand where their estimated work puts them.</p>"
-            + legend(names, measured="resident memory")
+            + legend(_names(profile), measured="resident memory")
         )
     for cost in timed:
-        parts.append(f"<h3>{escape(cost.program)}</h3>{step_timeline(cost, cost.timeline, cost.plan)}")
+        parts.append(f"<h3>{escape(cost.program)}</h3>{_both(_step(cost))}")
     return "".join(parts)
+
+
+def _step(cost: Cost) -> Callable[[int], str]:
+    return lambda width: step_timeline(cost, cost.timeline, cost.plan, width=width)
 
 
 def _facts(profile: DeviceProfile) -> str:
@@ -107,8 +152,8 @@ def _table(costs: Sequence[Cost]) -> str:
             faults,
             state,
         )
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{''.join(rows)}</table>"
+        rows.append(cells)
+    return records(head, rows)
 
 
 def _worst(points: Sequence[tuple[str, int, int]]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.errors import UsageError
+from device_profiles.extras import extra_remedy
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.privacy import PrivacySettings
 
@@ -92,7 +93,7 @@ def _accountant() -> tuple[Any, Any]:
     except ImportError:
         raise UsageError(
             "[privacy] requires the package dp-accounting, which is not installed",
-            remedy="pip install 'profl-edge[privacy]'",
+            remedy=extra_remedy("privacy"),
         ) from None
     logging.getLogger("absl").setLevel(logging.ERROR)
     return rdp, dp_event

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from device_profiles.errors import UsageError
+from device_profiles.extras import extra_remedy
 from edge_runtime.groups import CommandGroup
 from edge_runtime.options import OutputFile, Size
 
@@ -189,7 +190,5 @@ def _need_flower() -> None:
         import cryptography
         import flwr
     except ImportError as error:
-        raise UsageError(
-            f"a federation needs the package {error.name}", remedy="pip install 'profl-edge[federation]'"
-        ) from None
+        raise UsageError(f"a federation needs the package {error.name}", remedy=extra_remedy("federation")) from None
     del cryptography, flwr

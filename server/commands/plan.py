@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from device_profiles.errors import ProflError, UsageError
+from device_profiles.promise import DEFAULT_MARGIN
 from device_profiles.settings import Setting
 from device_profiles.work import Joint
 from edge_runtime.options import Finite, OutputFile
@@ -99,7 +100,7 @@ def plan(
         ):
             if given is not None:
                 raise UsageError((Setting(key), " requires ", Setting("fleet")), remedy="give both, or leave it out")
-        _plan_bundle(bundle, profiles, 0.05 if margin is None else margin, joint, client, output, as_json)
+        _plan_bundle(bundle, profiles, DEFAULT_MARGIN if margin is None else margin, joint, client, output, as_json)
         return
     assert fleet_path is not None
     if joint:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from device_profiles.model import Partition
 from device_profiles.plan import ClientPlan, Plan, StepPlan
+from device_profiles.promise import margin_text
 from device_profiles.work import Head, Joint, blocks_of, label
 from edge_runtime.device.worker.text import tenths_up
 from server.planner.planner import Candidate
@@ -21,7 +22,7 @@ def plan_table(plan: Plan) -> str:
     lines = _promises("client", plan, plan.steps, width)
     if plan.distillations:
         lines += ["", *_promises("to distil", plan, plan.distillations, width)]
-    lines.append(f"promises in MB, {plan.margin:.0%} above what is needed; '-': does not fit, no work in that step")
+    lines.append(f"promises in MB, {margin_text(plan.margin)}; '-': does not fit, no work in that step")
     if runs:
         lines[-1] += f"; {_explained(plan)}"
     if any(_traded(client, plan.partition) for step in plan.steps for client in step.clients):

@@ -8,6 +8,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from device_profiles.errors import UsageError
+from device_profiles.extras import extra_remedy
 from server.registry.database import DatabaseRegistry
 from server.registry.folder import FolderRegistry
 from server.registry.registry import Registry
@@ -59,6 +60,4 @@ def _database(where: str, *, create: bool) -> DatabaseRegistry:
     try:
         return DatabaseRegistry(url.set(drivername=driver), create=create)
     except (ImportError, NoSuchModuleError):
-        raise UsageError(
-            f"{url.render_as_string()}: requires psycopg; install it with pip install 'profl-edge[postgresql]'"
-        ) from None
+        raise UsageError(f"{url.render_as_string()}: requires psycopg", remedy=extra_remedy("postgresql")) from None

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from device_profiles.pages import POLICY, page_style
 from server.report.text import shown
 
 _TEMPLATES = Environment(
@@ -17,6 +19,8 @@ _TEMPLATES = Environment(
     keep_trailing_newline=True,
 )
 _TEMPLATES.filters["shown"] = shown
+_TEMPLATES.globals["page_policy"] = Markup(POLICY)
+_TEMPLATES.globals["page_style"] = Markup(page_style())
 
 
 def render(template: str, **values: object) -> str:

@@ -22,8 +22,8 @@ from edge_runtime.device import _native
 from edge_runtime.device.prepare.hyperparameters import hyperparameters
 from tests.support.native_program import TrainStep, build_train_step, link_train_step, write_state
 from tests.support.native_step import NativeStep
-from tools.aarch64.libraries import executorch_library
-from tools.aarch64.wheel import COMPILER, FOLDER, TOOLCHAIN
+from tools.cross.libraries import executorch_library
+from tools.cross.machines import AARCH64
 
 STEPS = 4
 RATE = 0.05
@@ -84,15 +84,15 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> TrainStep:
 
 @pytest.fixture(scope="module")
 def aarch64() -> TrainStep:
-    if shutil.which(COMPILER) is None:
-        pytest.skip(f"{COMPILER} is not installed: apt-get install g++-aarch64-linux-gnu")
+    if shutil.which(AARCH64.compiler) is None:
+        pytest.skip(f"{AARCH64.compiler} is not installed: apt-get install {AARCH64.package}")
     run = emulator("aarch64")
     try:
-        library = executorch_library(FOLDER)
+        library = executorch_library(AARCH64)
     except ExecutionError as error:
         pytest.skip(str(error))
-    definitions = (f"CMAKE_TOOLCHAIN_FILE={TOOLCHAIN}", f"PROFL_EXECUTORCH_LIBRARY={library}")
-    program = build_train_step(FOLDER / "train_step", *definitions)
+    definitions = (f"CMAKE_TOOLCHAIN_FILE={AARCH64.toolchain}", f"PROFL_EXECUTORCH_LIBRARY={library}")
+    program = build_train_step(AARCH64.folder / "train_step", *definitions)
     return TrainStep(program=program, emulator=[run, "-L", "/usr/aarch64-linux-gnu"])
 
 

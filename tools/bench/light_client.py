@@ -68,13 +68,12 @@ def _serve(link: Link, work: Path, every: float | None, stop: threading.Event) -
     asking, wait = Asking(), 0.0
     while not stop.wait(wait):
         try:
-            asking.news() if _answer(link, work) else asking.nothing()
+            asking.ask(lambda: _answer(link, work))
         except LinkStoppedError:
             return
         except LinkError as error:
             print(error, file=sys.stderr, flush=True)
-            asking.nothing()
-        wait = asking.seconds_left if every is None else every * random.uniform(0.5, 1.0)
+        wait = max(0.05, asking.seconds_left) if every is None else every * random.uniform(0.5, 1.0)
 
 
 def _answer(link: Link, work: Path) -> bool:

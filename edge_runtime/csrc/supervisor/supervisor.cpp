@@ -183,6 +183,8 @@ int main(int count, char** words) {
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     if (getppid() != static_cast<pid_t>(std::strtol(options.parent, nullptr, 10))) return kFailed;
   }
+  // COMMAND inherits it, from its first page on: huge pages would give it more memory than it touches.
+  prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
   struct sigaction action = {};
   action.sa_sigaction = forward;
   action.sa_flags = SA_RESTART | SA_SIGINFO;

@@ -33,6 +33,7 @@ def inspect(bundle: Path, profile_path: Path | None, threads: int | None, as_jso
     from device_profiles.errors import UsageError
     from device_profiles.files import read_json
     from device_profiles.profile import DeviceProfile
+    from device_profiles.promise import DEFAULT_MARGIN
     from edge_runtime.device.prepare.bundle import open_bundle
 
     opened = open_bundle(bundle)
@@ -51,12 +52,14 @@ def inspect(bundle: Path, profile_path: Path | None, threads: int | None, as_jso
         "bundle_sha256": opened.digest,
         "threads": count,
         "blocks": _blocks(manifest),
-        "programs": [_program(program, count, profile) for program in manifest.programs],
+        "programs": [_program(program, count, profile, opened.digest) for program in manifest.programs],
     }
+    if profile is not None:
+        document["promise_margin"] = DEFAULT_MARGIN
     if as_json:
         print_json(document)
     else:
-        _print_tables(document, profile)
+        _print_tables(document)
 
 
 def _blocks(manifest: Manifest) -> list[dict[str, Any]]:
@@ -72,7 +75,7 @@ def _blocks(manifest: Manifest) -> list[dict[str, Any]]:
     ]
 
 
-def _program(program: Program, threads: int, profile: DeviceProfile | None) -> dict[str, Any]:
+def _program(program: Program, threads: int, profile: DeviceProfile | None, digest: str) -> dict[str, Any]:
     import msgspec
 
     memory = program.memory
@@ -94,24 +97,35 @@ def _program(program: Program, threads: int, profile: DeviceProfile | None) -> d
             "measured_peak_bytes": cost.measured_peak_bytes,
             "fits": cost.fits,
         }
+    if profile is not None and (cost is not None or program.work.trains):
+        from device_profiles.promised import promised
+
+        one = promised(program, profile, bundle_sha256=digest)
+        entry |= {"promise_bytes": one.bytes, "measured": one.measured}
     return entry
 
 
-def _print_tables(document: dict[str, Any], profile: DeviceProfile | None) -> None:
+def _print_tables(document: dict[str, Any]) -> None:
+    from device_profiles.promise import margin_text
+
+    margin = document.get("promise_margin")
     shape = "x".join(map(str, document["input_shape"]))
     click.echo(f"{document['model']}, input {shape}, {document['classes']} classes, {document['threads']} threads")
     for block in document["blocks"]:
         click.echo(f"block {block['block']}: {', '.join(block['units'])} ({megabytes(block['parameter_bytes'])})")
     width = max((len(entry["program"]) for entry in document["programs"]), default=0) + 2
     header = f"{'program':<{width}}{'arena':>12}{'arena/live':>12}{'frozen':>12}{'total':>12}"
-    click.echo(header + ("  promise" if profile else ""))
+    click.echo(header + ("  promise" if margin is not None else ""))
     for entry in document["programs"]:
         memory, ratio = entry["memory"], entry["arena_per_live"]
         row = f"{entry['program']:<{width}}{megabytes(memory['arena_bytes']):>12}"
         row += f"{ratio:>12.3f}" if ratio is not None else f"{'-':>12}"
         row += f"{megabytes(memory['frozen_bytes']):>12}{megabytes(entry['total_bytes']):>12}"
-        if "predicted_peak_bytes" in entry:
-            row += f"  {megabytes_up(entry['predicted_peak_bytes'])}" + ("" if entry["fits"] else ", does not fit")
-        elif profile is not None:
+        if "promise_bytes" in entry:
+            said = ("" if entry["fits"] else ", does not fit") if entry["measured"] else ", predicted"
+            row += f"  {megabytes_up(entry['promise_bytes'])}{said}"
+        elif margin is not None:
             row += "  not measured"
         click.echo(row)
+    if margin is not None:
+        click.echo(f"promises are {margin_text(margin)}")

@@ -11,7 +11,7 @@ import click
 
 from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.settings import Setting
-from edge_runtime.device.commands.options import FILE
+from edge_runtime.device.commands.options import FILE, nice_option
 from edge_runtime.device.data.open import KNOWN
 from edge_runtime.options import Size
 
@@ -59,6 +59,7 @@ _SMALL = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
 @click.option(
     "--threads", type=click.IntRange(1, 256), help="Most threads of a training [default: as the server asks]."
 )
+@nice_option
 @click.option("--when", help="Conditions for training: any of idle,charging,cool. 'always' takes them back.")
 @click.option(
     "--quiet-hours", help="Hours of local time without training, such as 22:00-07:00. 'none' takes them back."

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edge_runtime.device.data.open import KNOWN
+from edge_runtime.device.limits.priority import LEAST_URGENT
 
 FILE = click.Path(path_type=Path)
 bundle_argument = click.argument("bundle", type=FILE)
@@ -24,15 +25,25 @@ initial_prefix_option = click.option(
     "--initial-prefix", is_flag=True, help="Keep the bundle's initial values for blocks that are in no --weights file."
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(1, 256), default=None, help="Number of threads [default: the physical cores]."
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=None,
+    help="Number of threads [default: the physical cores, without slow ones].",
+)
+
+nice_option = click.option(
+    "--nice",
+    "niceness",
+    type=click.IntRange(0, LEAST_URGENT),
+    help="Niceness of the process: 19 leaves other programs the most time [default: that of the command].",
 )
 
 
 def thread_count(threads: int | None) -> int:
-    """The option's value, or the physical cores that this process may use."""
+    """The option's value, or the physical cores that this process may use, without slow ones."""
     if threads is not None:
         return threads
-    from edge_runtime.device.limits.cores import usable_cores
+    from edge_runtime.device.machine.cores import usable_cores
 
     return usable_cores()
 

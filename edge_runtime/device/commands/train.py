@@ -19,6 +19,7 @@ from edge_runtime.device.commands.options import (
     data_option,
     initial_prefix_option,
     json_option,
+    nice_option,
     note,
     thread_count,
     threads_option,
@@ -116,6 +117,7 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
     help="Hard memory limit of the process, such as 128MB.",
 )
 @threads_option
+@nice_option
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(0),
@@ -141,6 +143,7 @@ def train(
     bundle: Path,
     as_json: bool,
     threads: int | None,
+    niceness: int | None,
     cache_prefix: bool,
     cache_prefix_dtype: CacheDType | None,
     **options: Any,
@@ -160,10 +163,12 @@ def train(
     for given, key in ((cache_prefix_dtype, "cache_prefix_dtype"), (options["cache_folder"], "cache_dir")):
         if given is not None and not cache_prefix:
             raise UsageError((Setting(key), " requires ", Setting("cache_prefix")), remedy="give both, or leave it out")
+    from edge_runtime.device.limits.priority import be_nice
     from edge_runtime.device.prepare.launch import check_room
     from edge_runtime.device.prepare.lock import exclusive
     from edge_runtime.device.prepare.request import TrainRequest
 
+    be_nice(niceness)
     check_room()
     cached = (cache_prefix_dtype or "float32") if cache_prefix else None
     request = TrainRequest(bundle=bundle, threads=thread_count(threads), cache_prefix=cached, **options)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from device_profiles.errors import DataError
+from device_profiles.extras import extra_remedy
 from edge_runtime.device.data.source import Shape
 
 ENDINGS = frozenset(
@@ -94,7 +95,7 @@ def _converted(path: Path, expected: tuple[Shape, Path] | None) -> Any:
         pillow = importlib.import_module("PIL.Image")
         turned = importlib.import_module("PIL.ImageOps").exif_transpose
     except ImportError:
-        raise DataError(f"{path}: this format requires Pillow; pip install pillow") from None
+        raise DataError(f"{path}: this format requires Pillow", remedy=extra_remedy("images")) from None
     try:
         with warnings.catch_warnings(), pillow.open(path) as image:
             warnings.simplefilter("ignore")  # what is odd about an image and can be read all the same

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from device_profiles.errors import DataError
+from device_profiles.extras import extra_remedy
 
 _ROWS_AT_ONCE = 1024
 
@@ -20,7 +21,7 @@ def parquet_rows(file: IO[bytes], path: Path) -> tuple[list[str], Iterator[tuple
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
-        raise DataError(f"{path}: Parquet requires pyarrow; pip install 'profl-edge[parquet]'") from None
+        raise DataError(f"{path}: Parquet requires pyarrow", remedy=extra_remedy("parquet")) from None
     try:
         opened = parquet.ParquetFile(file)
     except Exception as error:  # pyarrow has a tree of errors of its own

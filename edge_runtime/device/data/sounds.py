@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from device_profiles.errors import DataError, UsageError
+from device_profiles.extras import extra_remedy
 from edge_runtime.device.data.arrays import ArraySource
 from edge_runtime.device.data.class_folders import Kind, files_of_classes
 from edge_runtime.device.data.log_mel import LogMel
@@ -40,7 +41,7 @@ def open_sounds(location: str, spec: str, split: Split) -> ArraySource:
     try:
         make = LogMel(form.rate, form.mels)
     except ImportError:
-        raise DataError(f"{folder}: features of sounds require numpy; pip install 'profl-edge[audio]'") from None
+        raise DataError(f"{folder}: features of sounds require numpy", remedy=extra_remedy("audio")) from None
     found = files_of_classes(folder, split, _KIND)
     spool = unpacked(make.features(_samples(path, form)).tobytes() for path in found.files)
     shape = (len(found.files), form.mels, make.frames(form.samples))

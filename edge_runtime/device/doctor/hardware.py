@@ -9,8 +9,8 @@ from device_profiles.promise import PREPARING_BYTES
 from device_profiles.sizes import MEGABYTE
 from edge_runtime.device.doctor.row import Row
 from edge_runtime.device.limits.control_groups import read_text
-from edge_runtime.device.limits.cores import usable_cores
 from edge_runtime.device.machine.battery import battery_percent, charging
+from edge_runtime.device.machine.cores import usable_cores
 from edge_runtime.device.machine.readings import core_speeds, cpu_model, memory_information, temperatures
 
 _SMALL_BYTES = 64 * MEGABYTE

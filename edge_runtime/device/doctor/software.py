@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable, Iterator
 from importlib import metadata
 
+from device_profiles.extras import extra_remedy
 from edge_runtime.device.doctor.row import Row
 
 _FAST = ("avx512", "avx2", "neon")
@@ -58,13 +59,13 @@ def _images(pillow: bool) -> Row:
     own = "npz, idx, cifar10, cifar100, images (pgm, ppm"
     if pillow:
         return Row("data readers", f"{own}, png, jpeg and others)")
-    return Row("data readers", f"{own})", "note", "for images as png, jpeg and others: pip install pillow")
+    return Row("data readers", f"{own})", "note", f"for images as png, jpeg and others, {extra_remedy('images')}")
 
 
 def _join(signs: bool) -> Row:
     if signs:
         return Row("federation", "profl-edge join can sign its requests")
-    return Row("federation", "nothing signs requests", "note", "for profl-edge join: pip install cryptography")
+    return Row("federation", "nothing signs requests", "note", f"for profl-edge join, {extra_remedy('join')}")
 
 
 def _is_installed(package: str) -> bool:

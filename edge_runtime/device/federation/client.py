@@ -66,7 +66,7 @@ class Client:
             if self._courier.lost is not None:
                 raise self._courier.lost
             if asking.due:
-                asking.news() if self._pull() else asking.nothing()
+                asking.ask(self._pull)
             if self._job is not None:
                 answer = self._job.poll()
                 self._journal.progress(self._job.doing)
@@ -220,7 +220,7 @@ class Client:
             if incoming.type == QUERY_DEVICE:
                 read_order(raw, DeviceQuestion)
                 busy = self._device.permission.refusal() if self._job is None else self._job.doing
-                answer = answer_question(self._device, busy=busy)
+                answer = answer_question(self._device, busy=busy, took=self._state.took())
             elif self._replaces(incoming, raw):
                 assert self._job is not None
                 self._finish(self._job.abandon("a newer task of the run has come"))

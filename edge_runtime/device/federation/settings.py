@@ -20,6 +20,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         data: its data set, as `profl-edge train --data` takes it.
         limit_bytes: hard limit of the client and its training together.
         threads: of a training, at most; None leaves it to the task.
+        niceness: of the client and its training; None leaves it to who starts the client.
         when: conditions that must hold while it trains.
         quiet_hours: hours in which it must not.
         invited: whether the federation's server chose the name, so that tasks for another one are not taken.
@@ -33,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data: str
     limit_bytes: int
     threads: int | None = None
+    niceness: int | None = None
     when: tuple[Condition, ...] = ()
     quiet_hours: str | None = None
     invited: bool = False

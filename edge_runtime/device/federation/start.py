@@ -30,6 +30,7 @@ from edge_runtime.device.fleet_api.errors import LinkStoppedError
 from edge_runtime.device.fleet_api.keys import NodeKey
 from edge_runtime.device.fleet_api.link import Link
 from edge_runtime.device.limits.own_group import OwnGroup
+from edge_runtime.device.limits.priority import be_nice
 
 INTERRUPTED_STATUS = 130
 _ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -83,6 +84,7 @@ CourierOf = Callable[[Start, StateFolder, Journal, threading.Event], Courier]
 
 def serve(start: Start, courier_of: CourierOf) -> int:
     """Be the client until a signal comes; returns the exit status. Raises ProflError."""
+    be_nice(start.settings.niceness)
     journal = Journal(as_json=start.as_json)
     state = StateFolder(Path(start.state))
     signals = _Signals()

@@ -71,6 +71,19 @@ def steps_between(work: str, profile: DeviceProfile | None) -> int:
     return _USUAL_BETWEEN if not seconds else max(1, min(_MOST_BETWEEN, round(_CHECKPOINT_SECONDS / seconds)))
 
 
+def usual_seconds(order: TrainOrder, profile: DeviceProfile | None, *, examples: int) -> float | None:
+    """What the steps of the order take, where the profile says how long one takes."""
+    costs = () if profile is None else profile.costs
+    cost = next((cost for cost in costs if cost.work.name == order.work and cost.step_seconds_median), None)
+    if cost is None or cost.step_seconds_median is None:
+        return None
+    if order.steps is None and not cost.batch:
+        return None
+    steps = order.steps or int((order.epochs or 1) * (examples // (cost.batch or 1)))
+    seconds = steps * cost.step_seconds_median
+    return min(seconds, order.max_seconds) if order.max_seconds else seconds
+
+
 def _partition(bundle: Path) -> Partition:
     path = bundle / MANIFEST_NAME
     try:

@@ -15,7 +15,7 @@ from edge_runtime.device.federation.answers import Answered, Fetch
 from edge_runtime.device.federation.child import Child
 from edge_runtime.device.federation.device import Device
 from edge_runtime.device.federation.files import fetch_missing, lay_out
-from edge_runtime.device.federation.train_command import train_command
+from edge_runtime.device.federation.train_command import train_command, usual_seconds
 from edge_runtime.device.fleet_api.errors import LinkError
 from edge_runtime.device.limits.processes import Outcome
 
@@ -35,6 +35,7 @@ class _Said(msgspec.Struct):
     loss_first: float | None
     loss_last: float | None
     measured_peak_bytes: int | None
+    slowed_down: bool | None = None
 
 
 class TrainJob:
@@ -58,6 +59,7 @@ class TrainJob:
         self._pressed_since: float | None = None
         self._waits_for: str | None = None
         self._began = False
+        self._usual = usual_seconds(order, device.state.profile(), examples=device.examples)
 
     @property
     def doing(self) -> str:
@@ -66,7 +68,9 @@ class TrainJob:
             return f"{self._order.work}: waits ({self._waits_for})"
         if self._child is None:
             return f"{self._order.work}: begins"
-        return f"trains {self._order.work}, {time.monotonic() - self._started:.0f} s"
+        passed = time.monotonic() - self._started
+        left = "" if self._usual is None or passed > self._usual else f", about {self._usual - passed:.0f} s left"
+        return f"trains {self._order.work}, {passed:.0f} s{left}"
 
     def poll(self) -> Answered | None:
         """Go on; the answer at the end."""
@@ -164,6 +168,8 @@ class TrainJob:
         self._hold(None)
         said = self._whole_report()
         if said is not None and outcome.returncode == 0:
+            if said.slowed_down:
+                self._device.journal.say("slowed", "training was slow: the processor lowered its clock")
             return self._answer("ok", outcome, said)
         if child.stopping:
             return None

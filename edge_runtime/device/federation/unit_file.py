@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from edge_runtime.device.federation.settings import Settings
 
+_NICENESS = 10
 _STOP_SECONDS = 60
 """For the training's checkpoint, and to leave the federation."""
 
@@ -31,7 +32,7 @@ def unit_file(settings: Settings, command: Sequence[str], *, user: str, folder: 
         "SuccessExitStatus=130",
         "KillMode=mixed",
         f"TimeoutStopSec={_STOP_SECONDS}",
-        "Nice=10",
+        f"Nice={_NICENESS if settings.niceness is None else settings.niceness}",
         "IOSchedulingClass=idle",
         "NoNewPrivileges=yes",
         "ProtectSystem=full",

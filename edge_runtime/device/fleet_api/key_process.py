@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 from device_profiles.errors import FormatError, UsageError
+from device_profiles.extras import extra_remedy
 
 
 def new_key() -> bytes:
@@ -31,7 +32,7 @@ def _ask(data: bytes, *arguments: str) -> bytes:
         return done.stdout
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     if lines and "No module named 'cryptography'" in lines[-1]:
-        raise UsageError("the package cryptography is missing; install profl-edge[join]")
+        raise UsageError("the package cryptography is missing", remedy=extra_remedy("join"))
     raise FormatError(lines[-1] if lines else "cannot be read")
 
 

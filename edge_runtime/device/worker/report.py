@@ -99,6 +99,7 @@ def step_report(
         "first_step": times.first,
         "predicted_peak_bytes": loaded.predicted_bytes,
         "measured_peak_bytes": native.peak_resident_bytes(),
+        "swapped_bytes": swapped_bytes(),
         "base_bytes": loaded.base_bytes,
         "arena_bytes": loaded.arena_bytes,
         "frozen_bytes": memory["frozen"],
@@ -125,6 +126,8 @@ def step_table(report: dict[str, Any]) -> str:
         lines.append(f"step           {report['step_seconds_median']:.4f} s (prefix {prefix:.4f} s)")
     lines.append(f"promised peak  {megabytes_up(report['predicted_peak_bytes'])}")
     lines.append(f"measured peak  {megabytes(report['measured_peak_bytes'])} (limit: {report['limit_kind']})")
+    if report["swapped_bytes"]:
+        lines.append(f"swapped out    {megabytes(report['swapped_bytes'])}, which the peak does not count")
     if report["cache_bytes"] is not None:
         lines.append(f"prefix cache   {megabytes(report['cache_bytes'])} on disk")
     lines += initial_line(report["initial_blocks"])
@@ -133,6 +136,16 @@ def step_table(report: dict[str, Any]) -> str:
     elif not report["interrupted"]:
         lines.append("update         none: without -o, the result of this training is not kept")
     return "\n".join(lines)
+
+
+def swapped_bytes() -> int | None:
+    """Of this process, in swap of any kind (zram too) now; None where the kernel does not tell."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            _, found, rest = file.read().partition(b"\nVmSwap:")
+    except OSError:
+        return None
+    return int(rest.split(None, 1)[0]) << 10 if found else None
 
 
 def initial_line(blocks: list[int]) -> list[str]:

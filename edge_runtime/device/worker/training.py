@@ -10,6 +10,7 @@ from device_profiles.seal import new_sha256
 from edge_runtime.device.worker.batches import Batches, Examples
 from edge_runtime.device.worker.bias_correction import of_step
 from edge_runtime.device.worker.files import write_tensors
+from edge_runtime.device.worker.heat import Heat
 from edge_runtime.device.worker.loaded_program import LoadedProgram
 from edge_runtime.device.worker.progress import ProgressLine
 from edge_runtime.device.worker.report import StepTimes, smoothed, step_report, step_table
@@ -52,6 +53,7 @@ class _Training:
         self._loss_last = job["loss_last"]
         self._loss_smoothed = job["loss_smoothed"]
         self._stopped_early = False
+        self._heat = Heat()
         native.note_stop_signals()
         if job["output"] is not None:
             new_sha256()  # an import now is given back before the base is measured
@@ -94,6 +96,7 @@ class _Training:
         self._batches.indices(self._job["done"])
         (self._examples if self._cache is None else self._cache).rehearse()
         StepTimes().rehearse()
+        self._heat.look()
         if self._job["output"] is not None:
             new_sha256()
 
@@ -132,7 +135,10 @@ class _Training:
             cache_seconds=self._cache_seconds if self._cache is not None else None,
         )
         report["predicted_peak_bytes"] = max(self._loaded.predicted_bytes, self._filling_bytes)
-        return report, step_table(report), 128 + _SIGINT if interrupted and signal == _SIGINT else 0
+        report["clock_share_minimum"], report["temperature_maximum"] = self._heat.clock_share, self._heat.celsius
+        report["slowed_down"] = self._heat.slowed_down
+        table = "\n".join([step_table(report), *self._heat.line])
+        return report, table, 128 + _SIGINT if interrupted and signal == _SIGINT else 0
 
     def _loop(self, times: StepTimes) -> None:
         steps = self._job["steps"]
@@ -144,7 +150,8 @@ class _Training:
                 self._loss_first = loss if self._loss_first is None else self._loss_first
                 self._loss_last = loss
                 self._loss_smoothed = smoothed(self._loss_smoothed, loss, self._steps_done)
-                line.update(self._steps_done, f"loss {self._loss_smoothed:.4f}")
+                self._heat.look()
+                line.update(self._steps_done, f"loss {self._loss_smoothed:.4f}{self._heat.now}")
                 if self._steps_done < steps and self._is_late():
                     self._stopped_early = True
                     break

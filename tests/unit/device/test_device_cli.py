@@ -67,9 +67,9 @@ def test_exporting_without_torch_says_what_to_install() -> None:
         [sys.executable, "-c", _WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        "profl-edge: error: 'export' needs the host's packages: pip install profl-edge[export]"
-    ]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("profl-edge: error: 'export' needs the host's packages; install ")
+    assert "pip install torch==" in line
 
 
 @pytest.mark.parametrize(

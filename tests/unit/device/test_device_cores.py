@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.device.commands.options import thread_count
-from edge_runtime.device.limits.cores import usable_cores
+from edge_runtime.device.machine.cores import usable_cores
 
 
 def _machine(root: Path, siblings: dict[int, str], *, name: str = "core_cpus_list") -> Path:
@@ -66,6 +66,35 @@ def test_the_quota_of_a_group_of_version_1_holds(tmp_path: Path, quota: str, exp
         {f"{folder}/cpu.cfs_quota_us": quota, f"{folder}/cpu.cfs_period_us": "100000"},
     )
     assert usable_cores(root=tmp_path, logical=range(8)) == expected
+
+
+def _speeds(root: Path, speeds: list[int], *, name: str = "cpu_capacity") -> Path:
+    for processor, speed in enumerate(speeds):
+        file = root / f"sys/devices/system/cpu/cpu{processor}/{name}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{speed}\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("speeds", "expected"),
+    [
+        ([414] * 4 + [1024] * 4, 4),  # four A55 and four A76
+        ([485] * 4 + [1024] * 2, 2),  # four A53 and two A72
+        ([300] * 4 + [800] * 3 + [1024], 4),  # a phone: the middle ones help
+        ([1024] * 4, 4),
+    ],
+)
+def test_little_cores_do_not_count(tmp_path: Path, speeds: list[int], expected: int) -> None:
+    root = _speeds(tmp_path, speeds)
+    assert usable_cores(root=root, logical=range(len(speeds))) == expected
+    assert usable_cores(root=root, logical=[0, 1]) == 2  # where only those may be used, they are the fastest
+
+
+def test_without_capacities_clocks_tell_the_cores_apart(tmp_path: Path) -> None:
+    clocks = [5_000_000] * 4 + [3_800_000] * 4 + [1_200_000] * 2
+    root = _speeds(tmp_path, clocks, name="cpufreq/cpuinfo_max_freq")
+    assert usable_cores(root=root, logical=range(10)) == 8
 
 
 def test_the_option_wins_over_the_machine() -> None:

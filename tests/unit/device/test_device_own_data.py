@@ -96,7 +96,7 @@ def test_parquet_requires_pyarrow_and_says_so(tmp_path: Path, monkeypatch: pytes
         return imported(name, *more)
 
     monkeypatch.setattr(importlib, "import_module", without)
-    with pytest.raises(DataError, match=r"Parquet requires pyarrow; pip install 'profl-edge\[parquet\]'"):
+    with pytest.raises(DataError, match=r"Parquet requires pyarrow; .*extra 'parquet'"):
         _read(f"parquet:{tmp_path / 't.parquet'}?label=y", (1,))
 
 

@@ -65,7 +65,7 @@ def test_big_and_little_cores_are_told_apart(file: str, tmp_path: Path) -> None:
 
 def test_threads_beyond_the_big_cores_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
-    names = {0: 400, 1: 400, 2: 1024}
+    names = {0: 700, 1: 700, 2: 1024}
     root = _root(tmp_path, {f"sys/devices/system/cpu/cpu{n}/cpu_capacity": str(speed) for n, speed in names.items()})
     row = _of(hardware_rows(root), "threads")
     assert row.state == "note" and row.remedy.endswith("compare with --threads 1")
@@ -144,7 +144,7 @@ def test_a_native_module_that_does_not_load_stops_a_training() -> None:
 
 def test_packages_that_are_missing_are_named_with_what_needs_them() -> None:
     row = _of(_software(set(), lambda: "avx2"), "data readers")
-    assert row.state == "note" and row.remedy.endswith("pip install pillow")
+    assert row.state == "note" and row.remedy.endswith("pip install 'pillow>=10'")
     assert _of(_software({"PIL"}, lambda: "avx2"), "data readers").state == "ok"
     assert _of(_software(set(), lambda: "baseline"), "kernels").state == "note"
 

@@ -81,6 +81,7 @@ def test_an_invitation_is_kept_for_its_owner_alone_and_needed_once(word: str, tm
     changed = _join("--memory-limit", "256MB", "--quiet-hours", "22:00-07:00", "--when", "always")
     assert (changed.settings.limit_bytes, changed.settings.when) == (256 << 20, ())
     assert _join("--quiet-hours", "none").settings.quiet_hours is None
+    assert _join("--nice", "15").settings.niceness == _join().settings.niceness == 15
 
 
 def test_files_do_instead_of_an_invitation(tmp_path: Path) -> None:

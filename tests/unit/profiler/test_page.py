@@ -15,10 +15,11 @@ import pytest
 
 from device_profiles.contract import FORMAT_VERSION
 from device_profiles.files import read_json, write_json
+from device_profiles.pages import POLICY, page_style
 from device_profiles.profile import Cost, DeviceProfile
 from device_profiles.timeline import PlanTimeline, Timeline, Timelines
 from profiler.cli import main
-from profiler.report.charts import COLOURS, MEASURED, scatter, stacked_bars, step_timeline
+from profiler.report.charts import COLOURS, MEASURED, NARROW, WIDE, scatter, stacked_bars, step_timeline
 from profiler.report.page import page_of
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
@@ -89,6 +90,37 @@ def test_the_page_needs_nothing_from_anywhere() -> None:
     assert not re.findall(r"url\(|@import|https?://", page)
 
 
+def test_the_page_of_a_comparison_says_what_differs_before_it_draws(tmp_path: Path) -> None:
+    first, second = _profile(), _profile(_cost(measured_peak_bytes=97 * MB, unexplained_bytes=20 * MB))
+    for name, profile in (("a", first), ("b", second)):
+        write_json(tmp_path / f"{name}.json", profile)
+    page = tmp_path / "page.html"
+    assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--html", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "<h1>Device profiles compared</h1>" in text
+    assert '<td class="number" data-title="golden">77.0' in text
+    assert '<td class="number marked" data-title="golden (2)">97.0*' in text
+    assert text.index("97.0*") < text.index("<svg")
+    assert text.count("<svg") == 4  # two profiles, each for a screen and for a phone
+
+
+def test_a_narrow_picture_keeps_the_size_of_its_text() -> None:
+    wide, narrow = (stacked_bars([_cost()], None, width=width) for width in (WIDE, NARROW))
+    assert f'width="{WIDE}"' in wide and f'width="{NARROW}"' in narrow
+    ends = [float(x) + float(w) for x, w in re.findall(r'<rect x="([\d.]+)"[^>]*width="([\d.]+)"', narrow)]
+    assert max(ends) < NARROW
+    assert f'width="{NARROW}"' in step_timeline(_cost(), TIMELINE, PLAN, width=NARROW)
+
+
+def test_pages_of_devices_and_of_the_server_are_one_family() -> None:
+    pytest.importorskip("jinja2", reason="the server's pages are templates of Jinja")
+    from server.report.rendering import render
+
+    frame = render("page.html")
+    for text in (page_style(), POLICY, '<meta name="viewport"', '<meta name="color-scheme" content="light dark">'):
+        assert text in page_of([_profile()]) and text in frame
+
+
 def test_texts_of_strangers_are_escaped() -> None:
     evil = "<script>alert(1)</script>\"'&"
     killed = _cost(fits=False, measured_peak_bytes=None, unexplained_bytes=None, reason=evil)
@@ -129,7 +161,7 @@ def test_the_step_is_drawn_with_its_composition_below_the_measured_line() -> Non
     picture = step_timeline(_cost(), TIMELINE, PLAN)
     for part in ("runtime base", "parameters", "optimizer state", "activations", "gradients", "temporaries"):
         assert f'fill="{COLOURS[part]}"' in picture
-    assert f'stroke="{MEASURED}"' in picture and "1000 ms" in picture and "stroke-dasharray" in picture
+    assert f'stroke="{MEASURED}"' in picture and "1000 ms" in picture and 'class="touched"' in picture
 
 
 def test_a_plan_that_no_sample_belongs_to_is_drawn_over_a_usual_step() -> None:
@@ -173,7 +205,7 @@ def test_without_a_plan_or_a_marked_step_the_measured_line_alone_is_drawn() -> N
 def test_the_scatter_puts_what_was_predicted_right_on_the_line() -> None:
     picture = scatter([("a", 50 * MB, 50 * MB), ("b", 100 * MB, 90 * MB)])
     spots = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', picture)]
-    diagonal = re.findall(r'<line x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)" stroke="#555"', picture)[0]
+    diagonal = re.findall(r'<line x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)" class="even"', picture)[0]
     x1, y1, x2, y2 = map(float, diagonal)
     slope = (y2 - y1) / (x2 - x1)
     assert spots[0][1] == pytest.approx(y1 + slope * (spots[0][0] - x1), abs=0.5)
@@ -198,7 +230,7 @@ def test_the_page_is_drawn_by_a_browser(tmp_path: Path) -> None:
     assert seen.get(_rgb(MEASURED), 0) > 50
     command = [browser, *flags, "--dump-dom", page.as_uri()]
     dumped = subprocess.run(command, capture_output=True, timeout=120, check=True)
-    assert dumped.stdout.count(b"<svg") == 3 and b"grow-block1" in dumped.stdout
+    assert dumped.stdout.count(b"<svg") == 5 and b"grow-block1" in dumped.stdout
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

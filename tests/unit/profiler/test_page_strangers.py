@@ -10,7 +10,8 @@ import pytest
 from device_profiles.files import read_json
 from device_profiles.profile import Conditions, Cost, DeviceProfile, Gpu
 from device_profiles.timeline import Timeline
-from profiler.report.page import page_of
+from profiler.report.compare import comparison_of
+from profiler.report.page import comparison_page, page_of
 from tests.support.strangers import Parsed, assert_harmless, evil, of_strangers
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
@@ -39,6 +40,14 @@ def test_every_string_of_a_profile_is_text(count: int) -> None:
     for place in (*shown, "software", "software key", "costs.program", "costs.reason", "measurement.measured_at"):
         assert parsed.shows(f"DeviceProfile.{place}"), place
     assert parsed.shows("DeviceProfile.costs.conditions.throttled_because")
+
+
+def test_every_string_of_profiles_that_are_compared_is_text() -> None:
+    one = of_strangers(_profile())
+    other = msgspec.structs.replace(one, software={evil("another"): "1"})
+    parsed = assert_harmless(comparison_page([one, other], comparison_of([one, other], threshold=0.02)))
+    for place in ("DeviceProfile.device.name", "DeviceProfile.costs.program", "another"):
+        assert parsed.shows(place), place
 
 
 def test_every_string_is_replaced() -> None:

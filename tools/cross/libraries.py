@@ -1,4 +1,4 @@
-"""ExecuTorch's runtime library for 64-bit ARM, out of the wheel of the release whose headers are installed here."""
+"""ExecuTorch's runtime library for one machine, out of the wheel of the release whose headers are installed here."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ from pathlib import Path
 
 from device_profiles.errors import ExecutionError
 from device_profiles.files import atomic_file
+from tools.cross.machines import Machine
 
 _MEMBER = "executorch/lib/libexecutorch.so"
-# As few newer machines as possible are left out: the oldest C library that a wheel was published for.
-_PLATFORM = "manylinux_2_28_aarch64"
 
 
-def executorch_library(folder: Path) -> Path:
-    """The path of the library, downloaded into `folder` unless it is there.
+def executorch_library(machine: Machine) -> Path:
+    """The path of the library, downloaded into the machine's folder unless it is there.
 
     Raises:
         ExecutionError: the package index has no such wheel, or cannot be reached.
     """
     release = version("executorch").partition("+")[0]
-    library = folder / f"executorch-{release}" / "libexecutorch.so"
+    library = machine.folder / f"executorch-{release}" / "libexecutorch.so"
     if not library.exists():
         with tempfile.TemporaryDirectory() as there:
-            wheel = zipfile.ZipFile(_download(release, Path(there)))
+            wheel = zipfile.ZipFile(_download(release, machine.platform, Path(there)))
             with wheel, atomic_file(library) as temporary:
                 temporary.write_bytes(wheel.read(_MEMBER))
     return library
 
 
-def _download(release: str, folder: Path) -> Path:
+def _download(release: str, platform: str, folder: Path) -> Path:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    wanted = ["--platform", _PLATFORM, "--python-version", python, f"executorch=={release}"]
+    wanted = ["--platform", platform, "--python-version", python, f"executorch=={release}"]
     done = subprocess.run([*command, *wanted, "-d", str(folder)], capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise ExecutionError(f"executorch=={release} for {_PLATFORM} was not downloaded ({reason}); check the network")
+        raise ExecutionError(f"executorch=={release} for {platform} was not downloaded ({reason}); check the network")
     return wheels[0]

@@ -1,0 +1,72 @@
+"""Debian roots to install in: fresh ones, with nothing of this machine, for this processor or an emulated one."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+from device_profiles.errors import ExecutionError
+from tools.cross.debian import mirror
+from tools.cross.machines import ROOT, Machine
+
+FOLDER = ROOT / "build" / "roots"
+_EMULATOR = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
+USER = 1000
+"""Who installs and trains there: nobody's user, and not root."""
+
+
+def fresh_root(suite: str, machine: Machine) -> Path:
+    """A root of this release in which nothing was installed yet but what docs/install.md asks for.
+
+    It is unpacked once and copied for every use. Raises ExecutionError where a tool is missing or fails.
+    """
+    _check_emulator(machine)
+    archive = FOLDER / f"{suite}-{machine.debian}.tar"
+    if not archive.exists():
+        _need("mmdebstrap", "mmdebstrap")
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        made = archive.with_suffix(".new.tar")
+        packages = ["--variant=apt", "--include=python3-venv"]
+        command = ["mmdebstrap", "--quiet", "--mode=root", *packages, f"--architectures={machine.debian}"]
+        _run([*command, suite, str(made), mirror()])
+        made.rename(archive)
+    root = FOLDER / f"{suite}-{machine.debian}"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    _run(["tar", "--numeric-owner", "-xf", str(archive), "-C", str(root)])
+    return root
+
+
+def command_in(root: Path, folder: str, command: list[str], *, user: int = USER) -> list[str]:
+    """The command line that runs `command` as `user` in `folder` of `root`: with a /proc and a /dev of its own, without
+    control groups, without network, and ended with it."""
+    inside = 'mount -t proc proc "$0/proc"; mount --rbind /dev "$0/dev"; cd /; root=$0; folder=$1; user=$2; shift 2; '
+    inside += 'exec chroot --userspec="$user:$user" "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/srv/board '
+    inside += 'LC_ALL=C.UTF-8 sh -c \'cd "$0" && exec "$@"\' "$folder" "$@"'
+    alone = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child"]
+    return [*alone, "sh", "-euc", inside, str(root), folder, str(user), *command]
+
+
+def _check_emulator(machine: Machine) -> None:
+    if machine.name == platform.machine() or _EMULATOR.exists():
+        return
+    _need("qemu-aarch64-static", "qemu-user-static")
+    raise ExecutionError(
+        f"{machine.name} is not emulated: the kernel has no {_EMULATOR.name} in binfmt_misc; as root, mount it "
+        "(mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc) and register the emulator: "
+        "cat /usr/lib/binfmt.d/qemu-aarch64.conf > /proc/sys/fs/binfmt_misc/register"
+    )
+
+
+def _need(program: str, package: str) -> None:
+    if shutil.which(program) is None:
+        raise ExecutionError(f"{program} is not installed: apt-get install {package}")
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ExecutionError(f"{command[0]} failed: {reason}")
