@@ -55,6 +55,9 @@ RANDOM_INPUT = "random"
 CONSTANT_PREFIX = "constant."
 """Tensors that a program reads beside those of the model, such as masks: `constant.attention.mask`."""
 
+LORA_A, LORA_B = "lora_a", "lora_b"
+"""What takes the place of `weight` in the names of its adapter's matrices: `fc.weight` has `fc.lora_a`."""
+
 STAND_IN_PREFIX = "output_module.block"
 """`output_module.block3.weight` is the convolution that stands in for block 3 (1-based)."""
 
@@ -65,6 +68,12 @@ OPTIMIZER_PREFIX = "optimizer."
 def stand_in_name(block: int) -> str:
     """Name of the weight that stands in for `block` (1-based) in an output module."""
     return f"{STAND_IN_PREFIX}{block}.weight"
+
+
+def lora_names(weight: str) -> tuple[str, str]:
+    """Names of both matrices of the adapter of `weight`; their product, the second times the first, is added to it."""
+    start = weight.removesuffix("weight")
+    return start + LORA_A, start + LORA_B
 
 
 def optimizer_state_name(slot: str, parameter: str) -> str:

@@ -52,11 +52,28 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     last_unit: int
 
 
+class Normalisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the programs do with each channel or feature of the input: (x - mean) / std, of pixel / 255 where the input
+    is an image."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Lora(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Adapters of `rank` beside the frozen `weights`: what is used is weight + scale * (lora_b @ lora_a)."""
+
+    rank: int
+    scale: float
+    weights: tuple[str, ...]
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The network: its input, its units and every tensor of its `state_dict`.
 
     `classes` is the width of its output. Where the input is tokens (int64), they lie in 0..vocabulary-1. `head` names
-    the tensors of the classifier behind the last unit, which every output module ends with.
+    the tensors of the classifier behind the last unit, which every output module ends with. `normalisation` is part of
+    its programs; a finished model is without it, and without adapters, which are added to its weights.
     """
 
     name: str
@@ -67,6 +84,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tensors: tuple[TensorSpec, ...]
     input_dtype: DType = "float32"
     vocabulary: int | None = None
+    normalisation: Normalisation | None = None
+    lora: Lora | None = None
 
 
 class Partition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -99,14 +99,14 @@ def finish(bundle: Path, weights: tuple[Path, ...], initial_blocks: bool, output
     parts = initial_parts(opened.manifest, laid)
     refuse_initial(parts, allowed=initial_blocks)
     model = opened.manifest.model
-    write_finished(model, laid.tensors, output)
-    finished = Finished(output=str(output), version=laid.version, tensors=len(model.tensors), initial=parts)
+    count = write_finished(model, laid.tensors, output)
+    finished = Finished(output=str(output), version=laid.version, tensors=count, initial=parts)
     if as_json:
         click.echo(msgspec.json.encode(finished).decode())
         return
     if parts:
         click.echo(f"at initial values: {', '.join(parts)}", err=True)
-    click.echo(f"wrote {output}: {len(model.tensors)} tensors of {model.name}, {model.classes} classes")
+    click.echo(f"wrote {output}: {count} tensors of {model.name}, {model.classes} classes")
 
 
 def _opened(path: Path) -> Bundle:

@@ -13,25 +13,12 @@ from numpy.typing import NDArray
 from device_profiles.errors import UsageError
 from device_profiles.optimizers import OPTIMIZERS, OptimizerName
 from device_profiles.trades import Variants
+from server.fleet.model import ModelSettings
 from server.fleet.population import ClassSettings, ClientSettings, PopulationSettings, Positive, drawn, limits_mb
 from server.fleet.privacy import PrivacySettings
 from server.fleet.virtual import PromiseSettings, SimulationSettings
 
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-
-
-class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is exported; as on the command line, which says what is meant where an option is left out."""
-
-    name: str
-    width: Positive | None = None
-    classes: Annotated[int, msgspec.Meta(ge=2)] = 10
-    input_shape: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=3)] = (3, 32, 32)
-    batch: Annotated[int, msgspec.Meta(ge=2)] = 32
-    partition: str | None = None
-    seed: int = 0
-    input_dtype: Literal["float32", "int64"] | None = None
-    head: str | None = None
 
 
 class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,7 +143,17 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     name: Literal[
-        "profl", "elastic", "planned", "fedavg", "exclusivefl", "allsmall", "heterofl", "depthfl", "fedpmt", "fedplt"
+        "profl",
+        "elastic",
+        "planned",
+        "finetune",
+        "fedavg",
+        "exclusivefl",
+        "allsmall",
+        "heterofl",
+        "depthfl",
+        "fedpmt",
+        "fedplt",
     ] = "profl"
     coverage: Fraction = 0.05
     counts_frozen: bool = True

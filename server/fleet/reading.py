@@ -39,7 +39,7 @@ def read_values(path: Path, option: str) -> dict[str, Any]:
 
 def fleet_of(values: dict[str, Any], path: Path, *, joining: bool = False) -> Fleet:
     """The fleet that the parsed file says, checked; `path` is named in what is wrong, now and later."""
-    fleet = _checked(values, path, joining=joining)
+    fleet = _beside(_checked(values, path, joining=joining), path.parent)
     fleet.__dict__["origin_text"] = f"--fleet {path}"
     fleet.__dict__["folder_read"] = path.parent
     return fleet
@@ -87,10 +87,31 @@ def _checked(values: dict[str, Any], path: Path, *, joining: bool) -> Fleet:
     if fleet.promises.source == "file" and fleet.promises.file is None:
         raise FormatError(f"--fleet {path}: promises.source 'file' requires promises.file")
     _check_population(fleet, values, path)
+    _check_trained(fleet, path)
     wrong = fleet.contradiction()
     if wrong is not None:
         raise FormatError(str(wrong), place=f"--fleet {path}")
     return fleet
+
+
+def _check_trained(fleet: Fleet, path: Path) -> None:
+    """The units of a fine-tuning say the partition, and are the method's."""
+    model = fleet.model
+    if (model.train_units is None) == (fleet.method.name == "finetune"):
+        raise FormatError(f'--fleet {path}: model.train_units and method.name = "finetune" require each other')
+    if model.trained_run is not None and model.trained_run[0] > model.trained_run[1]:
+        raise FormatError(f"--fleet {path}: model.train_units: {model.train_units} ends before it begins")
+    if model.train_units is not None and model.partition is not None:
+        raise FormatError(f"--fleet {path}: model.train_units cannot be combined with model.partition")
+
+
+def _beside(fleet: Fleet, folder: Path) -> Fleet:
+    """With the file of initial weights as it lies beside the fleet file, where it does."""
+    given = fleet.model.initial_weights
+    if given is None or not (folder / given).is_file():
+        return fleet
+    model = msgspec.structs.replace(fleet.model, initial_weights=str((folder / given).absolute()))
+    return msgspec.structs.replace(fleet, model=model)
 
 
 def _check_clients(fleet: Fleet, path: Path, *, joining: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from server.fleet.fleet import MethodSettings
-from server.methods import depthfl, elastic, planned, profl, sublayers, whole, width
+from server.methods import depthfl, elastic, finetune, planned, profl, sublayers, whole, width
 from server.methods.method import Method
 
 METHODS: dict[str, Callable[[MethodSettings], Method]] = {
@@ -17,6 +17,7 @@ METHODS: dict[str, Callable[[MethodSettings], Method]] = {
     "allsmall": width.AllSmall,
     "heterofl": width.HeteroFL,
     "depthfl": depthfl.DepthFL,
+    "finetune": finetune.FineTune,
     "fedpmt": planned.FedPMT,
     "fedplt": sublayers.FedPLT,
 }

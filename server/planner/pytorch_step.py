@@ -19,7 +19,8 @@ from torch.nn import functional
 from device_profiles.errors import ProflError
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.factory import create_model, find_models_in
-from server.fleet.fleet import ModelSettings
+from server.fleet.model import ModelSettings
+from server.fleet.preparation import preparation_of
 
 
 def main() -> int:
@@ -42,7 +43,11 @@ def main() -> int:
 
 def _step(settings: ModelSettings) -> None:
     model = create_model(
-        settings.name, width=settings.width, classes=settings.classes, input_shape=settings.input_shape
+        settings.name,
+        width=settings.width,
+        classes=settings.classes,
+        input_shape=settings.input_shape,
+        preparation=preparation_of(settings),
     )
     optimizer = torch.optim.SGD(model.train().parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     shape = (settings.batch, *settings.input_shape)

@@ -23,8 +23,10 @@ from edge_runtime.export.plan.programs import build_programs, is_trained_apart, 
 from edge_runtime.export.plan.runs import TrainingChoices
 from edge_runtime.export.plan.traded import Traded, traded_choices
 from edge_runtime.export.targets.native import choose_partition
-from server.fleet.fleet import ModelSettings, TrainingSettings
+from server.fleet.fleet import TrainingSettings
 from server.fleet.local_optimizer import local_optimizer
+from server.fleet.model import ModelSettings
+from server.fleet.preparation import preparation_of
 from server.planner.choices import Offer
 from server.planner.menus import Course, step_alone
 
@@ -53,6 +55,7 @@ class RunPrograms:
             width=model.width if width is None else width,
             classes=model.classes,
             input_shape=model.input_shape,
+            preparation=preparation_of(model),
         )
         self._source = self._captured(model.batch)
         self._captures = {1: self._source}

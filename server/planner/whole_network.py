@@ -17,7 +17,7 @@ import msgspec
 
 from device_profiles.errors import ExecutionError, ProflError
 from edge_runtime.device.limits.processes import start_limited
-from server.fleet.fleet import ModelSettings
+from server.fleet.model import ModelSettings
 
 _TIMEOUT_SECONDS = 90.0
 """A process that is kept alive at its limit by reclaim alone is not training; it is ended after this."""

@@ -66,7 +66,7 @@ def _check_privacy(fleet: Fleet) -> None:
 
 _WITH_DEVICES = ("local", "flower")
 """Engines whose clients run programs."""
-_OF_LIGHT_RUNTIME = ("profl", "elastic", "planned")
+_OF_LIGHT_RUNTIME = ("profl", "elastic", "planned", "finetune")
 """Methods of which every piece of work is a program."""
 _OF_ONE_WIDTH = (*_OF_LIGHT_RUNTIME, "fedavg", "exclusivefl", "depthfl", "fedpmt", "fedplt")
 """Methods that take the model as it is."""

@@ -18,6 +18,7 @@ from server.engines.prepared import PreparedRun
 from server.finished.finished_model import write_finished
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet, FreezingSettings, MethodSettings, TrainingSettings
+from server.fleet.model import ModelSettings
 from server.fleet.words import in_words_of
 from server.methods import create_method
 from server.methods.method import Method
@@ -63,6 +64,7 @@ _OURS = frozenset(
 )
 """What a run's folder holds before the run has ended."""
 NEWER_SETTINGS = {
+    "model": ("initial_weights", "mean", "std", "train_units", "lora", "lora_alpha", "lora_targets"),
     "training": (
         *("deadline_seconds", "join_seconds", "absent_seconds", "spare", "trim"),
         *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
@@ -216,7 +218,12 @@ def settings_of(fleet: Fleet) -> dict[str, Any]:
     resumed, and their results found again."""
     values: dict[str, Any] = msgspec.to_builtins(fleet)
     values["clients"] = msgspec.to_builtins(fleet.clients)
-    sections = {"training": TrainingSettings(), "method": MethodSettings(), "freezing": FreezingSettings()}
+    sections: dict[str, msgspec.Struct] = {
+        "model": ModelSettings(name=fleet.model.name),
+        "training": TrainingSettings(),
+        "method": MethodSettings(),
+        "freezing": FreezingSettings(),
+    }
     for section, keys in NEWER_SETTINGS.items():
         defaults = msgspec.to_builtins(sections[section])
         for key in keys:

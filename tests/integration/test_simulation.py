@@ -25,8 +25,9 @@ from server.engines.simulation.segments import ModelPieces  # noqa: E402
 from server.engines.simulation.trainable import Terms  # noqa: E402
 from server.engines.simulation.trainables import TrainableSet  # noqa: E402
 from server.fleet.client import alike  # noqa: E402
-from server.fleet.fleet import DataSettings, Fleet, ModelSettings  # noqa: E402
+from server.fleet.fleet import DataSettings, Fleet  # noqa: E402
 from server.fleet.fleet import TrainingSettings as Training  # noqa: E402
+from server.fleet.model import ModelSettings  # noqa: E402
 from server.fleet.population import ClientSettings  # noqa: E402
 from server.fleet.virtual import SimulationSettings  # noqa: E402
 from server.rounds.seam import Failed, Updated  # noqa: E402

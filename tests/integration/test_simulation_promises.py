@@ -21,7 +21,8 @@ from server.engines.simulation.promises import counted_bytes, promises_of
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.setup import prepare_simulation
 from server.engines.simulation.trainables import TrainableSet, narrower_width
-from server.fleet.fleet import DataSettings, Fleet, ModelSettings, TrainingSettings
+from server.fleet.fleet import DataSettings, Fleet, TrainingSettings
+from server.fleet.model import ModelSettings
 from server.fleet.population import ClientSettings
 from server.fleet.virtual import PromiseSettings
 from server.methods import create_method

@@ -24,7 +24,8 @@ from server.engines.simulation.engine import SimulationEngine
 from server.engines.simulation.examples import Examples, batch_indices, model_inputs
 from server.engines.simulation.trainables import TrainableSet
 from server.fleet.client import alike
-from server.fleet.fleet import DataSettings, Fleet, ModelSettings, TrainingSettings
+from server.fleet.fleet import DataSettings, Fleet, TrainingSettings
+from server.fleet.model import ModelSettings
 from server.fleet.population import ClientSettings
 from server.fleet.virtual import SimulationSettings
 

@@ -20,7 +20,7 @@ from device_profiles.errors import ExecutionError
 from device_profiles.files import atomic_file, write_json
 from edge_runtime.device.machine.readings import cpu_model
 from edge_runtime.export.models import built_in
-from server.fleet.fleet import ModelSettings
+from server.fleet.model import ModelSettings
 
 _MB = float(1 << 20)
 _EXPORT = (sys.executable, "-m", "edge_runtime.device", "export")

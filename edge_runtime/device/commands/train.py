@@ -44,7 +44,11 @@ _PARENT_VARIABLE = "PROFL_EDGE_PARENT"
     epilog="Example: profl-edge train BUNDLE --block 2 --data mnist-5k --memory-limit 128MB -o update.safetensors"
 )
 @bundle_argument
-@click.option("--block", type=click.IntRange(1), help="Block to train, counted from 1.")
+@click.option(
+    "--block",
+    type=click.IntRange(1),
+    help="Block to train, counted from 1 [default: the bundle's only training step, if it has one].",
+)
 @click.option(
     "--work",
     type=TrainingWork(),
@@ -156,8 +160,6 @@ def train(
         raise UsageError(
             (Setting("steps"), " cannot be combined with ", Setting("epochs")), remedy="leave one of the two out"
         )
-    if options["block"] is None and options["work"] is None:
-        raise UsageError("nothing says what to train", remedy=("give ", Setting("block"), " or ", Setting("work")))
     for given, key in ((cache_prefix_dtype, "cache_prefix_dtype"), (options["cache_folder"], "cache_dir")):
         if given is not None and not cache_prefix:
             raise UsageError((Setting(key), " requires ", Setting("cache_prefix")), remedy="give both, or leave it out")

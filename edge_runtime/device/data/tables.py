@@ -4,7 +4,7 @@ Features are numbers, float32 [columns], in the file's order. Labels are whole n
 is its place among those of the file in alphabetical order, or in `classes=a,b,c`, which every client of a federation
 must give alike. `drop=a,b` leaves columns out. Without `test=SHARE` the file has no test split.
 
-Values are taken as they are. What they are normalised with belongs to the model (`profl-edge export --normalise`).
+Values are taken as they are. What they are normalised with belongs to the model (`profl-edge export --mean`).
 """
 
 from __future__ import annotations

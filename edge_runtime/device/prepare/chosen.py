@@ -18,6 +18,9 @@ def chosen_programs(request: TrainRequest, bundle: Bundle) -> tuple[Program | No
     if request.variant is not None:
         raise UsageError((Setting("variant"), " requires ", Setting("work")), remedy="give both, or leave it out")
     if request.block is None:
+        alone = _only_one(bundle)
+        if alone is not None and request.first_block is None and request.purpose is None and not request.cache_prefix:
+            return None, alone
         raise UsageError("nothing says what to train", remedy=("give ", Setting("block"), " or ", Setting("work")))
     purpose = "grow" if request.purpose is None else request.purpose
     if request.first_block is not None:
@@ -26,6 +29,12 @@ def chosen_programs(request: TrainRequest, bundle: Bundle) -> tuple[Program | No
     if request.cache_prefix is None:
         return None, bundle.program_for(purpose, request.block)
     return cache_programs(bundle, request.block, purpose)
+
+
+def _only_one(bundle: Bundle) -> Program | None:
+    """The training program of a bundle that has no other, such as one of a fine-tuning."""
+    training = [program for program in bundle.manifest.programs if program.work.trains]
+    return training[0] if len(training) == 1 else None
 
 
 def _check_alone(request: TrainRequest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -25,6 +26,8 @@ from edge_runtime.export.commands.model_options import (
     width_option,
 )
 from edge_runtime.export.commands.models import models
+from edge_runtime.export.commands.preparing import preparing_options
+from edge_runtime.export.models.preparation import Preparation
 from edge_runtime.export.targets.targets import TARGETS, export_target
 from edge_runtime.options import Finite, Size, TrainingWork
 
@@ -47,6 +50,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @input_dtype_option
 @classes_option
 @head_option
+@preparing_options
 @click.option("--blocks", type=int, help="Cut into N blocks, the largest of which takes as little memory as possible.")
 @click.option("--partition", help="Units of each block, such as 0-2,3-4,5-8.")
 @click.option("--block", type=int, help="Export only this block's programs.")
@@ -156,10 +160,12 @@ def export(
     seed: int,
     target: str,
     weights: Path | None,
+    train_units: str | None,
     verify: bool,
     costs: bool,
     output: Path,
     as_json: bool,
+    **_preparing: Any,
 ) -> None:
     """Cut a model into blocks and write each block's training step as one program."""
     if everything and block is not None:
@@ -168,6 +174,9 @@ def export(
         )
     if works and block is not None:
         raise UsageError((Setting("work"), " cannot be combined with ", Setting("block")), remedy="leave one out")
+    if train_units is not None and (works or joint or block is not None):
+        other = Setting("work" if works else "joint" if joint else "block")
+        raise UsageError((Setting("train_units"), " cannot be combined with ", other), remedy="leave one out")
     if works and joint:
         raise UsageError((Setting("work"), " cannot be combined with ", Setting("joint")), remedy="leave one out")
     _refuse_options_of_the_other(context, optimizer)
@@ -177,7 +186,10 @@ def export(
         return
     if weights is not None:
         raise UsageError(
-            "a bundle holds initial weights", field="weights", remedy="give these to `profl-edge train --weights`"
+            "a bundle holds initial weights",
+            field="weights",
+            remedy="start from them with `profl-edge export --initial-weights`, or give them to "
+            "`profl-edge train --weights`",
         )
     from edge_runtime.export.ir.faults import faults_named
     from edge_runtime.export.targets.native import export_bundle
@@ -213,6 +225,8 @@ def export(
             classes=classes,
             head=head,
             seed=seed,
+            preparation=Preparation.of(context.params),
+            train_units=train_units,
             costs=costs,
             verify=verify,
             progress=lambda line: click.echo(line, err=True),

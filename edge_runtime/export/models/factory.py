@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from device_profiles.errors import UsageError
 from device_profiles.settings import Setting, ValueOf
 from edge_runtime.export.models import built_in, create
+from edge_runtime.export.models.preparation import UNCHANGED, Preparation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,11 +39,26 @@ def find_models_in(folder: Path) -> None:
         sys.path.append(place)
 
 
-def create_model(model: str, *, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
-    """A built-in model by its name, or what the user's `package.module:factory` makes; raises UsageError.
+def create_model(
+    model: str,
+    *,
+    width: int | None,
+    classes: int,
+    input_shape: tuple[int, ...],
+    preparation: Preparation = UNCHANGED,
+    note: Callable[[str], None] = lambda line: None,
+) -> nn.Module:
+    """A built-in model by its name, or what the user's `package.module:factory` makes, prepared; raises UsageError, and
+    FormatError for a file of weights. `note` is told what was found in the file.
 
     The factory's module is looked for as in a script of the working directory, and in the folders of `find_models_in`.
     """
+    module = _made(model, width, classes, input_shape)
+    preparation.apply(module, classes=classes, input_shape=input_shape, note=note)
+    return module
+
+
+def _made(model: str, width: int | None, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     if is_own(model):
         if width is not None:
             raise UsageError("is for built-in models only", field="width", remedy="leave it out")

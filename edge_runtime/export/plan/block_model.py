@@ -9,7 +9,7 @@ from torch import nn
 
 from device_profiles.contract import DType, stand_in_name
 from device_profiles.errors import UsageError
-from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
+from device_profiles.model import Block, Lora, Model, Normalisation, Partition, TensorSpec, Unit
 from edge_runtime.export.capture.capture import capture
 from edge_runtime.export.capture.tracing import OneValueError
 from edge_runtime.export.cut.missing import MissingBlock, StandIn
@@ -17,6 +17,8 @@ from edge_runtime.export.cut.names import aliases_in
 from edge_runtime.export.cut.stand_ins import stand_in
 from edge_runtime.export.cut.tied import second_names
 from edge_runtime.export.cut.units import CutModel, cut
+from edge_runtime.export.models.lora import lora_of
+from edge_runtime.export.models.normalised import normalisation_of
 from edge_runtime.export.passes.fusion import fuse
 from edge_runtime.export.passes.kept_sums import keep_sums
 from edge_runtime.export.passes.views import fold_views
@@ -39,6 +41,8 @@ class BlockModel:
     """Other names of tensors that several modules share, and the name that programs know them by."""
     log_probabilities: bool = False
     head: str | None = None
+    normalisation: Normalisation | None = None
+    lora: Lora | None = None
 
     @classmethod
     def of(
@@ -96,6 +100,8 @@ class BlockModel:
             aliases=aliases_in(module, units),
             log_probabilities=model.log_probabilities,
             head=head,
+            normalisation=normalisation_of(module),
+            lora=lora_of(module),
         )
 
     @property
@@ -123,6 +129,8 @@ class BlockModel:
             tensors=self.tensors,
             input_dtype=self.input_dtype,
             vocabulary=self._vocabulary() if self.input_dtype == "int64" else None,
+            normalisation=self.normalisation,
+            lora=self.lora,
         )
 
     def _vocabulary(self) -> int:

@@ -32,6 +32,7 @@ from edge_runtime.export.ir.faults import reason_of, remedy_for
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.checked import notes_on
 from edge_runtime.export.models.factory import create_model
+from edge_runtime.export.models.preparation import UNCHANGED, Preparation
 from edge_runtime.export.models.weights import read_weights
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.targets.block_module import BlockGraphs, block_graphs, joined_with_loss
@@ -84,6 +85,7 @@ def export_executorch(
     head: str | None = None,
     seed: int = 0,
     weights: Path | None = None,
+    preparation: Preparation = UNCHANGED,
     progress: Callable[[str], None] = lambda line: None,
 ) -> TrainingPrograms:
     """Write one training program a block into the folder `output`; `weights` replace initial ones.
@@ -92,7 +94,7 @@ def export_executorch(
     """
     check_output_folder(output, _PARTS)
     torch.manual_seed(seed)
-    module = create_model(model, width=width, classes=classes, input_shape=input_shape)
+    module = create_model(model, width=width, classes=classes, input_shape=input_shape, preparation=preparation)
     for note in notes_on(module):
         progress(note)
     dtype = input_dtype or default_dtype(model)

@@ -34,10 +34,12 @@ from device_profiles.work import Growing
 from edge_runtime.export import models
 from edge_runtime.export.cut.stand_ins import initial_bound
 from edge_runtime.export.cut.tied import check_tied
+from edge_runtime.export.cut.trained import trained_units
 from edge_runtime.export.cut.units import parse_partition, partition_of
 from edge_runtime.export.ir.faults import faults_named
 from edge_runtime.export.models.checked import notes_on
 from edge_runtime.export.models.factory import create_model
+from edge_runtime.export.models.preparation import UNCHANGED, Preparation
 from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.balanced import balanced_partition, single_partition
 from edge_runtime.export.plan.block_model import BlockModel
@@ -75,6 +77,8 @@ def export_bundle(
     classes: int = 10,
     head: str | None = None,
     seed: int = 0,
+    preparation: Preparation = UNCHANGED,
+    train_units: str | None = None,
     costs: bool = False,
     verify: bool = True,
     progress: Progress = lambda line: None,
@@ -99,6 +103,9 @@ def export_bundle(
         loss: what training minimises; by default the cross-entropy.
         input_dtype: float32, or int64 for tokens; by default what a built-in model takes, and float32 for others.
         momentum_dtype: how the momentum is stored, float32 or bfloat16.
+        preparation: what is done to the model before it is captured, such as pretrained weights.
+        train_units: only the step that trains these units, up to the last, and the head: `6-8`, `all` or `head`. All
+            units are one block, unless `blocks` or `partition` says otherwise.
         costs: also write what every run of units would cost (`costs.json`).
         verify: hold the exporter's own step against PyTorch's on random data before the bundle appears.
         progress: told one line a program.
@@ -110,7 +117,9 @@ def export_bundle(
 
     check_output_folder(output, _PARTS)
     torch.manual_seed(seed)
-    module = create_model(model, width=width, classes=classes, input_shape=input_shape)
+    module = create_model(
+        model, width=width, classes=classes, input_shape=input_shape, preparation=preparation, note=progress
+    )
     for note in notes_on(module):
         progress(note)
     micro_batches = _micro_batches(batch, micro_batch)
@@ -124,6 +133,9 @@ def export_bundle(
         input_dtype=input_dtype or models.default_dtype(model),
         batch_key="batch" if micro_batches == 1 else "micro_batch",
     )
+    if train_units is not None:
+        works = (trained_units(train_units, len(source.cut.units)),)
+        partition = partition or (f"0-{len(source.cut.units) - 1}" if blocks is None else None)
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     chosen = chosen_blocks(cut_into, block)
     if optimizer is None:

@@ -15,6 +15,7 @@ from edge_runtime.export.capture.tracing import example_input, quiet
 from edge_runtime.export.ir.faults import reason_of, remedy_for
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.factory import create_model
+from edge_runtime.export.models.preparation import UNCHANGED, Preparation
 from edge_runtime.export.models.weights import read_weights
 
 TOKENS_INPUT = "tokens"
@@ -32,6 +33,7 @@ def export_onnx(
     classes: int = 10,
     seed: int = 0,
     weights: Path | None = None,
+    preparation: Preparation = UNCHANGED,
 ) -> None:
     """Export a whole model, in inference mode, as one ONNX file; `weights` is a safetensors file of all its tensors.
 
@@ -39,7 +41,7 @@ def export_onnx(
     """
     check_output_file(output)
     torch.manual_seed(seed)
-    module = create_model(model, width=width, classes=classes, input_shape=input_shape)
+    module = create_model(model, width=width, classes=classes, input_shape=input_shape, preparation=preparation)
     if weights is not None:
         module.load_state_dict(read_weights(weights, module.state_dict()))
     write_onnx(module, output, input_shape=input_shape, input_dtype=input_dtype or default_dtype(model))

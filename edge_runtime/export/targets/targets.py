@@ -11,8 +11,9 @@ import msgspec
 
 from device_profiles.errors import UsageError
 from device_profiles.settings import Setting
+from edge_runtime.export.models.preparation import PARTS, Preparation
 
-_MODEL = frozenset({"model", "width", "input_text", "input_dtype", "classes", "seed", "weights"})
+_MODEL = frozenset({"model", "width", "input_text", "input_dtype", "classes", "seed", "weights", *PARTS})
 _CUT = frozenset({"head", "blocks", "partition", "block", "everything", "batch"})
 _TAKEN = {"executorch": _MODEL | _CUT, "onnx": _MODEL}
 """Parameters of the command that a target uses; others may not be given with it."""
@@ -29,7 +30,7 @@ def export_target(context: click.Context, *, input_shape: tuple[int, ...], class
     target: str = values["target"]
     _refuse_foreign_options(context, _TAKEN[target] | _COMMON, target)
     names = ("model", "output", "width", "input_dtype", "seed", "weights")
-    shared = {name: values[name] for name in names} | {"classes": classes}
+    shared = {name: values[name] for name in names} | {"classes": classes, "preparation": Preparation.of(values)}
     output: Path = values["output"]
     if target == "onnx":
         from edge_runtime.export.targets.onnx import export_onnx

@@ -12,6 +12,7 @@ from device_profiles.work import Growing
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 from server.fleet.fleet import Fleet
 from server.fleet.local_optimizer import local_optimizer
+from server.fleet.preparation import preparation_of, trained_work
 
 if TYPE_CHECKING:  # an export brings torch, which a bundle that is there does not need
     from edge_runtime.export.plan.traded import Traded
@@ -32,14 +33,15 @@ def run_bundle(
     if not (path / "manifest.json").is_file():
         from edge_runtime.export.targets.native import export_bundle
 
+        trained = trained_work(fleet.model) if partition is None else None
         export_bundle(
             fleet.model.name,
             path,
             width=fleet.model.width,
-            partition=fleet.model.partition if partition is None else _as_text(partition),
+            partition=fleet.model.cut if partition is None else _as_text(partition),
             batch=fleet.model.batch,
             joint=fleet.method.name == "elastic" and partition is None,
-            works=works,
+            works=works if works is not None or trained is None else (trained,),
             traded=traded,
             optimizer=local_optimizer(fleet.training),
             input_shape=fleet.model.input_shape,
@@ -47,6 +49,7 @@ def run_bundle(
             head=fleet.model.head,
             classes=fleet.model.classes,
             seed=fleet.model.seed,
+            preparation=preparation_of(fleet.model),
         )
     return open_bundle(path)
 

@@ -65,7 +65,7 @@ def planned_bundle(
     Raises ExecutionError where no client holds anything.
     """
     there = profiled_fleet(programs, profiles, margin=fleet.margin, examples=examples)
-    asked = None if fleet.model.partition is None else programs.partition(fleet.model.partition)
+    asked = None if fleet.model.cut is None else programs.partition(fleet.model.cut)
     folder = plan_folder(output, number)
     kept = kept_steps(folder)
     planned = plan_fleet(

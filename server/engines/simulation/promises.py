@@ -33,8 +33,9 @@ from server.engines.simulation.networks import WholeWork
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainable import Terms, Trainable
 from server.engines.simulation.trainables import TrainableSet, narrower_width
-from server.fleet.fleet import Fleet, ModelSettings
+from server.fleet.fleet import Fleet
 from server.fleet.local_optimizer import local_optimizer
+from server.fleet.model import ModelSettings
 from server.planner.choices import NEVER
 from server.planner.menus import step_alone
 from server.planner.run_programs import RunPrograms

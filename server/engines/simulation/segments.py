@@ -16,7 +16,8 @@ from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.targets.block_module import CapturedModule
 from edge_runtime.export.targets.native import choose_partition, initial_weights
 from edge_runtime.export.targets.stand_in_graph import append_stand_in
-from server.fleet.fleet import ModelSettings
+from server.fleet.model import ModelSettings
+from server.fleet.preparation import preparation_of
 
 State = Mapping[str, Tensor]
 
@@ -49,6 +50,7 @@ class ModelPieces:
             width=settings.width if width is None else width,
             classes=settings.classes,
             input_shape=settings.input_shape,
+            preparation=preparation_of(settings),
         )
         self.source = BlockModel.of(
             self.module,
@@ -59,9 +61,7 @@ class ModelPieces:
             head=settings.head,
             input_dtype=settings.input_dtype or default_dtype(settings.name),
         )
-        self.partition: Partition = choose_partition(
-            self.source, settings.name, blocks=None, partition=settings.partition
-        )
+        self.partition: Partition = choose_partition(self.source, settings.name, blocks=None, partition=settings.cut)
         self._captured = CapturedModule(self.module, self.source)
         self._constants = {
             name: value

@@ -50,7 +50,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
     trainables = TrainableSet(fleet.model)
     augment = fleet.training.augment != "none"
     check_source(source, trainables.pieces.source.model, augment=augment)
-    if isinstance(method, Planned) and fleet.model.partition is None:
+    if isinstance(method, Planned) and fleet.model.cut is None:
         units = len(trainables.pieces.source.cut.units)
         limits = [client.limit_bytes for client in fleet.clients]
         steps = kept_steps(output) or keep_steps(output, _choose_steps(fleet, units, limits))
@@ -58,7 +58,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
         trainables = trainables.cut_into(steps.partition)
     partition = trainables.pieces.partition
     works = method.works(partition)
-    own = fleet.model.partition is not None or not isinstance(method, Planned)
+    own = fleet.model.cut is not None or not isinstance(method, Planned)
     table = promises_of(fleet, works, partition, by_label=own)
     # Without the margin, so that the file can be the `promises.file` of another run.
     labelled = {label(work, partition): table[work] for work in works}

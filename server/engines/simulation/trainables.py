@@ -11,7 +11,7 @@ from server.engines.simulation.networks import DepthWork, WholeWork
 from server.engines.simulation.runs import DistillWork, RunWork
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainable import Trainable
-from server.fleet.fleet import ModelSettings
+from server.fleet.model import ModelSettings
 
 
 class TrainableSet:

@@ -9,8 +9,9 @@ from device_profiles.errors import ExecutionError
 from device_profiles.model import Partition
 from device_profiles.work import Work, block_of, blocks_of, grow
 from server.fleet.client import alike
-from server.fleet.fleet import DataSettings, Fleet, FreezingSettings, MethodSettings, ModelSettings
+from server.fleet.fleet import DataSettings, Fleet, FreezingSettings, MethodSettings
 from server.fleet.fleet import TrainingSettings as Training
+from server.fleet.model import ModelSettings
 from server.fleet.population import ClientSettings
 from server.methods import METHODS, create_method
 from server.methods.method import Stage

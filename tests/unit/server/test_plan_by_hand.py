@@ -18,7 +18,8 @@ from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
 from device_profiles.trades import trades_of
 from server.cli import cli
-from server.fleet.fleet import ModelSettings, TrainingSettings
+from server.fleet.fleet import TrainingSettings
+from server.fleet.model import ModelSettings
 from server.planner import run_programs
 from server.planner.fleet_plan import FleetPlan, plan_fleet
 from server.planner.planner import candidates_in

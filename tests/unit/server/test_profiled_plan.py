@@ -17,8 +17,8 @@ from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
 from device_profiles.work import label
 from server.cli import cli
-from server.fleet.fleet import ModelSettings
 from server.fleet.fleet import TrainingSettings as Training
+from server.fleet.model import ModelSettings
 from server.planner.choices import NEVER
 from server.planner.fleet_plan import FleetPlan, plan_fleet
 from server.planner.profiled import ProfiledFleet, profiled_fleet

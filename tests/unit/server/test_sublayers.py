@@ -12,8 +12,9 @@ from server.engines.simulation.optimizers import LocalStep
 from server.engines.simulation.trainable import Terms
 from server.engines.simulation.trainables import TrainableSet
 from server.engines.simulation.training import Trained, train_alone, train_stacked
-from server.fleet.fleet import ModelSettings, TrainingSettings
+from server.fleet.fleet import TrainingSettings
 from server.fleet.local_optimizer import local_optimizer
+from server.fleet.model import ModelSettings
 from server.methods.sublayers import SUBLAYERS
 
 MODEL = TrainableSet(ModelSettings(name="cnn", width=4, batch=4, input_shape=(3, 16, 16)))

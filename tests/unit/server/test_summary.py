@@ -11,7 +11,8 @@ import pytest
 from device_profiles.task import Result
 from device_profiles.work import grow
 from server.fleet.client import Client
-from server.fleet.fleet import DataSettings, Fleet, ModelSettings
+from server.fleet.fleet import DataSettings, Fleet
+from server.fleet.model import ModelSettings
 from server.fleet.population import ClientSettings
 from server.methods.method import Stage
 from server.rounds.run_state import RoundRecord, RunState

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from device_profiles.errors import ExecutionError, UsageError
-from server.fleet.fleet import ModelSettings
+from server.fleet.model import ModelSettings
 from server.planner import whole_network
 from server.planner.whole_network import WholeNetwork, measure_whole_network
 from server.rounds.summary_table import unmeasured

@@ -13,7 +13,8 @@ from device_profiles.files import write_json
 from device_profiles.work import label, suffixes
 from server.engines.simulation.promises import promise_source, promises_of
 from server.engines.simulation.segments import ModelPieces
-from server.fleet.fleet import DataSettings, Fleet, MethodSettings, ModelSettings
+from server.fleet.fleet import DataSettings, Fleet, MethodSettings
+from server.fleet.model import ModelSettings
 from server.fleet.population import ClientSettings
 from server.fleet.virtual import PromiseSettings
 from server.methods import METHODS, create_method
@@ -49,7 +50,7 @@ def main() -> None:
     """Write the table beside this file."""
     fleet = full_network(128, PromiseSettings(source="pytorch"))
     partition = ModelPieces(fleet.model).partition
-    names = [name for name in METHODS if name not in ("planned", "fedpmt")]
+    names = [name for name in METHODS if name not in ("planned", "fedpmt", "finetune")]
     methods = [create_method(MethodSettings(name=name, shrinking=True)) for name in names]  # type: ignore[arg-type]
     works = dict.fromkeys(work for method in methods for work in method.works(partition))
     needed_by = promises_of(fleet, list(works), partition)

@@ -1,0 +1,46 @@
+"""The model of a fleet file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from server.fleet.population import Positive
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is exported; as on the command line, which says what is meant where an option is left out."""
+
+    name: str
+    width: Positive | None = None
+    classes: Annotated[int, msgspec.Meta(ge=2)] = 10
+    input_shape: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=3)] = (3, 32, 32)
+    batch: Annotated[int, msgspec.Meta(ge=2)] = 32
+    partition: str | None = None
+    seed: int = 0
+    input_dtype: Literal["float32", "int64"] | None = None
+    head: str | None = None
+    initial_weights: str | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    train_units: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,6}-[0-9]{1,6}$")] | None = None
+    lora: Annotated[int, msgspec.Meta(ge=0)] = 0
+    lora_alpha: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    lora_targets: tuple[str, ...] = ()
+
+    @property
+    def trained_run(self) -> tuple[int, int] | None:
+        """First and last unit of `train_units`."""
+        if self.train_units is None:
+            return None
+        first, last = map(int, self.train_units.split("-"))
+        return first, last
+
+    @property
+    def cut(self) -> str | None:
+        """The partition: as `partition` says, or the frozen units and the trained ones."""
+        if self.trained_run is None:
+            return self.partition
+        first, last = self.trained_run
+        return f"0-{first - 1},{first}-{last}" if first else f"0-{last}"
