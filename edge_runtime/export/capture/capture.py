@@ -37,6 +37,7 @@ from edge_runtime.export.capture.refusals import (
 from edge_runtime.export.capture.tracing import exported
 from edge_runtime.export.capture.traits import Traits
 from edge_runtime.export.capture.whose import Owners, is_mixed, of_input, owners_of
+from edge_runtime.export.capture.writes import changed_whole, written
 from edge_runtime.export.ir.constants import Constants
 from edge_runtime.export.ir.faults import faults_named
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered, contributing, numbered
@@ -170,7 +171,17 @@ class _Capture:
             if inner is not None:
                 raise MissingError(call.node, call.operator, str(error) or inner) from None
             return
-        self._add([*call.before, layer])
+        whole = changed_whole(node)
+        if whole is None:
+            self._add([*call.before, layer])
+            return
+        try:
+            name = written(call, layer, whole)
+        except NotCovered as error:
+            raise MissingError(call.node, call.operator, str(error)) from None
+        self._add(call.before)
+        self._renamed[whole.name] = name
+        self._folded.values.pop(whole.name, None)
 
     def _defined_by_others(self, call: CapturedNode) -> str | None:
         """Capture what PyTorch defines the operator by, in its place; None, or why not, as far as that is known."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from device_profiles.errors import UsageError
 from edge_runtime.export.capture.nodes import arguments_of, line_of, may_overlap, name_of, place_of, root_of, target_of
+from edge_runtime.export.capture.writes import changed_whole
 from edge_runtime.export.ir.layers import NotCovered
 from edge_runtime.export.operators.selection import TAKES_TRUTHS, TRUTHS
 
@@ -118,12 +119,17 @@ def refuse_change_of_views(node: torch.fx.Node) -> None:
         return
     changed = node.args[0]
     assert isinstance(changed, torch.fx.Node)
-    family, behind = root_of(changed), False
+    family, behind, parts = root_of(changed), False, changed_whole(node) is not None
+    earlier: set[torch.fx.Node] = set()
     for other in node.graph.nodes:
         if behind:
             read = [source for source in other.all_input_nodes if root_of(source) is family]
+            # The whole of what is changed in part is another tensor from there on, and so are its later views.
+            read = [source for source in read if not parts or (source in earlier and source is not family)]
             if any(not _follows(source, node) and may_overlap(source, changed) for source in read):
                 raise NotCovered("in place on a tensor that is read later under another name")
+        else:
+            earlier.add(other)
         behind = behind or other is node
 
 

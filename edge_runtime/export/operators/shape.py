@@ -78,6 +78,15 @@ def _capture_pad(call: CapturedNode) -> Layer:
     )
 
 
+def _capture_written(call: CapturedNode) -> Layer:
+    """`copy_` and `fill_`: a tensor or number, as large as what it is written to."""
+    wanted, name = call.output_shape, "src" if call.operator == "copy" else "value"
+    is_tensor = not isinstance(call.arguments[name], (int, float))
+    x, shape = call.activation(name), (call.shape(name) or (1,)) if is_tensor else (1,)
+    x, _ = view.repeated(call, x, shape, lambda t: t.expand(wanted))
+    return call.layer("reshape", (x,))
+
+
 def _capture_cat(call: CapturedNode) -> Layer:
     dim = call.arguments["dim"] % len(call.output_shape)
     if dim == 0:
@@ -240,9 +249,20 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     "stack": _capture_stack,
     "repeat": _capture_repeat,
     "detach": view.capture_detached,
+    **dict.fromkeys(("copy", "fill"), _capture_written),
 }
 EMITTERS = {"reshape": _reshape, "permute": _permute, "crop": _crop, "cat": _cat, **view.EMITTERS}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {}
-_COPIES = {"pad", "constant_pad_nd", "cat", "stack", "repeat", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle"}
+_COPIES = {
+    "pad",
+    "constant_pad_nd",
+    "cat",
+    "stack",
+    "repeat",
+    "channel_shuffle",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "copy",
+}
 VIEWS = frozenset(CAPTURES) - _COPIES
 """Operators whose result shares its bytes with their argument in PyTorch."""

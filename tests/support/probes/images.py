@@ -8,7 +8,18 @@ from torch.nn import functional
 
 from tests.support.odd_layers import AroundSequence
 from tests.support.probes.layers import DropPath, Patches, Volume, still
-from tests.support.probes.probe import Probe, having, image, layer, sequence, shifted, token_function
+from tests.support.probes.probe import (
+    Probe,
+    having,
+    image,
+    layer,
+    sequence,
+    shifted,
+    token_function,
+    written,
+    written_in_part,
+    written_with_numbers,
+)
 
 OF_IMAGES: dict[str, Probe] = {
     # weights
@@ -37,6 +48,9 @@ OF_IMAGES: dict[str, Probe] = {
     "reshape_as": image(lambda x: (x.flatten(1) * 2).reshape_as(x)),
     "new_empty": image(lambda x: x + x.new_empty(1).fill_(0.5) + x.new_zeros(6, 1, 1) + x.new_tensor([1.0])),
     "padded_with_ones": image(lambda x: functional.pad(x, (1, 1, 1, 1), value=1.0)),
+    "written_into": image(written),
+    "written_in_part": image(written_in_part),
+    "written_with_numbers": image(written_with_numbers),
     # dropping
     "drop_path_off": layer(lambda: DropPath(nn.Conv2d(6, 6, 1), 0.0)),
     "drop_path": layer(lambda: DropPath(nn.Conv2d(6, 6, 1), 0.2)),

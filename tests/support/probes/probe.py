@@ -75,3 +75,19 @@ def written(x: Tensor) -> Tensor:
     y[:, :3] = x[:, 3:]
     y[:, 3:] = x[:, :3].tanh()
     return y
+
+
+def written_in_part(x: Tensor) -> Tensor:
+    """Some of a copy is changed in place, and read again afterwards."""
+    y = x.clone() + 0.0
+    y[:, ::2] *= 2.0
+    y[:, 1, 1:].add_(x[:, 0, 1:])
+    return y + y[:, :1].tanh()
+
+
+def written_with_numbers(x: Tensor) -> Tensor:
+    """A border of one number."""
+    y = x * 1.5
+    y[..., 0] = 0.0
+    y[:, :, -1] = 0.5
+    return y

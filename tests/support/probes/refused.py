@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
-from tests.support.probes.probe import Probe, having, image, layer, written
-
-
-def _written(x: Tensor) -> Tensor:
-    y = torch.zeros_like(x)
-    y[:, :3] = x[:, 3:]
-    y[:, 3:] = x[:, :3].tanh()
-    return y
-
+from tests.support.probes.probe import Probe, having, image, layer
 
 REFUSED: dict[str, tuple[Probe, str]] = {
     "argmax_gate": (
@@ -26,7 +17,6 @@ REFUSED: dict[str, tuple[Probe, str]] = {
         "aten.cumprod.*the nearest that works is exp of the cumsum",
     ),
     "alpha_dropout": (layer(lambda: nn.AlphaDropout(0.2)), "aten.alpha_dropout.*the nearest that works is nn.Dropout"),
-    "written_into": (image(lambda x: written(x)), "aten.copy_"),
     "antialiased": (
         image(lambda x: functional.interpolate(x, size=(4, 4), mode="bilinear", antialias=True)),
         "aten._upsample_bilinear2d_aa",

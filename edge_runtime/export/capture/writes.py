@@ -1,0 +1,71 @@
+"""Changes of a part of a tensor in place, such as `y[:, 1:] = x`: the whole tensor with the part in its place."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+
+from edge_runtime.export.capture.nodes import name_of, root_of
+from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators.elementwise import ADD, SELECT, arithmetic_step
+from edge_runtime.export.operators.shape import VIEWS
+
+
+def changed_whole(node: torch.fx.Node) -> torch.fx.Node | None:
+    """The tensor a part of which `node` changes in place; None where it changes all of one, or nothing."""
+    if not name_of(node, bare=False).endswith("_") or not isinstance(node.args[0], torch.fx.Node):
+        return None
+    views = _views(node.args[0])
+    return root_of(node.args[0]) if views else None
+
+
+def _views(node: torch.fx.Node) -> list[torch.fx.Node]:
+    """The views by which a node shows its root, from the root on."""
+    found, root = [], root_of(node)
+    while node is not root:
+        if node.target is operator.getitem or name_of(node) in VIEWS:
+            found.append(node)
+        before = node.args[0]
+        assert isinstance(before, torch.fx.Node)
+        node = before
+    return found[::-1]
+
+
+def written(call: CapturedNode, layer: Layer, whole: torch.fx.Node) -> str:
+    """Steps behind `layer`, which puts out the changed part, to the whole tensor; its name."""
+    changed = call.node.args[0]
+    assert isinstance(changed, torch.fx.Node)
+    shape = tuple(whole.meta["val"].shape)
+    places = _places(changed, shape)
+    inner, rows = places[0].reshape(-1), shape[0]
+    each = places.reshape(rows, -1) if len(places) == rows else places
+    if len(places) != rows or not torch.equal(each, inner + each[:, :1] - inner[:1]):
+        raise NotCovered("in place on a part of the batch")
+    call.before.append(layer)
+    part = call.step("reshape", (layer.output,), (rows, len(inner)))
+    size = whole.meta["val"].numel() // rows
+    put = call.step("put", (part,), (rows, size), (call.keep_constant("written", inner),))
+    put = call.step("reshape", (put,), shape)
+    known = call.constants.get(whole.name)
+    if known is not None and not bool(known.any()):
+        return put
+    stays = torch.ones(size)
+    stays[inner] = 0.0
+    mask = call.kept("stays", stays.reshape(1, *shape[1:]))
+    kept = arithmetic_step(call, SELECT, call.activation_of(whole, "self"), mask, shape)
+    return arithmetic_step(call, ADD, kept, put, shape)
+
+
+def _places(view: torch.fx.Node, shape: tuple[int, ...]) -> torch.Tensor:
+    """Where the elements of a view lie in its root of `shape`."""
+    seen: torch.Tensor = torch.arange(torch.Size(shape).numel()).reshape(shape)
+    several: object = None
+    for node in _views(view):
+        if node.target is operator.getitem:
+            assert isinstance(several, (tuple, list)) and isinstance(node.args[1], int)
+            seen = several[node.args[1]]
+            continue
+        result = node.target(seen, *node.args[1:], **node.kwargs)  # type: ignore[operator]  # an operator
+        several, seen = result, result if isinstance(result, torch.Tensor) else seen
+    return seen
