@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The editable install knows every module by its file: it is made again when one comes, goes or moves.
 MODULES := $(firstword $(shell find device_profiles edge_runtime profiler server -name '*.py' | LC_ALL=C sort | cksum))
 STAMP := $(VENV)/.installed-$(MODULES)
-NATIVE := $(shell find edge_runtime/csrc -type f) CMakeLists.txt device_profiles/data/operators.txt
+NATIVE := $(shell find edge_runtime/csrc -type f) CMakeLists.txt cmake/executorch.cmake device_profiles/data/operators.txt
 # PyTorch's own index has a build for the CPU alone (0.2 GB); the default build for x86-64 brings CUDA with it.
 TORCH_INDEX ?=
 TORCH_NOTE :=: several GB with CUDA's libraries on x86-64; TORCH_INDEX=URL takes the build for the CPU, see README
@@ -19,7 +19,7 @@ SANITIZED_TESTS := $(filter-out %_instruction_sets.py %_random.py,$(wildcard tes
 # which take the longest.
 WORKERS := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo federation-demo test sanitize lint format wheel wheels sdist data
+.PHONY: help demo federation-demo test sanitize lint format wheel wheels runner sdist data
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -70,6 +70,9 @@ wheels: $(STAMP) ## build all wheels into dist/: x86-64 and 64-bit ARM (needs De
 sdist: $(STAMP) ## pack the sources into dist/
 	@mkdir -p dist
 	$(BIN)/python -c "from scikit_build_core.build import build_sdist; print('dist/' + build_sdist('dist'))"
+
+runner: $(STAMP) ## build profl-train, the static runner, into dist/ (x86-64 and 64-bit ARM)
+	$(BIN)/python -m tools.cross.runner -o dist
 
 data: $(STAMP) ## get Fashion-MNIST where Debian's package can be had
 	@sh tools/get_fashion_mnist.sh data/fashion-mnist

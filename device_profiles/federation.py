@@ -4,20 +4,27 @@ Every message is one Flower message with two records: `ORDER`, a ConfigRecord wi
 below `JSON` and, from the server, its signature below `SIGNATURE`; and `FILES`, an ArrayRecord of whole files, each an
 array of bytes (`FILE_TYPE`, not `.npy`) under the name that the document gives it. The document holds the size and the
 SHA-256 of every file, so that its signature covers them all, and whoever has a file already need not fetch it.
+
+Server and devices need not be of one release. A field at its default is not sent. What a reader does not know it
+refuses, in one line, unless the document itself says that the field may be ignored (`Document.ignorable`); the one who
+signed the document has said so.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
 from device_profiles.contract import Augmentation
+from device_profiles.errors import FormatError
+from device_profiles.files import from_json
 from device_profiles.profile import DeviceProfile
 from device_profiles.task import Result
 from device_profiles.trades import Trade
+from device_profiles.wrong_values import explained
 
 QUERY_DEVICE = "query.device"
 """Who is there: a `DeviceQuestion`, answered by a `DeviceAnswer` at once."""
@@ -38,7 +45,11 @@ BUNDLE_FOLDER = "bundle/"
 WEIGHTS_FOLDER = "weights/"
 """`weights/unit3` is a safetensors file with the tensors of one unit, laid over the bundle's."""
 UPDATE_FILE = "update.safetensors"
+_UPDATE = "install the same release of profl-edge on the server and on the device"
+_NAME_CHARACTERS = 80
 
+VERSION = 1
+"""Of all documents: higher where one means something else than before, and not where a field is new."""
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -58,13 +69,56 @@ class SentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             return cls(bytes=file.tell(), sha256=digest.hexdigest())
 
 
-class DeviceQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What all documents have.
+
+    Attributes:
+        ignorable: names of fields, of which a reader that does not know them takes no notice.
+    """
+
+    version: Annotated[int, msgspec.Meta(ge=1)] = VERSION
+    ignorable: tuple[str, ...] = ()
+
+
+T = TypeVar("T", bound=Document)
+
+
+class _Head(msgspec.Struct):
+    version: int = VERSION
+    ignorable: tuple[str, ...] = ()
+
+
+def read_document(raw: bytes, kind: type[T], source: str) -> T:
+    """A document of any release, which errors call `source`.
+
+    Raises FormatError where it is none, or has a version or a field that this release does not know and that may not be
+    ignored.
+    """
+    try:
+        head = msgspec.json.decode(raw, type=_Head, strict=True)
+        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{source}: {explained(error, kind)}") from None
+    if head.version > VERSION:
+        raise FormatError(f"{source}: is of version {head.version}, this release knows up to {VERSION}", remedy=_UPDATE)
+    known = {field.encode_name for field in msgspec.structs.fields(kind)}
+    unknown = [name for name in fields if name not in known]
+    refused = next((name for name in unknown if name not in head.ignorable), None)
+    if refused is not None:
+        name = ascii(refused[:_NAME_CHARACTERS])[1:-1]
+        raise FormatError(f"{source}: {name}: is not known here", remedy=_UPDATE)
+    if unknown:
+        raw = msgspec.json.encode({name: value for name, value in fields.items() if name in known})
+    return from_json(raw, kind, source)
+
+
+class DeviceQuestion(Document, frozen=True, kw_only=True):
     """`release`: of the server's profl-edge, so that a device can say that it has another one."""
 
     release: str
 
 
-class DeviceAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DeviceAnswer(Document, frozen=True, kw_only=True):
     """What a device says of itself.
 
     Attributes:
@@ -73,6 +127,8 @@ class DeviceAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         examples: of its data set.
         profile: of any bundle, None before the first.
         busy: why it would take no task now, None where it would.
+        took: the messages with orders that it has taken last, by Flower's names of them; None where it does not count
+            them. An order that is not among them was lost on the way, as by a kill, and is to be sent again.
     """
 
     name: str
@@ -81,9 +137,10 @@ class DeviceAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     examples: Count
     profile: DeviceProfile | None = None
     busy: str | None = None
+    took: tuple[str, ...] | None = None
 
 
-class ProfileOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProfileOrder(Document, frozen=True, kw_only=True):
     """Measure every program of the bundle among `files`, `steps` steps each, with `threads` threads."""
 
     run: str
@@ -92,14 +149,14 @@ class ProfileOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     threads: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
-class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProfileAnswer(Document, frozen=True, kw_only=True):
     """`status`: why there is no profile, `ok` where there is one."""
 
     status: str
     profile: DeviceProfile | None = None
 
 
-class TrainOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrainOrder(Document, frozen=True, kw_only=True):
     """A task (`device_profiles.task`) for one device.
 
     Attributes:
@@ -135,7 +192,7 @@ class TrainOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     prefix: str | None = None
 
 
-class TrainAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrainAnswer(Document, frozen=True, kw_only=True):
     """What became of the order; without an `update` the result's status says why.
 
     `transport_peak_bytes` is the largest that the client's own process was, beside the training.

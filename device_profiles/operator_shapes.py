@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from device_profiles import postfix
+
 
 def _broadcasts(source: list[Any], target: list[Any]) -> bool:
     """The source's dimensions are, from the last, those of the target or 1. Nothing broadcasts to anything."""
@@ -41,10 +43,15 @@ def _strided(dense: list[Any], strides: list[Any], offset: list[Any], viewed: li
     return bool(last < math.prod(viewed[0].shape))
 
 
+def _is_expression(code: list[Any], *operands: list[Any]) -> bool:
+    return postfix.is_expression(code[0], [operand[0] is not None for operand in operands])
+
+
 CHECKS: dict[str, Callable[..., bool]] = {
     "broadcasts": _broadcasts,
     "permutes": _permutes,
     "concatenates": _concatenates,
     "strided": _strided,
+    "is_expression": _is_expression,
 }
 """Each is given the arguments of the parameters that the rule names, as lists: a repeated one has several."""

@@ -15,7 +15,7 @@ from edge_runtime.groups import CommandGroup
 
 _PROGRAM = "profl-edge"
 _COMMANDS = {
-    # command: module that holds it as an attribute of the same name, line of the overview
+    # command: module that holds it as an attribute, line of the overview
     "models": ("edge_runtime.export.commands.models", "List built-in models with their units and default blocks."),
     "export": ("edge_runtime.export.commands.export", "Turn a PyTorch model into a bundle (requires torch)."),
     "inspect": ("edge_runtime.device.commands.inspect", "Show blocks, programs and memory plan of a bundle."),
@@ -23,8 +23,14 @@ _COMMANDS = {
     "eval": ("edge_runtime.device.commands.eval", "Evaluate accuracy and loss."),
     "join": ("edge_runtime.device.commands.join", "Train for a federation, task by task, as one of its devices."),
     "bench": ("edge_runtime.device.commands.bench", "Measure time and memory of training steps on synthetic data."),
+    "import-executorch": (
+        "edge_runtime.device.commands.import_executorch",
+        "Turn parameters that ExecuTorch trained on a phone into an update.",
+    ),
     "doctor": ("edge_runtime.device.commands.doctor", "Show what this machine offers, and what is missing."),
 }
+_NAMES = {"eval": "eval_command", "import-executorch": "import_executorch"}
+"""Attributes of modules whose commands have no name of Python's."""
 _HOST_PACKAGES = {"torch", "executorch", "onnx", "torchao"}
 
 
@@ -40,7 +46,7 @@ class LazyGroup(CommandGroup):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(_COMMANDS[cmd_name][0])
-        command: click.Command = getattr(module, cmd_name if cmd_name != "eval" else "eval_command")
+        command: click.Command = getattr(module, _NAMES.get(cmd_name, cmd_name))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

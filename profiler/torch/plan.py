@@ -12,8 +12,9 @@ from torch import nn
 
 from device_profiles.errors import ProflError, UsageError
 from edge_runtime.export import models
-from edge_runtime.export.cut.units import even_partition, partition_of
+from edge_runtime.export.cut.units import partition_of
 from edge_runtime.export.ir.faults import TOKENS_NEED_INT64
+from edge_runtime.export.plan.balanced import balanced_partition, single_partition
 from edge_runtime.export.plan.block_model import BlockModel
 from profiler.torch.meter import ModelChoice, ModelPlan
 
@@ -29,13 +30,11 @@ def plan_model(choice: ModelChoice) -> ModelPlan:
     source = BlockModel.of(module, name=choice.model, batch=2, input_shape=choice.input_shape, classes=choice.classes)
     count = len(source.cut.units)
     if choice.blocks is not None:
-        partition = even_partition(
-            [unit.parameter_bytes for unit in source.model.units], choice.blocks, model=choice.model
-        )
+        partition = balanced_partition(source, choice.blocks)
     elif choice.model in models.BUILT_IN:
         partition = partition_of(list(models.BUILT_IN[choice.model].default_blocks), count)
     else:
-        partition = partition_of([(i, i) for i in range(count)], count)
+        partition = single_partition(source)
     return ModelPlan(model=source.model, partition=partition)
 
 

@@ -9,7 +9,7 @@ from device_profiles.model import Model, Partition
 from device_profiles.plan import Plan
 from server.fleet.structure import Structure
 from server.planner.whole_network import WholeNetwork
-from server.rounds.run_state import Weights
+from server.rounds.run_state import RunState, Weights
 from server.rounds.seam import Engine, Evaluator
 
 
@@ -25,6 +25,8 @@ class PreparedRun:
         plan: from measured profiles, where there are some.
         whole_network: who could train it at once, where that was measured.
         absent_seconds: what an attempt waits for clients that may still come.
+        again: asked between two steps, with the state of the run: the same with another plan for the steps that remain;
+            None where the plan still does. The old one is used no more then.
         close: ends what the engine has started; called once, however the run ends.
     """
 
@@ -38,4 +40,5 @@ class PreparedRun:
     plan: Plan | None = None
     whole_network: WholeNetwork | None = None
     absent_seconds: float = 0.0
+    again: Callable[[RunState], PreparedRun | None] = lambda state: None
     close: Callable[[], None] = lambda: None

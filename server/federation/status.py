@@ -31,7 +31,8 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
             where the SuperLink is not running.
         connected_since, last_heard: seconds of the epoch, None where it never was.
         budget_bytes: what it said that it may use, or the limit that it was invited with; None where neither is known.
-        doing, task, since: as the engine said last (`server.federation.activity`); `idle` where no run goes on.
+        doing, task, since: as the engine said last (`server.federation.activity`). Where no run goes on, a device that
+            is online is `idle`, and nobody knows of others ("").
         last: what became of its last task.
     """
 
@@ -41,7 +42,7 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     connected_since: float | None = None
     last_heard: float | None = None
     budget_bytes: int | None = None
-    doing: str = "idle"
+    doing: str = ""
     task: str = ""
     since: float | None = None
     last: str = ""
@@ -131,14 +132,16 @@ def _device(
     heard = None
     if node is not None and node.online_until is not None:
         heard = node.online_until - (_PATIENCE * node.heartbeat_seconds if node.status == "online" else 0.0)
+    connection = _connection(node, asked=asked)
+    otherwise = "idle" if connection == "online" else ""
     return DeviceStatus(
         name=device.name,
-        connection=_connection(node, asked=asked),
+        connection=connection,
         node_id=node.node_id if node is not None else device.node_id,
         connected_since=node.online_since if node is not None and node.status == "online" else None,
         last_heard=heard,
         budget_bytes=now.budget_bytes if now is not None and now.budget_bytes else device.memory_limit_bytes,
-        doing=now.state if now is not None and goes_on else "idle",
+        doing=now.state if now is not None and goes_on else otherwise,
         task=bounded(now.task) if now is not None and goes_on else "",
         since=now.since if now is not None and goes_on else None,
         last=bounded(now.last) if now is not None else "",

@@ -56,8 +56,8 @@ def memory(device: DeviceStatus) -> str:
 
 
 def doing(device: DeviceStatus, now: float) -> str:
-    """What it does, and for how long."""
-    what = f"{device.doing} {device.task}".strip()
+    """What it does, and for how long; `-` where nobody knows."""
+    what = f"{device.doing} {device.task}".strip() or "-"
     return what if device.since is None else f"{what}, {ago(now - device.since)}"
 
 

@@ -27,6 +27,16 @@ def fewest(every: Sequence[Step], needed: Sequence[float]) -> tuple[int, ...]:
     return best[len(every) - 1][1]
 
 
+def reach(every: Sequence[Step], ends: Sequence[int], needed: Sequence[float]) -> bool:
+    """Whether steps with these ends, which rise to the last unit, train every unit on the share that it needs."""
+    before = -1
+    for end in ends:
+        if _first_trained(every[end], needed) > before + 1:
+            return False
+        before = end
+    return True
+
+
 def so_many(every: Sequence[Step], count: int, coverage: float) -> tuple[int, ...]:
     """Ends of the best `count` steps. Each counts for its own units, behind the end of the step before: the least share
     of clients that trains one of them is as large as it can be up to `coverage`, then most clients have work, then the

@@ -179,7 +179,7 @@ def plan_fleet(
     """
     rows = _rows_by_kind(clients.kinds, len(kinds))
     there = [(kind, own) for kind, own in zip(kinds, rows, strict=True) if len(own)]
-    groups = [Group.of(clients.budgets[own], kind.needs, kind.seconds) for kind, own in there]
+    groups = groups_of(kinds, clients)
     if given is None:
         steps = choose_steps(groups, units, coverage=coverage, most=most, count=count)
     else:
@@ -203,6 +203,16 @@ def plan_fleet(
         runs=clients.runs,
         names=clients.names,
     )
+
+
+def groups_of(kinds: Sequence[Kind], clients: Clients) -> list[Group]:
+    """The clients by kind, without the kinds that nobody is of."""
+    rows = _rows_by_kind(clients.kinds, len(kinds))
+    return [
+        Group.of(clients.budgets[own], kind.needs, kind.seconds)
+        for kind, own in zip(kinds, rows, strict=True)
+        if len(own)
+    ]
 
 
 def _rows_by_kind(kinds: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:

@@ -24,11 +24,14 @@ import msgspec
 from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.files import read_json, write_json
 from device_profiles.model import Partition
-from server.planner.cuts import fewest, so_many
+from server.planner.cuts import fewest, reach, so_many
 from server.planner.holding import Group, Step, step_of
 
 STEPS_NAME = "steps.json"
 """Of a run's folder: what was chosen when it began."""
+PLANS_NAME = "plans"
+"""Of a run's folder: a folder for each plan that took the place of another one."""
+_CHOSEN_NAME = "chosen.json"
 
 
 class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +94,34 @@ def given_steps(groups: Sequence[Group], ends: Sequence[int], *, coverage: float
     return _described([step_of(groups, end) for end in range(ends[-1] + 1)], ends, coverage)
 
 
+def steps_again(
+    groups: Sequence[Group], steps: Steps, done: int, *, most: int | None = None, given: bool = False
+) -> Steps:
+    """What other clients, those in `groups`, make of a run whose first `done` of `steps` are finished: these stay.
+
+    Those that remain stay as well where they are as few as can be and still train every unit that remains as was asked
+    for; so they do for the clients that they were chosen for, and where they were `given` by somebody. Else they are
+    the best behind the finished ones, at most `most` of them. Raises ExecutionError where nobody holds anything.
+    """
+    ends = [step.last_unit for step in steps.steps]
+    every = [step_of(groups, end) for end in range(ends[-1] + 1)]
+    start = ends[done - 1] + 1 if done else 0
+    rest = [
+        msgspec.structs.replace(step, last_unit=step.last_unit - start, coverage=step.coverage[start:])
+        for step in every[start:]
+    ]
+    if not any(step.working for step in rest):
+        raise ExecutionError(f"none of {every[0].clients} clients holds any of what remains of the model")
+    needed = [min(steps.wanted, step.coverage[-1]) for step in rest]
+    left = [end - start for end in ends[done:]]
+    best = list(fewest(rest, needed))
+    if most is not None and len(best) > most:
+        best = list(so_many(rest, most, steps.wanted))
+    if given or (len(left) <= len(best) and reach(rest, left, needed)):
+        best = left
+    return _described(every, [*ends[:done], *(start + end for end in best)], steps.wanted)
+
+
 def one_more(groups: Sequence[Group], steps: Steps) -> Steps | None:
     """The best of all cuts with one more step: the least of the units' shares is largest, then most clients have work;
     None where every unit ends a step already."""
@@ -111,8 +142,32 @@ def _described(every: Sequence[Step], ends: Sequence[int], coverage: float) -> S
     )
 
 
+class ChosenAgain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why a run has other steps than before: it chose them for `clients` that were there before round `before_round`,
+    when `done` steps were finished. `ends`, and `ends_before`: the last units of all its steps."""
+
+    before_round: int
+    done: int
+    clients: int
+    ends: tuple[int, ...]
+    ends_before: tuple[int, ...]
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        now, before = (", ".join(map(str, ends[self.done :])) for ends in (self.ends, self.ends_before))
+        who = "1 device" if self.clients == 1 else f"{self.clients} devices"
+        what = f"steps end with units {now} instead of {before}" if now != before else "the same steps, other programs"
+        return f"before round {self.before_round}, behind {self.done} finished steps, planned again for {who}: {what}"
+
+
+def plan_folder(folder: Path, number: int) -> Path:
+    """Where the run in `folder` keeps the steps and the bundle of its plan `number`; 0 is what it began with."""
+    return folder / PLANS_NAME / str(number) if number else folder
+
+
 def kept_steps(folder: Path) -> Steps | None:
-    """The steps that the run in `folder` began with, None where it has not begun."""
+    """The steps of the plan in `folder`, None where there is none."""
     path = folder / STEPS_NAME
     return read_json(path, Steps) if path.is_file() else None
 
@@ -121,3 +176,13 @@ def keep_steps(folder: Path, steps: Steps) -> Steps:
     """The steps, written for the run in `folder` to go on with."""
     write_json(folder / STEPS_NAME, steps)
     return steps
+
+
+def keep_chosen(folder: Path, chosen: ChosenAgain) -> None:
+    """Write why there is the plan in `folder`."""
+    write_json(folder / _CHOSEN_NAME, chosen)
+
+
+def chosen_again(folder: Path, number: int) -> tuple[ChosenAgain, ...]:
+    """Why the run in `folder` has come to its plan `number`, from plan 1 on."""
+    return tuple(read_json(plan_folder(folder, n) / _CHOSEN_NAME, ChosenAgain) for n in range(1, number + 1))

@@ -37,7 +37,7 @@ class Roster:
         if isinstance(event, Joined):
             client = event.client
         elif event.client in self._clients:
-            client = replace(self._clients[event.client], budget_bytes=event.budget_bytes)
+            client = event.planned or replace(self._clients[event.client], budget_bytes=event.budget_bytes)
         else:
             return
         self._clients[client.name] = client

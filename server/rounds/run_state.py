@@ -1,7 +1,7 @@
 """The state of a run on disk: switched to the next round by one atomic rename, so that no round is lost or doubled.
 
 RUN/state.json           what is finished, naming the weights it belongs to
-RUN/weights/<n>.safetensors   weights after round n of the whole run
+RUN/weights/<n>.safetensors   weights after round n of the whole run; <n>-<p> where plan p goes on from there
 RUN/server_optimizer/<n>.safetensors   what the server's optimizer keeps, where it keeps anything
 RUN/rounds.jsonl         one object a round, and one with `failed` for a round that too few delivered in, which is no
                          round of the run; lines the state does not count are cut off at resume
@@ -100,8 +100,9 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     In files it is called `round_of_step`, as in those of earlier releases.
 
     `weights_sha256` is the digest of `weights/<round>.safetensors`, `optimizer_sha256` that of the server optimizer's
-    tensors, "" where it has none; `rounds_bytes` the length of rounds.jsonl. `state_sha256` is the digest of the state
-    itself, as JSON with "" in this place; earlier releases wrote none.
+    tensors, "" where it has none; `rounds_bytes` the length of rounds.jsonl. `plan`: how often steps were chosen
+    again. `state_sha256` is the digest of the state, as JSON with "" in this place, without a `plan` of 0; earlier
+    releases wrote none.
     """
 
     format_version: int = FORMAT_VERSION
@@ -115,10 +116,12 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rounds_bytes: int
     optimizer_sha256: str = ""
     state_sha256: str = ""
+    plan: int = 0
 
     def sealed(self) -> RunState:
         """The same with its own digest."""
-        unsealed = msgspec.structs.replace(self, state_sha256="")
+        unsealed = msgspec.to_builtins(msgspec.structs.replace(self, state_sha256=""))
+        unsealed = {key: value for key, value in unsealed.items() if key != "plan" or value}
         return msgspec.structs.replace(self, state_sha256=sha256(msgspec.json.encode(unsealed)).hexdigest())
 
     def check(self, source: str) -> None:
@@ -163,9 +166,15 @@ class RunFolder:
         weights = initial()
         return self.save(state, weights, None), weights
 
-    def weights_path(self, round_number: int) -> Path:
-        """Weights after `round_number` rounds of the run."""
-        return self.folder / "weights" / f"{round_number:06d}.safetensors"
+    @property
+    def plan(self) -> int:
+        """Of the last saved state, 0 before there is one."""
+        return read_json(self.folder / STATE_NAME, RunState).plan if self.exists else 0
+
+    def weights_path(self, state: RunState) -> Path:
+        """Weights that the run goes on from."""
+        plan = f"-{state.plan}" if state.plan else ""
+        return self.folder / "weights" / f"{state.round:06d}{plan}.safetensors"
 
     def optimizer_path(self, round_number: int) -> Path:
         """What the server's optimizer keeps after `round_number` rounds of the run."""
@@ -183,7 +192,7 @@ class RunFolder:
     def load(self) -> tuple[RunState, Weights]:
         """The last saved state and its weights; cuts rounds.jsonl back to it. Raises FormatError naming the file."""
         state = read_json(self.folder / STATE_NAME, RunState)
-        path = self.weights_path(state.round)
+        path = self.weights_path(state)
         if not path.is_file() or sha256_of(path) != state.weights_sha256:
             raise FormatError(f"{path}: missing or not the file that {STATE_NAME} names")
         rounds = self.folder / ROUNDS_NAME
@@ -204,7 +213,7 @@ class RunFolder:
         optimizer: Mapping[str, NDArray[Any]] | None = None,
     ) -> RunState:
         """Save the state after a round: tensors, then the round's line, then the state that names all of them."""
-        path, kept = self.weights_path(state.round), self.optimizer_path(state.round)
+        path, kept = self.weights_path(state), self.optimizer_path(state.round)
         save_tensors(path, weights)
         if optimizer:
             save_tensors(kept, optimizer)

@@ -83,13 +83,17 @@ class Schedule:
         """Everybody who was ever there while this process ran."""
         return self._collector.roster.seen
 
-    def run(self, state: RunState, weights: Weights) -> tuple[RunState, Weights]:
-        """Train until every stage has ended; the state is saved after every round.
+    def run(
+        self, state: RunState, weights: Weights, stops: Callable[[RunState], bool] = lambda state: False
+    ) -> tuple[RunState, Weights]:
+        """Train until every stage has ended, or to the end of one behind which it `stops`; the state is saved after
+        every round.
 
         Raises ExecutionError before the first round where the round budget is smaller than the number of stages, or too
         few can take part in one of them; and when too few deliver.
         """
-        check_stages(self._fleet, self._stages, self._collector.roster.clients, self._planner)
+        clients = self._collector.roster.clients
+        check_stages(self._fleet, self._stages, clients, self._planner, done=state.stage)
         if state.stage >= len(self._stages):
             raise FormatError(
                 f"{self._folder.folder}: its state is in stage {state.stage}; there are {len(self._stages)}"
@@ -99,6 +103,8 @@ class Schedule:
         self._replay()
         while not state.finished:
             state, weights = self._run_stage(self._stages[state.stage], state, weights)
+            if not state.finished and stops(state):
+                break
         return state, weights
 
     def _replay(self) -> None:
@@ -150,7 +156,7 @@ class Schedule:
             stage=stage,
             rounds=rounds,
             state=state,
-            weights=self._folder.weights_path(state.round),
+            weights=self._folder.weights_path(state),
             server_state=self._folder.optimizer_path(state.round) if state.optimizer_sha256 else None,
         )
         attempts = self._attempts(place, weights)

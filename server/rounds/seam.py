@@ -56,10 +56,12 @@ class Left:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetChanged:
-    """A client has another budget from now on; the task that it has goes on."""
+    """A client has another budget from now on; the task that it has goes on. `planned`: as it is planned for with that
+    budget, where what it needs is not what it was, such as of a variant that takes less memory."""
 
     client: str
     budget_bytes: int
+    planned: Client | None = None
 
 
 Event = Updated | Failed | Joined | Left | BudgetChanged

@@ -22,10 +22,16 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Within, SIGINT and SIGTERM raise Stopped; a signal that this process was told to ignore stays ignored."""
+    """Within, SIGINT and SIGTERM raise Stopped; a signal that this process was told to ignore stays ignored.
+
+    A signal is handled wherever the process is, also in the middle of an extension that turns every exception into one
+    of its own (a reader of files, say). What comes out after a signal is Stopped for this reason, whatever it was.
+    """
+    came: list[str] = []
 
     def stop(number: int, frame: object) -> None:
-        raise Stopped(signal.Signals(number).name)
+        came.append(signal.Signals(number).name)
+        raise Stopped(came[-1])
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, handler in before.items():
@@ -33,6 +39,10 @@ def stop_signals() -> Iterator[None]:
             signal.signal(number, stop)
     try:
         yield
+    except Exception as error:
+        if came:
+            raise Stopped(came[0]) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

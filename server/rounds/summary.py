@@ -48,7 +48,8 @@ class StepSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys that scripts rely on."""
+    """The keys that scripts rely on. `planned_again` has a line for each time that other steps took the place of those
+    that remained."""
 
     model: str
     method: str
@@ -66,6 +67,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     finished: bool
     epsilon: float | None = None
     delta: float | None = None
+    planned_again: tuple[str, ...] = ()
 
 
 def summarise(
@@ -82,6 +84,7 @@ def summarise(
     whole_network: WholeNetwork | None,
     model_file: str,
     planner: Planner | None = None,
+    planned_again: tuple[str, ...] = (),
 ) -> Summary:
     """The summary of a run; `accuracy` is the finished model's on the whole test set.
 
@@ -110,6 +113,7 @@ def summarise(
         finished=state.finished,
         epsilon=records[-1].epsilon if records else None,
         delta=None if fleet.privacy is None else fleet.privacy.delta,
+        planned_again=planned_again,
     )
 
 
@@ -133,6 +137,7 @@ class _Done:
 
     limit_kind: str = "none"
     measured_peak_bytes: int = 0
+    predicted_peak_bytes: int = 0
     oom_kills: int = 0
     failures: int = 0
     rounds: int = 0
@@ -158,6 +163,7 @@ def _by_client(records: Sequence[RoundRecord], failed: Sequence[RoundRecord]) ->
             if result.status == "ok" and result.client not in record.rejected:
                 done = found[result.client]
                 done.rounds += 1
+                done.predicted_peak_bytes = max(done.predicted_peak_bytes, result.predicted_peak_bytes or 0)
                 done.steps.add((step, record.work.get(result.client, "")))
     return found
 
@@ -176,7 +182,9 @@ def _client(
         client=client.name,
         limit_bytes=client.budget_bytes,
         limit_kind=done.limit_kind,
-        predicted_peak_bytes=max((client.needs.get(work.name, 0) for work in works), default=0),
+        # Of what was asked for then, which another plan or budget may have changed; earlier releases did not say it.
+        predicted_peak_bytes=done.predicted_peak_bytes
+        or max((client.needs.get(work.name, 0) for work in works), default=0),
         measured_peak_bytes=done.measured_peak_bytes,
         oom_kills=done.oom_kills,
         blocks=tuple(sorted({block for (_, block), _ in done.steps})),

@@ -21,6 +21,7 @@ def summary_table(summary: Summary) -> str:
         lines.append(
             f"{title:<11}{step.rounds:>7}{step.participation:>9.0%}{step.accuracy:>10.4f}  {step.froze_because}"
         )
+    lines += summary.planned_again
     lines += ["", f"accuracy on the test set of {summary.data}: {summary.accuracy:.4f}"]
     if summary.epsilon is not None:
         lines.append(f"differential privacy of a device: epsilon {summary.epsilon:.2f} at delta {summary.delta:g}")

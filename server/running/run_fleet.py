@@ -16,16 +16,19 @@ from edge_runtime.device.prepare.lock import exclusive
 from edge_runtime.export.models.factory import find_models_in
 from server.engines.prepared import PreparedRun
 from server.finished.finished_model import write_finished
+from server.fleet.client import Client
 from server.fleet.fleet import Fleet, FreezingSettings, MethodSettings, TrainingSettings
 from server.fleet.words import in_words_of
 from server.methods import create_method
 from server.methods.method import Method
 from server.planner.assignment import BestHeld
+from server.planner.steps import chosen_again
 from server.rounds.checks import check_data, check_settings, check_stages
 from server.rounds.observer import Observer
 from server.rounds.run_state import FLEET_NAME, STATE_NAME, RunFolder, RunState
 from server.rounds.schedule import Schedule
 from server.rounds.summary import Summary, summarise
+from server.running.planned_steps import PlannedSteps
 
 Note = Callable[[str], None]
 Prepare = Callable[[Fleet, Path, Note], PreparedRun]
@@ -43,6 +46,7 @@ _OURS = frozenset(
         "fleet.json",
         "movement",
         "plan.json",
+        "plans",
         "profiles",
         "progress.log",
         "promises.json",
@@ -141,29 +145,39 @@ def _run(
     observer: Observer,
     note: Note,
 ) -> Summary:
-    folder = RunFolder(output)
-    clients, planner = prepared.engine.clients(), BestHeld()
-    stages = method.stages(fleet, prepared.partition, clients)
+    folder, planner = RunFolder(output), BestHeld()
+    steps = PlannedSteps(folder, prepared)
+    known = folder.load() if folder.exists else None
+    if known is not None and steps.may_change(known[0]):
+        known = steps.changed(*known)
+    stages = method.stages(fleet, steps.prepared.partition, steps.prepared.engine.clients())
+    done = 0 if known is None else known[0].stage
     with in_words_of(fleet.origin, fleet.model.name):
-        check_stages(fleet, stages, clients, planner)
-    state, weights = folder.load_or_start(settings, prepared.initial_weights)
+        check_stages(fleet, stages, steps.prepared.engine.clients(), planner, done=done)
+    state, weights = known or folder.load_or_start(settings, prepared.initial_weights)
     if state.round:
         note(f"resumed after round {state.round}")
-    schedule = Schedule(
-        fleet=fleet,
-        stages=stages,
-        structure=prepared.structure,
-        engine=prepared.engine,
-        evaluator=prepared.evaluator,
-        folder=folder,
-        observer=observer,
-        planner=planner,
-        absent_seconds=prepared.absent_seconds,
-    )
-    state, weights = schedule.run(state, weights)
-    accuracy, _ = prepared.evaluator.evaluate(
-        method.final(prepared.partition), folder.weights_path(state.round), full=True
-    )
+    seen: dict[str, Client] = {}
+    while True:
+        prepared = steps.prepared
+        stages = method.stages(fleet, prepared.partition, prepared.engine.clients())
+        schedule = Schedule(
+            fleet=fleet,
+            stages=stages,
+            structure=prepared.structure,
+            engine=prepared.engine,
+            evaluator=prepared.evaluator,
+            folder=folder,
+            observer=observer,
+            planner=planner,
+            absent_seconds=prepared.absent_seconds,
+        )
+        state, weights = schedule.run(state, weights, steps.may_change)
+        seen |= {client.name: client for client in schedule.clients}
+        if state.finished:
+            break
+        state, weights = steps.changed(state, weights)
+    accuracy, _ = prepared.evaluator.evaluate(method.final(prepared.partition), folder.weights_path(state), full=True)
     model = output / "model.safetensors"
     write_finished(prepared.model, weights, model)
     summary = summarise(
@@ -172,13 +186,14 @@ def _run(
         data=prepared.data,
         accuracy=accuracy,
         stages=stages,
-        clients=schedule.clients,
+        clients=tuple(seen.values()),
         state=state,
         records=folder.records(),
         failed=folder.failures(),
         whole_network=prepared.whole_network,
         model_file=str(model),
         planner=planner,
+        planned_again=tuple(chosen.line for chosen in chosen_again(output, state.plan)),
     )
     write_json(output / "summary.json", summary)
     return summary

@@ -131,9 +131,9 @@ def test_questions_are_answered_beside_a_training(client: RunningClient, files: 
     client.start()
     task = _train(client, files, steps=50_000)
     client.wait(lambda: len(client.children()) > 1)
-    busy = client.mailbox.answer(client.mailbox.send(QUERY_DEVICE, DeviceQuestion(release="1")), DeviceAnswer).busy
-    assert busy is not None
-    assert busy.startswith("trains grow-units0-0")
+    device = client.mailbox.answer(client.mailbox.send(QUERY_DEVICE, DeviceQuestion(release="1")), DeviceAnswer)
+    assert device.busy is not None and device.busy.startswith("trains grow-units0-0")
+    assert device.took == (task,)
     other = client.mailbox.answer(_train(client, files, run="other"), TrainAnswer)
     assert other.result.status == "declined: it is at another task"
     newer = _train(client, files, attempt=1, steps=5)

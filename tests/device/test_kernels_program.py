@@ -25,7 +25,7 @@ def shapes(cnn_bundle: Path) -> list[tuple[int, ...]]:
 
 
 def test_a_step_whose_inputs_were_not_set_is_an_error(program: _native.Program) -> None:
-    with pytest.raises(RuntimeError, match=r"input 0 was not set \(ExecuTorch error 2, "):
+    with pytest.raises(RuntimeError, match="input 0 was not set"):
         program.execute()
 
 

@@ -96,7 +96,7 @@ def test_one_that_comes_late_and_one_with_another_budget_take_part_and_a_round_w
     assert any(len(record["clients"]) == 2 for record in federation.rounds("changing"))
 
 
-@pytest.mark.study  # minutes; a run may end with files of updates left, which is open
+@pytest.mark.study  # minutes
 def test_random_kills_lose_no_finished_round(federation: Loopback) -> None:
     _kill_at_random(federation, "killed", kills=10, rounds=4, seed=1)
 

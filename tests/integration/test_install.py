@@ -43,9 +43,9 @@ def test_every_command_of_a_device_is_in_the_page_on_installing() -> None:
 
 
 def test_a_command_in_a_root_has_no_network_no_privileges_and_nothing_of_this_environment() -> None:
-    words = command_in(Path("/somewhere/root"), "/home/board", ["sh", "device.sh"])
+    words = command_in(Path("/somewhere/tree"), "/srv/board", ["sh", "device.sh"])
     assert words[:6] == ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child"]
-    assert words[-5:] == ["/somewhere/root", "/home/board", "1000", "sh", "device.sh"]
+    assert words[-5:] == ["/somewhere/tree", "/srv/board", "1000", "sh", "device.sh"]
     assert "env -i" in " ".join(words) and '--userspec="$user:$user"' in " ".join(words)
 
 

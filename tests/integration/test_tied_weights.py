@@ -77,7 +77,11 @@ def _export(factory: str, folder: Path, **options: object) -> None:
 @pytest.mark.parametrize(
     ("factory", "partition", "message"),
     [
-        ("third", None, "tensor 'third.weight' is shared by module 'first' of block 1 and module 'third' of block 3"),
+        (
+            "third",
+            "0,1,2",
+            "tensor 'third.weight' is shared by module 'first' of block 1 and module 'third' of block 3",
+        ),
         ("third", "0-1,2", "module 'first' of block 1 and module 'third' of block 2.*--partition 0-2$"),
         (
             "again",
@@ -89,11 +93,11 @@ def _export(factory: str, folder: Path, **options: object) -> None:
             "0,1-2",
             "tensor 'fc.weight' is shared by module 'second' of block 2 and module 'fc' of the head.*0-2",
         ),
-        ("TiedNorm", None, "tensor 'norm.weight' is shared by module 'norm' of block 1 and module 'norm' of block 2"),
+        ("TiedNorm", "0,1", "tensor 'norm.weight' is shared by module 'norm' of block 1 and module 'norm' of block 2"),
     ],
 )
 def test_blocks_that_would_train_one_tensor_apart_are_refused(
-    factory: str, partition: str | None, message: str, tmp_path: Path
+    factory: str, partition: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message) as raised:
         _export(factory, tmp_path / "bundle", partition=partition)

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_profiles.task import Task
 from device_profiles.work import Work, grow
-from server.engines.flower.devices import Device, Devices
-from server.engines.flower.engine import FlowerEngine
+from server.engines.flower.device import Device
+from server.engines.flower.devices import Devices
+from server.engines.flower.engine import Basis, FlowerEngine
 from server.engines.flower.inbox import Inbox
 from server.engines.flower.mail import Mail
 from server.engines.flower.parcels import Parcels
@@ -56,10 +57,8 @@ class Federation:
             mail=mail,
             inbox=self.inbox,
             devices=self.devices,
-            parcels=self.parcels,
-            structure=Structure.of(MANIFEST),
+            basis=Basis(self.parcels, Structure.of(MANIFEST), _client),
             settings=TrainingSettings(**settings),
-            client_of=_client,
             folder=folder / "clients",
         )
 

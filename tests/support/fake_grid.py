@@ -16,25 +16,28 @@ from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_al
 from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load, save_file
 
+from device_profiles.contract import MANIFEST_NAME
 from device_profiles.federation import (
+    BUNDLE_FOLDER,
     FILES,
     JSON,
     ORDER,
     QUERY_DEVICE,
     QUERY_PROFILE,
     UPDATE_FILE,
+    WEIGHTS_FOLDER,
     DeviceAnswer,
     ProfileAnswer,
     SentFile,
     TrainAnswer,
     TrainOrder,
 )
-from device_profiles.files import read_json, write_json
-from device_profiles.manifest import FileEntry
+from device_profiles.files import from_json, read_json, write_json
+from device_profiles.manifest import FileEntry, Manifest
 from device_profiles.profile import DeviceProfile
 from device_profiles.task import Result
 from device_profiles.update import UpdateMetadata
-from device_profiles.work import block_of, label, parse_work
+from device_profiles.work import block_of, parse_work
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 from server.averaging.tensor_files import save_tensors
 from server.engines.flower.mail import file_array
@@ -65,7 +68,8 @@ def golden_bundle(folder: Path) -> Bundle:
 
 @dataclasses.dataclass
 class Node:
-    """One device. `train` makes the answer to an order from the honest one; `None` is none at all."""
+    """One device. `train` makes the answer to an order from the honest one; `None` is none at all. `took`: the orders
+    that it says that it took, None where it does not count them; it loses as many as `loses`."""
 
     name: str
     budget_bytes: int = 2 << 20
@@ -76,6 +80,8 @@ class Node:
     train: Callable[[Message, Message], Message | None] = lambda order, honest: honest
     orders: list[TrainOrder] = dataclasses.field(default_factory=list)
     asked: list[str] = dataclasses.field(default_factory=list)
+    took: list[str] | None = None
+    loses: int = 0
 
 
 class FakeGrid:
@@ -160,8 +166,15 @@ class FakeGrid:
                 examples=node.examples,
                 profile=node.profile,
                 busy=node.busy,
+                took=None if node.took is None else tuple(node.took),
+                ignorable=("took",),
             )
             return lambda: documented(message, answer)
+        if node.loses:
+            node.loses -= 1
+            return None
+        if node.took is not None:
+            node.took.append(message.metadata.message_id)
         if kind == QUERY_PROFILE:
             status = "ok" if node.measured is not None else "its memory is full"
             return lambda: documented(message, ProfileAnswer(status=status, profile=node.measured))
@@ -185,7 +198,8 @@ class FakeGrid:
         for name in order.weights:
             weights |= load(files[name])
         work = parse_work(order.work)
-        program = MANIFEST.program(label(work, MANIFEST.partition))
+        manifest = from_json(files[BUNDLE_FOLDER + MANIFEST_NAME], Manifest, "bundle")
+        program = next(program for program in manifest.programs if program.work == work)
         random = np.random.default_rng([order.seed, *order.client.encode()])
         tensors = {
             t.name: weights[t.name] + random.standard_normal(t.shape, np.float32) / 100
@@ -194,7 +208,7 @@ class FakeGrid:
         }
         tensors |= {name: np.abs(tensor) for name, tensor in tensors.items() if name.endswith("running_var")}
         metadata = UpdateMetadata(
-            block=block_of(work, MANIFEST.partition),
+            block=block_of(work, manifest.partition),
             program=program.name,
             examples=examples,
             steps=order.steps or 1,
@@ -221,5 +235,8 @@ def failing(message: Message, code: int) -> Message:
 
 
 def _answer(order: TrainOrder, update: Path) -> TrainAnswer:
-    result = Result(client=order.client, status="ok", seconds=1.0, measured_peak_bytes=1 << 20)
+    fetched = sum(file.bytes for name, file in order.files.items() if name.startswith(WEIGHTS_FOLDER))
+    result = Result(
+        client=order.client, status="ok", seconds=1.0, measured_peak_bytes=1 << 20, bytes_down=fetched or 1000
+    )
     return TrainAnswer(run=order.run, attempt=order.attempt, result=result, update=SentFile.of(update))

@@ -26,12 +26,20 @@ def build_train_step(folder: Path, *definitions: str) -> Path:
 
 def link_train_step(folder: Path) -> Path:
     """Build it with the kernels of the installed module: to compile them again takes minutes."""
-    _configure(folder)
-    compiled = "CMakeFiles/train_step.dir/edge_runtime/csrc/testing/train_step.cpp.o"
-    _run(["cmake", "--build", str(folder), "--target", compiled])
-    installed, program = Path(_native.__file__).parent, folder / "train_step"
-    libraries = [str(installed / name) for name in ("libprofl_kernels.so", "libexecutorch.so")]
-    _run(["c++", str(folder / compiled), *libraries, f"-Wl,-rpath,{installed}", "-pthread", "-o", str(program)])
+    return link_program(folder, "train_step")
+
+
+def link_program(folder: Path, *files: str) -> Path:
+    """Build `files` of `csrc/testing`, of which the first one names the program, with the installed kernels."""
+    name = files[0]
+    _configure(folder, "PROFL_FUZZ=ON")
+    compiled = [f"CMakeFiles/{name}.dir/edge_runtime/csrc/testing/{file}.cpp.o" for file in files]
+    for target in compiled:
+        _run(["cmake", "--build", str(folder), "--target", target])
+    installed, program = Path(_native.__file__).parent, folder / name
+    libraries = [str(installed / library) for library in ("libprofl_kernels.so", "libexecutorch.so")]
+    objects = [str(folder / target) for target in compiled]
+    _run(["c++", *objects, *libraries, f"-Wl,-rpath,{installed}", "-pthread", "-o", str(program)])
     return program
 
 

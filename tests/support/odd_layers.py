@@ -114,39 +114,6 @@ class Excitation(nn.Module):
         return x * gate[:, :, None, None]
 
 
-class MaskedTokens(nn.Module):
-    """A transformer of tokens in which those that are 0 are padding."""
-
-    def __init__(self, pooled: bool = False) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(20, 8)
-        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
-        self.pooled = pooled
-        self.fc = nn.Linear(8, 4)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[N, T] -> [N, 4]."""
-        padding = tokens == 0
-        x = self.encoder(self.embedding(tokens), src_key_padding_mask=padding)
-        if self.pooled:
-            seen = (~padding).unsqueeze(2).to(x.dtype)
-            return self.fc((x * seen).sum(1) / seen.sum(1))
-        return self.fc(x[:, 0])
-
-
-class Bag(nn.Module):
-    """The mean of the embeddings of all tokens, by `nn.EmbeddingBag`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bag = nn.EmbeddingBag(20, 8, mode="mean")
-        self.hidden, self.fc = nn.Linear(8, 8), nn.Linear(8, 4)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[N, T] -> [N, 4]."""
-        return self.fc(self.hidden(self.bag(tokens)).relu())
-
-
 class Mixed(nn.Module):
     """Channels mixed by a parameter through `torch.einsum`."""
 

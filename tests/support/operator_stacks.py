@@ -42,6 +42,13 @@ _BY_HAND: dict[str, Stack] = {
     "cat": [1, Tensor("float32", (2, 3, 4)), Tensor("float32", (2, 1, 4)), Tensor("float32", (2, 4, 4))],
     "crop": [Tensor("float32", (2, 3, 4)), (0, -1, 1), 0.0, Tensor("float32", (2, 5, 2))],
     "strided_copy": [Tensor("float32", (2, 3, 4)), (12, 4, 2), 0, Tensor("float32", (2, 3, 2))],
+    "expression": [
+        (0, 256, 1, 2, 4),  # a * (b + 0)
+        Tensor("float32", (2, 3, 4)),
+        Tensor("float32", (3, 1)),
+        Tensor("float32", (4,)),
+        Tensor("float32", (2, 3, 4)),
+    ],
     "strided_copy_backward": [Tensor("float32", (2, 3, 2)), (12, 0, 2), 1, Tensor("float32", (2, 3, 4))],
 }
 """Where shapes follow from a check by name."""

@@ -28,6 +28,8 @@ _APP = Path(__file__).parent / "fleet_app"
 _PROJECT = flower_project(
     "fleetapp", server="fleet_app.server_app:app", client="fleet_app.client_app:app", config={"folder": ""}
 )
+_ROOT = Path(__file__).resolve().parents[2]
+_FEW_THREADS = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tests.support.superlink_app import main; main()"
 _START_SECONDS = 90.0
 OFFLINE = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
@@ -63,13 +65,19 @@ def write_certificates(folder: Path, *, days: int = 10) -> None:
 
 
 class SuperLink:
-    """`flower-superlink` with its state in a folder; killed, it can be started again with the same state."""
+    """`flower-superlink` with its state in a folder; killed, it can be started again with the same state.
 
-    def __init__(self, folder: Path) -> None:
+    `threads`: those that answer requests, where they are not to be Flower's own number.
+    """
+
+    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
         self.folder = folder
         self.port = free_port()
         self.ca = folder / "ca.crt"
         write_certificates(folder)
+        self._program = [_program("flower-superlink")]
+        if threads is not None:
+            self._program = [sys.executable, "-c", _FEW_THREADS, str(_ROOT), str(threads)]
         self._runs = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._nodes: list[subprocess.Popen[bytes]] = []
@@ -96,7 +104,7 @@ class SuperLink:
         folder = self.folder
         options = ["--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key"]
         options += ["--enable-supernode-auth", "--database", "state.db", "--disable-runtime-dependency-installation"]
-        command = [_program("flower-superlink"), *options, "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [*self._program, *options, "--host", "127.0.0.1", "--port", str(self.port)]
         with (folder / "superlink.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=folder, env=self._environment(), stdout=log, stderr=log, start_new_session=True

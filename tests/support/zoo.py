@@ -175,6 +175,9 @@ ZOO: dict[str, Case] = {
     "stochastic_depth": _case(
         lambda net, x: x * torch.rand(x.shape[0], 1, 1, 1) if net.training else x, refusal="draws random numbers"
     ),
+    "drop_path": _case(
+        lambda net, x: x * x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(0.7).div_(0.7) if net.training else x, drops=True
+    ),
     "one_draw": _case(lambda net, x: x * torch.rand(()), refusal="draws random numbers"),
     "neighbours": _case(with_neighbours, refusal="for one example of the batch follows from others"),
     "mean_of_batch": _case(lambda net, x: x - x.mean(0, keepdim=True), refusal="over the batch"),

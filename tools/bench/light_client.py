@@ -1,6 +1,7 @@
-"""Clients that only speak the protocol: `python -m tools.bench.light_client ADDRESS CA FOLDER FIRST COUNT POLL`.
+"""Clients that only speak the protocol: `python -m tools.bench.light_client ADDRESS CA FOLDER FIRST COUNT [POLL]`.
 
-Their keys are `key-FIRST` and so on in FOLDER, and each is a thread. It fetches the file of every message, and replies
+Their keys are `key-FIRST` and so on in FOLDER, and each is a thread. It asks as often as a device of a federation, or
+every POLL seconds. It fetches the file of every message, and replies
 with it. A line is printed when all are online, with the memory of the process; when standard input ends, so do they,
 and a last line has the largest that it was.
 """
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 
 from device_profiles.federation import SentFile
+from edge_runtime.device.federation.asking import Asking
 from edge_runtime.device.fleet_api.connection import Connection
 from edge_runtime.device.fleet_api.errors import LinkError, LinkStoppedError
 from edge_runtime.device.fleet_api.keys import NodeKey
@@ -26,7 +28,8 @@ from edge_runtime.device.fleet_api.link import Link
 
 def main() -> int:
     """Until standard input ends."""
-    address, ca, folder, first, count, poll = sys.argv[1:7]
+    address, ca, folder, first, count, *poll = sys.argv[1:]
+    every = float(poll[0]) if poll else None
     stop = threading.Event()
     links: list[tuple[Link, Path]] = []
     for number in range(int(first), int(first) + int(count)):
@@ -37,7 +40,7 @@ def main() -> int:
         links.append((link, Path(folder) / f"work-{node}"))
     print(json.dumps({"resident_kb": _memory("VmRSS")}), flush=True)
     counter = _count_requests()
-    threads = [threading.Thread(target=_serve, args=(*pair, float(poll), stop), daemon=True) for pair in links]
+    threads = [threading.Thread(target=_serve, args=(*pair, every, stop), daemon=True) for pair in links]
     for thread in threads:
         thread.start()
     sys.stdin.read()
@@ -61,26 +64,29 @@ def _count_requests() -> itertools.count[int]:
     return counter
 
 
-def _serve(link: Link, work: Path, poll: float, stop: threading.Event) -> None:
-    while not stop.wait(poll * random.uniform(0.5, 1.0)):
+def _serve(link: Link, work: Path, every: float | None, stop: threading.Event) -> None:
+    asking, wait = Asking(), 0.0
+    while not stop.wait(wait):
         try:
-            _answer(link, work)
+            asking.ask(lambda: _answer(link, work))
         except LinkStoppedError:
             return
         except LinkError as error:
             print(error, file=sys.stderr, flush=True)
+        wait = max(0.05, asking.seconds_left) if every is None else every * random.uniform(0.5, 1.0)
 
 
-def _answer(link: Link, work: Path) -> None:
+def _answer(link: Link, work: Path) -> bool:
     incoming = link.pull()
     if incoming is None:
-        return
+        return False
     document, _ = link.order(incoming)
     expected = msgspec.json.decode(document, type=SentFile)
     link.fetch(incoming, link.files(incoming)["file"], work, expected)
     link.confirm(incoming)
     link.reply(incoming, b"{}", {"file": work}, seconds=0.0)
     work.unlink()
+    return True
 
 
 def _memory(name: str) -> int:

@@ -8,13 +8,16 @@ machine, with TLS and authentication: what the clients take of its cores, the Su
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -24,9 +27,31 @@ import click
 import msgspec
 
 from device_profiles.federation import SentFile
+from server.federation.flower.threads import THREADS
 from tests.support.superlink import SuperLink
 
 _MB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options."""
+
+    clients: int
+    stock: int
+    mb: float
+    rounds: int
+    processes: int
+    sample: int | None
+    threads: int
+    poll: float | None
+    timeout: float
+
+    @property
+    def shares(self) -> list[tuple[int, int]]:
+        """The first client and the number of them, for each process that has any."""
+        cuts = [self.clients * number // self.processes for number in range(self.processes + 1)]
+        return [(first, end - first) for first, end in pairwise(cuts) if end > first]
 
 
 @click.command(help=(__doc__ or "").splitlines()[0])
@@ -36,54 +61,63 @@ _MB = 1 << 20
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--processes", type=click.IntRange(1), default=2, show_default=True, help="Of the light clients.")
 @click.option(
-    "--poll", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Seconds between two questions."
+    "--sample", type=click.IntRange(1), help="Light clients that each round asks, drawn anew.  [default: all]"
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=THREADS,
+    show_default=True,
+    help="Of the SuperLink; Flower's own number is 40.",
+)
+@click.option(
+    "--poll", type=click.FloatRange(0.05), help="Seconds between two questions.  [default: as devices of a federation]"
 )
 @click.option(
     "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds of a round at most."
 )
-def main(clients: int, stock: int, mb: float, rounds: int, processes: int, poll: float, timeout: float) -> None:
+def main(**options: Any) -> None:
     """Print a line a round, and a summary as one JSON object."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
     with tempfile.TemporaryDirectory(prefix="profl-load-") as folder:
-        superlink = SuperLink(Path(folder))
+        asked = Asked(**options)
+        superlink = SuperLink(Path(folder), threads=asked.threads)
         superlink.start()
         try:
-            summary = _run(superlink, clients, stock, mb, rounds, processes, poll, timeout)
+            summary = _run(superlink, asked)
         finally:
             superlink.stop()
     click.echo(json.dumps(summary))
 
 
-def _run(
-    superlink: SuperLink, clients: int, stock: int, mb: float, rounds: int, processes: int, poll: float, timeout: float
-) -> dict[str, Any]:
-    nodes = [superlink.register(_new_key(superlink.folder / f"key-{number}")) for number in range(clients)]
+def _run(superlink: SuperLink, asked: Asked) -> dict[str, Any]:
+    nodes = [superlink.register(_new_key(superlink.folder / f"key-{number}")) for number in range(asked.clients)]
     idle = _tree_kb(superlink.pid)
-    started = [_start(superlink, first, count, poll) for first, count in _shares(clients, processes)]
+    started = [_start(superlink, first, count, asked.poll) for first, count in asked.shares]
     resident = [json.loads(_line(process))["resident_kb"] for process in started]
-    nodes += [superlink.start_node(superlink.folder / f"stock-{number}") for number in range(stock)]
+    nodes += [superlink.start_node(superlink.folder / f"stock-{number}") for number in range(asked.stock)]
     app = superlink.run()
     file = superlink.folder / "file"
+    draw = random.Random(0)
     seconds: list[float] = []
     answers: list[int] = []
     start = time.monotonic()
-    for number in range(rounds):
-        file.write_bytes(os.urandom(round(mb * _MB)))
+    for number in range(asked.rounds):
+        file.write_bytes(os.urandom(round(asked.mb * _MB)))
         document = msgspec.json.encode(SentFile.of(file)).decode()
-        asked = app.ask(nodes, document, {"file": file}, timeout=timeout)
-        done = app.done(asked, timeout + 60)
+        drawn = draw.sample(nodes[: asked.clients], asked.sample or asked.clients) + nodes[asked.clients :]
+        sent = app.ask(drawn, document, {"file": file}, timeout=asked.timeout)
+        done = app.done(sent, asked.timeout + 60)
         seconds.append(done["seconds"])
         answers.append(done["answers"])
-        click.echo(f"round {number + 1}: {done['answers']} of {len(nodes)} in {done['seconds']:.1f} s")
+        click.echo(f"round {number + 1}: {done['answers']} of {len(drawn)} in {done['seconds']:.1f} s")
     took = time.monotonic() - start
     superlink_kb, others_kb = _tree_kb(superlink.pid)
     database = sum(path.stat().st_size for path in superlink.folder.glob("state.db*"))
     app.end()
     ended = [json.loads(process.communicate("")[0].splitlines()[-1]) for process in started]
     return {
-        "clients": clients,
-        "stock": stock,
-        "mb": mb,
+        **dataclasses.asdict(asked),
         "answers": answers,
         "seconds_first_round": seconds[0],
         "seconds_round_median": median(seconds[1:] or seconds),
@@ -95,7 +129,7 @@ def _run(
         "process_idle_mb": [kb / 1024 for kb in resident],
         "process_peak_mb": [end["peak_kb"] / 1024 for end in ended],
         "process_after_mb": [end["resident_after_kb"] / 1024 for end in ended],
-        "clients_in_process": [count for _, count in _shares(clients, processes)],
+        "clients_in_process": [count for _, count in asked.shares],
         "cores": os.cpu_count(),
     }
 
@@ -111,15 +145,9 @@ def _new_key(path: Path) -> bytes:
     return key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _shares(clients: int, processes: int) -> list[tuple[int, int]]:
-    """The first client and the number of them, for each process that has any."""
-    cuts = [clients * number // processes for number in range(processes + 1)]
-    return [(first, end - first) for first, end in pairwise(cuts) if end > first]
-
-
-def _start(superlink: SuperLink, first: int, count: int, poll: float) -> subprocess.Popen[str]:
+def _start(superlink: SuperLink, first: int, count: int, poll: float | None) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tools.bench.light_client", superlink.address, str(superlink.ca)]
-    command += [str(superlink.folder), str(first), str(count), str(poll)]
+    command += [str(superlink.folder), str(first), str(count), *([] if poll is None else [str(poll)])]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

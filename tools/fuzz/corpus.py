@@ -21,6 +21,7 @@ from edge_runtime.export.emit.pte import NAMESPACE
 from edge_runtime.export.targets.native import export_bundle
 from tests.support.odd_layers import Around, Function
 from tests.support.odd_models import ODD
+from tests.support.probes import PROBES
 
 _SGD = Optimizer(name="sgd", momentum=0.9, weight_decay=5e-4)
 _IMAGE: dict[str, Any] = {"input_shape": (3, 8, 8), "classes": 4, "batch": 2}
@@ -99,9 +100,23 @@ def pools() -> nn.Module:
     return Around(nn.Sequential(Function(_pooled), nn.BatchNorm2d(6), Function(nn.functional.gelu)))
 
 
+def _ordered(x: Tensor) -> Tensor:
+    return x.sin() + x.cumsum(2) + x.topk(3, 1).values.mean(1, keepdim=True) + x.amax((2, 3), keepdim=True)
+
+
+def ordered() -> nn.Module:
+    """Formulas of elements, the largest in order and of all, and running sums."""
+    return Around(Function(_ordered))
+
+
+def padded() -> nn.Module:
+    """Tokens, some of which are padding."""
+    return PROBES["padding"].make()
+
+
 _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (f"tests.support.odd_models:{name}", {**_IMAGE, **ODD[name].options}) for name in _ODD},
-    **{name: (f"tools.fuzz.corpus:{name}", _IMAGE) for name in ("winograd", "depthwise", "pools")},
+    **{name: (f"tools.fuzz.corpus:{name}", _IMAGE) for name in ("winograd", "depthwise", "pools", "ordered")},
     "summing": (
         "tools.fuzz.corpus:pools",
         {**_IMAGE, "batch": 4, "micro_batch": 2, "optimizer": Optimizer(name="adamw", clip_norm=1.0)},
@@ -113,6 +128,7 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gathered_jointly": ("tests.support.odd_models:gathered", {**_IMAGE, **ODD["gathered"].options, "joint": True}),
     "squared": ("tools.fuzz.corpus:depthwise", {**_IMAGE, "loss": Loss(name="mse"), "joint": True}),
     "words": ("tests.support.token_models:causal_reader", {**_WORDS, "input_shape": (9,)}),
+    "padded": ("tools.fuzz.corpus:padded", {**_WORDS, "classes": 4}),
     "written_out": ("tests.support.token_models:written_out", {"input_shape": (6, 10), "classes": 4, "batch": 2}),
     "dropping": (
         "tests.support.token_models:text",
@@ -129,11 +145,8 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def main() -> int:
-    """Export all of them; says which operators none of them calls, and fails where there is one."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+def write_corpus(folder: Path) -> set[str]:
+    """Export all of them into `folder`; returns the operators that none of them calls."""
     called: set[str] = set()
     for name, (model, options) in _MODELS.items():
         export_bundle(model, folder / name, seed=1, **{"optimizer": _SGD, **options})
@@ -141,7 +154,14 @@ def main() -> int:
             (plan,) = deserialize_pte_binary(path.read_bytes()).program.execution_plan
             called |= {operator.name.removeprefix(f"{NAMESPACE}::") for operator in plan.operators}
         print(name, flush=True)
-    missing = set(table().operators) - called
+    return set(table().operators) - called
+
+
+def main() -> int:
+    """Write the corpus; says which operators no program calls, and fails where there is one."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("folder", type=Path)
+    missing = write_corpus(parser.parse_args().folder)
     if missing:
         print("no program calls:", ", ".join(sorted(missing)))
     return 1 if missing else 0

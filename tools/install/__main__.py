@@ -28,7 +28,7 @@ from tools.cross.machines import MACHINES, ROOT, Machine
 from tools.install.roots import FOLDER, USER, command_in, fresh_root
 
 SUITES = ("bookworm", "trixie")
-_HOME = "home/board"
+_HOME = "srv/board"
 _STEP = re.compile(r"^== (\d+) (.+)$", re.MULTILINE)
 _EXAMPLES = 256
 

@@ -43,7 +43,7 @@ def command_in(root: Path, folder: str, command: list[str], *, user: int = USER)
     """The command line that runs `command` as `user` in `folder` of `root`: with a /proc and a /dev of its own, without
     control groups, without network, and ended with it."""
     inside = 'mount -t proc proc "$0/proc"; mount --rbind /dev "$0/dev"; cd /; root=$0; folder=$1; user=$2; shift 2; '
-    inside += 'exec chroot --userspec="$user:$user" "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/home/board '
+    inside += 'exec chroot --userspec="$user:$user" "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/srv/board '
     inside += 'LC_ALL=C.UTF-8 sh -c \'cd "$0" && exec "$@"\' "$folder" "$@"'
     alone = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child"]
     return [*alone, "sh", "-euc", inside, str(root), folder, str(user), *command]

@@ -18,7 +18,7 @@ namespace nb = nanobind;
 namespace {
 
 using Array = nb::ndarray<nb::numpy>;
-using ScalarType = executorch::aten::ScalarType;
+using profl::ScalarType;
 
 // A bfloat16 is shown as the 16 bits it is: numpy has no such type.
 nb::dlpack::dtype dtype_of(ScalarType type) {
@@ -30,7 +30,7 @@ nb::dlpack::dtype dtype_of(ScalarType type) {
 using View = nb::ndarray<nb::memview>;
 
 template <class Kind = Array>
-Kind view(const executorch::aten::Tensor& tensor, nb::handle owner) {
+Kind view(const profl::Tensor& tensor, nb::handle owner) {
   std::vector<size_t> shape(tensor.sizes().begin(), tensor.sizes().end());
   return Kind(tensor.mutable_data_ptr(), shape.size(), shape.data(), owner, nullptr, dtype_of(tensor.scalar_type()));
 }

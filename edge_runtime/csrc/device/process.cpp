@@ -57,12 +57,19 @@ int release_library(dl_phdr_info* library, size_t, void*) {
   return 0;
 }
 
+// Whether a library holds kernels or the engine: in the static runner all is in the program itself, which has no name.
+bool is_ours(const char* path) {
+#ifdef PROFL_OWN_ENGINE
+  return path[0] == '\0';
+#else
+  const char* name = std::strrchr(path, '/');
+  return name != nullptr &&
+         (std::strcmp(name, "/libprofl_kernels.so") == 0 || std::strcmp(name, "/libexecutorch.so") == 0);
+#endif
+}
+
 int load_ours(dl_phdr_info* library, size_t, void*) {
-  const char* name = std::strrchr(library->dlpi_name, '/');
-  if (name == nullptr ||
-      (std::strcmp(name, "/libprofl_kernels.so") != 0 && std::strcmp(name, "/libexecutorch.so") != 0)) {
-    return 0;
-  }
+  if (!is_ours(library->dlpi_name)) return 0;
   visit_unwritten_segments(library, [](uint8_t* begin, size_t size) {
     static const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     for (size_t at = 0; at < size; at += page) (void)*static_cast<volatile uint8_t*>(begin + at);

@@ -1,27 +1,16 @@
 // One training step loaded from a .pte, with its arena.
 #pragma once
 
-#include <executorch/runtime/executor/method.h>
-#include <executorch/runtime/executor/program.h>
-
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "engine/program_error.h"
+#include "values/values.h"
+
 namespace profl {
-
-// Thrown for every failure; the message carries the file, and ExecuTorch's error number where there is one.
-class ProgramError : public std::exception {
- public:
-  explicit ProgramError(std::string message) : message_(std::move(message)) {}
-  const char* what() const noexcept override { return message_.c_str(); }
-
- private:
-  std::string message_;
-};
 
 struct Seconds {
   double total, prefix;
@@ -31,7 +20,7 @@ struct Seconds {
 class Program {
  public:
   // Loads a program that may come from a stranger: every instruction is held against its operator's row before
-  // ExecuTorch sees the file, so that no kernel touches a byte outside of its arguments.
+  // anything runs, so that no kernel touches a byte outside of its arguments.
   Program(const std::string& path, int threads, size_t prefix_instructions);
   ~Program();
   Program(const Program&) = delete;
@@ -39,7 +28,7 @@ class Program {
 
   size_t input_count() const;
   size_t output_count() const;
-  executorch::runtime::TensorInfo input_info(size_t index) const;
+  TensorInfo input_info(size_t index) const;
   // Points input `index` at `data`, which the caller keeps alive.
   void set_input(size_t index, const void* data);
   // Points input `index` into the arena; throws std::out_of_range where it would not be inside.
@@ -49,10 +38,10 @@ class Program {
   void read_before(size_t index, size_t instruction, int file, int64_t offset);
   // One execution of all instructions. `before` is told the number of each before it runs.
   Seconds execute(const std::function<void(size_t)>& before = nullptr);
-  executorch::aten::Tensor output(size_t index) const;
+  Tensor output(size_t index) const;
   std::vector<std::string> buffer_names() const;
   // Mutable buffer by name; throws std::out_of_range.
-  executorch::aten::Tensor buffer(const std::string& name);
+  Tensor buffer(const std::string& name);
   size_t arena_bytes() const;
   uint8_t* arena() const;
   size_t instruction_count() const;

@@ -1,5 +1,5 @@
-// What is in a `.pte`, read without ExecuTorch before ExecuTorch sees it, and checked as a whole: ExecuTorch trusts a
-// file further than a file from a stranger may be trusted.
+// What is in a `.pte`, read and checked as a whole before anything else sees it: ExecuTorch trusts a file further than
+// a file from a stranger may be trusted, and our own engine trusts what was checked here.
 #pragma once
 
 #include <cstddef>

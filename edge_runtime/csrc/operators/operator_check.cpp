@@ -253,6 +253,7 @@ class Check {
     const auto at = [&](size_t i) -> const Argument& { return argument(rule.parameters[i]); };
     if (name == "broadcasts") return broadcasts(at(0), at(1));
     if (name == "permutes") return permutes(at(0), at(1), at(2));
+    if (name == "is_expression") return is_expression(at(0), at(1), at(2), at(3));
     if (name == "strided") return strided(at(0), at(1), at(2), at(3));
     if (name == "concatenates") {
       const Place& parts = places_[static_cast<size_t>(rule.parameters[1])];

@@ -1,5 +1,7 @@
 #include "operators/operator_shapes.h"
 
+#include "operators/postfix.h"
+
 namespace profl {
 
 bool broadcasts(const Argument& from, const Argument& to) {
@@ -44,6 +46,24 @@ bool strided(const Argument& dense, const Argument& strides, const Argument& off
   __int128 last = offset.integer;
   for (size_t d = 0; d < dense.items.size(); ++d) last += __int128{dense.items[d] - 1} * strides.items[d];
   return last < viewed.elements;
+}
+
+bool is_expression(const Argument& code, const Argument& a, const Argument& b, const Argument& c) {
+  const Argument* const operands[kPostfixOperands] = {&a, &b, &c};
+  if (code.items.empty() || code.items.size() > kPostfixLength) return false;
+  int depth = 0;
+  for (const int64_t word : code.items) {
+    const Postfix what = postfix_of(word);
+    const int64_t place = postfix_place(word);
+    if (static_cast<int64_t>(what) >= kPostfixCount || depth < postfix_operands(what)) return false;
+    if (what == Postfix::operand && (place >= kPostfixOperands || operands[place]->kind != Argument::Kind::tensor)) {
+      return false;
+    }
+    if (what > Postfix::number && place != 0) return false;
+    depth += 1 - postfix_operands(what);
+    if (depth > kPostfixDepth) return false;
+  }
+  return depth == 1;
 }
 
 }  // namespace profl

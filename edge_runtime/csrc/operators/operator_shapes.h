@@ -20,4 +20,7 @@ bool concatenates(const Argument& dimension, const Argument* const* parts, size_
 // The elements of `dense` lie in `viewed` at `offset` and multiples of the strides.
 bool strided(const Argument& dense, const Argument& strides, const Argument& offset, const Argument& viewed);
 
+// The code is an expression in postfix order of the operands that are there.
+bool is_expression(const Argument& code, const Argument& a, const Argument& b, const Argument& c);
+
 }  // namespace profl

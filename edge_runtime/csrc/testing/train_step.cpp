@@ -50,7 +50,7 @@ std::vector<std::vector<char>> set_inputs(profl::Program& program, const std::st
 
 void set_buffers(profl::Program& program, const std::string& folder) {
   for (const std::string& name : program.buffer_names()) {
-    const executorch::aten::Tensor buffer = program.buffer(name);
+    const profl::Tensor buffer = program.buffer(name);
     const std::string path = folder + "/" + name;
     const std::optional<std::vector<char>> values = read(path);
     if (!values) continue;

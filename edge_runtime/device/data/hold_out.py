@@ -7,7 +7,7 @@ same text holds out the same examples.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,15 +37,25 @@ def file_and_hold_out(location: str, spec: str) -> tuple[Path, HoldOut | None]:
     given = dict(pairs)
     if len(given) < len(pairs) or "test" not in given or not given.keys() <= {"test", "seed"}:
         raise UsageError(f"'?{text}' is not a hold-out", field="data", value=spec, remedy=_FORM)
+    return Path(name), hold_out_of(given, spec)
+
+
+def hold_out_of(options: Mapping[str, str], spec: str) -> HoldOut | None:
+    """What `test` and `seed` of a data set's options say; None without `test`. Raises UsageError for no share."""
+    if "test" not in options:
+        if "seed" in options:
+            raise UsageError("'seed' requires 'test'", field="data", value=spec, remedy="add test=0.2, or leave it out")
+        return None
     try:
-        share, seed = float(given["test"]), int(given.get("seed", "0"))
+        share, seed = float(options["test"]), int(options.get("seed", "0"))
     except ValueError:
+        text = "&".join(f"{key}={options[key]}" for key in ("test", "seed") if key in options)
         raise UsageError(f"'?{text}' is not written with numbers", field="data", value=spec, remedy=_FORM) from None
     if not 0.0 < share < 1.0 or not 0 <= seed < _SEEDS:
         raise UsageError(
             "the share is above 0 and below 1, the seed a whole number from 0", field="data", value=spec, remedy=_FORM
         )
-    return Path(name), HoldOut(share, seed)
+    return HoldOut(share, seed)
 
 
 def rows_of(hold_out: HoldOut, split: Split, labels: Sequence[float], path: Path, *, targets: int = 0) -> array[int]:

@@ -11,7 +11,7 @@ import importlib
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from device_profiles.errors import DataError
 from device_profiles.extras import extra_remedy
@@ -29,6 +29,21 @@ _LARGEST_PIXELS = 1 << 26
 _WIDE = ("I;16", "I;16L", "I;16B", "I;16N")
 _WIDE_FORMATS = ("PNG", "PPM")
 """Formats whose mode I (whole numbers of 32 bits) holds values of 16."""
+
+
+class Fit(NamedTuple):
+    """The size and colours that every image is brought to; `shorter` is what its shorter side is scaled to before the
+    centre is cut out, None for the least that covers the size."""
+
+    channels: int
+    height: int
+    width: int
+    shorter: int | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """Channels, height and width."""
+        return (self.channels, self.height, self.width)
 
 
 def is_no_data(path: Path) -> bool:
@@ -50,6 +65,32 @@ def decode(path: Path, *, expected: tuple[Shape, Path] | None = None) -> tuple[S
     plain = _decode_netpbm(path, expected) if path.suffix.lower() in (".pgm", ".ppm", ".pnm") else None
     if plain is not None:
         return plain
+    converted = _converted(path, expected)
+    return _planes(converted.tobytes(), len(converted.getbands()), converted.height, converted.width)
+
+
+def decode_fitted(path: Path, fit: Fit) -> bytes:
+    """The pixels of `fit.shape`: scaled with an antialiased bilinear filter, its proportions kept, the centre cut out.
+
+    Raises DataError as `decode` does.
+    """
+    image = _converted(path, None)
+    image = image.convert("RGB" if fit.channels == 3 else "L")
+    if fit.shorter is None:
+        scale = max(fit.height / image.height, fit.width / image.width)
+    else:
+        scale = fit.shorter / min(image.height, image.width)
+    height, width = max(fit.height, round(image.height * scale)), max(fit.width, round(image.width * scale))
+    bilinear = importlib.import_module("PIL.Image").Resampling.BILINEAR
+    if (width, height) != image.size:
+        image = image.resize((width, height), bilinear)
+    left, top = (width - fit.width) // 2, (height - fit.height) // 2
+    cut = image.crop((left, top, left + fit.width, top + fit.height))
+    return _planes(cut.tobytes(), fit.channels, fit.height, fit.width)[1]
+
+
+def _converted(path: Path, expected: tuple[Shape, Path] | None) -> Any:
+    """An image of Pillow's, turned as it is to be seen, of the mode L or RGB."""
     try:
         pillow = importlib.import_module("PIL.Image")
         turned = importlib.import_module("PIL.ImageOps").exif_transpose
@@ -63,8 +104,7 @@ def decode(path: Path, *, expected: tuple[Shape, Path] | None = None) -> tuple[S
             if getattr(image, "n_frames", 1) > 1:
                 raise DataError(f"{path}: contains {image.n_frames} images; save each of them as its own file")
             form = image.format
-            converted = _eight_bits(turned(image), form, path)
-            return _planes(converted.tobytes(), len(converted.getbands()), converted.height, converted.width)
+            return _eight_bits(turned(image), form, path)
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes of them
@@ -90,7 +130,8 @@ def _check_size(path: Path, height: int, width: int, expected: tuple[Shape, Path
     if expected is not None and sorted((height, width)) != sorted(expected[0][1:]):
         shape, first = expected
         raise DataError(
-            f"{path}: is {height}x{width}, but {first.name} is {shape[1]}x{shape[2]}; all must have the same size"
+            f"{path}: is {height}x{width}, but {first.name} is {shape[1]}x{shape[2]}; all must have the same size, or "
+            f"images:DIR?size={shape[1]}x{shape[2]} scales and crops them"
         )
     if height * width > _LARGEST_PIXELS:
         raise DataError(f"{path}: has {height}x{width} pixels, which is more than any model takes; make it smaller")

@@ -1,42 +1,43 @@
-"""`images:DIR`: one folder per class, in alphabetical order; decoded once when training starts.
+"""`images:DIR`: one folder per class, decoded once when training starts. All images have one size, or are fitted to it.
 
-Class folders hold the images, or one folder per client with the client's images of that class. `DIR/train` and
-`DIR/test` (or `val`, `valid`, `validation`) are the splits where both exist; otherwise every fifth image is held out.
+`images:DIR?size=224` scales each image so that it just covers 224x224 (or `size=HEIGHTxWIDTH`) and cuts out its centre;
+`resize=256` scales the shorter side to 256 before the cut. All are then RGB, or grey with `colour=grey`.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from device_profiles.errors import DataError
-from edge_runtime.device.data.image_files import ENDINGS, decode, is_no_data
-from edge_runtime.device.data.source import Clients, Part, Shape, Split, held_out, unpacked
+from device_profiles.errors import DataError, UsageError
+from edge_runtime.device.data.class_folders import Found, Kind, files_of_classes
+from edge_runtime.device.data.image_files import ENDINGS, Fit, decode, decode_fitted
+from edge_runtime.device.data.query import place_and_options, whole_number
+from edge_runtime.device.data.source import Part, Shape, Split, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_TRAIN = ("train", "training")
-_TEST = ("test", "testing", "val", "valid", "validation")
-"""Names of a split's folder, in any case. Of several test parts the one named first here is taken."""
+_KIND = Kind(ENDINGS, "image", "images", "images:DIR", ".png, .jpg, .ppm or .pgm")
+_OPTIONS = {"size": "size=224 or size=HEIGHTxWIDTH", "resize": "resize=256", "colour": "colour=rgb or colour=grey"}
+_MOST = 4096
+"""Pixels of a side that images are fitted to."""
 
 
 class ImageFolder:
-    """Image files of one size. All must have the shape of the first."""
+    """Image files of one size, that of the first, or fitted to one."""
 
-    def __init__(
-        self, files: list[Path], labels: list[int], classes: int, folder: Path, clients: Clients | None
-    ) -> None:
-        self._files = files
-        self.clients = clients
-        self.labels = array("q", labels)
-        self.labels_origin = self.origin = str(folder)
+    def __init__(self, found: Found, fit: Fit | None) -> None:
+        self._files = found.files
+        self._fit = fit
+        self.clients = found.clients
+        self.labels = array("q", found.labels)
+        self.labels_origin = self.origin = str(found.root)
         self._decoded: IO[bytes] | None = None
-        self.classes = classes
-        self.shape: Shape = decode(files[0])[0]
+        self.classes = found.classes
+        self.shape: Shape = decode(found.files[0])[0] if fit is None else fit.shape
 
     def parts(self) -> list[Part]:
         """Decode every image into an unnamed temporary file, once: training reads each of them in every epoch."""
@@ -44,9 +45,14 @@ class ImageFolder:
         return [(self._decoded.fileno(), 0, math.prod(self.shape), len(self._files))]
 
     def _pixels(self, index: int) -> bytes:
+        if self._fit is not None:
+            return decode_fitted(self._files[index], self._fit)
         shape, pixels = decode(self._files[index], expected=(self.shape, self._files[0]))
         if shape != self.shape:
-            raise DataError(f"{self._files[index]}: {list(shape)}, but {self._files[0].name} is {list(self.shape)}")
+            raise DataError(
+                f"{self._files[index]}: {list(shape)}, but {self._files[0].name} is {list(self.shape)}",
+                remedy=f"images:DIR?size={self.shape[1]}x{self.shape[2]} fits all to one size and colour",
+            )
         return pixels
 
     def read(self, index: int, out: NDArray[np.uint8]) -> None:
@@ -54,116 +60,31 @@ class ImageFolder:
         out.reshape(-1).data[:] = memoryview(self._pixels(index))
 
 
-def open_images(folder: Path, split: Split) -> ImageFolder:
-    """Open a folder of class folders; the class is the position of its folder's name among those of the train split."""
-    splits = _splits(folder)
-    root = splits.get(split, folder)
-    classes = _classes(splits.get("train", folder))
-    if splits:
-        _check_same_classes(classes, splits)
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = _images_of(root / name) if (root / name).is_dir() else []
-        if not found and (split == "train" or not splits):
-            raise DataError(
-                f"{root / name}: contains no image; remove the folder, or put the images of this class there"
-            )
-        files += found
-        labels += [label] * len(found)
-    if not files:
-        raise DataError(f"{root}: no image; images:DIR needs one folder per class with .png, .jpg, .ppm or .pgm files")
-    clients = _clients(files, root, list(splits.values()) or [folder])
-    if not splits:
-        chosen = held_out(len(files), split)
-        files, labels = [files[i] for i in chosen], [labels[i] for i in chosen]
-        clients = clients and clients._replace(ids=array("q", [clients.ids[i] for i in chosen]))
-        if not files:
-            raise DataError(f"{folder}: too few images to hold every fifth out; add DIR/train and DIR/test, or images")
-    return ImageFolder(files, labels, len(classes), root, clients)
+def open_images(location: str, spec: str, split: Split) -> ImageFolder:
+    """Open a folder of class folders, with the options behind its question mark.
 
-
-def _folders(folder: Path) -> dict[str, Path]:
-    """Folders in `folder` by their names; raises DataError for a file beside them that may be data."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    for path in found:
-        if not path.is_dir() and not is_no_data(path):
-            raise DataError(f"{path}: is outside the class folders; move it into the folder of its class")
-    return {path.name: path for path in found if path.is_dir()}
-
-
-def _splits(folder: Path) -> dict[Split, Path]:
-    """The folders of both splits, or nothing where the folder holds classes; raises DataError for a mixture."""
-    names = _folders(folder)
-    train = [path for name, path in names.items() if name.lower() in _TRAIN]
-    test = sorted((p for n, p in names.items() if n.lower() in _TEST), key=lambda path: _TEST.index(path.name.lower()))
-    if not train and not test:
-        return {}
-    others = [name for name, path in names.items() if path not in train and path not in test]
-    if others:
-        split = (train + test)[0].name
-        raise DataError(
-            f"{folder}: '{split}' is the folder of a split, but '{others[0]}' is not; keep classes only in "
-            f"DIR/train and DIR/test, or rename '{split}' if it is a class"
-        )
-    if len(train) > 1:
-        raise DataError(f"{folder}: contains both {train[0].name} and {train[1].name}; keep one of them")
-    if not train or not test:
-        there, missing = (train or test)[0], "test" if train else "train"
-        raise DataError(f"{folder}: contains {there.name} but not {missing}; add DIR/{missing}, or use {there} itself")
-    return {"train": train[0], "test": test[0]}
-
-
-def _classes(folder: Path) -> list[str]:
-    return sorted(_folders(folder))
-
-
-def _check_same_classes(classes: list[str], splits: dict[Split, Path]) -> None:
-    unknown = [name for name in _classes(splits["test"]) if name not in classes]
-    if unknown:
-        raise DataError(
-            f"{splits['test'] / unknown[0]}: is not a class of {splits['train']}; classes must have the same names"
-            " in both"
-        )
-
-
-def _images_of(folder: Path) -> list[Path]:
-    """Images in the class folder itself, then those of each client's folder in it, in alphabetical order.
-
-    Raises DataError, with its name, for what is neither an image nor known not to be data.
+    Raises UsageError for an option that is none, DataError for a folder or an image that cannot be read.
     """
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = []
-    for place in [folder, *(path for path in entries if path.is_dir())]:
-        for path in sorted(place.iterdir()):
-            if path.suffix.lower() in ENDINGS and path.is_file():
-                found.append(path)
-            elif path.is_symlink() and not path.exists():
-                raise DataError(f"{path}: points to a file that is missing; remove the link, or restore the file")
-            elif path.is_dir() and place != folder:
-                raise DataError(
-                    f"{path}: is a folder inside a client's folder; images must be in DIR/class or DIR/class/client"
-                )
-            elif not path.is_dir() and not is_no_data(path):
-                raise DataError(
-                    f"{path}: not a supported image ({', '.join(sorted(ENDINGS))}); convert it, or remove it"
-                )
-    return found
+    folder, options = place_and_options(location, spec, _OPTIONS)
+    return ImageFolder(files_of_classes(folder, split, _KIND), _fit(options, spec))
 
 
-def _clients(files: list[Path], root: Path, parts: list[Path]) -> Clients | None:
-    """By the folders that images lie in below their class's; `parts` are the folders of all splits."""
-    depths = {len(path.relative_to(root).parts) for path in files}
-    if depths == {2}:
+def _fit(options: dict[str, str], spec: str) -> Fit | None:
+    """What `size`, `resize` and `colour` say; None without any."""
+    if not options:
         return None
-    if depths != {3}:
-        lone = next(path for path in files if len(path.relative_to(root).parts) == 2)
-        raise DataError(
-            f"{lone}: is outside the client folders; put either every image into a client's folder, or none"
+    colour = options.get("colour", "rgb")
+    if "size" not in options or colour not in ("rgb", "grey"):
+        raise UsageError("resize and colour require size", field="data", value=spec, remedy="write size=224&colour=rgb")
+    height_text, _, width_text = options["size"].partition("x")
+    sides = {"size": height_text} | ({"width": width_text} if width_text else {})
+    height = whole_number(sides, "size", 0, spec)
+    width = whole_number(sides, "width", height, spec)
+    shorter = whole_number(options, "resize", 0, spec) if "resize" in options else None
+    if max(height, width, shorter or 0) > _MOST:
+        raise UsageError(f"a side is longer than {_MOST}", field="data", value=spec, remedy="give less")
+    if shorter is not None and shorter < max(height, width):
+        raise UsageError(
+            "resize is smaller than size", field="data", value=spec, remedy="give at least the longer side"
         )
-    below = (path for part in parts for path in part.glob("*/*") if path.is_dir() and not path.name.startswith("."))
-    names = tuple(sorted({path.name for path in below}))
-    position = {name: index for index, name in enumerate(names)}
-    return Clients(array("q", [position[path.parent.name] for path in files]), names)
+    return Fit(3 if colour == "rgb" else 1, height, width, shorter)

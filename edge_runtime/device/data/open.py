@@ -18,7 +18,7 @@ EXPERIMENTS = "edge_runtime.experiments"
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 KNOWN = (
     "fashion-mnist, mnist-5k, digits, smartwatch, smartwatch:new-people, shakespeare:DIR, idx:DIR, npz:FILE, "
-    "images:DIR, cifar10:DIR, cifar100:DIR"
+    "images:DIR, csv:FILE?label=COLUMN, parquet:FILE?label=COLUMN, wav:DIR, text:FILE, cifar10:DIR, cifar100:DIR"
 )
 
 
@@ -58,13 +58,29 @@ def _open_inputs(
 ) -> ArraySource | None:
     """The inputs of a data set that has no images; None where it has."""
     kind, _, location = spec.partition(":")
+    source: ArraySource
     if kind == "npz" and location:
         from edge_runtime.device.data.arrays import open_arrays
         from edge_runtime.device.data.hold_out import file_and_hold_out
 
         return open_arrays(*file_and_hold_out(location, spec), split, wanted, targets)
-    if kind == "smartwatch" and location in ("", "new-people"):
-        source: ArraySource = _of_experiments(spec, kind).open_smartwatch(split, new_people=location != "")
+    if kind in ("csv", "parquet") and location:
+        from edge_runtime.device.data.tables import open_table
+
+        source = open_table(kind, location, spec, split, targets)
+        if wanted is not None:
+            check_wanted(source.input_shape, source.input_dtype, wanted, spec)
+        return source
+    if kind == "text" and location:
+        from edge_runtime.device.data.text_files import open_text
+
+        source = open_text(location, spec, split)
+    elif kind == "wav" and location:
+        from edge_runtime.device.data.sounds import open_sounds
+
+        source = open_sounds(location, spec, split)
+    elif kind == "smartwatch" and location in ("", "new-people"):
+        source = _of_experiments(spec, kind).open_smartwatch(split, new_people=location != "")
     elif kind == "shakespeare" and location:
         source = _of_experiments(spec, kind).open_shakespeare(Path(location), split)
     else:
@@ -124,7 +140,7 @@ def open_pixels(spec: str, *, split: Split) -> Pixels:
     if kind == "images":
         from edge_runtime.device.data.images import open_images
 
-        return open_images(Path(location), split)
+        return open_images(location, spec, split)
     raise _unknown(spec)
 
 
@@ -136,6 +152,7 @@ def _unknown(spec: str) -> UsageError:
     remedy = f"did you mean {' or '.join(near)}?" if near else None
     if kind in forms and not location:
         remedy = f"write {forms[kind]}"
-    elif spec.endswith(".npz"):
-        remedy = f"write npz:{spec}"
+    ending = Path(spec).suffix.removeprefix(".")
+    if ending in ("npz", "csv", "parquet"):
+        remedy = f"write {ending}:{spec}" + ("" if ending == "npz" else "?label=COLUMN")
     return UsageError(f"not a known data set (known: {KNOWN})", field="data", value=spec, remedy=remedy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ import msgspec
 from device_profiles.errors import FormatError, ProflError
 from device_profiles.federation import QUERY_DEVICE, QUERY_PROFILE, TRAIN_TASK, DeviceQuestion, TrainOrder
 from edge_runtime.device.federation.answers import Answered, Job
+from edge_runtime.device.federation.asking import Asking
 from edge_runtime.device.federation.courier import Courier, fetch_from
 from edge_runtime.device.federation.device import Device
 from edge_runtime.device.federation.handling import answer_question, begin, check_signature
@@ -21,7 +21,6 @@ from edge_runtime.device.federation.training import declined
 from edge_runtime.device.fleet_api.errors import LinkDownError, LinkError, MessageGoneError, RunEndedError
 from edge_runtime.device.fleet_api.incoming import Incoming
 
-PULL_SECONDS = 3.0
 _BESIDE_SECONDS = 5.0
 """For an answer beside a training, which is not watched meanwhile."""
 _POLL_SECONDS = 0.25
@@ -61,19 +60,19 @@ class Client:
             self._courier.close()
 
     def _serve(self, check: Callable[[], None]) -> None:
-        next_pull = time.monotonic()
+        asking = Asking()
         while not (self._once and self._answered_training and self._job is None):
             check()
             if self._courier.lost is not None:
                 raise self._courier.lost
-            now = time.monotonic()
-            if now >= next_pull:
-                next_pull = now if self._pull() else now + PULL_SECONDS * random.uniform(0.8, 1.2)
+            if asking.due:
+                asking.ask(self._pull)
             if self._job is not None:
                 answer = self._job.poll()
                 self._journal.progress(self._job.doing)
                 if answer is not None:
                     self._finish(answer)
+                    asking.news()
             else:
                 self._device.permission.refusal()  # it compares the load with that of the last time
             time.sleep(_POLL_SECONDS)
@@ -221,7 +220,7 @@ class Client:
             if incoming.type == QUERY_DEVICE:
                 read_order(raw, DeviceQuestion)
                 busy = self._device.permission.refusal() if self._job is None else self._job.doing
-                answer = answer_question(self._device, busy=busy)
+                answer = answer_question(self._device, busy=busy, took=self._state.took())
             elif self._replaces(incoming, raw):
                 assert self._job is not None
                 self._finish(self._job.abandon("a newer task of the run has come"))

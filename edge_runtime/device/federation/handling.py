@@ -83,8 +83,8 @@ def begin(
     raise FormatError(f"the server's order: '{ascii(kind[:80])[1:-1]}' is no kind that this release knows")
 
 
-def answer_question(device: Device, *, busy: str | None) -> Answered:
-    """Who this device is."""
+def answer_question(device: Device, *, busy: str | None, took: tuple[str, ...] | None = None) -> Answered:
+    """Who this device is, and which messages it took last where it counts them."""
     answer = DeviceAnswer(
         name=device.settings.name,
         release=device.release,
@@ -92,6 +92,8 @@ def answer_question(device: Device, *, busy: str | None) -> Answered:
         examples=device.examples,
         profile=device.state.profile(),
         busy=busy,
+        took=took,
+        ignorable=("took",),
     )
     profile = "no profile" if answer.profile is None else f"profile of {len(answer.profile.costs)} programs"
     what = f"name, budget, number of examples, {profile}"

@@ -6,14 +6,19 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
-import msgspec
-
 from device_profiles.contract import MANIFEST_NAME
 from device_profiles.errors import FormatError
-from device_profiles.federation import BUNDLE_FOLDER, WEIGHTS_FOLDER, ProfileOrder, SentFile, TrainOrder
-from device_profiles.files import from_json
+from device_profiles.federation import (
+    BUNDLE_FOLDER,
+    WEIGHTS_FOLDER,
+    Document,
+    ProfileOrder,
+    SentFile,
+    TrainOrder,
+    read_document,
+)
 
-T = TypeVar("T", bound=msgspec.Struct)
+T = TypeVar("T", bound=Document)
 MOST_BYTES = 8 << 20
 """Of an order's document."""
 _MOST_FILES = 10_000
@@ -25,7 +30,7 @@ def read_order(raw: bytes, kind: type[T]) -> T:
     """The order in a document; raises FormatError."""
     if len(raw) > MOST_BYTES:
         raise FormatError(f"{_SOURCE}: {len(raw)} bytes are more than an order has")
-    order = from_json(raw, kind, _SOURCE)
+    order = read_document(raw, kind, _SOURCE)
     if isinstance(order, (ProfileOrder, TrainOrder)):
         _check_files(order.files)
     if isinstance(order, TrainOrder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -15,13 +16,17 @@ from edge_runtime.device.federation.device import Device
 from edge_runtime.device.federation.files import fetch_missing, lay_out
 from edge_runtime.device.fleet_api.errors import LinkError
 from edge_runtime.device.limits.processes import Outcome
+from edge_runtime.device.machine.readings import memory_information
+
+PROFILER_BYTES = 40 << 20
+"""Of the profiler's own process, beside the client and the programs that it measures."""
 
 
 class ProfileJob:
     """Measuring, from the profiler's start to the profile. A restarted one goes on behind the last program.
 
-    Programs are measured under the limit that a training has. The profiler's own process comes on top of it, so that
-    the client leaves the group of the whole limit meanwhile.
+    Programs are measured under the limit that a training has, which is what is asked. The profiler's own process comes
+    on top of it, so that the client leaves the group of the whole limit meanwhile, and says so.
     """
 
     def __init__(self, device: Device, order: ProfileOrder, *, seconds: float) -> None:
@@ -34,6 +39,11 @@ class ProfileJob:
         command = [sys.executable, "-P", "-m", "profiler", str(folder / "bundle"), "--limit", f"{device.budget()}B"]
         command += ["--name", settings.name, "--purpose", "all", "--threads", str(threads)]
         command += ["--steps", str(order.steps), "-o", str(self._output), "--json"]
+        limit, more = settings.limit_bytes >> 20, PROFILER_BYTES >> 20
+        said = (
+            f"measures what training takes, with up to {more} MB beside the {limit} MB of its limit until that is done"
+        )
+        device.journal.say("profile", said)
         if device.group is not None:
             device.group.leave()
         self._child = Child(command, limit_bytes=None, said=folder / "said.json", complaint=folder / "complaint.txt")
@@ -77,12 +87,19 @@ class ProfileJob:
         return outcome
 
 
-def start_profile(device: Device, order: ProfileOrder, fetch: Fetch, *, seconds: float) -> ProfileJob | Answered:
-    """The job, once its files are there; an answer where the device does not take it."""
+def start_profile(
+    device: Device, order: ProfileOrder, fetch: Fetch, *, seconds: float, root: Path = Path("/")
+) -> ProfileJob | Answered:
+    """The job, once its files are there; an answer where the device does not take it, or has no memory free for it."""
     try:
         refusal = device.permission.refusal()
         if refusal is not None:
             raise ExecutionError(f"may not train now: {refusal}")
+        needed, free = device.budget() + PROFILER_BYTES, memory_information(root).get("MemAvailable")
+        if free is not None and free < needed:
+            raise ExecutionError(
+                f"measuring takes {needed >> 20} MB, {free >> 20} MB are available: end other programs"
+            )
         fetch_missing(device, order.files, fetch)
         lay_out(device, order.files)
         return ProfileJob(device, order, seconds=seconds)

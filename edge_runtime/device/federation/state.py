@@ -19,6 +19,7 @@ from edge_runtime.device.fleet_api.incoming import Incoming
 
 _SETTINGS = "settings.json"
 _KEPT_RUNS = 32
+_KEPT_MESSAGES = 4
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +57,7 @@ class KeptAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class _Taken(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     attempts: dict[str, int] = {}
+    messages: tuple[str, ...] = ()
 
 
 class StateFolder:
@@ -140,6 +142,13 @@ class StateFolder:
         """Remember a message that was taken, with an empty folder for its task."""
         self.finish()
         self.keep_pending(pending)
+        kept = self._kept()
+        messages = (*kept.messages, pending.incoming.message_id)[-_KEPT_MESSAGES:]
+        write_json(self._taken, msgspec.structs.replace(kept, messages=messages))
+
+    def took(self) -> tuple[str, ...]:
+        """The messages that were taken last, by their names, whatever became of them."""
+        return self._kept().messages
 
     def keep_pending(self, pending: Pending) -> None:
         """Remember how far it is."""
@@ -164,16 +173,16 @@ class StateFolder:
 
     def newest(self, run: str) -> int:
         """The latest attempt of a run that was taken; -1 before there was one."""
-        return self._attempts().get(run, -1)
+        return self._kept().attempts.get(run, -1)
 
     def take(self, run: str, attempt: int) -> None:
         """Remember the latest attempt of a run, of the latest runs."""
-        attempts = self._attempts()
-        attempts.pop(run, None)
-        kept = list(attempts.items())[1 - _KEPT_RUNS :]
-        write_json(self._taken, _Taken(attempts={**dict(kept), run: attempt}))
+        before = self._kept()
+        attempts = {name: number for name, number in before.attempts.items() if name != run}
+        kept = dict(list(attempts.items())[1 - _KEPT_RUNS :])
+        write_json(self._taken, msgspec.structs.replace(before, attempts={**kept, run: attempt}))
 
-    def _attempts(self) -> dict[str, int]:
+    def _kept(self) -> _Taken:
         with suppress(ProflError):
-            return read_json(self._taken, _Taken).attempts
-        return {}
+            return read_json(self._taken, _Taken)
+        return _Taken()

@@ -19,21 +19,28 @@ from edge_runtime.export.capture.nodes import (
     arguments_of,
     counts_batches,
     is_several,
-    line_of,
     module_of,
     name_of,
     place_of,
     root_of,
     target_of,
 )
-from edge_runtime.export.capture.refusals import REASONS, refuse_cumulative_averages, refuse_random_numbers
+from edge_runtime.export.capture.refusals import (
+    REASONS,
+    MissingError,
+    is_random,
+    refuse_change_of_views,
+    refuse_cumulative_averages,
+    refuse_other_types,
+    refuse_random_numbers,
+)
 from edge_runtime.export.capture.tracing import exported
+from edge_runtime.export.capture.traits import Traits
 from edge_runtime.export.capture.whose import Owners, is_mixed, of_input, owners_of
 from edge_runtime.export.ir.constants import Constants
 from edge_runtime.export.ir.faults import faults_named
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered, contributing, numbered
 from edge_runtime.export.operators import CAPTURES, IDENTITIES
-from edge_runtime.export.operators.selection import TAKES_TRUTHS, TRUTHS
 
 _DEEPEST = 4
 """Definitions within definitions."""
@@ -93,7 +100,6 @@ class _Capture:
         state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         kept = model.state_dict()
         self._nodes = list(program.graph.nodes)
-        self._position = {node: i for i, node in enumerate(self._nodes)}
         self._buffers = signature.inputs_to_buffers
         self._state = {node: name for node, name in state.items() if name in kept}
         self._fixed = frozenset(kept) - trained_names(model)
@@ -101,6 +107,7 @@ class _Capture:
         self._output = str(signature.user_outputs[0])
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._owners: dict[str, Owners] = {}
+        self._traits = Traits(self._fixed)
         self._renamed: dict[str, str] = {}
         self._layers: list[Layer] = []
         self._folded = Constants(program)
@@ -114,6 +121,7 @@ class _Capture:
             if node.name == self._input:
                 self._shapes[node.name] = tuple(node.meta["val"].shape)
                 self._owners[node.name] = of_input(self._shapes[node.name])
+                self._traits.start(node.name, whole=node.meta["val"].dtype == torch.int64)
             self._visit(node)
         output = self._output
         while output in self._renamed:
@@ -136,7 +144,7 @@ class _Capture:
         if node.op != "call_function" or counts_batches(node, self._state) or name_of(node) in CHECKS:
             return
         refuse_random_numbers(node)
-        if not self._folded.take(node) and not is_several(node):
+        if (is_random(node) or not self._folded.take(node)) and not is_several(node):
             self._take(node)
 
     def _take(self, node: torch.fx.Node) -> None:
@@ -149,44 +157,42 @@ class _Capture:
                 self._renamed[node.name] = call.activation("self")
                 self._add(call.before)
                 return
-            self._refuse_other_types(node)
+            refuse_other_types(node, self._folded.values)
             if call.operator not in CAPTURES:
                 raise NotCovered(REASONS.get(call.operator, ""))
-            self._refuse_change_of_views(node)
+            refuse_change_of_views(node)
             with faults_named(f"{place_of(call.node)}: operator {target_of(node)} could not be captured"):
                 layer = self._captured(call)
             if isinstance(layer, NotCovered):
                 raise layer
         except NotCovered as error:
-            if self._defined_by_others(call):
-                return
-            reason = f" ({error})" if str(error) else ""
-            raise UsageError(
-                f"{place_of(call.node)}: operator {target_of(node)}{line_of(call.node)} has no training kernel in this "
-                f"runtime{reason}; "
-                "write it with operators that docs/operators.md lists, or leave it out"
-            ) from None
+            inner = self._defined_by_others(call)
+            if inner is not None:
+                raise MissingError(call.node, call.operator, str(error) or inner) from None
+            return
         self._add([*call.before, layer])
 
-    def _defined_by_others(self, call: CapturedNode) -> bool:
-        """Whether PyTorch defines the operator by others, which are then captured in its place."""
+    def _defined_by_others(self, call: CapturedNode) -> str | None:
+        """Capture what PyTorch defines the operator by, in its place; None, or why not, as far as that is known."""
         called = call.node if call.index is None else call.node.args[0]
         assert isinstance(called, torch.fx.Node)
         for name in [name for name in self._new_constants if name.startswith(f"{CONSTANT_PREFIX}{call.node.name}.")]:
             del self._new_constants[name]
         if self._depth == _DEEPEST:
-            return False
+            return ""
         made, replaced = decomposed(called)
         self._renamed.update({old.name: new.name for old, new in replaced})
         self._depth += 1
         try:
             for node in made:
                 self._visit(node)
-        except UsageError:  # named by what the user wrote
-            return False
+        except MissingError as error:  # named by what the user wrote
+            return error.inner
+        except UsageError:
+            return ""
         finally:
             self._depth -= 1
-        return bool(made)
+        return None if made else ""
 
     @staticmethod
     def _captured(call: CapturedNode) -> Layer | NotCovered:
@@ -218,23 +224,6 @@ class _Capture:
                     "value; leave the change out of forward, or make it in the factory"
                 )
 
-    def _refuse_other_types(self, node: torch.fx.Node) -> None:
-        """Raise NotCovered where a result is not float32; tokens are looked up as they come, and truth values that are
-        computed go to the few operators that know of them."""
-        value = node.meta.get("val")
-        truths = any(
-            argument.meta["val"].dtype == torch.bool and argument.name not in self._folded.values
-            for argument in node.all_input_nodes
-            if isinstance(argument.meta.get("val"), torch.Tensor)
-        )
-        if truths and name_of(node) not in TAKES_TRUTHS:
-            raise NotCovered("of truth values; make numbers of them by .float()")
-        if isinstance(value, torch.Tensor) and value.dtype == torch.bool and (truths or name_of(node) in TRUTHS):
-            return
-        if isinstance(value, torch.Tensor) and value.dtype not in (torch.float32, torch.int64):
-            kind = str(value.dtype).removeprefix("torch.")
-            raise NotCovered(f"with a result of {kind}; this runtime computes in float32")
-
     def _refuse_mixed(self, layers: tuple[Layer, ...]) -> None:
         """Raise UsageError, naming the module, where the result for one example follows from others."""
         for layer in layers:
@@ -249,6 +238,7 @@ class _Capture:
         for layer in layers:
             self._shapes[layer.output] = layer.shape
             self._owners[layer.output] = owners_of(layer, self._owners, self._shapes)
+            self._traits.add(layer, frozenset(self._new_constants))
             self._layers.append(layer)
 
     def _call(self, node: torch.fx.Node) -> CapturedNode | None:
@@ -271,25 +261,11 @@ class _Capture:
             known=self._shapes,
             renamed=self._renamed,
             owners=self._owners,
+            steady=self._traits.steady,
+            whole=self._traits.whole,
             constants=self._folded.values,
             new_constants=self._new_constants,
         )
-
-    def _refuse_change_of_views(self, node: torch.fx.Node) -> None:
-        """Raise NotCovered where an operator in place changes bytes that are read later under another name."""
-        if not name_of(node, bare=False).endswith("_"):
-            return
-        changed = node.args[0]
-        assert isinstance(changed, torch.fx.Node)
-        family = root_of(changed)
-        if node not in self._position:  # of a definition, which changes its own results only
-            if family is not changed:
-                raise NotCovered("in place on a part of a tensor")
-            return
-        here = self._position[node]
-        names = [other for other in self._nodes[:here] if other.op != "output" and root_of(other) is family]
-        if any(self._position[user] > here for other in names for user in other.users):
-            raise NotCovered("in place on a tensor that is read later under another name")
 
 
 def trained_names(model: nn.Module) -> frozenset[str]:

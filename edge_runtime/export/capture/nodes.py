@@ -44,6 +44,27 @@ def root_of(node: torch.fx.Node) -> torch.fx.Node:
     return node
 
 
+def may_overlap(a: torch.fx.Node, b: torch.fx.Node) -> bool:
+    """Whether two nodes may show the same bytes; two parts of one split do not."""
+    for first, second in zip(_parts(a), _parts(b), strict=False):
+        if first != second:
+            return first[0] is not second[0]
+    return True
+
+
+def _parts(node: torch.fx.Node) -> list[tuple[torch.fx.Node, object]]:
+    """What was split, and which part was taken of it, from the root on."""
+    found: list[tuple[torch.fx.Node, object]] = []
+    root = root_of(node)
+    while node is not root:
+        before = node.args[0]
+        assert isinstance(before, torch.fx.Node)
+        if node.target is operator.getitem:
+            found.append((before, node.args[1]))
+        node = before
+    return found[::-1]
+
+
 def counts_batches(node: torch.fx.Node, state: dict[str, str]) -> bool:
     """Whether the node only increments a BatchNorm's `num_batches_tracked`, which training here leaves alone."""
     first = node.args[0] if node.args else None

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
-from edge_runtime.export.ir.layers import Layer
+from edge_runtime.export.ir.layers import NOBODY, Layer
 
 MIXED = -1
 Owners = torch.Tensor | None
 """Numbers of examples, int32, of the activation's shape; None for what follows from no example."""
 
-_ROWS = {"linear": 1, "softmax": 1}
+_ROWS = {"linear": 1, "softmax": 1, "top": 1, "put": 1}
 """Kinds that see a whole row: how many last dimensions that is."""
 _WINDOWS = frozenset(
     {
@@ -48,7 +48,7 @@ def owners_of(layer: Layer, known: Mapping[str, Owners], shapes: Mapping[str, tu
         return None
     if layer.kind == "cat":
         parts = [
-            torch.full(shapes[name], _NOBODY, dtype=torch.int32) if owners is None else owners
+            torch.full(shapes[name], NOBODY, dtype=torch.int32) if owners is None else owners
             for name, owners in zip(layer.inputs, inputs, strict=True)
         ]
         return torch.cat(parts, int(layer.attributes["dim"]))
@@ -60,10 +60,6 @@ def owners_of(layer: Layer, known: Mapping[str, Owners], shapes: Mapping[str, tu
     if layer.kind == "attention":
         return _attended(layer, inputs)
     return _together(found, layer.shape)
-
-
-_NOBODY = torch.iinfo(torch.int32).max
-"""Of elements that follow from no example, within a tensor others of which do."""
 
 
 def row_owners(owners: torch.Tensor) -> torch.Tensor | None:
@@ -101,7 +97,7 @@ def _over(owners: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
     """What a result over `dims`, which keep an extent of 1, follows from."""
     if not dims:
         return owners
-    low = torch.where(owners == _NOBODY, -2, owners)
+    low = torch.where(owners == NOBODY, -2, owners)
     first, last = owners.amin(dims, keepdim=True), low.amax(dims, keepdim=True)
     return torch.where((first == last) | (last == -2), first, MIXED)
 
@@ -110,8 +106,8 @@ def _together(parts: list[torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor
     whole = parts[0].expand(shape)
     for part in parts[1:]:
         other = part.expand(shape)
-        joined = torch.where((whole == other) | (other == _NOBODY), whole, MIXED)
-        whole = torch.where(whole == _NOBODY, other, joined)
+        joined = torch.where((whole == other) | (other == NOBODY), whole, MIXED)
+        whole = torch.where(whole == NOBODY, other, joined)
     return whole
 
 
@@ -132,6 +128,10 @@ def _reduced(layer: Layer, owners: torch.Tensor) -> torch.Tensor:
     return _over(owners, dims).reshape(layer.shape)
 
 
+def _run_along(layer: Layer, owners: torch.Tensor) -> torch.Tensor:
+    return _over(owners, (layer.attributes["dim"],)).expand(layer.shape)
+
+
 def _looked_up(layer: Layer, owners: torch.Tensor) -> torch.Tensor:
     return owners.unsqueeze(-1).expand(layer.shape)
 
@@ -143,7 +143,7 @@ def _cropped(layer: Layer, owners: torch.Tensor) -> torch.Tensor:
     ):
         pads.append((-offset, offset + after - before))
     flat = [value for pair in reversed(pads) for value in pair]
-    return torch.nn.functional.pad(owners, flat, value=_NOBODY).reshape(layer.shape)
+    return torch.nn.functional.pad(owners, flat, value=NOBODY).reshape(layer.shape)
 
 
 def _seen(layer: Layer, owners: torch.Tensor) -> torch.Tensor:
@@ -177,6 +177,7 @@ _RULES: dict[str, Callable[[Layer, torch.Tensor], torch.Tensor]] = {
     **dict.fromkeys((*_ROWS, "layer_norm"), _rows),
     **dict.fromkeys(_WINDOWS, _window),
     "reduce": _reduced,
+    "running_sum": _run_along,
     "embedding": _looked_up,
     "reshape": lambda layer, owners: owners.reshape(layer.shape),
     "permute": lambda layer, owners: owners.permute(layer.attributes["dims"]),

@@ -47,7 +47,7 @@ def _betas(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @input_dtype_option
 @classes_option
 @head_option
-@click.option("--blocks", type=int, help="Cut into N blocks with about the same number of units.")
+@click.option("--blocks", type=int, help="Cut into N blocks, the largest of which takes as little memory as possible.")
 @click.option("--partition", help="Units of each block, such as 0-2,3-4,5-8.")
 @click.option("--block", type=int, help="Export only this block's programs.")
 @click.option("--all", "everything", is_flag=True, help="Export every block's programs (the default).")

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from device_profiles.errors import UsageError
 from device_profiles.settings import THE_MODEL, Setting
 from edge_runtime.export.ir.layers import Layer
 
-_ELEMENTWISE = frozenset({"activation", "affine", "dropout", "softmax"})
+_ELEMENTWISE = frozenset({"activation", "gelu", "affine", "dropout", "softmax"})
 _POOLED = frozenset({"global_average_pool", "reduce", "reshape"})
+_SIMPLE = (
+    _ELEMENTWISE
+    | _POOLED
+    | {"add", "arithmetic", "batch_norm", "layer_norm", "linear", "view", "crop", "permute", "cat"}
+    | {"average_pool2d", "max_pool2d"}
+)
+"""What a head may be made of where no other rule knows it."""
 
 
-def head_start(layers: tuple[Layer, ...], *, batch: int, classes: int, head: str | None) -> int:
-    """Index of the first layer of the head.
+def head_starts(
+    layers: tuple[Layer, ...], *, batch: int, classes: int, head: str | None, points: Sequence[int]
+) -> Iterator[int]:
+    """Indices of layers that may be the first of the head, the best first.
 
     Recognised are pooling, flattening or the choice of one token, with a LayerNorm or not, and linear layers with
-    activations and dropout between them, a last linear layer behind features, and a 1x1 convolution to the classes
-    before global pooling; `head` names the module where any other begins. Raises UsageError where there is none, or the
-    model does not end with logits.
+    activations and dropout between them, a last linear layer behind features, a 1x1 convolution to the classes
+    before global pooling, and what else lies behind the last of `points` (where one tensor is alive) with weights
+    behind it, such as two classifiers that are averaged; `head` names the module where any other begins. Raises
+    UsageError where the model does not end with logits, or no module has that name.
     """
     shape = layers[-1].shape
     if shape[:1] != (batch,):
@@ -30,17 +42,53 @@ def head_start(layers: tuple[Layer, ...], *, batch: int, classes: int, head: str
             (THE_MODEL, f" returns {text} for an example, not {classes} logits"),
             remedy=("correct ", Setting("classes"), " or the model"),
         )
-    start = _named(layers, head) if head is not None else _features_head(layers) or _convolution_head(layers)
-    if not start:
-        raise UsageError(
-            (
-                THE_MODEL,
-                " does not end with a classifier head that is recognised (pooling and linear layers, or a 1x1 "
-                "convolution and pooling) with layers before it",
-            ),
-            remedy=("name the module where it begins with ", Setting("head")),
-        )
-    return start
+    if head is not None:
+        yield _named(layers, head)
+        return
+    for start in (_features_head(layers), _convolution_head(layers), *_simple_heads(layers, points)):
+        if start > 0:
+            yield start
+
+
+def unrecognised(proposed: str | None) -> UsageError:
+    """The refusal of a model without a head; `proposed` is a module that would be one."""
+    option = Setting("head") if proposed is None else Setting("head", proposed)
+    return UsageError(
+        (
+            THE_MODEL,
+            " does not end with a classifier head that is recognised (pooling and linear layers, or a 1x1 "
+            "convolution and pooling) with layers before it",
+        ),
+        remedy=("name the module where it begins with ", option),
+    )
+
+
+def modules_behind(layers: tuple[Layer, ...], points: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Modules with weights, from the last on, where a head may be said to begin, and the first layer of that head."""
+    for start in reversed(points):
+        module = layers[start].module
+        if start > 0 and module and layers[start].tensors:
+            named = _named(layers, module)
+            if named > 0:
+                yield module, named
+
+
+def _simple_heads(layers: tuple[Layer, ...], points: Sequence[int]) -> Iterator[int]:
+    """Behind the last point that has linear layers or convolutions to the classes behind it, with the pooling before
+    these."""
+    for start in reversed(points):
+        behind = layers[start:]
+        if not all(layer.kind in _SIMPLE or _classifies(layer, layers[-1].shape) for layer in behind):
+            return
+        if any(layer.kind == "linear" or _classifies(layer, layers[-1].shape) for layer in behind):
+            yield _back_over_pooling(layers, start)
+            yield start
+            return
+
+
+def _classifies(layer: Layer, logits: tuple[int, ...]) -> bool:
+    """Whether a layer is a convolution to the classes, or of the weights that they are averaged with."""
+    return layer.kind == "conv2d" and layer.shape[1] in (logits[1], 1)
 
 
 def _named(layers: tuple[Layer, ...], head: str) -> int:

@@ -1,96 +1,49 @@
 """Stand-ins: for every block behind the active one, one layer of the block's own kind from its input to its output.
 
-A rule looks at the shapes of one example and at what the block is made of; the first that knows the pair of shapes
-makes the layers. One of them carries the stand-in's only weight.
+A rule looks at the shapes of one example and at where they keep their features; the first that knows the pair of shapes
+makes the layers, and the last knows every pair (`rearranged.py`). One of the layers carries the stand-in's only weight.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-from device_profiles.errors import UsageError
+from edge_runtime.export.cut.missing import MissingBlock, Shape, StandIn
+from edge_runtime.export.cut.rearranged import rearranged
 from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.operators.resample import NEAREST
 
-Shape = tuple[int, ...]
 _KERNEL = 3
-_WINDOWS = frozenset({"conv2d", "conv_transpose2d", "max_pool2d", "average_pool2d", "resample2d"})
-"""Kinds of layers by which channels over time differ from tokens with features."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StandIn:
-    """What stands in for one block.
-
-    Attributes:
-        name: the weight's name in a bundle.
-        weight_shape: shape of that weight, which is all that a stand-in has.
-        before: shape of what the block starts from, with the batch.
-        layers: from the activation that the block starts from to the one it leaves, by the same names.
-    """
-
-    name: str
-    weight_shape: Shape
-    before: Shape
-    layers: tuple[Layer, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MissingBlock:
-    """A block that is not there: what it starts from and leaves (names, and shapes with the batch), and its kinds."""
-
-    name: str
-    input: str
-    output: str
-    before: Shape
-    after: Shape
-    kinds: frozenset[str]
-
-    def layer(self, kind: str, shape: Shape, *, start: str | None = None, **attributes: Any) -> Layer:
-        """A layer that carries the stand-in's weight and leaves the block's output."""
-        return Layer(
-            kind=kind,
-            inputs=(self.input if start is None else start,),
-            output=self.output,
-            shape=shape,
-            module=self.name,
-            tensors=(self.name, None),
-            attributes=attributes,
-        )
-
-
 Rule = Callable[[MissingBlock], "StandIn | None"]
 
 
-def stand_in(block: MissingBlock, *, index: int) -> StandIn:
-    """The stand-in of block `index` (1-based); raises UsageError for one that no rule knows."""
+def stand_in(block: MissingBlock) -> StandIn:
+    """The stand-in of a block."""
     for rule in RULES:
         made = rule(block)
         if made is not None:
             return made
-    before, after = ("x".join(map(str, shape[1:])) for shape in (block.before, block.after))
-    raise UsageError(
-        f"block {index} maps {before} to {after}, for which there is no stand-in",
-        field="partition",
-        remedy="choose other blocks",
-    )
+    return rearranged(block)
 
 
 def _of_images(block: MissingBlock) -> StandIn | None:
-    """Images to images: a 3x3 convolution whose stride is the block's spatial reduction."""
-    if len(block.before) != 4 or len(block.after) != 4:
+    """Images to images: a 3x3 convolution whose stride is the block's spatial reduction.
+
+    Channels over time: the same in one dimension. What becomes a single pixel is averaged rather than cut out.
+    """
+    if not _has_windows(block) or any(
+        after == 1 and before > _KERNEL for before, after in zip(block.before[2:], block.after[2:], strict=True)
+    ):
         return None
-    return _convolution(block, (_KERNEL, _KERNEL))
+    return _convolution(block, (_KERNEL,) * (len(block.before) - 2))
 
 
-def _of_sequences(block: MissingBlock) -> StandIn | None:
-    """Channels over time: the same in one dimension, where the block has windows over time."""
-    if len(block.before) != 3 or len(block.after) != 3 or not _WINDOWS & block.kinds:
-        return None
-    return _convolution(block, (_KERNEL,))
+def _has_windows(block: MissingBlock) -> bool:
+    """Whether the block maps images or channels over time to others of as many dimensions."""
+    same = len(block.before) == len(block.after) and len(block.before) in (3, 4)
+    return same and not block.last_before and not block.last_after
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,10 +90,7 @@ def _convolution(block: MissingBlock, kernel: Shape) -> StandIn | None:
 
 def _enlarging(block: MissingBlock) -> StandIn | None:
     """Images or sequences to larger ones: a convolution with a kernel of 3 at the size before, then nearest values."""
-    ranks = {len(block.before), len(block.after)}
-    if ranks not in ({3}, {4}) or any(a < b for b, a in zip(block.before[2:], block.after[2:], strict=True)):
-        return None
-    if ranks == {3} and not _WINDOWS & block.kinds:
+    if not _has_windows(block) or any(a < b for b, a in zip(block.before[2:], block.after[2:], strict=True)):
         return None
     directions = len(block.before) - 2
     lead = 2 - directions
@@ -180,40 +130,40 @@ def _window(before: int, after: int) -> _Window | None:
     return _Window(stride=stride, padding=0, offset=(before - extent) // 2, extent=extent)
 
 
-def _of_tokens(block: MissingBlock) -> StandIn | None:
-    """Tokens to as many tokens: a linear projection of their width."""
-    if len(block.before) != 3 or len(block.after) != 3 or block.before[1] != block.after[1]:
+def _of_features(block: MissingBlock) -> StandIn | None:
+    """Features to features, and tokens to as many tokens: a linear projection of their features."""
+    tokens = block.last_before and block.last_after and block.before[1:-1] == block.after[1:-1]
+    if not tokens and not len(block.before) == len(block.after) == 2:
         return None
-    weight = (block.after[2], block.before[2])
     layers = (block.layer("linear", block.after),)
-    return StandIn(name=block.name, weight_shape=weight, before=block.before, layers=layers)
+    weight_shape = (block.after[-1], block.before[-1])
+    return StandIn(name=block.name, weight_shape=weight_shape, before=block.before, layers=layers)
 
 
 def _to_features(block: MissingBlock) -> StandIn | None:
-    """Features to features: a linear layer. Images or sequences to features: their mean, then a linear layer."""
+    """Images, sequences or tokens to features: the mean of all places, then a linear layer."""
     if len(block.after) != 2:
         return None
-    layers: list[Layer] = []
-    start = block.input
-    if len(block.before) > 2:
-        start = f"{block.name}.mean"
-        shape = block.before[:2]
-        layers.append(
-            Layer(kind="global_average_pool", inputs=(block.input,), output=start, shape=shape, module=block.name)
-        )
-    layers.append(block.layer("linear", block.after, start=start))
-    weight_shape = (block.after[1], block.before[1])
-    return StandIn(name=block.name, weight_shape=weight_shape, before=block.before, layers=tuple(layers))
+    batch, *places, last = block.before
+    features = last if block.last_before else places[0]
+    pool = Layer(
+        kind="global_average_pool",
+        inputs=(block.input,),
+        output=f"{block.name}.mean",
+        shape=(batch, features),
+        module=block.name,
+    )
+    if block.last_before:
+        kept = (batch, *(1,) * len(places), features)
+        attributes = {"kept": kept, "factor": 1.0 / math.prod(places), "over_first": False}
+        pool = replace(pool, kind="reduce", attributes=attributes)
+    layers = (pool, block.layer("linear", block.after, start=pool.output))
+    return StandIn(name=block.name, weight_shape=(block.after[1], features), before=block.before, layers=layers)
 
 
-RULES: tuple[Rule, ...] = (_of_images, _of_sequences, _enlarging, _of_tokens, _to_features)
+RULES: tuple[Rule, ...] = (_of_images, _enlarging, _of_features, _to_features)
 
 
 def initial_bound(weight_shape: Shape) -> float:
     """Bound of the uniform distribution that a stand-in starts from (Kaiming, as it feeds no activation)."""
     return math.sqrt(3.0 / math.prod(weight_shape[1:]))
-
-
-def kinds_of(layers: Iterable[Layer]) -> frozenset[str]:
-    """The kinds of a block's layers."""
-    return frozenset(layer.kind for layer in layers)

@@ -67,6 +67,23 @@ def check_tied(cut: CutModel, partition: Partition, fixed: frozenset[str] = froz
         )
 
 
+def places_apart(cut: CutModel, fixed: frozenset[str] = frozenset()) -> list[int]:
+    """Numbers of units behind which the model can be cut so that no two blocks, nor a block and the head, train the
+    same tensor apart."""
+    count = len(cut.units)
+    uses: dict[str, list[_Use]] = {}
+    for number, unit in enumerate(cut.units):
+        _add(uses, unit.layers, number, fixed)
+    _add(uses, cut.head.layers, count, fixed)
+    apart = set(range(1, count))
+    for found in uses.values():
+        first, last = found[0].block, found[-1].block
+        if first < last == count:  # the head is trained with every block
+            return []
+        apart -= set(range(first + 1, last + 1))
+    return sorted(apart)
+
+
 def _add(uses: dict[str, list[_Use]], layers: tuple[Layer, ...], block: int, fixed: frozenset[str]) -> None:
     for layer in layers:
         for name in layer.tensors:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass, replace
 
 from device_profiles.errors import FormatError, UsageError
@@ -11,7 +10,8 @@ from device_profiles.model import Block, Partition
 from device_profiles.settings import Setting
 from edge_runtime.export.capture.capture import CapturedModel
 from edge_runtime.export.capture.whose import keeps_rows, owners_in
-from edge_runtime.export.cut.heads import head_start
+from edge_runtime.export.cut.heads import head_starts, modules_behind, unrecognised
+from edge_runtime.export.cut.layouts import Layouts
 from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.operators.view import VIEW_KINDS
 
@@ -57,6 +57,8 @@ class CutModel:
     shapes: dict[str, tuple[int, ...]]
     input: str
     uncut: tuple[Uncut, ...] = ()
+    features_last: frozenset[str] = frozenset()
+    """Boundaries of units that keep their features in their last dimension, such as tokens."""
 
 
 def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutModel:
@@ -70,12 +72,12 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
     layers = model.layers
     alive = alive_before(model)
     batch = model.input_shape[0]
-    start = head_start(layers, batch=batch, classes=classes, head=head)
     owners = owners_in(layers, model.input_name, model.input_shape)
+    points = [i for i in range(len(layers)) if len(alive[i]) == 1 and keeps_rows(owners[next(iter(alive[i]))], batch)]
+    possible = head_starts(layers, batch=batch, classes=classes, head=head, points=points)
+    start = _head_start(model, list(possible), points, alive)
     if not keeps_rows(owners[layers[-1].output], batch):
         raise UsageError("the rows of the model's output are not those of the examples, in their order")
-    points = [i for i in range(len(layers)) if len(alive[i]) == 1 and keeps_rows(owners[next(iter(alive[i]))], batch)]
-    start = _of_whole_examples(model, start, points, alive)
     points = [i for i in points if i < start]
     starts = [first for first, after in itertools.pairwise([*points, start]) if _has_weights(layers[first:after])]
     bounds = [0, *starts[1:], start]
@@ -85,6 +87,8 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
         part = layers[first:after]
         units.append(UnitLayers(name="", layers=part, input=current, output=part[-1].output))
         current = part[-1].output
+    layouts = Layouts(layers, model.shapes)
+    boundaries = {model.input_name, *(unit.output for unit in units)}
     reasons = [_uncut(model, unit, *pair, alive) for unit, pair in enumerate(itertools.pairwise(bounds))]
     return CutModel(
         units=_named(units),
@@ -92,10 +96,23 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
         shapes=model.shapes,
         input=model.input_name,
         uncut=tuple(reason for reason in reasons if reason is not None),
+        features_last=frozenset(name for name in boundaries if layouts.is_last(name)),
     )
 
 
-def _of_whole_examples(model: CapturedModel, start: int, points: list[int], alive: list[set[str]]) -> int:
+def _head_start(model: CapturedModel, starts: list[int], points: list[int], alive: list[set[str]]) -> int:
+    """The first of `starts` where the head can begin; raises UsageError where there is none."""
+    for start in starts:
+        place = _of_whole_examples(model, start, points)
+        if place is not None:
+            return place
+    if starts:
+        raise _no_boundary(model, starts[0], alive)
+    found = (name for name, start in modules_behind(model.layers, points) if _of_whole_examples(model, start, points))
+    raise unrecognised(next(found, None))
+
+
+def _of_whole_examples(model: CapturedModel, start: int, points: list[int]) -> int | None:
     """Where the head begins: at `start`, or behind or before what there takes examples apart and has no weights.
 
     `points` are where one tensor is alive that has a row for each example: others are no boundary of a block.
@@ -108,15 +125,18 @@ def _of_whole_examples(model: CapturedModel, start: int, points: list[int], aliv
     first = start
     while first not in points and first > 0 and model.layers[first - 1].kind in VIEW_KINDS:
         first -= 1
-    if first in points and first > 0:
-        return first
+    return first if first in points and first > 0 else None
+
+
+def _no_boundary(model: CapturedModel, start: int, alive: list[set[str]]) -> UsageError:
+    """Why the head cannot begin at `start`."""
     place = f"the head cannot begin at '{model.layers[start].module}'"
     names = _modules(model, alive[start])
     if len(names) > 1:
-        raise UsageError(f"{place}: {', '.join(names)} live there as well")
+        return UsageError(f"{place}: {', '.join(names)} live there as well")
     (name,) = alive[start]
     shape, batch = "x".join(map(str, model.shapes[name])), model.input_shape[0]
-    raise UsageError(
+    return UsageError(
         f"{place}: the tensor there ({shape}) has no row for each of the {batch} examples",
         remedy=("name an earlier module with ", Setting("head")),
     )
@@ -183,21 +203,6 @@ def _common_path(layers: tuple[Layer, ...]) -> list[str]:
     paths = [layer.module.split(".") for layer in layers if layer.tensors and layer.module]
     same = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
     return [parts[0] for parts in same]
-
-
-def even_partition(unit_bytes: list[int], blocks: int, *, model: str) -> Partition:
-    """`blocks` runs of consecutive units of `model` with about the same number of units."""
-    count = len(unit_bytes)
-    if not 1 <= blocks <= count:
-        possible = f"{count} units, so 1 to {count} blocks are" if count > 1 else "one unit, so only 1 block is"
-        raise UsageError(
-            f"the model has {possible} possible",
-            field="blocks",
-            value=blocks,
-            remedy=f"`profl-edge models --model {model}` shows the units and where it cannot be cut",
-        )
-    bounds = [math.floor(i * count / blocks) for i in range(blocks + 1)]
-    return partition_of([(bounds[i], bounds[i + 1] - 1) for i in range(blocks)], count)
 
 
 def parse_partition(text: str, units: int) -> Partition:

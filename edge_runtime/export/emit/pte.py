@@ -6,8 +6,12 @@ the placement of every tensor are already decided, and must stay as decided.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
 from device_profiles.errors import UsageError
-from device_profiles.operators import violation
+from device_profiles.operators import Given, violation
 from edge_runtime.export.emit.executorch_package import PTEFile, ScalarType, schema, serialize_pte_binary
 from edge_runtime.export.ir.graph import END_UNLESS, EXTERNAL_ROLES, ElementType, Operation, StepGraph, Value
 from edge_runtime.export.plan.arena import ArenaPlan
@@ -21,6 +25,26 @@ _SCALAR_TYPES: dict[ElementType, ScalarType] = {
     "bool": ScalarType.BOOL,
 }
 _PROGRAM_VERSION = 0
+
+
+class _Uncopied(list[Any]):
+    """A list that a deep copy shares: ExecuTorch copies a program before it adds its segments, which ours has not."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Uncopied:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """All that the table of operators looks at in a tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@lru_cache(maxsize=1 << 14, typed=True)  # typed, because 1, 1.0 and True are different arguments
+def _violation(operator: str, *stack: Given) -> str | None:
+    return violation(operator, stack)
 
 
 class _Emitter:
@@ -91,7 +115,9 @@ class _Emitter:
         if operation.operator == END_UNLESS:
             return schema.Instruction(schema.JumpFalseCall(arguments[0], destination_instruction=end))
         # What the runtime would refuse when it loads the program is not written in the first place.
-        wrong = violation(operation.operator, (*operation.arguments, *operation.outputs))
+        stack = (*operation.arguments, *operation.outputs)
+        described = (_Described(v.dtype, v.shape) if isinstance(v, Value) else v for v in stack)
+        wrong = _violation(operation.operator, *described)
         if wrong is not None:
             raise UsageError(
                 f"operator {operation.operator}: {wrong}, which the runtime has no kernel for; change the layer"
@@ -120,7 +146,7 @@ def emit_program(graph: StepGraph, plan: ArenaPlan) -> bytes:
     )
     program = schema.Program(
         version=_PROGRAM_VERSION,
-        execution_plan=[execution_plan],
+        execution_plan=_Uncopied([execution_plan]),
         constant_buffer=[schema.Buffer(storage=b"")],
         backend_delegate_data=[],
         segments=[],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ class Constants:
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         signature = program.graph_signature
         self.values: dict[str, torch.Tensor] = {}
+        self._several: dict[str, Any] = {}
         for node, name in signature.inputs_to_buffers.items():
             persistent = name in program.state_dict
             value = program.state_dict[name] if persistent else program.constants[name]
@@ -40,18 +42,25 @@ class Constants:
             self._make(node)
             return True
         arguments = list(_nodes((node.args, node.kwargs)))
-        if any(argument.name not in self.values for argument in arguments) or not isinstance(
-            node.meta.get("val"), torch.Tensor
-        ):
-            return bool(arguments) and all(a.name in self.values for a in arguments) and not node.users
+        if node.target is operator.getitem and arguments[0].name in self._several:
+            self.values[node.name] = self._several[arguments[0].name][node.args[1]]
+            return True
+        known = all(argument.name in self.values for argument in arguments)
+        kind = node.meta.get("val")
+        if not known or not isinstance(kind, (torch.Tensor, tuple, list)):
+            return bool(arguments) and known and not node.users
         with torch.no_grad():
             positional, named = _filled((node.args, node.kwargs), self.values)
-            self.values[node.name] = node.target(*positional, **named)  # type: ignore[operator]  # an operator
+            result = node.target(*positional, **named)  # type: ignore[operator]  # an operator
+        if isinstance(kind, torch.Tensor):
+            self.values[node.name] = result
+        else:
+            self._several[node.name] = result
         return True
 
 
 _OF_A_SHAPE = frozenset(
-    {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"},
+    {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"},
 )
 """Operators that ask of a tensor for nothing but its shape and type."""
 

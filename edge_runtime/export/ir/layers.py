@@ -10,6 +10,9 @@ import torch
 
 from device_profiles.contract import CONSTANT_PREFIX
 
+NOBODY = torch.iinfo(torch.int32).max
+"""Whose an element is that follows from no example, in a tensor others of which do (see `whose.py`)."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
@@ -46,6 +49,8 @@ class CapturedNode:
         owners: whose the elements of every activation are (see `whose.py`).
         known: every activation there is by now.
         renamed: activations that are another one under a new name (identities).
+        steady: activations that no gradient goes through: of the input, of constants, of comparisons.
+        whole: activations of whole numbers (int64), such as tokens.
         constants: values of results that follow from no parameter and no input of the model.
         before: layers that the call needs in front of its own, such as a parameter that is read as an activation.
         new_constants: tensors that the bundle must carry for the call, by the names they get.
@@ -61,25 +66,28 @@ class CapturedNode:
     known: Container[str]
     renamed: dict[str, str]
     owners: Mapping[str, torch.Tensor | None] = field(default_factory=dict)
+    steady: Container[str] = frozenset()
+    whole: Container[str] = frozenset()
     constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
     before: list[Layer] = field(default_factory=list)
     new_constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def activation(self, name: str) -> str:
         """Name of the activation that argument `name` is; raises NotCovered where it is none."""
-        return self._activation(self.arguments[name], name)
+        return self.activation_of(self.arguments[name], name)
 
     def activations(self, name: str) -> tuple[str, ...]:
         """Names of the activations in the list that argument `name` is; raises NotCovered where one is none."""
-        return tuple(self._activation(value, name) for value in self.arguments[name])
+        return tuple(self.activation_of(value, name) for value in self.arguments[name])
 
-    def _activation(self, value: object, name: str) -> str:
+    def activation_of(self, value: object, name: str) -> str:
+        """Name of the activation that `value`, an argument or part of one, is."""
         if isinstance(value, torch.fx.Node):
             found = self.renamed.get(value.name, value.name)
             if found in self.known:
                 return found
             if value.name in self.constants:
-                return self._of_model(value, self.keep_constant(name, self.constants[value.name]))
+                return self.kept(name, self.constants[value.name])
             if found in self.state and value.meta["val"].is_floating_point():
                 return self._of_model(value, self.state[found])
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -111,8 +119,9 @@ class CapturedNode:
         """The name under which the bundle carries a constant of this call."""
         if value.is_complex():
             raise NotCovered("with a complex constant")
+        value = value.reshape(1) if value.dim() == 0 else value
         name = f"{CONSTANT_PREFIX}{self.node.name}.{hint}"
-        self.new_constants[name] = value.to(torch.float32).contiguous()
+        self.new_constants[name] = value.to(torch.float32).contiguous().clone()
         return name
 
     def kept(self, hint: str, value: torch.Tensor) -> str:
@@ -167,10 +176,11 @@ class CapturedNode:
         Never where it follows from parameters and constants alone.
         """
         owners = self.owners.get(self.activation(name))
-        if owners is None:
+        moved = [d for d in range(0 if owners is None else owners.dim()) if d in dims]
+        if owners is None or not moved:
             return False
-        moved = [d for d in range(owners.dim()) if d in dims]
-        return any(bool((owners != owners.narrow(d, 0, 1)).any()) for d in moved if owners.shape[d] > 1)
+        first, last = owners.amin(moved), torch.where(owners == NOBODY, -2, owners).amax(moved)
+        return bool(((first != last) & (last != -2)).any())
 
     def is_computed(self, name: str) -> bool:
         """Whether argument `name` is computed by the model from its parameters alone, such as a weight."""

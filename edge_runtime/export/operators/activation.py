@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
@@ -40,8 +38,6 @@ FUSED = frozenset({"relu", "relu6", "silu", "hardswish", "hardsigmoid", "sigmoid
 
 SUBTRACT, MULTIPLY = 1, 2
 """Numbers of `csrc/kernels/elementwise/arithmetic.cpp`, as in `elementwise.py`, which imports this module."""
-_SOFTPLUS_THRESHOLD = 20.0
-"""PyTorch's default: from there on softplus is its argument to the last bit."""
 _SELU = (1.6732632423543772, 1.0507009873554805)
 """PyTorch's constants alpha and scale."""
 
@@ -58,29 +54,9 @@ def _capture_leaky_relu(call: CapturedNode) -> Layer:
     return _layer(call, "leaky_relu", float(call.arguments["negative_slope"]))
 
 
-def _capture_clamp(call: CapturedNode) -> Layer:
-    """`hardtanh` and `clamp` by one limit after the other; ReLU and ReLU6 where they are these."""
-    names = (("min", "min_val"), ("max", "max_val"))
-    low, high = (call.arguments.get(name, call.arguments.get(other)) for name, other in names)
-    if any(isinstance(limit, torch.fx.Node) for limit in (low, high)):
-        raise NotCovered("with limits that are tensors")
-    if low == 0 and high in (None, 6):
-        return _layer(call, "relu" if high is None else "relu6")
-    if low is None:
-        assert high is not None  # PyTorch asks for one of them
-        return _layer(call, "at_most", float(high))
-    if high is None:
-        return _layer(call, "at_least", float(low))
-    x = call.step(
-        "activation", (call.activation("self"),), call.output_shape, activation="at_least", parameter=float(low)
-    )
-    return call.layer("activation", (x,), activation="at_most", parameter=float(high))
-
-
-def _capture_softplus(call: CapturedNode) -> Layer:
-    if float(call.arguments["threshold"]) < _SOFTPLUS_THRESHOLD:
-        raise NotCovered(f"with a threshold below {_SOFTPLUS_THRESHOLD:g}")
-    return _layer(call, "softplus", float(call.arguments["beta"]))
+def _capture_rrelu(call: CapturedNode) -> Layer:
+    """In inference mode the slope is the mean of its limits; in training mode it is drawn, which is refused."""
+    return _layer(call, "leaky_relu", (float(call.arguments["lower"]) + float(call.arguments["upper"])) / 2)
 
 
 def _capture_elu(call: CapturedNode) -> Layer:
@@ -101,19 +77,6 @@ def _capture_celu(call: CapturedNode) -> Layer:
     x = call.step("affine", (call.activation("self"),), shape, factor=1.0 / alpha, offset=0.0)
     y = call.step("activation", (x,), shape, activation="elu", parameter=1.0)
     return call.layer("affine", (y,), factor=alpha, offset=0.0)
-
-
-def _capture_log1p(call: CapturedNode) -> Layer:
-    """log(x + 1)."""
-    x = call.step("affine", (call.activation("self"),), call.output_shape, factor=1.0, offset=1.0)
-    return call.layer("activation", (x,), activation="logarithm", parameter=0.0)
-
-
-def _capture_expm1(call: CapturedNode) -> Layer:
-    """exp(x) - 1."""
-    shape = call.output_shape
-    y = call.step("activation", (call.activation("self"),), shape, activation="exponential", parameter=0.0)
-    return call.layer("affine", (y,), factor=1.0, offset=-1.0)
 
 
 def _capture_log_sigmoid(call: CapturedNode) -> Layer:
@@ -195,26 +158,19 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
         name: _capture(name)
         for name in ("relu", "relu6", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "mish")
     },
-    "softplus": _capture_softplus,
     "elu": _capture_elu,
     "selu": _capture_elu,
     "log_sigmoid": _capture_log_sigmoid,
     "prelu": _capture_prelu,
     "glu": _capture_glu,
     "leaky_relu": _capture_leaky_relu,
-    "hardtanh": _capture_clamp,
-    "clamp": _capture_clamp,
-    "clamp_min": _capture_clamp,
-    "clamp_max": _capture_clamp,
-    "clip": _capture_clamp,
     "celu": _capture_celu,
+    "rrelu": _capture_rrelu,
     "abs": _capture("absolute"),
     "exp": _capture("exponential"),
     "log": _capture("logarithm"),
     "sqrt": _capture("square_root"),
     "rsqrt": _capture("inverse_root"),
-    "log1p": _capture_log1p,
-    "expm1": _capture_expm1,
     "reciprocal": _capture("reciprocal"),
 }
 EMITTERS = {"activation": _activation}

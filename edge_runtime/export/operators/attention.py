@@ -15,6 +15,7 @@ from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.constants import Mask
 from edge_runtime.export.ir.graph import Argument, Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators.view import repeated
 
 MAX_VALUE_WIDTH = 512
 """Widest head whose tile of results fits the kernels' workspace."""
@@ -39,63 +40,121 @@ class StridedView:
         return (self.offset, *self.strides)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Operand:
+    """A query, key or value as an activation [batch, heads, tokens, width]."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, call: CapturedNode, argument: str) -> _Operand:
+        """Without a dimension of heads it is one head; further dimensions are batches."""
+        given, x = call.shape(argument), call.activation(argument)
+        if len(given) < 3:
+            raise NotCovered("without a batch dimension")
+        shape = (given[0], 1, *given[1:]) if len(given) == 3 else (math.prod(given[:-3]), *given[-3:])
+        return cls(name=x if shape == given else call.step("reshape", (x,), shape), shape=shape)
+
+    def repeated(self, call: CapturedNode, batch: int, heads: int) -> _Operand:
+        """For as many examples and heads, where it has one for all of them or for each group of heads."""
+        own_batch, own_heads, tokens, width = self.shape
+        if (own_batch, own_heads) == (batch, heads):
+            return self
+        if own_batch not in (1, batch) or heads % own_heads:
+            raise NotCovered("of batches and heads that do not fit each other")
+        wanted = (batch, own_heads, heads // own_heads, tokens, width)
+        x, _ = repeated(call, self.name, self.shape, lambda t: t.unsqueeze(2).expand(wanted))
+        shape = (batch, heads, tokens, width)
+        return _Operand(name=call.step("reshape", (x,), shape), shape=shape)
+
+
 def _capture_attention(call: CapturedNode) -> Layer:
-    query, key, value = (call.shape(name) for name in ("query", "key", "value"))
-    if not len(query) == len(key) == len(value) == 4:
-        raise NotCovered("without batch and head dimensions")
-    if query[:2] != key[:2] or key[:3] != value[:3]:
-        raise NotCovered("of shapes that are broadcast or grouped")
+    given = [_Operand.of(call, name) for name in ("query", "key", "value")]
+    batch, heads = (max(operand.shape[d] for operand in given) for d in (0, 1))
+    operands = [operand.repeated(call, batch, heads) for operand in given]
+    query, key, value = (operand.shape for operand in operands)
     if value[3] > MAX_VALUE_WIDTH:
         raise NotCovered(f"heads wider than {MAX_VALUE_WIDTH}")
     scale = call.arguments["scale"]
-    masked = call.arguments["attn_mask"]
-    if masked is not None and call.constant("attn_mask") is None:
-        return _capture_biased(call)
-    mask = _mask(call, query[2], key[2])
-    return call.layer(
-        "attention",
-        tuple(call.activation(name) for name in ("query", "key", "value")),
-        (None if mask.value is None else call.keep_constant("mask", mask.value),),
-        sizes=(query[0], query[1], query[2], key[2], query[3], value[3]),
-        views=tuple(StridedView.dense(shape) for shape in (query, key, value)),
-        sources=(0, 1, 2),
-        mask_view=mask.view,
-        out_view=StridedView.dense((*query[:3], value[3])),
-        scale=1.0 / math.sqrt(query[3]) if scale is None else float(scale),
-        causal=bool(call.arguments["is_causal"]) or mask.causal,
-        dropout=float(call.arguments["dropout_p"]),
-    )
+    scale = 1.0 / math.sqrt(query[3]) if scale is None else float(scale)
+    inputs, mask = tuple(operand.name for operand in operands), Mask()
+    if call.arguments["attn_mask"] is not None:
+        value_of_mask = call.constant("attn_mask")
+        if value_of_mask is not None:
+            mask = _constant_mask(call, value_of_mask, query[2], key[2])
+        elif call.activation("attn_mask") not in call.steady:
+            return _written_out(call, operands, scale)
+        else:
+            name, view = _computed_mask(call, key[2])
+            inputs, mask = (*inputs, name), Mask(view=view)
+    shape = (*query[:3], value[3])
+    attributes = {
+        "sizes": (query[0], query[1], query[2], key[2], query[3], value[3]),
+        "views": tuple(StridedView.dense(operand.shape) for operand in operands),
+        "sources": (0, 1, 2),
+        "mask_view": mask.view,
+        "out_view": StridedView.dense(shape),
+        "scale": scale,
+        "causal": bool(call.arguments["is_causal"]) or mask.causal,
+        "dropout": float(call.arguments["dropout_p"]),
+    }
+    tensors = (None if mask.value is None else call.keep_constant("mask", mask.value),)
+    if shape == call.output_shape:
+        return call.layer("attention", inputs, tensors, **attributes)
+    return call.layer("reshape", (call.step("attention", inputs, shape, tensors, **attributes),))
 
 
-def _capture_biased(call: CapturedNode) -> Layer:
-    """Attention written out, where what is added to the scores is computed, as from a table of relative positions."""
-    query, key = call.shape("query"), call.shape("key")
+def _constant_mask(call: CapturedNode, value: torch.Tensor, queries: int, keys: int) -> Mask:
+    """Of [batch, heads, queries, keys]; one without heads is for each example."""
+    rank = len(call.shape("query"))
+    if value.dim() > 4 or (rank != 4 and value.dim() == 4):
+        raise NotCovered("with a mask of more than one dimension of batches")
+    return Mask.of(value.unsqueeze(1) if rank == 3 and value.dim() == 3 else value, queries, keys)
+
+
+def _computed_mask(call: CapturedNode, keys: int) -> tuple[str, tuple[int, int, int, int]]:
+    """What is added to the scores, of what takes no gradient, such as padding; and where its rows begin."""
+    x, shape = call.activation("attn_mask"), call.shape("attn_mask")
+    if call.node_type("attn_mask") == torch.bool:  # 0 where a key is seen, minus infinity where it is not
+        x = call.step("activation", (x,), shape, activation="logarithm", parameter=0.0)
+    if len(call.shape("query")) == 3 and len(shape) == 3:
+        shape = (shape[0], 1, *shape[1:])
+    shape = (*(1,) * (4 - len(shape)), *shape)
+    if len(shape) != 4 or shape[3] != keys or len(call.shape("query")) > 4:
+        raise NotCovered("with a mask that is the same for all keys, or has more than one dimension of batches")
+    rows = [math.prod(shape[d + 1 :]) if extent > 1 else 0 for d, extent in enumerate(shape[:3])]
+    return x, (0, rows[0], rows[1], rows[2])
+
+
+def _written_out(call: CapturedNode, operands: list[_Operand], scale: float) -> Layer:
+    """Attention as products and a softmax, where what is added to the scores takes a gradient, as a table of relative
+    positions does."""
+    query, key, value = operands
+    mask, given = call.activation("attn_mask"), call.shape("attn_mask")
     if call.node_type("attn_mask") != torch.float32 or call.arguments["is_causal"]:
         raise NotCovered("with truth values that are computed as its mask")
-    scale = 1.0 / math.sqrt(query[3]) if call.arguments["scale"] is None else float(call.arguments["scale"])
-    turned, scores = (*key[:2], key[3], key[2]), (*query[:3], key[2])
-    q = call.step("affine", (call.activation("query"),), query, factor=scale, offset=0.0)
-    k = call.step("permute", (call.activation("key"),), turned, dims=(0, 1, 3, 2))
+    if len(call.shape("query")) == 3 and len(given) == 3:
+        mask = call.step("reshape", (mask,), (given[0], 1, *given[1:]))
+    turned, scores = (*key.shape[:2], key.shape[3], key.shape[2]), (*query.shape[:3], key.shape[2])
+    q = call.step("affine", (query.name,), query.shape, factor=scale, offset=0.0)
+    k = call.step("permute", (key.name,), turned, dims=(0, 1, 3, 2))
     x = call.step("matmul", (q, k), scores)
-    x = call.step("arithmetic", (x, call.activation("attn_mask")), scores, operation=0, of_model=(False, False))
+    x = call.step("arithmetic", (x, mask), scores, operation=0, of_model=(False, False))
     x = call.step("softmax", (x,), scores)
     if float(call.arguments["dropout_p"]) > 0.0:
         x = call.step("dropout", (x,), scores, dropout=float(call.arguments["dropout_p"]))
-    return call.layer("matmul", (x, call.activation("value")))
-
-
-def _mask(call: CapturedNode, queries: int, keys: int) -> Mask:
-    if call.arguments["attn_mask"] is None:
-        return Mask()
-    value = call.constant("attn_mask")
-    assert value is not None
-    return Mask.of(value, queries, keys)
+    result = (*query.shape[:3], value.shape[3])
+    if result == call.output_shape:
+        return call.layer("matmul", (x, value.name))
+    return call.layer("reshape", (call.step("matmul", (x, value.name), result),))
 
 
 def _attention(builder: StepBuilder, layer: Layer, values: Values) -> Value:
-    sources = tuple(values[name] for name in layer.inputs)
     attributes = layer.attributes
-    mask = None if layer.tensors[0] is None else builder.tensor(layer.tensors[0], "frozen")
+    computed_mask = len(layer.inputs) > max(attributes["sources"]) + 1  # the last input
+    sources = tuple(values[name] for name in layer.inputs)
+    fixed = None if layer.tensors[0] is None else builder.tensor(layer.tensors[0], "frozen")
     drops = builder.training and attributes["dropout"] > 0.0
     sizes = (layer.shape[0], *attributes["sizes"][1:])
     random = builder.random() if drops else None
@@ -116,6 +175,7 @@ def _attention(builder: StepBuilder, layer: Layer, values: Values) -> Value:
         nonlocal again
         y = builder.new(layer.module, layer.shape)
         query, key, value = (sources[i] for i in attributes["sources"])
+        mask = sources[-1] if computed_mask else fixed
         # A second time the logarithms are there already; None leaves them as they are.
         builder.graph.emit("attention", (query, key, value, mask, random, *settings), (y, None if again else log_sums))
         again = True
@@ -126,14 +186,14 @@ def _attention(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     def rule(gradient: Value) -> Pairs:
         assert log_sums is not None
         found = tuple(builder.again(source) for source in sources)
-        results = tuple(builder.new(f"{layer.module}.input_gradient", source.shape) for source in sources)
-        order = attributes["sources"]
+        order, mask = attributes["sources"], found[-1] if computed_mask else fixed
+        results = [builder.new(f"{layer.module}.input_gradient", x.shape) for x in sources[: max(order) + 1]]
         builder.graph.emit(
             "attention_backward",
             (gradient, *(found[i] for i in order), mask, random, builder.again(y), log_sums, *settings),
             tuple(results[i] for i in order),
         )
-        return list(zip(sources, results, strict=True))
+        return list(zip(sources, results, strict=False))  # a mask takes none
 
     return builder.record(y, rule)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from edge_runtime.export.ir.builder import StepBuilder, Values
@@ -22,8 +24,6 @@ def _capture_convolution(call: CapturedNode) -> Layer:
         raise NotCovered("without a batch dimension")
     stride, dilation = (_directions(call.arguments[name], of_sequences, missing=1) for name in ("stride", "dilation"))
     kernel = _directions(call.shape("weight")[2:], of_sequences, missing=1)
-    if math.prod(kernel) > _MOST_TAPS:
-        raise NotCovered(f"with a kernel of more than {_MOST_TAPS} elements")
     padding = call.arguments["padding"]
     if padding == "valid":
         before = (0, 0)
@@ -32,11 +32,43 @@ def _capture_convolution(call: CapturedNode) -> Layer:
         before = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
     else:
         before = _directions(padding, of_sequences, missing=0)
-    inputs, weight = with_weight(call)
     how = {"stride": stride, "padding": before, "dilation": dilation, "groups": int(call.arguments["groups"])}
+    if math.prod(kernel) > _MOST_TAPS:
+        return _in_parts(call, how, kernel)
+    inputs, weight = with_weight(call)
     if not call.is_computed("bias"):
         return call.layer("conv2d", inputs, (weight, call.tensor("bias")), **how)
     return _with_bias(call, call.step("conv2d", inputs, call.output_shape, (weight, None), **how))
+
+
+def _in_parts(call: CapturedNode, how: dict[str, Any], kernel: tuple[int, int]) -> Layer:
+    """A convolution by a large kernel: the sum of those by its parts, each of what it sees of the input."""
+    shape, columns = call.output_shape, min(kernel[1], _MOST_TAPS)
+    steps = (_MOST_TAPS // columns, columns)
+    total = ""
+    for first in itertools.product(*(range(0, size, step) for size, step in zip(kernel, steps, strict=True))):
+        part = tuple(min(step, size - at) for at, size, step in zip(first, kernel, steps, strict=True))
+        begins, sizes = [], []
+        for d, extent in enumerate((1, *shape[2:])[-2:]):
+            begins.append(first[d] * how["dilation"][d] - how["padding"][d])
+            sizes.append((extent - 1) * how["stride"][d] + (part[d] - 1) * how["dilation"][d] + 1)
+        image = (1, *call.shape("input")[2:])[-2:]
+        if any(at >= extent or at + size <= 0 for at, size, extent in zip(begins, sizes, image, strict=True)):
+            continue  # it sees nothing but padding
+        inputs = (_cropped(call, "input", begins, sizes), _cropped(call, "weight", first, part))
+        y = call.step("conv2d", inputs, shape, (None, None), **{**how, "padding": (0, 0)})
+        total = call.step("add", (total, y), shape, activation="none") if total else y
+    return call.layer("reshape", (total,)) if call.arguments["bias"] is None else _with_bias(call, total)
+
+
+def _cropped(call: CapturedNode, name: str, first: Sequence[int], sizes: Sequence[int]) -> str:
+    """Step to a part of an argument's image, with zeros where it reaches beyond."""
+    shape = call.shape(name)
+    directions = len(shape) - 2
+    part = (*shape[:2], *sizes[-directions:])
+    return call.step(
+        "crop", (call.activation(name),), part, offsets=(0, 0, *first[-directions:]), cropped=part, value=0.0
+    )
 
 
 def _with_bias(call: CapturedNode, y: str) -> Layer:

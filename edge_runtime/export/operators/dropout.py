@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import elementwise
+from edge_runtime.export.operators.view import repeated
 
 
 def _capture_dropout(call: CapturedNode) -> Layer:
@@ -22,6 +25,19 @@ def _capture_channel_dropout(call: CapturedNode) -> Layer:
     ones = call.step("affine", (call.step("detached", (sums,), kept),), kept, factor=0.0, offset=1.0)
     mask = call.step("dropout", (ones,), kept, dropout=float(call.arguments["p"]))
     return elementwise.arithmetic(call, elementwise.MULTIPLY, call.activation("input"), mask)
+
+
+def _capture_draws(call: CapturedNode) -> Layer:
+    """`bernoulli` of one probability, as stochastic depth draws it: dropout of ones, without its factor.
+
+    In inference every element is the probability, by which such layers divide.
+    """
+    p, shape = call.arguments.get("p"), call.output_shape
+    if not isinstance(p, float) or not 0.0 < p <= 1.0:
+        raise NotCovered("with another probability for every element, or 0")
+    one = call.kept("one", torch.ones((1,) * max(1, len(shape))))
+    ones, _ = repeated(call, one, (1,) * max(1, len(shape)), lambda t: t.expand(shape))
+    return call.layer("affine", (call.step("dropout", (ones,), shape, dropout=1.0 - p),), factor=p, offset=0.0)
 
 
 def _dropout(builder: StepBuilder, layer: Layer, values: Values) -> Value:
@@ -41,6 +57,10 @@ def _dropout(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     return builder.record(builder.derived((x,), compute), rule)
 
 
-CAPTURES = {"dropout": _capture_dropout, "feature_dropout": _capture_channel_dropout}
+CAPTURES = {
+    "dropout": _capture_dropout,
+    "feature_dropout": _capture_channel_dropout,
+    "bernoulli": _capture_draws,
+}
 EMITTERS = {"dropout": _dropout}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {"dropout": ((0, 0),)}

@@ -23,8 +23,8 @@ def _capture_pair(operation: int, number: Callable[[float], tuple[float, float]]
 
     def capture(call: CapturedNode) -> Layer:
         other = call.arguments["other"]
-        if call.arguments.get("alpha", 1) != 1 or call.arguments.get("rounding_mode") is not None:
-            raise NotCovered("with a factor alpha or a rounding mode")
+        if call.arguments.get("alpha", 1) != 1:
+            raise NotCovered("with a factor alpha")
         constant = call.constant("other")
         if constant is not None and constant.numel() == 1 and call.shape("self") == call.output_shape:
             other = constant.item()
@@ -34,6 +34,10 @@ def _capture_pair(operation: int, number: Callable[[float], tuple[float, float]]
         return _capture_tensors(call, operation)
 
     return capture
+
+
+capture_quotient = _capture_pair(DIVIDE, lambda number: (1.0 / number, 0.0))
+"""`div` without rounding (see `expression.py`)."""
 
 
 def _capture_tensors(call: CapturedNode, operation: int) -> Layer:
@@ -92,30 +96,6 @@ def _capture_fused(operation: int) -> Callable[[CapturedNode], Layer]:
 
 def _capture_negation(call: CapturedNode) -> Layer:
     return call.layer("affine", (call.activation("self"),), factor=-1.0, offset=0.0)
-
-
-def _capture_power(call: CapturedNode) -> Layer:
-    exponent = call.arguments.get("exponent")
-    if exponent == 2:
-        return _capture_square(call)
-    named = _POWERS.get(exponent) if isinstance(exponent, (int, float)) else None
-    if named is not None:
-        return call.layer("activation", (call.activation("self"),), activation=named, parameter=0.0)
-    if not isinstance(exponent, (int, float)) or exponent not in range(3, 9):
-        raise NotCovered("with another exponent than -1, -0.5, 0.5 and 2 to 8")
-    x = y = call.activation("self")
-    for _ in range(int(exponent) - 2):
-        y = arithmetic_step(call, MULTIPLY, y, x, call.output_shape)
-    return arithmetic(call, MULTIPLY, y, x)
-
-
-_POWERS: dict[float, str] = {-1: "reciprocal", -0.5: "inverse_root", 0.5: "square_root"}
-
-
-def _capture_square(call: CapturedNode) -> Layer:
-    """As a product."""
-    x = call.activation("self")
-    return call.layer("arithmetic", (x, x), operation=MULTIPLY, of_model=(False, False))
 
 
 def _add(builder: StepBuilder, layer: Layer, values: Values) -> Value:
@@ -250,10 +230,7 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     "sub": _capture_addition(lambda number: (1.0, -number), SUBTRACT),
     "rsub": _capture_pair(SUBTRACT, lambda number: (-1.0, number)),
     "mul": _capture_pair(MULTIPLY, lambda number: (number, 0.0)),
-    "div": _capture_pair(DIVIDE, lambda number: (1.0 / number, 0.0)),
     "neg": _capture_negation,
-    "pow": _capture_power,
-    "square": _capture_square,
     "addcmul": _capture_fused(MULTIPLY),
     "addcdiv": _capture_fused(DIVIDE),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 
 from edge_runtime.export.ir.builder import StepBuilder, Values
@@ -39,6 +42,80 @@ def _rows_at(call: CapturedNode, indices: torch.Tensor) -> Layer:
     return strided_view(call, "weight", sizes, strides, first * width)
 
 
+def _capture_bag(call: CapturedNode) -> Layer:
+    """Sums, means or maxima of the embeddings of a row of tokens, of those that are no padding."""
+    if call.index not in (None, 0):
+        raise NotCovered("with more results than the embeddings")
+    if call.arguments["scale_grad_by_freq"] or call.arguments["sparse"] or call.arguments.get("per_sample_weights"):
+        raise NotCovered("with scale_grad_by_freq, sparse gradients or weights of its own for each token")
+    tokens, width, mode = _bagged(call), call.shape("weight")[1], int(call.arguments["mode"])
+    given = call.arguments.get("padding_idx")
+    padding = -1 if given is None else int(given) % call.shape("weight")[0]
+    rows, (bags, count) = (*tokens[1], width), tokens[1]
+    x = call.step("embedding", (tokens[0],), rows, (call.tensor("weight"),), padding=padding)
+    if mode == 2 and padding < 0:
+        x = call.step("permute", (x,), (bags, width, count), dims=(0, 2, 1))
+        return call.layer("reshape", (call.step("top", (x,), (bags, width, 1), shared=False),))
+    if mode == 2:
+        raise NotCovered("of maxima with padding")
+    kept, factor = (bags, 1, width), 1.0 / count if mode == 1 else 1.0
+    if padding < 0:
+        return call.layer("reduce", (x,), kept=kept, factor=factor, over_first=False)
+    number = call.step("to_float", (tokens[0],), tokens[1])
+    hidden = call.step("arithmetic", (number, call.number("padding", padding)), tokens[1], **_EQUAL)
+    seen = call.step("affine", (hidden,), tokens[1], factor=-1.0, offset=1.0)
+    by_token = call.step("reshape", (seen,), (bags, count, 1))
+    x = call.step("arithmetic", (x, by_token), rows, **_PRODUCT)
+    if mode == 0:
+        return call.layer("reduce", (x,), kept=kept, factor=1.0, over_first=False)
+    x = call.step("reduce", (x,), (bags, width), kept=kept, factor=1.0, over_first=False)
+    size = call.step("reduce", (seen,), (bags, 1), kept=(bags, 1), factor=1.0, over_first=False)
+    size = call.step("activation", (size,), (bags, 1), activation="at_least", parameter=1.0)
+    return call.layer("arithmetic", (x, size), **_QUOTIENT)
+
+
+_PRODUCT: dict[str, Any]
+_QUOTIENT: dict[str, Any]
+_EQUAL: dict[str, Any]
+_PRODUCT, _QUOTIENT, _EQUAL = ({"operation": operation, "of_model": (False, False)} for operation in (2, 3, 6))
+"""Of `arithmetic` (see `elementwise.py`)."""
+
+
+def _bagged(call: CapturedNode) -> tuple[str, tuple[int, int]]:
+    """The tokens [bags, tokens of each], which PyTorch hands over as one row and the places where bags begin."""
+    offsets, row = call.constant("offsets"), call.arguments["indices"]
+    source = row.args[0] if row.op == "call_function" else row
+    shape = tuple(source.meta["val"].shape)
+    if len(shape) != 2 or offsets is None or not torch.equal(offsets, torch.arange(0, math.prod(shape), shape[1])):
+        raise NotCovered("of bags that are no rows of one tensor")
+    return call.activation_of(source, "indices"), (shape[0], shape[1])
+
+
+def as_number(call: CapturedNode, name: str) -> str:
+    """An argument as an activation of numbers, tokens as well."""
+    x = call.activation(name)
+    return call.step("to_float", (x,), call.shape(name)) if x in call.whole else x
+
+
+def _capture_conversion(call: CapturedNode) -> Layer:
+    """Of whole numbers: sums of truth values are numbers here already."""
+    x, kind = call.activation("self"), call.node.meta["val"].dtype
+    if kind == torch.float32 and call.node_type("self") == torch.int64:
+        return call.layer("to_float" if x in call.whole else "reshape", (x,))
+    raise NotCovered("it changes the element type; this runtime computes in float32")
+
+
+def _to_float(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    """No gradient goes to whole numbers."""
+
+    def compute(tokens: Value) -> Value:
+        y = builder.new(layer.module, layer.shape)
+        builder.graph.emit("to_float", (tokens,), (y,))
+        return y
+
+    return builder.derived((values[layer.inputs[0]],), compute)
+
+
 def _embedding(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     table = builder.weight(layer.tensors[0])
     assert table is not None
@@ -62,6 +139,10 @@ def _embedding(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     return builder.record(builder.kept(layer.output, (tokens,), compute), rule)
 
 
-CAPTURES = {"embedding": _capture_embedding}
-EMITTERS = {"embedding": _embedding}
+CAPTURES = {
+    "embedding": _capture_embedding,
+    "embedding_bag": _capture_bag,
+    **dict.fromkeys(("to", "_to_copy"), _capture_conversion),
+}
+EMITTERS = {"embedding": _embedding, "to_float": _to_float}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {}

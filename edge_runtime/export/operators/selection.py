@@ -19,6 +19,7 @@ from edge_runtime.export.operators.elementwise import (
     arithmetic,
     arithmetic_step,
 )
+from edge_runtime.export.operators.embedding import as_number
 from edge_runtime.export.operators.shape import VIEWS
 
 
@@ -27,9 +28,9 @@ def _operand(call: CapturedNode, name: str) -> str:
     value = call.arguments[name]
     if isinstance(value, torch.fx.Node):
         kind = value.meta["val"].dtype
-        if kind not in (torch.float32, torch.bool) and value.name not in call.constants:
-            raise NotCovered(f"of {str(kind).removeprefix('torch.')}, such as padding that follows from tokens")
-        return call.activation(name)
+        if kind not in (torch.float32, torch.bool, torch.int64) and value.name not in call.constants:
+            raise NotCovered(f"of {str(kind).removeprefix('torch.')}")
+        return as_number(call, name)
     return call.number(name, float(value))
 
 
@@ -118,49 +119,6 @@ def _chosen(call: CapturedNode, condition: str, where_true: str, where_false: st
     return call.layer("reshape", (parts[0],))
 
 
-def _capture_larger(first: int) -> Callable[[CapturedNode], Layer]:
-    """`maximum` (`first` 0: the first operand where it is larger) and `minimum` (1)."""
-
-    def capture(call: CapturedNode) -> Layer:
-        operands = [_operand(call, "self"), _operand(call, "other")]
-        shape = call.output_shape
-        truth = arithmetic_step(call, GREATER, operands[first], operands[1 - first], shape)
-        chosen = arithmetic_step(call, SELECT, operands[0], truth, shape)
-        other = arithmetic_step(call, SELECT, operands[1], _negated(call, truth, shape), shape)
-        return arithmetic(call, ADD, chosen, other)
-
-    return capture
-
-
-def _capture_largest(call: CapturedNode) -> Layer:
-    """`amax` and the values of `max` over one dimension or several: maxima of windows as large as these."""
-    if call.index not in (None, 0):
-        raise NotCovered("with the places of the maxima")
-    dims = _dims_of_maxima(call)
-    return call.layer("reshape", (maxima(call, call.activation("self"), call.shape("self"), dims),))
-
-
-def _dims_of_maxima(call: CapturedNode) -> tuple[int, ...]:
-    shape, given = call.shape("self"), call.arguments.get("dim")
-    if given is None or given == []:
-        raise NotCovered("over all dimensions")
-    dims = sorted(d % len(shape) for d in (given if isinstance(given, (list, tuple)) else [given]))
-    if call.over_examples("self", dims):
-        raise NotCovered("over the batch")
-    return tuple(dims)
-
-
-def _capture_smallest(call: CapturedNode) -> Layer:
-    """`amin` and the values of `min`: the largest of what has the other sign."""
-    if call.index not in (None, 0):
-        raise NotCovered("with the places of the minima")
-    shape, dims = call.shape("self"), _dims_of_maxima(call)
-    x = call.step("affine", (call.activation("self"),), shape, factor=-1.0, offset=0.0)
-    y = maxima(call, x, shape, dims)
-    negative = tuple(extent for d, extent in enumerate(shape) if d not in dims)
-    return call.layer("reshape", (call.step("affine", (y,), (*negative, 1), factor=-1.0, offset=0.0),))
-
-
 def _capture_sign(call: CapturedNode) -> Layer:
     """1, 0 or -1, without a gradient."""
     x, zero, shape = call.activation("self"), call.number("zero", 0.0), call.output_shape
@@ -200,15 +158,9 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     **TRUTHS,
     "where": _capture_where,
     "masked_fill": _capture_masked_fill,
-    "maximum": _capture_larger(0),
-    "minimum": _capture_larger(1),
-    "amax": _capture_largest,
-    "max": _capture_largest,
-    "amin": _capture_smallest,
-    "min": _capture_smallest,
     "sign": _capture_sign,
 }
-TAKES_TRUTHS = frozenset({*TRUTHS, "where", "masked_fill", "mul", *VIEWS})
+TAKES_TRUTHS = frozenset({*TRUTHS, "where", "masked_fill", "mul", "sum", "scaled_dot_product_attention", *VIEWS})
 """Operators that may read truth values which the model computes."""
 EMITTERS: dict[str, Callable[..., object]] = {}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {}

@@ -147,25 +147,46 @@ def capture_mirrored(call: CapturedNode) -> Layer:
     return _along(call, changes)
 
 
-def _capture_windows(call: CapturedNode) -> Layer:
-    """`im2col`: every window of an image as a column."""
-    if len(call.shape("self")) != 4:
-        raise NotCovered("without a batch dimension")
-    n, c, h, w = call.shape("self")
-    x, steps = call.activation("self"), []
-    (ph, pw), extents = _list(call.arguments["padding"]), (h, w)
-    if ph or pw:
-        extents = (h + 2 * ph, w + 2 * pw)
-        x = call.step("crop", (x,), (n, c, *extents), offsets=(0, 0, -ph, -pw), cropped=(n, c, *extents), value=0.0)
-    for d, extent in enumerate(extents):
+def _windows(call: CapturedNode, height: int, width: int) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Places of all elements of all windows in an image that is padded, [KH, KW, OH, OW], and the image's size."""
+    steps = []
+    padded = [size + 2 * pad for size, pad in zip((height, width), _list(call.arguments["padding"]), strict=True)]
+    for d, extent in enumerate(padded):
         kernel, stride, dilation = (_list(call.arguments[key])[d] for key in ("kernel_size", "stride", "dilation"))
         count = (extent - dilation * (kernel - 1) - 1) // stride + 1
         steps.append((torch.arange(kernel) * dilation, torch.arange(count) * stride))
     (kh, oh), (kw, ow) = steps
     rows = kh.view(-1, 1, 1, 1) + oh.view(1, 1, -1, 1)
     columns = kw.view(1, -1, 1, 1) + ow.view(1, 1, 1, -1)
-    x, _ = take_step(call, x, (n, c, *extents), (2, 3), rows * extents[1] + columns)
+    return rows * padded[1] + columns, (padded[0], padded[1])
+
+
+def _capture_windows(call: CapturedNode) -> Layer:
+    """`im2col`: every window of an image as a column."""
+    if len(call.shape("self")) != 4:
+        raise NotCovered("without a batch dimension")
+    n, c, h, w = call.shape("self")
+    places, extents = _windows(call, h, w)
+    x, (ph, pw) = call.activation("self"), _list(call.arguments["padding"])
+    if ph or pw:
+        x = call.step("crop", (x,), (n, c, *extents), offsets=(0, 0, -ph, -pw), cropped=(n, c, *extents), value=0.0)
+    x, _ = take_step(call, x, (n, c, *extents), (2, 3), places)
     return _finished(call, x)
+
+
+def _capture_folded(call: CapturedNode) -> Layer:
+    """`col2im`: windows, each in its place of an image; they add up where they overlap."""
+    if len(call.shape("self")) != 3:
+        raise NotCovered("without a batch dimension")
+    n, c, h, w = call.output_shape
+    places, extents = _windows(call, h, w)
+    numbers = places.reshape(-1)
+    x = call.step("reshape", (call.activation("self"),), (n, c, len(numbers)))
+    table = call.keep_constant("places", numbers)
+    x = call.step("put", (x,), (n, c, math.prod(extents)), (table,))
+    x = call.step("reshape", (x,), (n, c, *extents))
+    offsets = (0, 0, *_list(call.arguments["padding"]))
+    return call.layer("crop", (x,), offsets=offsets, cropped=call.output_shape, value=0.0)
 
 
 def _capture_unfold(call: CapturedNode) -> Layer:
@@ -206,6 +227,27 @@ def _take(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     return builder.record(builder.derived((x,), compute), rule)
 
 
+def _put(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    """The last dimension's elements at their places, summed up: what the gradient of a `take` does, and the reverse."""
+    places = builder.weight(layer.tensors[0])
+    assert places is not None
+    x = values[layer.inputs[0]]
+    outer = math.prod(x.shape[:-1])
+    taken, whole = (outer, x.shape[-1], 1), (outer, layer.shape[-1], 1)
+
+    def compute(x: Value) -> Value:
+        y = builder.new(layer.module, whole)
+        builder.graph.emit("take_backward", (builder.reshaped(x, taken), places), (y,))
+        return builder.reshaped(y, layer.shape)
+
+    def rule(gradient: Value) -> Pairs:
+        result = builder.new(f"{layer.module}.input_gradient", taken)
+        builder.graph.emit("take", (builder.reshaped(gradient, whole), places), (result,))
+        return [(x, builder.reshaped(result, x.shape))]
+
+    return builder.record(builder.derived((x,), compute), rule)
+
+
 CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     **dict.fromkeys(("index", "_unsafe_index"), _capture_index),
     "index_select": _capture_index_select,
@@ -218,7 +260,8 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
         capture_mirrored,
     ),
     "im2col": _capture_windows,
+    "col2im": _capture_folded,
     "unfold": _capture_unfold,
 }
-EMITTERS = {"take": _take}
+EMITTERS = {"take": _take, "put": _put}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {}

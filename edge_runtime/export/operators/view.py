@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -43,19 +44,31 @@ def strided_view(
 
 
 def _view_layer(call: CapturedNode, argument: str, apply: Callable[[torch.Tensor], torch.Tensor]) -> Layer:
-    shape = call.shape(argument)
+    attributes = _attributes(call.shape(argument), apply)
+    kind = "view" if attributes else "reshape"
+    return call.layer(kind, (call.activation(argument),), **attributes)
+
+
+def repeated(
+    call: CapturedNode, x: str, shape: tuple[int, ...], apply: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[str, tuple[int, ...]]:
+    """Step to what `apply` shows of the activation `x` of `shape`, such as `expand`; and its shape."""
+    attributes, result = _attributes(shape, apply), tuple(apply(torch.empty(shape, device="meta")).shape)
+    return call.step("view" if attributes else "reshape", (x,), result, **attributes), result
+
+
+def _attributes(shape: tuple[int, ...], apply: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+    """Of the layer that shows what `apply` makes of a tensor of `shape`; none where all that changes is the shape."""
     seen = apply(torch.empty(shape, device="meta"))
     if seen.is_contiguous() and seen.numel() == math.prod(shape):
-        return call.layer("reshape", (call.activation(argument),))
-    return call.layer(
-        "view",
-        (call.activation(argument),),
-        sizes=tuple(seen.shape),
-        strides=tuple(seen.stride()),
-        offset=seen.storage_offset(),
-        by_example=views_by_example(seen, tuple(seen.shape), shape),
-        apply=apply,
-    )
+        return {}
+    return {
+        "sizes": tuple(seen.shape),
+        "strides": tuple(seen.stride()),
+        "offset": seen.storage_offset(),
+        "by_example": views_by_example(seen, tuple(seen.shape), shape),
+        "apply": apply,
+    }
 
 
 def views_by_example(view: torch.Tensor, shape: tuple[int, ...], base: tuple[int, ...]) -> bool:

@@ -219,7 +219,9 @@ class _Folding:
         self._views[layer.output] = replace(layer, tensors=(), attributes={})
 
     def _with_sources(self, layer: Layer) -> Layer:
-        names = list(layer.inputs)
+        names, mask = list(layer.inputs[:3]), layer.inputs[3:]
+        for name in mask:
+            self._make_real(name)
         views = [StridedView.dense(self._seen[name].shape) for name in names]
         for base in {self._seen[name].base for name in names}:
             here = [i for i, name in enumerate(names) if self._seen[name].base == base]
@@ -237,7 +239,7 @@ class _Folding:
         sources = list(dict.fromkeys(names)) if fused else names
         order = tuple(sources.index(name) if fused else i for i, name in enumerate(names))
         return replace(
-            layer, inputs=tuple(sources), attributes={**layer.attributes, "sources": order, "views": tuple(views)}
+            layer, inputs=(*sources, *mask), attributes={**layer.attributes, "sources": order, "views": tuple(views)}
         )
 
 

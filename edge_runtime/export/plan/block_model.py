@@ -12,8 +12,9 @@ from device_profiles.errors import UsageError
 from device_profiles.model import Block, Model, Partition, TensorSpec, Unit
 from edge_runtime.export.capture.capture import capture
 from edge_runtime.export.capture.tracing import OneValueError
+from edge_runtime.export.cut.missing import MissingBlock, StandIn
 from edge_runtime.export.cut.names import aliases_in
-from edge_runtime.export.cut.stand_ins import MissingBlock, StandIn, kinds_of, stand_in
+from edge_runtime.export.cut.stand_ins import stand_in
 from edge_runtime.export.cut.tied import second_names
 from edge_runtime.export.cut.units import CutModel, cut
 from edge_runtime.export.passes.fusion import fuse
@@ -128,6 +129,7 @@ class BlockModel:
         """How many different tokens the model takes: rows of the smallest table that they are looked up in."""
         shapes = {spec.name: spec.shape for spec in self.tensors}
         layers = [layer for unit in self.cut.units for layer in unit.layers if self.cut.input in layer.inputs]
+        layers = [layer for layer in layers if layer.kind != "to_float"]
         tables = [layer.tensors[0] for layer in layers if layer.kind == "embedding"]
         if len(tables) < len(layers):
             kinds = ", ".join(sorted({layer.kind for layer in layers} - {"embedding"}))
@@ -170,6 +172,7 @@ class BlockModel:
             output=end,
             before=self.cut.shapes[start],
             after=self.cut.shapes[end],
-            kinds=kinds_of(layer for unit in units for layer in unit.layers),
+            last_before=start in self.cut.features_last,
+            last_after=end in self.cut.features_last,
         )
-        return stand_in(missing, index=block.index)
+        return stand_in(missing)

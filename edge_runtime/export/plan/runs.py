@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from device_profiles.manifest import Loss, Optimizer
 from device_profiles.work import Growing
-from edge_runtime.export.cut.stand_ins import StandIn
+from edge_runtime.export.cut.missing import StandIn
 from edge_runtime.export.cut.units import UnitLayers
 from edge_runtime.export.ir.graph import StepGraph
 from edge_runtime.export.ir.layers import Layer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from device_profiles.timeline import PlanTimeline
@@ -44,10 +45,11 @@ def plan_timeline(graph: StepGraph, plan: ArenaPlan) -> PlanTimeline:
     """The timeline of a program that has at least one operation."""
     storages = list(_storages(graph, plan))
     count = len(graph.operations)
-    columns: dict[Part, list[int]] = {part: [0] * count for part in _PARTS}
+    changes: dict[Part, list[int]] = {part: [0] * (count + 1) for part in _PARTS}
     for storage in storages:
-        for operation in range(storage.span[0], storage.span[1] + 1):
-            columns[storage.part][operation] += storage.size
+        changes[storage.part][storage.span[0]] += storage.size
+        changes[storage.part][storage.span[1] + 1] -= storage.size
+    columns = {part: list(accumulate(change[:count])) for part, change in changes.items()}
     return PlanTimeline(
         work=tuple(_work_shares(graph)),
         parameters_bytes=tuple(columns["parameters"]),

@@ -19,8 +19,8 @@ from device_profiles.contract import (
     DType,
 )
 from device_profiles.manifest import Loss
+from edge_runtime.export.cut.missing import StandIn
 from edge_runtime.export.cut.names import name_again
-from edge_runtime.export.cut.stand_ins import StandIn
 from edge_runtime.export.cut.units import UnitLayers
 from edge_runtime.export.ir.builder import Shapes, StepBuilder, Values
 from edge_runtime.export.ir.graph import END_UNLESS, Operation, StepGraph, Value

@@ -17,9 +17,9 @@ from device_profiles.errors import UsageError
 from device_profiles.model import Partition
 from device_profiles.settings import Setting
 from edge_runtime.export.capture.tracing import exported
-from edge_runtime.export.cut.stand_ins import StandIn
 from edge_runtime.export.passes.views import BY_TOKEN
 from edge_runtime.export.plan.block_model import BlockModel
+from edge_runtime.export.targets.stand_in_graph import append_stand_in
 
 _aten = torch.ops.aten
 _MODES = frozenset({"training", "train"})
@@ -72,32 +72,6 @@ def block_graphs(module: nn.Module, source: BlockModel, partition: Partition, in
     trained.output(captured.copy(trained, source.cut.head.input, source.cut.head.output, x, training=True))
     read = _attributes(trained) | (set() if prefix is None else _attributes(prefix))
     return BlockGraphs(prefix=prefix, trained=trained, tensors={name: tensors[name] for name in sorted(read)})
-
-
-def append_stand_in(graph: fx.Graph, stand_in: StandIn, x: fx.Node) -> fx.Node:
-    """Append the layers of a stand-in as ATen operators."""
-    weight = graph.get_attr(stand_in.name)
-    before = stand_in.before
-    for layer in stand_in.layers:
-        if layer.kind == "crop":
-            edges = zip(layer.attributes["offsets"], layer.shape, before, strict=True)
-            pads = [(-offset, offset + after - extent) for offset, after, extent in edges]
-            flat = [value for pair in reversed(pads[2:]) for value in pair]
-            x = graph.call_function(_aten.constant_pad_nd.default, (x, flat))
-        elif layer.kind == "global_average_pool":
-            x = graph.call_function(_aten.mean.dim, (x, list(range(2, len(before)))))
-        elif layer.kind == "resample2d":  # nearest neighbours
-            enlarge = _aten.upsample_nearest1d.vec if len(before) == 3 else _aten.upsample_nearest2d.vec
-            x = graph.call_function(enlarge, (x, list(layer.shape[2:]), None))
-        elif layer.kind == "linear":
-            x = graph.call_function(_aten.linear.default, (x, weight))
-        else:
-            rank = len(stand_in.weight_shape) - 2
-            convolve = _aten.conv1d.default if rank == 1 else _aten.conv2d.default
-            stride, padding = (list(layer.attributes[name][-rank:]) for name in ("stride", "padding"))
-            x = graph.call_function(convolve, (x, weight, None, stride, padding))
-        before = layer.shape
-    return x
 
 
 def joined(graphs: BlockGraphs) -> fx.GraphModule:

@@ -34,11 +34,12 @@ from device_profiles.work import Growing
 from edge_runtime.export import models
 from edge_runtime.export.cut.stand_ins import initial_bound
 from edge_runtime.export.cut.tied import check_tied
-from edge_runtime.export.cut.units import even_partition, parse_partition, partition_of
+from edge_runtime.export.cut.units import parse_partition, partition_of
 from edge_runtime.export.ir.faults import faults_named
 from edge_runtime.export.models.checked import notes_on
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.optimizers import optimizer_of
+from edge_runtime.export.plan.balanced import balanced_partition, single_partition
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.programs import build_programs, checked_works
 from edge_runtime.export.plan.runs import TrainingChoices
@@ -173,7 +174,7 @@ def export_bundle(
         weights = initial_weights(module, source, cut_into)
         _save_weights(weights, folder, output)
         if verify:
-            _verify(module, source, choices.loss)
+            progress(f"verified: the loss differs from PyTorch's by {_verify(module, source, choices.loss):.1e} of it")
         manifest = Manifest(
             created_by=f"profl-edge {_version()}",
             model=source.model,
@@ -187,13 +188,13 @@ def export_bundle(
     return manifest
 
 
-def _verify(module: nn.Module, source: BlockModel, loss: Loss) -> None:
-    """Hold the step against PyTorch's; raises UsageError where they differ."""
+def _verify(module: nn.Module, source: BlockModel, loss: Loss) -> float:
+    """Hold the step against PyTorch's: how far the loss is off. Raises UsageError where they differ."""
     # Here and not above: it needs the native module, which the simulation has no use for.
     from edge_runtime.export.verify.verify import verify
 
     with faults_named("the step could not be held against PyTorch's"):
-        verify(module, source, loss)
+        return verify(module, source, loss)
 
 
 def _save_weights(weights: dict[str, torch.Tensor], folder: Path, output: Path) -> None:
@@ -221,7 +222,7 @@ def _micro_batches(batch: int, micro_batch: int | None) -> int:
 def choose_partition(source: BlockModel, model: str, *, blocks: int | None, partition: str | None) -> Partition:
     """The partition asked for; by default the built-in model's own blocks, or one a unit for a user's model.
 
-    Raises UsageError, naming the option, for one that the model cannot be trained in.
+    What it chooses itself can be trained. Raises UsageError, naming the option, for a partition that cannot.
     """
     chosen = _partition(source, model, blocks=blocks, partition=partition)
     check_tied(source.cut, chosen, source.fixed)
@@ -237,10 +238,10 @@ def _partition(source: BlockModel, model: str, *, blocks: int | None, partition:
     if partition is not None:
         return parse_partition(partition, count)
     if blocks is not None:
-        return even_partition([unit.parameter_bytes for unit in source.model.units], blocks, model=model)
+        return balanced_partition(source, blocks)
     if model in models.BUILT_IN:
         return partition_of(list(models.BUILT_IN[model].default_blocks), count)
-    return partition_of([(i, i) for i in range(count)], count)
+    return single_partition(source)
 
 
 def chosen_blocks(partition: Partition, block: int | None) -> tuple[int, ...]:

@@ -163,6 +163,8 @@ class _NoDropout(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func in _DROPOUTS:
             return args[0] if args else kwargs["input"]
+        if (func in _DRAWS and len(args) > 1) or ("p" in kwargs and func in _DRAWS):
+            return args[0].fill_(args[1] if len(args) > 1 else kwargs["p"])
         place = _RATES.get(func)
         if place is not None and len(args) > place:
             args = (*args[:place], 0.0, *args[place + 1 :])
@@ -183,5 +185,11 @@ _DROPOUTS = frozenset(
         torch.feature_dropout_,
     }
 )
-_RATES: dict[Any, int] = {functional.scaled_dot_product_attention: 4, functional.multi_head_attention_forward: 10}
+_DRAWS = frozenset({torch.Tensor.bernoulli_})
+"""Draws by which what stays is divided later, as stochastic depth does: all of it stays if they are the rate."""
+_RATES: dict[Any, int] = {
+    functional.scaled_dot_product_attention: 4,
+    functional.multi_head_attention_forward: 10,
+    **dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu), 5),
+}
 """Functions with a rate of dropout among their arguments, and its place."""

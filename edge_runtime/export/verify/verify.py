@@ -42,44 +42,51 @@ _REMEDY = "write it with what docs/operators.md lists, or export with --no-verif
 _FORWARD = "the model's own forward"
 
 
-def verify(module: nn.Module, source: BlockModel, loss: Loss) -> None:
-    """Raise UsageError, naming the first module that differs, where a program would not do what `module` does."""
+def verify(module: nn.Module, source: BlockModel, loss: Loss) -> float:
+    """How far the loss of a step is from PyTorch's, relative to it.
+
+    Raises UsageError, naming the first module that differs, where a program would not do what `module` does.
+    """
     most = max(_LEAST_EXAMPLES, source.batch * _MOST_PRODUCTS // max(1, _products(source)))
     with torch.random.fork_rng(devices=[]):
         if most >= source.batch:
-            found = _difference(module, source, loss)
-        elif _same_with_fewer(module, source, loss, most):
-            return
+            found, distance = _difference(module, source, loss)
         else:
-            found = _difference(module, _captured_again(module, source, most), loss)
+            found, distance = _with_fewer(module, source, loss, most) or _difference(
+                module, _captured_again(module, source, most), loss
+            )
     if found is not None:
         raise UsageError(f"verification: {found}; {_REMEDY}")
+    return distance
 
 
-def _difference(module: nn.Module, tried: BlockModel, loss: Loss) -> str | None:
-    """What differs on all of the random data, in words; None where nothing does."""
+def _difference(module: nn.Module, tried: BlockModel, loss: Loss) -> tuple[str | None, float]:
+    """What differs on all of the random data, in words, None where nothing does; and how far the loss is off."""
     planned = step_program(tried, loss)
-    found = None
+    found, distance = None, 0.0
     for seed in _SEEDS:
         with at_random_weights(module, seed):
-            found = _Trial(module, tried, loss, seed).verdict(planned)
+            trial = _Trial(module, tried, loss, seed)
+            found, distance = trial.verdict(planned), trial.loss_distance
         if found is None:
-            return None
-    return found
+            break
+    return found, distance
 
 
-def _same_with_fewer(module: nn.Module, source: BlockModel, loss: Loss, examples: int) -> bool:
-    """Whether the capture itself, with rows left out, does what the module does with as many examples.
+def _with_fewer(module: nn.Module, source: BlockModel, loss: Loss, examples: int) -> tuple[None, float] | None:
+    """How far the loss is off where the capture itself, with rows left out, does what the module does with as many
+    examples; None where it does not.
 
     It need not: forward may compute with the number of its examples. Such a model is captured again.
     """
     tried = with_fewer(source, examples)
     if tried is None:
-        return False
+        return None
     try:
-        return _difference(module, tried, loss) is None
+        found, distance = _difference(module, tried, loss)
     except Exception:  # whatever the user's forward raises for another number of examples
-        return False
+        return None
+    return (None, distance) if found is None else None
 
 
 def _captured_again(module: nn.Module, source: BlockModel, examples: int) -> BlockModel:
@@ -126,6 +133,7 @@ class _Trial:
             self._targets = torch.randint(0, source.classes, (source.batch,), generator=generator)
         state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         self._weights = state | source.constants
+        self.loss_distance = 0.0
 
     def verdict(self, planned: tuple[StepGraph, ArenaPlan]) -> str | None:
         """What differs, in words; None where nothing does."""
@@ -144,6 +152,7 @@ class _Trial:
         given = {LABELS_INPUT: self._targets, HYPERPARAMETERS_INPUT: torch.tensor([0.0, MOMENTUM, 0.0, 0.0])}
         native = Native(*planned, self._folder, self._weights | given)
         loss = native.run(self._inputs)[0].reshape(())
+        self.loss_distance = abs(float(loss) - reference.loss) / max(abs(reference.loss), 1e-12)
         trained = {value.name for value in planned[0].state}
         gradients = {
             name: native.buffer(optimizer_state_name("momentum", name))

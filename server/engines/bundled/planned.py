@@ -3,22 +3,25 @@ what all the others are predicted to need, and the programs that this takes are 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from device_profiles.errors import ExecutionError
 from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
-from device_profiles.trades import trades_of
+from device_profiles.trades import Trade, trades_of
 from device_profiles.work import Growing, Head, Joint, grow
 from edge_runtime.device.prepare.bundle import Bundle
 from server.engines.bundled.bundles import planned_bundle as bundle_of_plan
 from server.engines.bundled.bundles import run_bundle
 from server.fleet.fleet import Fleet
-from server.planner.fleet_plan import plan_fleet
+from server.planner.fleet_plan import groups_of, plan_fleet
 from server.planner.profiled import profiled_fleet
 from server.planner.run_programs import RunPrograms, table_of
-from server.planner.steps import keep_steps, kept_steps
+from server.planner.steps import ChosenAgain, keep_chosen, keep_steps, kept_steps, plan_folder, steps_again
 from server.planner.tables import steps_table
+from server.rounds.run_state import RunState
 
 Note = Callable[[str], None]
 
@@ -53,15 +56,18 @@ def planned_bundle(
     examples: Mapping[str, int],
     *,
     others_may_come: bool = False,
+    number: int = 0,
 ) -> Bundle:
-    """The programs that the plan takes. `profiles` are of the calibration's programs, `examples` those that each client
-    has. Where `others_may_come`, also each step's own units and its output module, which nobody may hold or need now.
+    """The programs that plan `number` takes. `profiles` are of the calibration's programs, `examples` those that each
+    client has. Where `others_may_come`, also each step's own units and its output module, which nobody may hold or need
+    now.
 
     Raises ExecutionError where no client holds anything.
     """
     there = profiled_fleet(programs, profiles, margin=fleet.margin, examples=examples)
     asked = None if fleet.model.partition is None else programs.partition(fleet.model.partition)
-    kept = kept_steps(output)
+    folder = plan_folder(output, number)
+    kept = kept_steps(folder)
     planned = plan_fleet(
         there.kinds,
         there.clients,
@@ -71,11 +77,70 @@ def planned_bundle(
         exact=there.exact,
     )
     programs.write_table(table_of(output))
-    steps = keep_steps(output, planned.steps) if kept is None else kept
+    steps = keep_steps(folder, planned.steps) if kept is None else kept
     note(steps_table(steps, programs.units))
     taken = list(planned.programs)
     if others_may_come:
-        partition = steps.partition
-        own = [work for b in partition.blocks for work in (grow(partition, b.index), Head(last_unit=b.last_unit))]
-        taken += [(work, "default") for work in own if programs.trains(work, partition)]
-    return bundle_of_plan(fleet, output / "bundle", programs, steps.partition, list(dict.fromkeys(taken)))
+        taken += _for_others(programs, steps.partition)
+    return bundle_of_plan(fleet, folder / "bundle", programs, steps.partition, list(dict.fromkeys(taken)))
+
+
+def planned_again(
+    fleet: Fleet,
+    output: Path,
+    note: Note,
+    programs: RunPrograms,
+    profiles: Mapping[str, DeviceProfile],
+    examples: Mapping[str, int],
+    *,
+    bundle: Bundle,
+    state: RunState,
+) -> Bundle | None:
+    """The bundle of another plan for the steps that the run has not begun in `state`, for the clients that are there;
+    None where the steps and the programs of its `bundle` still do."""
+    folder, kept = plan_folder(output, state.plan + 1), kept_steps(plan_folder(output, state.plan))
+    if kept is None:
+        return None
+    there, done = profiled_fleet(programs, profiles, margin=fleet.margin, examples=examples), state.stage
+    rounds, given = fleet.training.rounds, fleet.model.partition is not None
+    most = None if rounds is None else max(1, rounds - state.round)
+    try:
+        steps = steps_again(groups_of(there.kinds, there.clients), kept, done, most=most, given=given)
+    except ExecutionError:
+        return None  # whoever comes back may hold what remains
+    planned = plan_fleet(
+        there.kinds,
+        there.clients,
+        len(programs.units),
+        coverage=fleet.method.coverage,
+        given=steps.partition,
+        exact=there.exact,
+        compared=False,
+    )
+    programs.write_table(table_of(output))
+    taken = [
+        (work, one.trade(step))
+        for one in planned.classes
+        for step, work in enumerate(one.works)
+        if work is not None and step >= done
+    ]
+    has = {(program.work, program.variant) for program in bundle.manifest.programs}
+    if steps.partition == kept.partition and has.issuperset(taken):
+        return None
+    shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed before it went on with this plan
+    folder.mkdir(parents=True)
+    ends = tuple(tuple(step.last_unit for step in one.steps) for one in (steps, kept))
+    chosen = ChosenAgain(
+        before_round=state.round + 1, done=done, clients=len(profiles), ends=ends[0], ends_before=ends[1]
+    )
+    note(f"{chosen.line}\n{steps_table(steps, programs.units)}")
+    keep_chosen(folder, chosen)
+    keep_steps(folder, steps)
+    taken += _for_others(programs, steps.partition)
+    return bundle_of_plan(fleet, folder / "bundle", programs, steps.partition, list(dict.fromkeys(taken)))
+
+
+def _for_others(programs: RunPrograms, partition: Partition) -> list[tuple[Growing, Trade]]:
+    """Of each step its own units, and its output module."""
+    own = [work for b in partition.blocks for work in (grow(partition, b.index), Head(last_unit=b.last_unit))]
+    return [(work, "default") for work in own if programs.trains(work, partition)]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from device_profiles.task import Task
 from device_profiles.work import Growing
-from server.engines.flower.devices import Device, Devices
+from server.engines.flower.device import Device
+from server.engines.flower.devices import Devices
 from server.federation.activity import Activity, DeviceActivity, State, write_activity
 from server.fleet.structure import Structure
 

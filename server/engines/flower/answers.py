@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-
-import msgspec
+from typing import TypeVar
 
 from device_profiles.errors import FormatError
-from device_profiles.federation import SentFile, TrainAnswer
+from device_profiles.federation import Document, SentFile, TrainAnswer, read_document
 from device_profiles.task import Result, Task
-from device_profiles.wrong_values import explained
 from server.averaging.aggregation import ReceivedUpdate
 from server.engines.flower.arriving import Reply
 from server.fleet.structure import Structure
 from server.judging.strangers import most_update_bytes, plain, read_update
 from server.rounds.seam import Failed, Updated
 
+T = TypeVar("T", bound=Document)
 _MOST_BYTES = 1 << 60
 
 
@@ -39,7 +38,8 @@ def read_reply(
 ) -> Updated | Failed:
     """The event that `reply` is; its update is read from the reply's file.
 
-    `seconds` from the order to the answer and `bytes_down` are the server's own, and not what the device says.
+    `seconds` from the order to the answer are the server's own, and not what the device says. `bytes_down` are those of
+    all of the task's files; a device that had some of them says that it fetched fewer.
     """
     update = None
     said = None
@@ -66,7 +66,7 @@ def read_reply(
         measured_peak_bytes=_bounded(said.result.measured_peak_bytes) if said else None,
         oom_kills=_bounded(said.result.oom_kills) or 0 if said else 0,
         limit_kind=plain(said.result.limit_kind) if said else "none",
-        bytes_down=bytes_down,
+        bytes_down=_fetched(said, bytes_down),
         bytes_up=reply.file.stat().st_size if reply.file and update else 0,
     )
     if update is None:
@@ -74,11 +74,16 @@ def read_reply(
     return Updated(task=task.key, result=result, update=update)
 
 
-def _answer(raw: bytes, task: Task, run: str) -> TrainAnswer:
+def read_answer(raw: bytes, kind: type[T]) -> T:
+    """The document of an answer; raises FormatError, in plain characters whatever it holds."""
     try:
-        answer = msgspec.json.decode(raw, type=TrainAnswer, strict=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"unreadable answer: {plain(explained(error, TrainAnswer))}") from None
+        return read_document(raw, kind, "unreadable answer")
+    except FormatError as error:
+        raise FormatError(plain(str(error))) from None
+
+
+def _answer(raw: bytes, task: Task, run: str) -> TrainAnswer:
+    answer = read_answer(raw, TrainAnswer)
     if (answer.run, answer.attempt) != (run, task.attempt):
         raise FormatError("answered to another task")
     return answer
@@ -89,6 +94,11 @@ def _update(path: Path, task: Task, structure: Structure) -> ReceivedUpdate:
         return read_update(task.client, path, structure.tensors(task.work))
     except FormatError as error:
         raise FormatError(f"unreadable answer: {error.reason}") from None
+
+
+def _fetched(said: TrainAnswer | None, most: int) -> int:
+    count = None if said is None else _bounded(said.result.bytes_down)
+    return most if count is None else min(count, most)
 
 
 def _bounded(number: int | None) -> int | None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -23,15 +21,16 @@ from device_profiles.federation import (
 from device_profiles.files import read_json, write_json
 from device_profiles.predict import calibrate
 from device_profiles.profile import DeviceProfile
-from device_profiles.wrong_values import explained
+from server.engines.flower.answers import read_answer
 from server.engines.flower.arriving import Reply
+from server.engines.flower.deliveries import Deliveries
+from server.engines.flower.device import Change, Device
 from server.engines.flower.inbox import Inbox
 from server.engines.flower.mail import Letter, Mail
 from server.engines.flower.parcels import Parcel
 from server.judging.strangers import plain
 
 Note = Callable[[str], None]
-T = TypeVar("T", bound=msgspec.Struct)
 
 LOOK_SECONDS = 3.0
 """Between two looks at who is connected."""
@@ -44,59 +43,6 @@ _PROFILE_SECONDS = 3600.0
 _AGAIN_SECONDS = 600.0
 """After which a device that could not be profiled is asked for its profile again."""
 _NAME_CHARACTERS = 64
-
-
-@dataclass(slots=True)
-class Device:
-    """A node that is connected.
-
-    Attributes:
-        name: "" until it answered.
-        there: it may be given work: it has a budget and a profile, and is not busy.
-        asked: the id of the question or the order for a profile that it has not answered.
-        profiling: that is the order.
-        task: the name of the work that it has, "" for none.
-        last: what became of its last task.
-    """
-
-    node: int
-    name: str = ""
-    budget_bytes: int = 0
-    examples: int = 0
-    profile: DeviceProfile | None = None
-    busy: str | None = None
-    there: bool = False
-    asked: str | None = None
-    profiling: bool = False
-    asked_at: float = 0.0
-    ask_at: float = 0.0
-    profile_at: float = 0.0
-    task: str = ""
-    last: str = ""
-
-    def waits_for(self) -> str:
-        """Why it may be given no work yet, as a person reads it."""
-        if not self.name:
-            return "has not answered yet"
-        if self.busy is not None:
-            return self.busy
-        if self.profiling:
-            return "measures its programs"
-        return "has no profile" if self.profile is None else "has no memory to spare"
-
-    def limited(self) -> DeviceProfile:
-        """Its profile, with what it may use now."""
-        assert self.profile is not None
-        device = msgspec.structs.replace(self.profile.device, limit_bytes=self.budget_bytes)
-        return msgspec.structs.replace(self.profile, device=device)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """`device` came, went, or has another budget."""
-
-    device: Device
-    what: str
 
 
 class Devices:
@@ -134,6 +80,7 @@ class Devices:
         self._threads = threads
         self._note = note
         self._devices: dict[int, Device] = {}
+        self._deliveries = Deliveries(mail, inbox, release)
         self._look_at = 0.0
 
     def all(self) -> list[Device]:
@@ -161,9 +108,14 @@ class Devices:
         for device in list(self._devices.values()):
             if device.asked is None and not device.task and now >= device.ask_at:
                 self._ask(device)
+            self._deliveries.look(device)
 
     def take(self, message_id: str, reply: Reply) -> Iterator[Change]:
         """Follow the answer to a question or to an order for a profile; others are of no interest here."""
+        asked = next((device for device in self._devices.values() if device.checking == message_id), None)
+        if asked is not None:
+            yield from self._delivered(asked, reply)
+            return
         device = next((device for device in self._devices.values() if device.asked == message_id), None)
         if device is None:
             return
@@ -174,9 +126,9 @@ class Devices:
             if reply.error is not None:
                 raise FormatError(reply.error)
             if profiling:
-                self._profiled(device, _document(reply.document, ProfileAnswer))
+                self._profiled(device, read_answer(reply.document, ProfileAnswer))
             else:
-                yield from self._answered(device, _document(reply.document, DeviceAnswer))
+                yield from self._answered(device, read_answer(reply.document, DeviceAnswer))
         except FormatError as error:
             if profiling:
                 device.profile_at = time.monotonic() + _AGAIN_SECONDS
@@ -184,6 +136,16 @@ class Devices:
             if profiling or reply.error is None:
                 self._note(f"{device.name or device.node}: {error}")
         yield from self._judged(device)
+
+    def _delivered(self, device: Device, reply: Reply) -> Iterator[Change]:
+        """Send again what a device was given and does not have."""
+        if not self._deliveries.lost(device, reply):
+            return
+        self._note(f"{device.name}: does not have what it was asked for, as after a kill, and is asked again")
+        if device.profiling:
+            self._order_profile(device)
+        else:
+            yield Change(device, "lost")
 
     def _ask(self, device: Device) -> None:
         question = msgspec.json.encode(DeviceQuestion(release=self._release))
@@ -202,8 +164,11 @@ class Devices:
         )
         self._send(device, letter)
         device.profiling = device.asked is not None
+        if device.asked is not None:
+            device.out(device.asked)
 
     def _send(self, device: Device, letter: Letter) -> None:
+        device.asked = None
         sent = self._mail.send(letter)
         if isinstance(sent, Reply):
             device.ask_at = time.monotonic() + ASK_SECONDS
@@ -213,6 +178,9 @@ class Devices:
         self._inbox.watch(sent, device.node)
 
     def _answered(self, device: Device, answer: DeviceAnswer) -> Iterator[Change]:
+        device.counts_orders = answer.took is not None
+        if device.task:
+            return  # which it was given since it was asked, so that it is busy with that
         if not device.name:
             device.name = self._free_name(device.node, answer.name)
         changed = device.there and device.budget_bytes != answer.budget_bytes
@@ -270,10 +238,3 @@ def _predicts(profile: DeviceProfile) -> bool:
         return profile.runtime == "native" and calibrate(profile.costs) is not None
     except FormatError:
         return False
-
-
-def _document(raw: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(raw, type=kind, strict=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"unreadable answer: {plain(explained(error, kind))}") from None

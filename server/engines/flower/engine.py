@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,10 @@ import msgspec
 from device_profiles.federation import TRAIN_TASK, TrainOrder
 from device_profiles.task import Task
 from server.engines.flower.answers import failed, read_reply, stated_update
+from server.engines.flower.arrivals import Arrivals
 from server.engines.flower.arriving import Reply, Wanted
-from server.engines.flower.devices import Change, Device, Devices
+from server.engines.flower.device import Change, Device
+from server.engines.flower.devices import Devices
 from server.engines.flower.inbox import Inbox
 from server.engines.flower.mail import Letter, Mail
 from server.engines.flower.parcels import Parcels
@@ -27,10 +29,23 @@ from server.rounds.seam import BudgetChanged, Event, Failed, Joined, Left, Updat
 _TICK_SECONDS = 0.5
 _SETTLE_SECONDS = 0.1
 """What one that only wants to know what happened waits for an answer that is on its way through the inbox."""
-_ARRIVED = "arrived-"
-"""What the names of updates on their way to the rounds begin with."""
 _TRANSFER_SECONDS = 900.0
 """Without a deadline, what an order may take beside its training before nobody waits any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What follows from the bundle that is trained.
+
+    Attributes:
+        client_of: a device as the rounds see it.
+        changed: told whenever a device is doing something else.
+    """
+
+    parcels: Parcels
+    structure: Structure
+    client_of: Callable[[Device], Client]
+    changed: Callable[[Task | None], None] = lambda task: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,7 @@ class _Sent:
     device: Device
     at: float
     bytes_down: int
+    structure: Structure
 
 
 class FlowerEngine:
@@ -48,9 +64,7 @@ class FlowerEngine:
 
     Args:
         run: the run's name, as in its orders.
-        client_of: a device as the rounds see it.
         folder: for updates on their way from the SuperLink to the rounds.
-        changed: told whenever a device is doing something else.
     """
 
     def __init__(
@@ -60,33 +74,29 @@ class FlowerEngine:
         mail: Mail,
         inbox: Inbox,
         devices: Devices,
-        parcels: Parcels,
-        structure: Structure,
+        basis: Basis,
         settings: TrainingSettings,
-        client_of: Callable[[Device], Client],
         folder: Path,
-        changed: Callable[[Task | None], None] = lambda task: None,
     ) -> None:
         self._run = run
         self._mail = mail
         self._inbox = inbox
         self._devices = devices
-        self._parcels = parcels
-        self._structure = structure
+        self._basis = basis
         self._settings = settings
-        self._client_of = client_of
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._clear()  # of what a killed start has left
-        self._changed = changed
+        self._arrivals = Arrivals(folder)
         self._told_file: Path | None = None
         self._out: dict[str, _Sent] = {}
         self._given_up: dict[str, _Sent] = {}
         self._waiting: deque[Event] = deque()
 
+    def use(self, basis: Basis) -> None:
+        """Train another bundle from the next task on; an answer to an earlier one is that of the bundle before."""
+        self._basis = basis
+
     def clients(self) -> Sequence[Client]:
         """Devices that may be given work now, in the order of their names."""
-        return [self._client_of(device) for device in self._devices.there()]
+        return [self._basis.client_of(device) for device in self._devices.there()]
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Send an order for each task; one that cannot be sent has failed."""
@@ -96,7 +106,7 @@ class FlowerEngine:
                 self._waiting.append(failed(task, "left before it was asked"))
                 continue
             self._submit(task, device)
-        self._changed(tasks[0] if tasks else None)
+        self._basis.changed(tasks[0] if tasks else None)
 
     def events(self, deadline: float | None) -> Generator[Event]:
         """What happens: answers, and devices that come, go or change."""
@@ -124,20 +134,21 @@ class FlowerEngine:
         self._forget()
         self._given_up |= self._out
         for sent in self._out.values():
-            sent.device.task = ""
+            sent.device.done()
         self._out.clear()
         self._waiting.clear()
-        self._changed(None)
+        self._basis.changed(None)
 
     def close(self) -> None:
         """Ask for nothing any more."""
         self._inbox.close()
-        self._clear()
+        self._arrivals.close()
 
-    def _submit(self, task: Task, device: Device) -> None:
-        parcel = self._parcels.of(task.work, task.weights)
+    def _submit(self, task: Task, device: Device, *, since: float | None = None) -> None:
+        """Send the order for a task, which is out `since` then where it is sent again."""
+        parcel = self._basis.parcels.of(task.work, task.weights)
         settings = self._settings
-        client = self._client_of(device)
+        client = self._basis.client_of(device)
         order = TrainOrder(
             run=self._run,
             client=task.client,
@@ -170,10 +181,11 @@ class FlowerEngine:
         if isinstance(sent, Reply):
             self._waiting.append(failed(task, sent.error or "could not be sent"))
             return
-        device.task, device.last = task.work.name, ""
-        self._out[sent] = _Sent(task, device, time.monotonic(), parcel.bytes)
-        stated = partial(stated_update, task=task, run=self._run, structure=self._structure)
-        path = self._folder / f"{_ARRIVED}{task.attempt}-{device.node:x}"
+        device.given(task.work.name, sent)
+        structure = self._basis.structure
+        self._out[sent] = _Sent(task, device, time.monotonic() if since is None else since, parcel.bytes, structure)
+        stated = partial(stated_update, task=task, run=self._run, structure=structure)
+        path = self._arrivals.place(task.attempt, device.node)
         self._inbox.watch(sent, device.node, Wanted(path, stated))
 
     def _forget(self) -> None:
@@ -182,48 +194,53 @@ class FlowerEngine:
             self._told_file.unlink(missing_ok=True)
             self._told_file = None
 
-    def _clear(self) -> None:
-        for path in self._folder.glob(f"{_ARRIVED}*"):
-            path.unlink(missing_ok=True)
-
     def _taken(self, message_id: str, reply: Reply) -> Iterator[Event]:
+        self._forget()
         sent = self._out.pop(message_id, None)
         if sent is None:
             late = self._given_up.pop(message_id, None)
             if late is not None:
-                yield from (event for event in self._told(late, reply) if isinstance(event, Updated))
+                event, self._told_file = self._event(late, reply), reply.file
+                if isinstance(event, Updated):
+                    yield event
                 return
             for change in self._devices.take(message_id, reply):
                 yield from self._followed(change)
             return
-        sent.device.task = ""
-        yield from self._told(sent, reply)
+        event, self._told_file = self._event(sent, reply), reply.file
+        again = [key for key, other in self._out.items() if other.task is sent.task]
+        if again and isinstance(event, Failed):
+            return  # its order was sent again, and that one is waited for
+        self._given_up |= {key: self._out.pop(key) for key in again}
+        sent.device.done(event.result.status)
+        self._basis.changed(sent.task)
+        yield event
 
-    def _told(self, sent: _Sent, reply: Reply) -> Iterable[Updated | Failed]:
-        event = read_reply(
+    def _event(self, sent: _Sent, reply: Reply) -> Updated | Failed:
+        return read_reply(
             sent.task,
             reply,
             run=self._run,
-            structure=self._structure,
+            structure=sent.structure,
             seconds=time.monotonic() - sent.at,
             bytes_down=sent.bytes_down,
         )
-        sent.device.last = event.result.status
-        self._changed(sent.task)
-        self._forget()
-        self._told_file = reply.file
-        yield event
 
     def _followed(self, change: Change) -> Iterator[Event]:
         """A device's change as the rounds hear it; with one that goes, its task is lost."""
         device = change.device
         if change.what == "came":
-            yield Joined(client=self._client_of(device))
+            yield Joined(client=self._basis.client_of(device))
         elif change.what == "changed":
-            yield BudgetChanged(client=device.name, budget_bytes=device.budget_bytes)
+            planned = self._basis.client_of(device)
+            yield BudgetChanged(client=device.name, budget_bytes=device.budget_bytes, planned=planned)
+        elif change.what == "lost":
+            out = next((sent for sent in self._out.values() if sent.device is device), None)
+            if out is not None:
+                self._submit(out.task, device, since=out.at)
         else:
             lost = [key for key, sent in self._out.items() if sent.device is device]
             self._given_up |= {key: self._out.pop(key) for key in lost}
-            device.task = ""
+            device.done()
             yield Left(client=device.name)
-        self._changed(None)
+        self._basis.changed(None)

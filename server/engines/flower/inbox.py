@@ -12,7 +12,6 @@ from server.engines.flower.arriving import Arriving, Reply, Wanted
 from server.engines.flower.mail import Mail
 
 _THREADS = 4
-_CLOSE_SECONDS = 5.0
 _FIRST_SECONDS, _MOST_SECONDS = 0.25, 3.0
 _CLOSE_SECONDS = 5.0
 _OF_AGE = 0.1
@@ -63,15 +62,19 @@ class Inbox:
         return arrived
 
     def close(self) -> None:
-        """End the threads, as soon as each has the object that it fetches; what is out is asked for no more."""
+        """End the threads as soon as each has what it fetches; what is out is asked for no more. One that waits for the
+        SuperLink all the time is left alone."""
         with self._lock:
             self._closed = True
             self._lock.notify_all()
-        for thread in self._threads:
-            thread.join(_CLOSE_SECONDS)  # it may be writing an answer, whose file goes next
         end = time.monotonic() + _CLOSE_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
+
+    @property
+    def works(self) -> bool:
+        """Whether any thread has not ended yet."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         while (out := self._next_due()) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,10 +17,11 @@ from server.data.split import check_source, choose_source
 from server.engines.bundled.bundles import run_bundle
 from server.engines.bundled.clients import all_stages, client_of
 from server.engines.bundled.evaluator import BundleEvaluator
-from server.engines.bundled.planned import calibration_bundle, planned_bundle, run_programs
+from server.engines.bundled.planned import calibration_bundle, planned_again, planned_bundle, run_programs
 from server.engines.flower.activity import ActivityFile
-from server.engines.flower.devices import Device, Devices
-from server.engines.flower.engine import FlowerEngine
+from server.engines.flower.device import Device
+from server.engines.flower.devices import Devices
+from server.engines.flower.engine import Basis, FlowerEngine
 from server.engines.flower.inbox import Inbox
 from server.engines.flower.mail import Mail
 from server.engines.flower.parcels import Parcel, Parcels
@@ -35,6 +36,7 @@ from server.planner.planner import make_plan
 from server.planner.run_programs import RunPrograms
 from server.planner.tables import plan_table
 from server.rounds.checks import check_rounds
+from server.rounds.run_state import RunFolder, RunState
 
 Note = Callable[[str], None]
 _TICK_SECONDS = 0.5
@@ -104,44 +106,66 @@ class _Preparation:
         if fleet.method.name != "planned":
             self._check(run_bundle(fleet, output / "bundle"), source)
         self._wait()
-        there = self._devices.there()
-        profiles = {device.name: device.limited() for device in there}
-        examples = {device.name: device.examples for device in there}
-        bundle = self._bundle(profiles, examples)
+        bundle = self._bundle()
         self._check(bundle, source)
-        joint = fleet.method.name == "elastic"
-        plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin, joint=joint, examples=examples)
-        write_json(output / "plan.json", plan)
-        note(plan_table(plan))
-        structure = Structure.of(bundle.manifest)
-        activity = ActivityFile(output, self._devices, structure, self._federation.run, self._federation.flower_run)
-
         engine = FlowerEngine(
             run=self._federation.run,
             mail=self._mail,
             inbox=self._inbox,
             devices=self._devices,
-            parcels=Parcels(bundle),
-            structure=structure,
+            basis=self._basis(bundle),
             settings=fleet.training,
-            client_of=_Clients(fleet, bundle).of,
             folder=output / "clients",
-            changed=activity.write,
         )
+        return self._prepared(engine, bundle, source)
+
+    def _prepared(self, engine: FlowerEngine, bundle: Bundle, source: str) -> PreparedRun:
+        fleet, profiles, examples = self._fleet, *self._there()
+        joint = fleet.method.name == "elastic"
+        plan = make_plan(bundle.manifest, bundle.digest, profiles, margin=fleet.margin, joint=joint, examples=examples)
+        write_json(self._output / "plan.json", plan)
+        self._note(plan_table(plan))
         return PreparedRun(
             engine=engine,
             evaluator=BundleEvaluator(
                 bundle.path, bundle.manifest.partition, data=source, examples=fleet.data.test_examples
             ),
-            structure=structure,
+            structure=Structure.of(bundle.manifest),
             partition=bundle.manifest.partition,
             model=bundle.manifest.model,
             initial_weights=lambda: load_file(bundle.weights_path()),
             data=source,
             plan=plan,
             absent_seconds=fleet.training.absent_seconds,
+            again=lambda state: self._again(engine, bundle, source, state),
             close=engine.close,
         )
+
+    def _again(self, engine: FlowerEngine, bundle: Bundle, source: str, state: RunState) -> PreparedRun | None:
+        """The same for the devices that are there now, where they take other programs."""
+        profiles, examples = self._there()
+        if self._fleet.method.name != "planned" or len(profiles) < self._fleet.training.min_clients:
+            return None
+        programs = self._run_programs()
+        other = planned_again(
+            self._fleet, self._output, self._note, programs, profiles, examples, bundle=bundle, state=state
+        )
+        if other is None:
+            return None
+        engine.use(self._basis(other))
+        return self._prepared(engine, other, source)
+
+    def _basis(self, bundle: Bundle) -> Basis:
+        structure = Structure.of(bundle.manifest)
+        activity = ActivityFile(
+            self._output, self._devices, structure, self._federation.run, self._federation.flower_run
+        )
+        return Basis(Parcels(bundle), structure, _Clients(self._fleet, bundle).of, activity.write)
+
+    def _there(self) -> tuple[dict[str, DeviceProfile], dict[str, int]]:
+        """Profiles and examples of the devices that may be given work."""
+        there = self._devices.there()
+        return {device.name: device.limited() for device in there}, {device.name: device.examples for device in there}
 
     def _wait(self) -> None:
         """Until `min_clients` devices may be given work, and for more of them as long as the fleet file says."""
@@ -170,11 +194,20 @@ class _Preparation:
             self._measured = Parcels(calibration_bundle(self._fleet, self._output, self._run_programs())).whole()
         return self._measured
 
-    def _bundle(self, profiles: Mapping[str, DeviceProfile], examples: Mapping[str, int]) -> Bundle:
+    def _bundle(self) -> Bundle:
         if self._fleet.method.name != "planned":
             return run_bundle(self._fleet, self._output / "bundle")
-        programs = self._run_programs()
-        return planned_bundle(self._fleet, self._output, self._note, programs, profiles, examples, others_may_come=True)
+        programs, (profiles, examples) = self._run_programs(), self._there()
+        return planned_bundle(
+            self._fleet,
+            self._output,
+            self._note,
+            programs,
+            profiles,
+            examples,
+            others_may_come=True,
+            number=RunFolder(self._output).plan,
+        )
 
     def _run_programs(self) -> RunPrograms:
         if self._programs is None:

@@ -13,8 +13,9 @@ from device_profiles.model import Partition
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.plan.block_model import BlockModel
-from edge_runtime.export.targets.block_module import CapturedModule, append_stand_in
+from edge_runtime.export.targets.block_module import CapturedModule
 from edge_runtime.export.targets.native import choose_partition, initial_weights
+from edge_runtime.export.targets.stand_in_graph import append_stand_in
 from server.fleet.fleet import ModelSettings
 
 State = Mapping[str, Tensor]

@@ -29,6 +29,7 @@ from flwr.superlink.main import create_app
 
 from server.federation.flower.guard import Guard
 from server.federation.flower.pruning import keep_pruning, prune_at_start
+from server.federation.flower.threads import FewThreads
 from server.federation.home.certificates import authority_file, server_files
 from server.federation.home.folder import FederationFolder
 from server.federation.home.keys import control_token, launcher_secret
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     certificate, key = server_files(folder)
     server = uvicorn.Server(
         uvicorn.Config(
-            Guard(application, [port]),
+            FewThreads(Guard(application, [port])),
             log_config=None,
             access_log=False,
             ssl_certfile=certificate,

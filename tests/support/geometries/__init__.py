@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from zlib import crc32
 
-from tests.support.geometries import convolution, elementwise, normalisation, rows, tokens, training, windows
+from tests.support.geometries import (
+    convolution,
+    elementwise,
+    formulas,
+    normalisation,
+    ordering,
+    rows,
+    tokens,
+    training,
+    windows,
+)
 from tests.support.geometries.draw import Call, Draw
 from tests.support.geometries.harness import try_call
 
@@ -48,6 +58,11 @@ GENERATORS: dict[str, Generator] = {
         elementwise.is_set,
         elementwise.strided_copy,
         elementwise.strided_copy_backward,
+        formulas.expression,
+        ordering.top,
+        ordering.top_backward,
+        ordering.running_sum,
+        ordering.to_float,
         windows.max_pool2d,
         windows.max_pool2d_backward,
         windows.average_pool2d,

@@ -12,7 +12,16 @@ import msgspec
 import pytest
 
 from device_profiles.errors import FormatError
-from device_profiles.federation import QUERY_DEVICE, TRAIN_TASK, DeviceAnswer, DeviceQuestion, SentFile, TrainAnswer
+from device_profiles.federation import (
+    QUERY_DEVICE,
+    TRAIN_TASK,
+    DeviceAnswer,
+    DeviceQuestion,
+    ProfileAnswer,
+    ProfileOrder,
+    SentFile,
+    TrainAnswer,
+)
 from device_profiles.files import read_json
 from device_profiles.profile import DeviceProfile
 from edge_runtime.device.federation import training
@@ -24,11 +33,13 @@ from edge_runtime.device.federation.journal import Journal
 from edge_runtime.device.federation.memory import MARGIN_BYTES, STEP_BYTES, reserved_bytes
 from edge_runtime.device.federation.permission import Permission
 from edge_runtime.device.federation.pressure import MemoryPressure
+from edge_runtime.device.federation.profiling import start_profile
 from edge_runtime.device.federation.settings import Settings
-from edge_runtime.device.federation.state import StateFolder
+from edge_runtime.device.federation.state import Pending, StateFolder
 from edge_runtime.device.federation.store import FileStore
 from edge_runtime.device.federation.train_command import steps_between, usual_seconds
 from edge_runtime.device.federation.training import TrainJob
+from edge_runtime.device.fleet_api.incoming import Incoming
 from edge_runtime.device.fleet_api.keys import NodeKey, ServerKey
 from edge_runtime.device.limits.processes import Outcome
 from tests.support.federation_client import MEGABYTE, train_order
@@ -268,3 +279,34 @@ def test_a_training_that_was_slowed_down_is_told_in_the_journal(
     _Child.made[0].finish(slowed_down=True)
     assert _answer(job.poll()).result.status == "ok"
     assert "training was slow: the processor lowered its clock" in capsys.readouterr().out
+
+
+def test_a_device_is_not_measured_where_that_takes_more_memory_than_is_free(device: Device, tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text(f"MemAvailable: {120 << 10} kB\n")
+    found = start_profile(device, ProfileOrder(run="run", files={}), _no_fetch, seconds=5.0, root=tmp_path)
+    assert isinstance(found, Answered)
+    said = msgspec.json.decode(found.document, type=ProfileAnswer)
+    assert said.status == "declined: measuring takes 140 MB, 120 MB are available: end other programs"
+
+
+def _no_fetch(name: str, path: Path, expected: SentFile) -> None:
+    raise AssertionError
+
+
+def test_the_messages_that_were_taken_last_are_known_after_they_were_answered(device: Device) -> None:
+    state = device.state
+    assert state.took() == ()
+    for number in range(6):
+        state.begin(
+            Pending(
+                incoming=Incoming(
+                    run_id=1, message_id=str(number), type=TRAIN_TASK, created_at=0.0, ttl=1.0, sender=1, node=2
+                ),
+                received=0.0,
+            )
+        )
+        state.take("run", number)
+        state.finish()
+    assert state.took() == ("2", "3", "4", "5") and state.newest("run") == 5
+    assert StateFolder(state.path).took() == state.took()

@@ -107,8 +107,8 @@ def test_an_input_that_is_no_shape_names_the_option(text: str) -> None:
             "odd_models.py; write forward so that no value of a tensor decides what is run",
         ),
         (
-            {"model": f"{ODD}:summing_up", "input_shape": (8,), "classes": 4},
-            "aten.cumsum.default (line 223 of odd_models.py) has no training kernel in this runtime; write it with",
+            {"model": f"{ODD}:multiplying", "input_shape": (8,), "classes": 4},
+            "aten.cumprod.default (line 188 of odd_models.py) has no training kernel in this runtime (it is made of",
         ),
         (
             {"model": "cnn", "partition": "0-1"},

@@ -12,7 +12,7 @@ from device_profiles.contract import DType  # noqa: E402
 from device_profiles.errors import UsageError  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
 from edge_runtime.export.capture.capture import capture  # noqa: E402
-from edge_runtime.export.cut.units import CutModel, cut, even_partition, parse_partition  # noqa: E402
+from edge_runtime.export.cut.units import CutModel, cut, parse_partition  # noqa: E402
 from edge_runtime.export.passes.fusion import fuse  # noqa: E402
 from tests.support import models as others  # noqa: E402
 
@@ -58,12 +58,6 @@ def test_default_blocks_cover_the_model(name: str) -> None:
 def test_a_partition_with_a_gap_or_overlap_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=f"^--partition {text}: .*; give units 0 to 8 once, in order$"):
         parse_partition(text, 9)
-
-
-@pytest.mark.parametrize(("units", "possible"), [(1, "one unit, so only 1 block is"), (3, "3 units, so 1 to 3 blocks")])
-def test_more_blocks_than_units_point_to_the_command_that_shows_them(units: int, possible: str) -> None:
-    with pytest.raises(UsageError, match=f"^--blocks 4: the model has {possible} .*`profl-edge models --model am:net`"):
-        even_partition([8] * units, 4, model="am:net")
 
 
 def test_a_partition_that_is_not_numbers_names_the_option() -> None:
@@ -153,8 +147,8 @@ def test_of_features_only_the_last_linear_layer_is_the_head() -> None:
     assert [layer.module for layer in made.head.layers] == ["3", "4"]
 
 
-class _Attention(nn.Module):
-    """A tail that no rule knows: classes from weighted means."""
+class _Weighted(nn.Module):
+    """Classes from weighted means."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,18 +161,65 @@ class _Attention(nn.Module):
         return (self.values(x) * torch.sigmoid(self.gate(x))).sum((2, 3))
 
 
-def test_a_model_without_a_classifier_head_is_refused_with_the_remedy_and_takes_a_named_one() -> None:
-    with pytest.raises(UsageError, match=r"classifier head.*with --head"):
-        _cut(_Attention(), (3, 8, 8))
-    made = _cut(_Attention(), (3, 8, 8), head="values")
-    assert made.head.layers[0].module == "values"
+class _Averaged(nn.Module):
+    """Two classifiers of the same features, as in LeViT, or the classes of every token, averaged."""
+
+    def __init__(self, *, tokens: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.mix = nn.Conv2d(8, 8, 3)
+        self.heads = nn.ModuleList([nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 10)) for _ in range(2)])
+        self.tokens = tokens
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.mix(torch.relu(self.stem(x))))
+        if self.tokens:
+            y: Tensor = self.heads[0][1](x.flatten(2).transpose(1, 2)).mean(1)
+            return y
+        x = x.mean((2, 3))
+        z: Tensor = (self.heads[0](x) + self.heads[1](x)) / 2
+        return z
+
+
+class _Unknown(nn.Module):
+    """A tail that no rule knows: features that are mixed by their own products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(12, 10)
+        self.keys = nn.Linear(10, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        y = self.keys(x)
+        return (y.transpose(1, 2) @ y).softmax(-1).mean(1)
+
+
+def test_a_head_of_weighted_means_begins_where_one_tensor_is_alive() -> None:
+    made = _cut(_Weighted(), (3, 8, 8))
+    assert [unit.name for unit in made.units] == ["stem"]
+    assert {layer.module for layer in made.head.layers if layer.tensors} == {"gate", "values"}
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_averages_of_classifiers_are_a_head(tokens: bool) -> None:
+    made = _cut(_Averaged(tokens=tokens), (3, 8, 8))
+    assert [unit.name for unit in made.units] == ["stem", "mix"]
+    assert [layer.kind for layer in made.head.layers].count("linear") == 2 - tokens
+
+
+def test_a_model_without_a_classifier_head_is_refused_and_told_the_last_module_with_weights() -> None:
+    with pytest.raises(UsageError, match=r"classifier head.*with --head keys$"):
+        _cut(_Unknown(), (5, 12))
+    made = _cut(_Unknown(), (5, 12), head="keys")
+    assert made.head.layers[0].module == "keys"
     with pytest.raises(UsageError, match=r"the head cannot begin at 'gate': relu .*, values .* live there as well"):
-        _cut(_Attention(), (3, 8, 8), head="gate")
+        _cut(_Weighted(), (3, 8, 8), head="gate")
 
 
 def test_a_head_that_does_not_exist_is_refused_with_the_last_modules() -> None:
     with pytest.raises(UsageError, match=r"--head tail.*stem, values, gate"):
-        _cut(_Attention(), (3, 8, 8), head="tail")
+        _cut(_Weighted(), (3, 8, 8), head="tail")
 
 
 def test_a_model_that_gives_other_than_the_classes_names_the_option() -> None:

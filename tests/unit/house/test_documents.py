@@ -122,7 +122,7 @@ def test_console_scripts_are_callables_and_packages_are_the_ones_there_are() -> 
 def test_ci_runs_the_tests_command_of_the_readme_and_the_sanitizers() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    commands = [line for line in script.read_text().splitlines() if line.startswith("make")]
+    commands = [line.split(" ||")[0] for line in script.read_text().splitlines() if line.startswith("make")]
     assert commands == ["make test", "make sanitize"]
     readme = (ROOT / "README.md").read_text()
     first_screen = readme.splitlines()[:20]

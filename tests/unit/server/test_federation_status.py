@@ -10,10 +10,13 @@ pytest.importorskip("flwr")
 
 from device_profiles.errors import FormatError
 from server.federation.activity import ACTIVITY_NAME, Activity, DeviceActivity, read_activity, write_activity
+from server.federation.flower.control import Node
+from server.federation.home.devices import Device
 from server.federation.progress import RunFollower, RunProgress
-from server.federation.status import DeviceStatus, FederationStatus, bounded
+from server.federation.status import DeviceStatus, FederationStatus, _devices, bounded
 from server.federation.status_page import status_page
 from server.federation.status_table import ago, status_lines
+from server.federation.status_table import doing as shown_as_doing
 
 LINE = '{{"round": {n}, "stage": "growing", "block": 1, "accuracy": {a}, "participation": 1.0, "failed": {f}}}\n'
 
@@ -71,6 +74,31 @@ def test_the_table_has_a_line_for_each_device() -> None:
     assert lines[0] == "The federation is up at 10.0.0.1:9092: 1 of 1 devices online"
     assert lines[1] == "run runs/a: growing 2, round 8, 7 rounds finished, accuracy 0.8125"
     assert lines[-1].split()[:2] == ["board1", "online"] and "128 MB" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("status", "goes_on", "asked", "doing"),
+    [
+        ("online", False, True, "idle"),
+        ("offline", False, True, "-"),
+        ("registered", False, True, "-"),
+        ("online", False, False, "-"),  # the federation is down, and nobody says what its devices do
+        ("online", True, True, "training grow-units0-3, 5 s"),
+    ],
+)
+def test_a_device_is_idle_only_where_it_is_known_to_be_there(
+    status: str, goes_on: bool, asked: bool, doing: str
+) -> None:
+    device = Device(name="board1", public_key="key", added_at=1.0, node_id=7)
+    node = Node(node_id=7, public_key="key", status=status, online_since=1.0, online_until=2.0, heartbeat_seconds=1.0)
+    activity = DeviceActivity(name="board1", node_id=7, state="training", since=95.0, task="grow-units0-3")
+    (shown,) = _devices(
+        [device],
+        [node] if asked else None,
+        Activity(run="run", written_at=99.0, devices=(activity,)),
+        goes_on=goes_on,
+    )
+    assert shown_as_doing(shown, 100.0) == doing
 
 
 def test_a_federation_without_devices_or_run_says_what_to_do() -> None:

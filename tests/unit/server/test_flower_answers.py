@@ -77,7 +77,7 @@ def test_an_update_that_is_larger_than_its_task_allows_is_not_fetched(federation
     (event,) = there.done(there.task("a"))
     assert isinstance(event, Failed)
     assert "its update has 1099511627776 bytes, where " in event.result.status and there.grid.kept == 0
-    assert not list((there.folder / "clients").iterdir())
+    assert not [path for path in (there.folder / "clients").rglob("*") if path.is_file()]
 
 
 def test_answers_that_stop_in_the_middle_hold_up_nobody(federation: Make) -> None:
@@ -109,4 +109,23 @@ def test_no_update_is_left_of_a_round_that_ends_before_all_have_answered(federat
         assert isinstance(next(events), Updated)
     there.engine.withdraw()
     there.engine.close()
-    assert not list((there.folder / "clients").iterdir())
+    assert not [path for path in (there.folder / "clients").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("said", "share"), [(0, 0.0), (7, None), (1 << 50, 1.0), (-3, 1.0)])
+def test_what_a_device_says_that_it_fetched_is_no_more_than_its_task_has(
+    federation: Make, said: int, share: float | None
+) -> None:
+    def fetched(order: Message, honest: Message) -> Message:
+        answer = msgspec.json.decode(honest.content[ORDER][JSON], type=TrainAnswer)
+        result = msgspec.structs.replace(answer.result, bytes_down=said)
+        honest.content[ORDER][JSON] = msgspec.json.encode(msgspec.structs.replace(answer, result=result))
+        return honest
+
+    there = federation(Node("a", train=fetched))
+    there.ready(1)
+    (event,) = there.done(there.task("a"))
+    (order,) = there.grid.nodes[11].orders
+    whole = sum(file.bytes for file in order.files.values())
+    assert isinstance(event, Updated)
+    assert event.result.bytes_down == (7 if share is None else share * whole)

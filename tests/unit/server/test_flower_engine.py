@@ -21,6 +21,7 @@ from device_profiles.federation import FILES, JSON, ORDER, SIGNATURE, TRAIN_TASK
 from device_profiles.files import to_json
 from server.engines.flower import devices as devices_module
 from server.engines.flower.mail import file_array
+from server.fleet.client import Client
 from server.fleet.structure import Structure
 from server.rounds.seam import BudgetChanged, Event, Failed, Joined, Left, Updated
 from tests.support.fake_federation import KEY, NEEDS, WORK, Federation, until
@@ -61,7 +62,7 @@ def test_devices_are_clients_by_name_and_their_updates_come_back(federation: Mak
         assert isinstance(event, Updated)
         assert event.result.status == "ok" and event.result.bytes_down > 0 < event.result.bytes_up
         assert event.result.measured_peak_bytes == 1 << 20
-    assert not list((there.folder / "clients").iterdir())
+    assert not [path for path in (there.folder / "clients").rglob("*") if path.is_file()]
 
 
 def test_an_update_may_be_read_until_the_next_event(federation: Make) -> None:
@@ -214,7 +215,8 @@ def test_devices_come_go_and_change_while_others_are_waited_for(federation: Make
     joined = next(events)
     assert isinstance(joined, Joined) and joined.client.name == "c" and joined.client.needs == NEEDS
     there.grid.nodes[12].budget_bytes = 1
-    assert next(events) == BudgetChanged(client="b", budget_bytes=1)
+    planned = Client(name="b", budget_bytes=1, needs=NEEDS, examples=100)
+    assert next(events) == BudgetChanged(client="b", budget_bytes=1, planned=planned)
     there.grid.nodes[20].busy = "quiet hours"
     assert next(events) == Left(client="c")
     del there.grid.nodes[11]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from device_profiles.errors import ExecutionError, UsageError
 from server.planner.holding import Group, Step, first_held, step_of
-from server.planner.steps import Steps, choose_steps, given_steps
+from server.planner.steps import Steps, choose_steps, given_steps, steps_again
 
 
 def needs_of(activations: list[int], weights: list[int], head: int = 1) -> dict[int, list[int]]:
@@ -194,3 +194,63 @@ def test_so_many_steps_are_the_best_of_as_many(fleet: tuple[list[Group], int], c
     sets = [[*inner, units - 1] for inner in combinations(range(units - 1), count - 1)]
     chosen = choose_steps(groups, units, coverage=coverage, count=count)
     assert quality([step.last_unit for step in chosen.steps]) == min(map(quality, sets))
+
+
+def _same_ends(first: Steps, second: Steps) -> bool:
+    return [step.last_unit for step in first.steps] == [step.last_unit for step in second.steps]
+
+
+@settings(deadline=None)
+@given(fleets(), st.sampled_from([0.0, 0.05, 0.3, 0.5, 1.0]), st.data())
+def test_for_the_clients_that_they_were_chosen_for_the_steps_stay_whenever_they_are_chosen_again(
+    fleet: tuple[list[Group], int], coverage: float, data: st.DataObject
+) -> None:
+    groups, units = fleet
+    try:
+        steps = choose_steps(groups, units, coverage=coverage)
+    except ExecutionError:
+        return
+    done = data.draw(st.integers(0, len(steps.steps) - 1))
+    try:
+        assert steps_again(groups, steps, done) == steps
+    except ExecutionError as error:
+        assert "what remains" in str(error)
+
+
+@settings(deadline=None)
+@given(fleets(), fleets(), st.sampled_from([0.05, 0.3, 1.0]), st.integers(1, 6))
+def test_finished_steps_stay_and_those_that_remain_are_the_best_for_who_is_there(
+    fleet: tuple[list[Group], int], other: tuple[list[Group], int], coverage: float, most: int
+) -> None:
+    (before, units), now = fleet, other[0]
+    if other[1] < units:
+        return
+    try:
+        steps = choose_steps(before, units, coverage=coverage)
+        done = (len(steps.steps) - 1) // 2
+        again = steps_again(now, steps, done, most=most)
+    except ExecutionError:
+        return
+    ends = [step.last_unit for step in again.steps]
+    assert ends[:done] == [step.last_unit for step in steps.steps[:done]] and ends[-1] == units - 1
+    assert again.steps == tuple(step_of(now, end) for end in ends)
+    start = ends[done - 1] + 1 if done else 0
+    every = [step_of(now, end) for end in range(units)]
+    needed = [0.0] * start + [min(coverage, step.coverage[-1]) for step in every[start:]]
+    rest = len(steps.steps) - done
+    reached = [
+        count + 1
+        for count in range(units - start)
+        for chosen in combinations(range(start, units - 1), count)
+        if holds([every[end] for end in (*chosen, units - 1)], needed)
+    ]
+    fewest = min(reached)
+    assert len(ends) - done == fewest or len(ends) - done == min(most, rest, fewest) or _same_ends(again, steps)
+    assert len(ends) - done <= max(most, rest)
+
+
+def test_steps_that_somebody_gave_stay() -> None:
+    needs = needs_of([8, 8, 8, 8], [1, 1, 1, 1])
+    steps = given_steps([Group.of([60], needs)], [0, 1, 2, 3], coverage=0.5)
+    assert _same_ends(steps_again([Group.of([60], needs)], steps, 1, given=True), steps)
+    assert len(steps_again([Group.of([60], needs)], steps, 1).steps) == 2

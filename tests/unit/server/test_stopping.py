@@ -42,6 +42,21 @@ def test_a_signal_ends_the_child_that_is_waited_for(number: signal.Signals, tmp_
     assert signal.getsignal(number) == before
 
 
+def test_a_signal_that_an_extension_turns_into_an_error_of_its_own_still_stops() -> None:
+    """safetensors answered with a ValueError once, in whose making PyTorch had met the signal."""
+    with pytest.raises(Stopped) as stopped, stop_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Stopped:
+            raise ValueError("could not determine the shape of an object") from None
+    assert stopped.value.name == "SIGTERM"
+
+
+def test_an_error_without_a_signal_stays_what_it_is() -> None:
+    with pytest.raises(ValueError, match="a fault of its own"), stop_signals():
+        raise ValueError("a fault of its own")
+
+
 def test_what_a_child_says_comes_back_with_its_status() -> None:
     done = run_child([sys.executable, "-c", "import sys; print('said'); sys.exit('complaint')"])
     assert (done.returncode, done.stdout, done.stderr) == (1, "said\n", "complaint\n")

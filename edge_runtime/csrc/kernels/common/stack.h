@@ -1,21 +1,12 @@
 // Reading a kernel's stack: arguments and outputs in the order of the operator's contract.
 #pragma once
 
-#include <executorch/runtime/core/evalue.h>
-#include <executorch/runtime/core/exec_aten/exec_aten.h>
-#include <executorch/runtime/core/span.h>
-#include <executorch/runtime/kernel/kernel_runtime_context.h>
-
 #include <cstdint>
 
 #include "kernels/common/inline.h"
+#include "values/values.h"
 
 namespace profl {
-
-using Context = ::executorch::runtime::KernelRuntimeContext;
-using Stack = ::executorch::runtime::Span<::executorch::runtime::EValue*>;
-using Tensor = ::executorch::aten::Tensor;
-using Error = ::executorch::runtime::Error;
 
 class Arguments {
  public:

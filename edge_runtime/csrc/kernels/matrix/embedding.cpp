@@ -1,4 +1,4 @@
-// Embedding: rows of a table by their numbers, and the table's gradient.
+// Tokens: rows of a table by their numbers, the table's gradient, and the numbers themselves.
 #include <algorithm>
 
 #include "kernels/common/kernels.h"
@@ -29,6 +29,15 @@ void embedding(Context& context, Stack stack) {
       const int64_t token = tokens[i];
       if (inside(token, rows)) std::copy_n(a.read(1) + token * width, width, a.write(2) + i * width);
     }
+  });
+}
+
+// Whole numbers as floats, which hold all of them up to 2^24.
+void to_float(Context&, Stack stack) {
+  const Arguments a(stack);
+  const int64_t* tokens = a.tensor(0).const_data_ptr<int64_t>();
+  pieces(a.elements(0), [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) a.write(1)[i] = static_cast<float>(tokens[i]);
   });
 }
 

@@ -40,7 +40,7 @@ struct SgdUpdate {
       new_parameter = a.write(outputs_at);
       if (outputs_at > buffer_at + 1) start = a.read(buffer_at + 1);
       if (a.absent(buffer_at)) return;
-      half = a.tensor(buffer_at).scalar_type() == executorch::aten::ScalarType::BFloat16;
+      half = a.tensor(buffer_at).scalar_type() == ScalarType::BFloat16;
       buffer = static_cast<const uint8_t*>(a.tensor(buffer_at).const_data_ptr());
       new_buffer = static_cast<uint8_t*>(a.tensor(outputs_at + 1).mutable_data_ptr());
     }

@@ -1,0 +1,63 @@
+"""How often a device asks whether there is a message for it.
+
+Every question costs the SuperLink writes to its database, about 16 ms of one core, and Flower has no way to wait for a
+message. A device that has waited long asks seldom: it finds out later by at most a share of what it waited anyway. One
+that had to wait for its answer asks seldom as well, because the SuperLink is busy: a thousand devices that asked again
+at once would never let it catch up. So a few devices are served quickly, and many leave the SuperLink time to work.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+_LEAST_SECONDS = 1.0
+_MOST_SECONDS = 30.0
+_SHARE = 0.125
+"""Of the time waited so far."""
+_BUSY = 20.0
+"""Times what the last answer took."""
+_MOST_BUSY_SECONDS = 120.0
+_OUTAGE_SECONDS = 10.0
+"""An answer that took longer was not waited for in line: there was no network, or no SuperLink."""
+_SPREAD = 0.2
+"""Devices that began together do not ask together."""
+
+
+def seconds_between(waited: float, took: float) -> float:
+    """Between two questions of a device whose last message or answer was `waited` seconds ago, and whose last question
+    took `took` seconds."""
+    busy = 0.0 if took > _OUTAGE_SECONDS else min(_MOST_BUSY_SECONDS, _BUSY * took)
+    return max(_LEAST_SECONDS, min(_MOST_SECONDS, _SHARE * waited), busy)
+
+
+class Asking:
+    """When the next question of one device is due: the first one at once."""
+
+    def __init__(self) -> None:
+        self._last_news = self._next = time.monotonic()
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the next question."""
+        return max(0.0, self._next - time.monotonic())
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next question."""
+        return not self.seconds_left
+
+    def news(self) -> None:
+        """A message came, or an answer was sent: the next question is due at once."""
+        self._last_news = self._next = time.monotonic()
+
+    def ask(self, pull: Callable[[], bool]) -> None:
+        """Ask by `pull`, which returns whether there was a message."""
+        began = time.monotonic()
+        if pull():
+            self.news()
+            return
+        now = time.monotonic()
+        spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)
+        self._next = now + seconds_between(now - self._last_news, now - began) * spread

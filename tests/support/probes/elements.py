@@ -1,0 +1,93 @@
+"""Functions of elements, choices and sums."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests.support.probes.probe import Probe, having, image, layer, shifted, token_function
+
+OF_ELEMENTS: dict[str, Probe] = {
+    # element by element
+    "abs": image(lambda x: x.abs()),
+    "exp": image(lambda x: x.exp()),
+    "log": image(lambda x: shifted(x).log()),
+    "log2_log10": image(lambda x: shifted(x).log2() + shifted(x).log10()),
+    "exp2": image(lambda x: torch.exp2(x)),
+    "sqrt": image(lambda x: shifted(x).sqrt()),
+    "rsqrt": image(lambda x: shifted(x).rsqrt()),
+    "reciprocal": image(lambda x: 1.0 / shifted(x) + shifted(x).reciprocal()),
+    "power_of_any": image(lambda x: shifted(x) ** 1.7 + shifted(x) ** -2 + shifted(x) ** 0.25),
+    "power_of_parameter": having(lambda x, p: shifted(x).clamp(min=1e-6).pow(p), p=(1,)),
+    "power_of_number": image(lambda x: 2.0**x),
+    "sin_cos": image(lambda x: x.sin() + (2 * x).cos()),
+    "tan_sinh_cosh": image(lambda x: (0.3 * x.tanh()).tan() + x.sinh() + x.cosh()),
+    "inverse_tangent": image(lambda x: x.atan() + x.asinh() + (0.5 * x.tanh()).asin()),
+    "erf": image(lambda x: x.erf() + x.erfc()),
+    "gelu": image(lambda x: functional.gelu(x)),
+    "gelu_tanh": image(lambda x: functional.gelu(x, approximate="tanh")),
+    "quick_gelu": image(lambda x: x * (1.702 * x).sigmoid()),
+    "mish": layer(nn.Mish),
+    "celu": layer(lambda: nn.CELU(0.5)),
+    "selu": layer(nn.SELU),
+    "softplus": layer(lambda: nn.Softplus(2.0, 5.0)),
+    "log_sigmoid": layer(nn.LogSigmoid),
+    "softsign": layer(nn.Softsign),
+    "tanhshrink": layer(nn.Tanhshrink),
+    "softshrink": layer(lambda: nn.Softshrink(0.1)),
+    "hardshrink": layer(lambda: nn.Hardshrink(0.1)),
+    "threshold": layer(lambda: nn.Threshold(0.1, -0.2)),
+    "softmin": layer(lambda: nn.Softmin(1)),
+    "glu": layer(lambda: nn.GLU(1), 3),
+    "prelu": layer(lambda: nn.PReLU(6)),
+    "rrelu_off": layer(lambda: nn.RReLU().eval()),
+    "hardtanh": layer(lambda: nn.Hardtanh(-0.3, 0.7)),
+    "in_place": layer(
+        lambda: nn.Sequential(nn.Conv2d(6, 6, 1), nn.ELU(inplace=True), nn.Conv2d(6, 6, 1), nn.Hardtanh(inplace=True))
+    ),
+    "snake": having(lambda x, a: x + (a * x).sin().pow(2) / (a.abs() + 0.1), a=(6, 1, 1)),
+    "logit": image(lambda x: x.sigmoid().logit(1e-6)),
+    "hypot": image(lambda x: torch.hypot(x, x.tanh() + 1)),
+    "atan2": image(lambda x: torch.atan2(x, shifted(x))),
+    "logaddexp": image(lambda x: torch.logaddexp(x, x.tanh())),
+    "lerp": having(lambda x, a: torch.lerp(x, x.tanh(), a.sigmoid()), a=(6, 1, 1)),
+    "round_and_floor": image(lambda x: x * (3 * x.detach()).round() + x * x.detach().floor()),
+    "remainder": image(lambda x: x * torch.remainder(x.detach(), 0.5)),
+    "nan_to_num": image(lambda x: x.nan_to_num(0.0)),
+    "xlogy": image(lambda x: torch.xlogy(x, shifted(x))),
+    "sinc": image(lambda x: torch.sinc(x)),
+    # choices
+    "where": image(lambda x: torch.where(x > 0, x.exp() - 1, x)),
+    "where_of_parameters": having(lambda x, a: torch.where(x >= a, x, a * x), a=(6, 1, 1)),
+    "comparisons": image(lambda x: x * ((x > 0.1) & (x < 0.5) | (x <= -0.4)).float()),
+    "clamp_by_tensors": having(lambda x, a: x.clamp(min=-a.abs(), max=a.abs()), a=(6, 1, 1)),
+    "masked_fill": image(lambda x: x.masked_fill(x < 0, 0.25)),
+    "maximum_of_equals": image(lambda x: torch.maximum(x.relu(), torch.zeros_like(x)) + torch.minimum(x, x)),
+    "maximum_of_number": image(lambda x: torch.maximum(x, torch.tensor(0.1))),
+    "max_of_two": image(lambda x: torch.max(x, x.flip(3)) - torch.min(x, x.flip(2))),
+    "max_over_all": image(lambda x: x / x.flatten(1).abs().max(1, keepdim=True).values[..., None, None]),
+    "amax_of_ties": image(lambda x: x + x.relu().amax((2, 3), keepdim=True) - x.relu().amin(1, keepdim=True)),
+    "max_of_ties": image(lambda x: x + x.relu().max(1, keepdim=True).values + x.relu().min(2, keepdim=True)[0]),
+    "topk": image(lambda x: x.topk(3, 1).values, 3),
+    "topk_of_ties": image(lambda x: x.relu().topk(2, 1, sorted=False)[0].sum(1, keepdim=True) + x),
+    "topk_smallest": image(lambda x: x.topk(2, 1, largest=False).values.mean(1, keepdim=True) + x),
+    "sort": image(lambda x: x.sort(1).values),
+    "median": image(lambda x: x - x.median(1, keepdim=True).values),
+    "kth_value": image(lambda x: x - x.kthvalue(2, 1, keepdim=True).values),
+    # sums
+    "cumsum": image(lambda x: x.cumsum(2) + x.cumsum(-1)),
+    "prod": image(lambda x: x * (1 + 0.1 * x.tanh()).prod(1, keepdim=True)),
+    "variance": image(lambda x: (x - x.mean((2, 3), keepdim=True)) / (x.var((2, 3), keepdim=True) + 1e-3).sqrt()),
+    "vector_norm": image(lambda x: x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 0.1)),
+    "norm_of_any_order": image(lambda x: x / (x.norm(3, 1, keepdim=True) + 1) + x.norm(torch.inf, 1, keepdim=True)),
+    "cosine": image(lambda x: functional.cosine_similarity(x, x.tanh() + 1, dim=1).unsqueeze(1) * x),
+    "pairwise_distance": token_function(lambda x: torch.cdist(x, x.tanh() + 1), 5),
+    "log_softmax": image(lambda x: x.log_softmax(1) + x.log_softmax(-1)),
+    "logsumexp": image(lambda x: x - x.logsumexp((1, 2), keepdim=True)),
+    "std": image(lambda x: x / (x.std((1, 2, 3), keepdim=True) + 0.1)),
+    "mean_of_all": image(lambda x: x - x.mean((1, 2, 3), keepdim=True)),
+    "count_nonzero": image(lambda x: x / (x > 0).float().sum((2, 3), keepdim=True).clamp(min=1)),
+    "trapezoid": image(lambda x: x + x.diff(dim=3, prepend=x[..., :1])),
+    "outer_of_means": image(lambda x: x * x.mean(2, keepdim=True) * x.mean(3, keepdim=True)),
+}

@@ -1,0 +1,71 @@
+"""One model in a process of its own: exported, verified, and thrown away."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import tempfile
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from device_profiles.errors import ProflError
+from device_profiles.work import Grow
+from tools.zoo.entries import Entry, Result, made
+
+CLASSES = 10
+_BATCH = 8
+_LOSS = re.compile(r"loss differs by ([^ ]+) ")
+_chosen: list[tuple[str, Entry]] = []
+
+
+def chosen() -> object:
+    """The factory that the export calls: the model that this process is about."""
+    ((package, entry),) = _chosen
+    return made(package, entry, CLASSES)
+
+
+def export_one(package: str, entry: Entry, blocks: int, answer: Connection) -> None:
+    """Send what the export of `entry` comes to."""
+    import torch
+
+    from edge_runtime.export.targets.native import export_bundle
+
+    importlib.import_module(package)
+    torch.set_num_threads(1)
+    _chosen.append((package, entry))
+    lines: list[str] = []
+    begin = time.process_time()
+    refusal, arena = "", 0
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            manifest = export_bundle(
+                f"{__name__}:chosen",
+                Path(folder) / "bundle",
+                blocks=blocks,
+                batch=_BATCH,
+                input_shape=entry.input_shape,
+                classes=CLASSES,
+                progress=lines.append,
+            )
+            steps = [program for program in manifest.programs if isinstance(program.work, Grow)]
+            arena = max(program.memory.arena_bytes for program in steps)
+        except ProflError as error:
+            refusal = str(error)
+        except Exception:  # a fault of ours, which the table shall show
+            refusal = "fault: " + traceback.format_exc().strip().splitlines()[-1]
+            if os.environ.get("ZOO_TRACEBACK"):
+                traceback.print_exc()
+    found = [match.group(1) for match in map(_LOSS.search, lines) if match is not None]
+    answer.send(
+        Result(
+            name=entry.name,
+            input_shape=entry.input_shape,
+            refusal=" ".join(refusal.split()),
+            seconds=time.process_time() - begin,
+            arena_bytes=arena,
+            loss_difference=float(found[0]) if found else 0.0,
+        )
+    )
