@@ -62,4 +62,4 @@ def test_without_an_emulator_it_is_said_how_to_get_one(tmp_path: Path, monkeypat
 
 def test_without_wheels_it_is_said_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(ExecutionError, match="has no wheel for aarch64; make wheels builds them"):
-        tool._wheels(tmp_path, AARCH64)
+        tool.install("trixie", AARCH64, tmp_path)

@@ -26,6 +26,7 @@ import click
 
 from device_profiles.errors import ExecutionError, ProflError
 from tools.cross.checks import check_libraries, check_platform, check_upload
+from tools.cross.dependencies import download_dependencies
 from tools.cross.libraries import executorch_library
 from tools.cross.machines import MACHINES, ROOT, Machine
 from tools.cross.old_libraries import old_libraries
@@ -86,12 +87,13 @@ def _pip_wheel(folder: Path, machine: Machine, python: Python) -> Path:
 @click.option("--machine", type=click.Choice(list(MACHINES)), multiple=True, help="Default: each.")
 @click.option("--python", type=click.Choice([python.tag for python in PYTHONS]), multiple=True, help="Default: each.")
 def main(output: Path, machine: tuple[str, ...], python: tuple[str, ...]) -> None:
-    """Build the device's wheels into OUTPUT."""
+    """Build the device's wheels into OUTPUT, and download beside them what they need."""
     try:
         for name in machine or MACHINES:
             for chosen in PYTHONS:
                 if not python or chosen.tag in python:
                     click.echo(str(build(output, MACHINES[name], chosen)))
+            download_dependencies(output, MACHINES[name])
     except ProflError as error:
         click.echo(f"wheels: error: {error}", err=True)
         sys.exit(error.exit_status)

@@ -51,13 +51,14 @@ class Install:
 
 def install(suite: str, machine: Machine, dist: Path) -> Install:
     """Install and train in a fresh root. Raises ExecutionError with the last lines where a command fails."""
+    _check_wheels(dist, machine)
     root = fresh_root(suite, machine)
     home = root / _HOME
     home.mkdir(parents=True)
     shutil.copytree(_bundle(), home / "bundle")
     images, labels = _examples()
     np.savez(home / "mine.npz", images=images, labels=labels)
-    shutil.copytree(_wheels(dist, machine), home / "dist")
+    shutil.copytree(dist, home / "dist")
     shutil.copy(Path(__file__).with_name("device.sh"), home)
     for path in [home, *home.rglob("*")]:
         os.chown(path, USER, USER)
@@ -122,24 +123,9 @@ def _examples() -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _wheels(dist: Path, machine: Machine) -> Path:
-    """A folder of this machine's wheels and of what they need, which the host downloads for it."""
-    own = sorted(dist.glob(f"profl_edge-*-{machine.platform}.whl"))
-    if not own:
+def _check_wheels(dist: Path, machine: Machine) -> None:
+    if not list(dist.glob(f"profl_edge-*-{machine.platform}.whl")):
         raise ExecutionError(f"{dist} has no wheel for {machine.name}; make wheels builds them")
-    folder = FOLDER / f"dist-{machine.name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("profl_edge-*.whl"):
-        old.unlink()
-    for wheel in own:
-        shutil.copy(wheel, folder)
-    for python in ("3.11", "3.13"):
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--no-deps"]
-        chosen = ["--platform", f"manylinux2014_{machine.name}", "--python-version", python, "-d", str(folder)]
-        done = subprocess.run([*download, *chosen, "click", "msgspec"], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ExecutionError(f"click and msgspec were not downloaded: {done.stderr.strip().splitlines()[-1]}")
-    return folder
 
 
 @click.command()
