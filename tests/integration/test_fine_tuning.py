@@ -88,19 +88,25 @@ def test_an_update_of_adapters_is_a_fraction_of_the_model(folder: Path, adapted:
     }  # fmt: skip
 
 
-def test_the_last_units_alone_are_trained_from_a_file_of_other_classes(folder: Path) -> None:
-    save_file(
-        {f"model.{k}": v for k, v in _text(CLASSES).state_dict().items() if "fc" not in k}, folder / "w.safetensors"
-    )
+def test_the_last_units_of_a_decoder_are_adapted_from_a_file_without_its_head(folder: Path) -> None:
+    """RMSNorm, rotary positions, grouped heads and SwiGLU; the exporter holds the step against PyTorch's."""
+    decoder = models.create("text_decoder", width=8, classes=CLASSES, input_channels=LENGTH)
+    state = {f"model.{name}": value for name, value in decoder.state_dict().items() if "fc" not in name}
+    save_file(state, folder / "w.safetensors")
     said: list[str] = []
     manifest = export_bundle(
-        "text_transformer", folder / "last", width=8, batch=8, input_shape=(LENGTH,), classes=CLASSES,
-        preparation=Preparation(initial_weights=folder / "w.safetensors"), train_units="7-8", progress=said.append,
-        verify=False,
+        "text_decoder", folder / "last", width=8, batch=8, input_shape=(LENGTH,), classes=CLASSES,
+        preparation=Preparation(
+            initial_weights=folder / "w.safetensors", lora=2, lora_targets=("q_proj", "v_proj", "gate_proj")
+        ),
+        train_units="7-8", progress=said.append,
     )  # fmt: skip
     assert said[0].endswith("under names that begin with 'model.'")
-    assert said[1] == "not in the file, kept fresh: fc.weight, fc.bias"
+    assert said[1] == "not in the file, kept fresh: fc.weight"
     assert [program.name for program in manifest.programs] == ["eval-block1", "joint-units7-8"]
+    trained = {tensor.name for tensor in manifest.programs[1].tensors if tensor.role == "parameter"}
+    adapted = {f"layers.3.{name}" for name in ("attention.q_proj", "attention.v_proj", "gate_proj")}
+    assert trained == {"fc.weight"} | {f"{name}.{end}" for name in adapted for end in ("lora_a", "lora_b")}
     report = profl_edge("train", folder / "last", "--data", f"npz:{folder / 'd.npz'}", "--steps", 2, "--json").report()
     assert report["program"] == "joint-units7-8"
 

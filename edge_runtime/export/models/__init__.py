@@ -86,6 +86,15 @@ BUILT_IN = {
             width=64,
             default_blocks=((0, 2), (3, 4), (5, 6), (7, 8)),
         ),
+        BuiltIn(
+            name="text_decoder",
+            description="four layers of the kind of Llama that say the next character",
+            input_shape=(64,),
+            input_dtype="int64",
+            classes=80,
+            width=64,
+            default_blocks=((0, 2), (3, 4), (5, 6), (7, 8)),
+        ),
     )
 }
 
@@ -142,6 +151,10 @@ def create(name: str, *, width: int | None = None, classes: int = 10, input_chan
         from edge_runtime.export.models.text import TextTransformer
 
         return TextTransformer(width=width, classes=classes, length=input_channels)
+    if name == "text_decoder":
+        from edge_runtime.export.models.decoder import TextDecoder
+
+        return TextDecoder(width=width, classes=classes, length=input_channels)
     from edge_runtime.export.models.cnn import Cnn
 
     return Cnn(width=width, classes=classes, input_channels=input_channels)

@@ -42,7 +42,15 @@ def test_resnet18_is_cut_between_its_residual_blocks() -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("resnet34", 17), ("vgg11_bn", 8), ("vgg16_bn", 13), ("cnn", 3), ("cnn1d", 8), ("text_transformer", 9)],
+    [
+        ("resnet34", 17),
+        ("vgg11_bn", 8),
+        ("vgg16_bn", 13),
+        ("cnn", 3),
+        ("cnn1d", 8),
+        ("text_transformer", 9),
+        ("text_decoder", 9),
+    ],
 )
 def test_units_of_the_other_models(name: str, count: int) -> None:
     assert len(_units(name)) == count
