@@ -22,8 +22,6 @@ from device_profiles.federation import (
     SentFile,
     TrainAnswer,
 )
-from device_profiles.files import read_json
-from device_profiles.profile import DeviceProfile
 from edge_runtime.device.federation import training
 from edge_runtime.device.federation.answers import Answered
 from edge_runtime.device.federation.child import OwnUse
@@ -37,7 +35,7 @@ from edge_runtime.device.federation.profiling import start_profile
 from edge_runtime.device.federation.settings import Settings
 from edge_runtime.device.federation.state import Pending, StateFolder
 from edge_runtime.device.federation.store import FileStore
-from edge_runtime.device.federation.train_command import steps_between, usual_seconds
+from edge_runtime.device.federation.train_command import steps_between
 from edge_runtime.device.federation.training import TrainJob
 from edge_runtime.device.fleet_api.incoming import Incoming
 from edge_runtime.device.fleet_api.keys import NodeKey, ServerKey
@@ -249,19 +247,6 @@ def test_what_is_counted_for_the_client_is_above_it_and_changes_seldom() -> None
 
 def test_without_a_profile_checkpoints_have_a_usual_distance() -> None:
     assert steps_between("grow-units0-0", None) == 25
-
-
-@pytest.mark.parametrize(
-    ("changed", "seconds"),
-    [({"steps": 40}, 20.0), ({"epochs": 3}, 15.0), ({"steps": 40, "max_seconds": 5.0}, 5.0), ({"work": "head"}, None)],
-)
-def test_the_time_that_is_left_follows_from_the_profile(changed: dict[str, Any], seconds: float | None) -> None:
-    profile = read_json(Path(__file__).parents[2] / "golden" / "profile.json", DeviceProfile)
-    cost = msgspec.structs.replace(profile.costs[0], step_seconds_median=0.5, batch=8)
-    profile = msgspec.structs.replace(profile, costs=(cost,))
-    order = train_order({}, weights=(), **{"work": cost.work.name, **changed})
-    assert usual_seconds(order, profile, examples=87) == seconds
-    assert usual_seconds(order, None, examples=87) is None
 
 
 def test_a_training_says_how_long_it_will_still_take(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
