@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,18 +19,17 @@ import psutil
 from cryptography.hazmat.primitives import serialization
 
 from server.data.split import write_parts
+from server.engines.bundled.bundles import run_bundle
 from server.federation.admission import admit
 from server.federation.home.folder import FederationFolder
 from server.fleet.fleet import DataSettings
-from tests.support.superlink import OFFLINE, free_port
+from server.fleet.reading import read_fleet
+from server.running.run_fleet import _settings
+from tests.support.superlink import OFFLINE, flower_programs, free_port
 
 LIMITS = {"small": 96, "medium": 112, "large": 128}
 STOCK, SERVER = "stock", "server"
-_PROGRAMS = {
-    "flower-supernode": ("flwr.supernode.cli", "flower_supernode"),
-    "flower-superexec": ("flwr.supercore.cli", "flower_superexec"),
-    "flwr-clientapp": ("flwr.supernode.cli", "flwr_clientapp"),
-}
+_PROFILE = Path(__file__).resolve().parents[1] / "golden" / "profile.json"
 
 
 class Loopback:
@@ -39,6 +39,7 @@ class Loopback:
         fleet: the text of its fleet file.
         limits: of the light clients in MB, by their names.
         inside: what stands before the commands of the server and of each device, such as `ip netns exec`.
+        measured: devices have been measured, and runs have their bundle, before they begin: where that is not tested.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Loopback:
         *,
         stock: bool = False,
         inside: Mapping[str, Sequence[str]] | None = None,
+        measured: bool = False,
     ) -> None:
         self.folder = folder
         self.home = folder / "federation"
@@ -57,15 +59,9 @@ class Loopback:
         self.limits = limits
         self.names = [*limits, *([STOCK] if stock else [])]
         self._inside = inside or {}
+        self._measured = measured
         self._words: dict[str, str] = {}
-        programs = folder / "bin"
-        programs.mkdir()
-        for name, (module, function) in _PROGRAMS.items():
-            # Flower starts its processes by name: those of this interpreter, which imports this tree.
-            (programs / name).write_text(
-                f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n"
-            )
-            (programs / name).chmod(0o755)
+        programs = flower_programs(folder / "bin")
         self.environment = {
             **os.environ,
             **OFFLINE,
@@ -99,6 +95,10 @@ class Loopback:
         self.server("federation", "up", str(self.home), "--port", "0", "--detach", *options)
         for name in self.limits:
             self._words[name] = self._admit(name)
+            if self._measured:
+                state = self.folder / "state" / "profl-edge" / name
+                state.mkdir(parents=True, mode=0o700)
+                shutil.copyfile(_PROFILE, state / "profile.json")
             self.join(name)
         if STOCK in self.names:
             self._start_stock()
@@ -152,9 +152,21 @@ class Loopback:
             *("-o", str(self.folder / output), *more),
         ]
 
-    def begin(self, output: str, *more: str) -> subprocess.Popen[str]:
+    def begin(self, output: str, *more: str, bundle: Path | None = None) -> subprocess.Popen[str]:
+        """Start a run, which has the `bundle` of another one already where that is given."""
+        if self._measured or bundle is not None:
+            self._give_bundle(self.folder / output, bundle)
         command = self._server(*self.run(output, *more))
         return subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, stderr=subprocess.PIPE)
+
+    def _give_bundle(self, output: Path, bundle: Path | None) -> None:
+        """What a start of the run leaves that was killed before its first round."""
+        if output.exists():
+            return
+        fleet = read_fleet(self.fleet, joining=True)
+        found = run_bundle(fleet, self.folder / "bundle").path if bundle is None else bundle
+        shutil.copytree(found, output / "bundle")
+        (output / "settings.sha256").write_text(_settings(fleet, "flower") + "\n")
 
     def wait(self, running: subprocess.Popen[str], until: Callable[[], bool]) -> None:
         end = time.monotonic() + 300

@@ -34,6 +34,26 @@ _START_SECONDS = 90.0
 OFFLINE = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
+_PROGRAMS = {
+    "flwr": ("flwr.cli.app", "app"),
+    "flower-superlink": ("flwr.superlink.cli", "flower_superlink"),
+    "flower-supernode": ("flwr.supernode.cli", "flower_supernode"),
+    "flower-superexec": ("flwr.supercore.cli", "flower_superexec"),
+    "flwr-serverapp": ("flwr.superlink.cli", "flwr_serverapp"),
+    "flwr-clientapp": ("flwr.supernode.cli", "flwr_clientapp"),
+}
+
+
+def flower_programs(folder: Path) -> Path:
+    """Commands of Flower, which starts its processes by name: those of this interpreter, which imports this tree."""
+    folder.mkdir()
+    for name, (module, function) in _PROGRAMS.items():
+        lines = (f"#!{sys.executable}", "import sys", f"from {module} import {function}", f"sys.exit({function}())", "")
+        (folder / name).write_text("\n".join(lines))
+        (folder / name).chmod(0o755)
+    return folder
+
+
 def free_port() -> int:
     """A port that nobody listened at a moment ago."""
     with socket.socket() as sock:
@@ -67,17 +87,17 @@ def write_certificates(folder: Path, *, days: int = 10) -> None:
 class SuperLink:
     """`flower-superlink` with its state in a folder; killed, it can be started again with the same state.
 
-    `threads`: those that answer requests, where they are not to be Flower's own number.
+    `programs`: where it finds commands first, by default beside this interpreter. `threads`: those that answer
+    requests, where they are not to be Flower's own number.
     """
 
-    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, *, programs: Path | None = None, threads: int | None = None) -> None:
         self.folder = folder
+        self._programs = programs or Path(sys.executable).parent
         self.port = free_port()
         self.ca = folder / "ca.crt"
         write_certificates(folder)
-        self._program = [_program("flower-superlink")]
-        if threads is not None:
-            self._program = [sys.executable, "-c", _FEW_THREADS, str(_ROOT), str(threads)]
+        self._threads = threads
         self._runs = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._nodes: list[subprocess.Popen[bytes]] = []
@@ -93,9 +113,10 @@ class SuperLink:
         assert self._process is not None
         return self._process.pid
 
-    def _environment(self) -> dict[str, str]:
-        programs = str(Path(sys.executable).parent)
-        path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of its process, and of whoever uses Flower's commands for it."""
+        path = f"{self._programs}{os.pathsep}{os.environ.get('PATH', '')}"
         home = self.folder / "flwr"
         return {**os.environ, **OFFLINE, "FLWR_HOME": str(home), "PATH": path, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
 
@@ -104,10 +125,13 @@ class SuperLink:
         folder = self.folder
         options = ["--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key"]
         options += ["--enable-supernode-auth", "--database", "state.db", "--disable-runtime-dependency-installation"]
-        command = [*self._program, *options, "--host", "127.0.0.1", "--port", str(self.port)]
+        start = [_program("flower-superlink", self.environment["PATH"])]
+        if self._threads is not None:
+            start = [sys.executable, "-c", _FEW_THREADS, str(_ROOT), str(self._threads)]
+        command = [*start, *options, "--host", "127.0.0.1", "--port", str(self.port)]
         with (folder / "superlink.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=folder, env=self._environment(), stdout=log, stderr=log, start_new_session=True
+                command, cwd=folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
@@ -175,7 +199,7 @@ class SuperLink:
         command, _ = supernode_command(self.ca, self.address, key)
         with (self.folder / "supernodes.log").open("ab") as log:
             process = subprocess.Popen(
-                command, cwd=self.folder, env=self._environment(), stdout=log, stderr=log, start_new_session=True
+                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
         self._nodes.append(process)
         return node
@@ -264,8 +288,8 @@ def supernode_command(ca: Path, address: str, key: Path) -> tuple[list[str], dic
     return command, {**os.environ, **OFFLINE, "PATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def _program(name: str) -> str:
+def _program(name: str, path: str | None = None) -> str:
     beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
+    found = str(beside) if path is None and beside.exists() else shutil.which(name, path=path)
     assert found is not None, f"{name} is not installed"
     return found

@@ -179,13 +179,12 @@ class Devices:
 
     def _answered(self, device: Device, answer: DeviceAnswer) -> Iterator[Change]:
         device.counts_orders = answer.took is not None
-        if device.task:
-            return  # which it was given since it was asked, so that it is busy with that
         if not device.name:
             device.name = self._free_name(device.node, answer.name)
         changed = device.there and device.budget_bytes != answer.budget_bytes
         device.budget_bytes, device.examples = answer.budget_bytes, answer.examples
-        device.busy = None if answer.busy is None else plain(answer.busy)
+        # With a task that it was given since it was asked, it may be busy with that.
+        device.busy = None if answer.busy is None or device.task else plain(answer.busy)
         if answer.profile is not None and _predicts(answer.profile):
             device.profile = answer.profile
         elif device.profile is None:

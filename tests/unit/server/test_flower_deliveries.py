@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 pytest.importorskip("flwr", reason="the engine speaks through Flower")
 
 from flwr.app import Message
 
-from device_profiles.federation import QUERY_DEVICE, QUERY_PROFILE
+from device_profiles.federation import QUERY_DEVICE, QUERY_PROFILE, DeviceAnswer
 from server.engines.flower import deliveries as deliveries_module
 from server.engines.flower import devices as devices_module
+from server.engines.flower.arriving import Reply
 from server.rounds.seam import Updated
 from tests.support.fake_federation import Federation, until
 from tests.support.fake_grid import GOLDEN_PROFILE, Node, failing
@@ -64,10 +66,15 @@ def test_an_order_for_a_profile_that_a_device_lost_is_sent_again(federation: Mak
 def test_a_device_that_has_its_task_is_asked_once(federation: Make) -> None:
     there = federation(node := Node("a", took=[], train=lambda order, honest: None))
     there.ready(1)
-    asked = node.asked.count(QUERY_DEVICE)
+    device = there.devices.named("a")
+    assert device is not None
     there.engine.submit([there.task("a")])
-    assert not list(there.engine.events(time.monotonic() + 1.0))
-    assert node.asked.count(QUERY_DEVICE) == asked + 1 and len(node.orders) == 1
+    until(lambda: there.look() is not None and not device.order)
+    asked = node.asked.count(QUERY_DEVICE)
+    for _ in range(4):
+        time.sleep(0.06)
+        there.look()
+    assert node.asked.count(QUERY_DEVICE) == asked and len(node.orders) == 1
 
 
 def test_of_two_answers_to_one_task_the_update_counts_and_the_other_is_not_told(federation: Make) -> None:
@@ -92,3 +99,18 @@ def test_of_two_answers_to_one_task_the_update_counts_and_the_other_is_not_told(
     node.train = lambda order, honest: (sent.append((order, honest)), answers())[1]  # type: ignore[func-returns-value]
     (event,) = events
     assert isinstance(event, Updated) and len(node.orders) == 2
+
+
+def test_a_device_that_was_given_a_task_since_it_was_asked_is_planned_for_anew_and_keeps_the_task(
+    federation: Make,
+) -> None:
+    there = federation(Node("a", train=lambda order, honest: None))
+    there.ready(1)
+    device = there.devices.named("a")
+    assert device is not None
+    device.given("grow-units0-0", "order")
+    device.asked = "question"
+    answer = DeviceAnswer(name="a", release="1", budget_bytes=5, examples=9, busy="trains grow-units0-0, 1 s")
+    changes = list(there.devices.take("question", Reply(sender=11, document=msgspec.json.encode(answer))))
+    assert [(change.device.name, change.what) for change in changes] == [("a", "changed")]
+    assert (device.budget_bytes, device.busy, device.there) == (5, None, True)
