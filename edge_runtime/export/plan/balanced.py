@@ -18,12 +18,14 @@ from device_profiles.manifest import Optimizer
 from device_profiles.model import Partition
 from edge_runtime.export.cut.tied import places_apart
 from edge_runtime.export.cut.units import UnitLayers, partition_of
+from edge_runtime.export.passes.views import BY_TOKEN
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.runs import Run, TrainingChoices, step_of
 from edge_runtime.export.step.train_step import StepVariant
 
 _BATCH = 32
 _FLOAT_BYTES = 4
+_NONE = (1 << 62, 0, 0)
 _COPIES = 2
 """Of a parameter: itself and its momentum. Gradients go straight into the update."""
 
@@ -42,6 +44,9 @@ def balanced_partition(source: BlockModel, blocks: int) -> Partition:
             value=blocks,
             remedy=f"`profl-edge models --model {source.name}` shows the units and where it cannot be cut",
         )
+    ours = [place for place in places[:-1] if not _is_in_pytorch(source.cut.units[place - 1].output)]
+    if len(places) - len(ours) >= blocks:
+        places = [place for place in places if place not in ours]
     ends = _fewest_bytes(_Peaks(units=_held_by_units(source), places=(0, *places)), blocks)
     return partition_of([(first, after - 1) for first, after in itertools.pairwise([0, *ends])], count)
 
@@ -51,6 +56,11 @@ def single_partition(source: BlockModel) -> Partition:
     count = len(source.cut.units)
     bounds = [0, *places_apart(source.cut, source.fixed), count]
     return partition_of([(first, after - 1) for first, after in itertools.pairwise(bounds)], count)
+
+
+def _is_in_pytorch(activation: str) -> bool:
+    """Whether PyTorch's own graph has an activation, so that other targets can be cut there as well."""
+    return "." not in activation.removesuffix(BY_TOKEN)
 
 
 def _possible(units: int, most: int) -> str:
@@ -96,15 +106,15 @@ def _fewest_bytes(peaks: _Peaks, blocks: int) -> list[int]:
     """The ends of `blocks` blocks with the smallest largest peak, the others as even as that allows."""
     table, count = peaks.table, len(peaks.places)
     # By number of blocks and place: the largest peak up to there, the sum of squares, the place before.
-    best: list[list[tuple[int, int, int]]] = [[(0, 0, 0)] + [(1 << 62, 0, 0)] * (count - 1)]
-    for _ in range(blocks):
-        known = best[-1]
-        best.append([(1 << 62, 0, 0)] * count)
-        for after in range(1, count):
-            best[-1][after] = min(
+    best: list[list[tuple[int, int, int]]] = [[(0, 0, 0)] + [_NONE] * (count - 1)]
+    for done in range(1, blocks + 1):
+        known, row = best[-1], [_NONE] * count
+        for after in range(done, count - blocks + done):
+            row[after] = min(
                 (max(known[first][0], table[first][after]), known[first][1] + table[first][after] ** 2, first)
-                for first in range(after)
+                for first in range(done - 1, after)
             )
+        best.append(row)
     ends, place = [], count - 1
     for row in reversed(best[1:]):
         ends.append(peaks.places[place])

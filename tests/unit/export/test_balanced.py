@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the exporter needs torch")
 
@@ -14,7 +18,13 @@ from device_profiles.model import Partition  # noqa: E402
 from device_profiles.work import grow  # noqa: E402
 from edge_runtime.export.cut.tied import check_tied  # noqa: E402
 from edge_runtime.export.cut.units import partition_of  # noqa: E402
-from edge_runtime.export.plan.balanced import balanced_partition, single_partition  # noqa: E402
+from edge_runtime.export.plan.balanced import (  # noqa: E402
+    _fewest_bytes,
+    _Held,
+    _Peaks,
+    balanced_partition,
+    single_partition,
+)
 from edge_runtime.export.plan.block_model import BlockModel  # noqa: E402
 from edge_runtime.export.plan.programs import training_step  # noqa: E402
 from edge_runtime.export.plan.runs import TrainingChoices  # noqa: E402
@@ -39,6 +49,27 @@ def test_the_largest_arena_is_far_smaller_than_with_as_many_units_in_each_block(
     chosen = balanced_partition(source, 2)
     assert len(chosen.blocks) == 2
     assert _largest(source, chosen) < 0.9 * _largest(source, even)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=7),
+    st.sets(st.integers(1, 6)),
+    st.data(),
+)
+def test_no_other_cuts_have_a_smaller_largest_peak(
+    sizes: list[tuple[int, int]], inner: set[int], data: st.DataObject
+) -> None:
+    units = [_Held(bytes=size, largest=largest) for size, largest in sizes]
+    places = (0, *sorted(place for place in inner if place < len(units)), len(units))
+    blocks = data.draw(st.integers(1, len(places) - 1))
+
+    def largest(ends: tuple[int, ...]) -> int:
+        pairs = itertools.pairwise((0, *ends))
+        return max(sum(u.bytes for u in units[a:b]) + max(u.largest for u in units[a:b]) for a, b in pairs)
+
+    found = _fewest_bytes(_Peaks(units=units, places=places), blocks)
+    others = itertools.combinations(places[1:-1], blocks - 1)
+    assert largest(tuple(found)) == min(largest((*other, len(units))) for other in others)
 
 
 def test_cuts_do_not_depend_on_the_batch() -> None:
