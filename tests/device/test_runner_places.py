@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("torch", reason="a bundle is exported with it")
 from safetensors.numpy import load_file
 
+from edge_runtime.device.limits.cgroups import create_group
 from tests.support.runner import Ran, built_runner, run, write_idx
 from tools.cross.machines import MACHINES
 from tools.cross.runner import build
@@ -71,6 +72,22 @@ def test_in_an_empty_root_without_a_c_library(
 def _ran(*command: str) -> Ran:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return Ran(status=done.returncode, output=done.stdout, errors=done.stderr)
+
+
+def test_the_limit_of_a_control_group_is_held_against_the_promise(runner: Path, cnn_bundle: Path, data: Path) -> None:
+    for size, status in ((3 << 20, 2), (64 << 20, 0)):
+        group = create_group(size)
+        if group is None:
+            pytest.skip("this user may not make a control group")
+        procs = group.path / "cgroup.procs"
+        try:
+            ran = run(runner, *_arguments(cnn_bundle, data), "--json", preexec_fn=lambda at=procs: at.write_text("0"))
+        finally:
+            group.remove()
+        if status:
+            assert f"control group ({group.kind}) 3.0MB is below the" in ran.refusal()
+        else:
+            assert ran.report()["limit_bytes"] == size and ran.report()["limit_kind"] == group.kind
 
 
 def _sandboxed() -> None:

@@ -163,7 +163,16 @@ void LoadedProgram::set_inputs(const LaidWeights& weights) {
   }
 }
 
-void LoadedProgram::promise(const std::function<void()>& rehearse, std::optional<uint64_t> limit_bytes, int threads) {
+void LoadedProgram::check_limit(uint64_t bytes, const std::string& name) const {
+  if (predicted_bytes - kVariation <= bytes) return;
+  char text[96];
+  const double tenths = static_cast<double>((predicted_bytes * 10 + (1 << 20) - 1) / (1 << 20)) / 10;
+  std::snprintf(text, sizeof(text), " %.1fMB is below the %.1f MB that ", static_cast<double>(bytes) / kMegabyte,
+                tenths);
+  refuse(name + text + manifest_.name + " needs; raise the limit, or export a smaller batch or block");
+}
+
+void LoadedProgram::promise(const std::function<void()>& rehearse, std::optional<uint64_t> asked, int threads) {
   release_workspace();
   release_unused_pages();
   load_kernels();
@@ -172,16 +181,18 @@ void LoadedProgram::promise(const std::function<void()>& rehearse, std::optional
   base_bytes = resident.now + kVariation;
   // What start-up itself needed at its peak is more than a very small program ever will.
   predicted_bytes = std::max(uint64_t{resident.peak} + kVariation, base_bytes + manifest_.memory.total(threads));
-  if (!limit_bytes) return;
-  if (predicted_bytes - kVariation > *limit_bytes) {
-    char text[160];
-    const double tenths = static_cast<double>((predicted_bytes * 10 + (1 << 20) - 1) / (1 << 20)) / 10;
-    std::snprintf(text, sizeof(text), "--memory-limit %.1fMB is below the %.1f MB that ",
-                  static_cast<double>(*limit_bytes) / kMegabyte, tenths);
-    refuse(text + manifest_.name + " needs; raise the limit, or export a smaller batch or block");
+  if (const std::optional<GroupLimit> group = group_limit()) {
+    limit_bytes = group->bytes;
+    limit_kind = group->kind;
+    check_limit(group->bytes, "the memory limit of this process's control group (" + group->kind + ")");
   }
-  const rlimit both{*limit_bytes, *limit_bytes};
+  if (!asked) return;
+  check_limit(*asked, "--memory-limit");
+  const rlimit both{*asked, *asked};
   if (setrlimit(RLIMIT_DATA, &both) != 0) fail(std::string("the limit cannot be set: ") + std::strerror(errno));
+  if (limit_bytes && *limit_bytes < *asked) return;
+  limit_bytes = asked;
+  limit_kind = "rlimit";
 }
 
 void LoadedProgram::read(const Reading& reading) {

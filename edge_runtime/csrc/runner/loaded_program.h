@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/program.h"
+#include "runner/control_group.h"
 #include "runner/inputs/laid_weights.h"
 #include "runner/inputs/manifest.h"
 
@@ -23,9 +24,10 @@ class LoadedProgram {
   LoadedProgram(const LoadedProgram&) = delete;
   LoadedProgram& operator=(const LoadedProgram&) = delete;
 
-  // Measures the base; `rehearse` does what the training does between two executions. Throws Failure where the limit is
-  // below the prediction; sets it then, so that the kernel keeps the process to it.
-  void promise(const std::function<void()>& rehearse, std::optional<uint64_t> limit_bytes, int threads);
+  // Measures the base; `rehearse` does what the training does between two executions. Throws Failure where a limit, the
+  // one that was asked for or that of a control group, is below the prediction; sets the former then, so that the
+  // kernel keeps the process to it.
+  void promise(const std::function<void()>& rehearse, std::optional<uint64_t> asked, int threads);
   // Reads parameters, running statistics and frozen weights that stay.
   void load_tensors();
   void set_hyperparameters(const std::vector<float>& values);
@@ -44,6 +46,9 @@ class LoadedProgram {
   size_t arena_bytes() const { return program_->arena_bytes(); }
 
   uint64_t base_bytes = 0, predicted_bytes = 0;
+  // What holds the process: the lower one of both.
+  std::optional<uint64_t> limit_bytes;
+  std::string limit_kind = "none";
 
  private:
   struct Reading {
@@ -52,6 +57,7 @@ class LoadedProgram {
     void* to;
   };
 
+  void check_limit(uint64_t bytes, const std::string& name) const;
   void check_sizes(const std::string& path) const;
   void check_buffers(const std::string& path);
   void check_inputs(const std::string& path) const;

@@ -80,8 +80,8 @@ std::string json_report(const Options& options, const ProgramManifest& program, 
       {"interrupted", outcome.interrupted ? "true" : "false"},
       {"resumed_from", std::to_string(outcome.resumed_from)},
       {"output", written ? json_text(options.output) : "null"},
-      {"limit_bytes", options.limit_bytes ? std::to_string(*options.limit_bytes) : "null"},
-      {"limit_kind", options.limit_bytes ? "\"rlimit\"" : "\"none\""},
+      {"limit_bytes", loaded.limit_bytes ? std::to_string(*loaded.limit_bytes) : "null"},
+      {"limit_kind", json_text(loaded.limit_kind)},
       {"stopped_early", outcome.stopped_early ? "true" : "false"},
       {"initial_blocks", "[" + blocks + "]"},
       {"examples_done", std::to_string(progress.steps * program.batch)}};
@@ -102,8 +102,7 @@ std::string table(const Options& options, const ProgramManifest& program, const 
   if (progress.loss_smoothed) text += line("smoothed loss  %.4f (latest batches)\n", *progress.loss_smoothed);
   if (!times.empty()) text += line("step           %.4f s (prefix %.4f s)\n", times.median(), times.prefix_median());
   text += line("promised peak  %.1f MB\n", megabytes_up(loaded.predicted_bytes));
-  text += line("measured peak  %.1f MB (limit: %s)\n", megabytes(resident_bytes().peak),
-               options.limit_bytes ? "rlimit" : "none");
+  text += line("measured peak  %.1f MB (limit: %s)\n", megabytes(resident_bytes().peak), loaded.limit_kind.c_str());
   for (const int64_t block : outcome.initial_blocks)
     text += line("initial values block %lld\n", static_cast<long long>(block));
   if (!options.output.empty() && !outcome.interrupted) return text + "update         " + options.output;

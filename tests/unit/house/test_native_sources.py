@@ -79,6 +79,12 @@ def test_parts_include_only_parts_before_them() -> None:
     assert {name.partition("/")[0] for name in FILES} == {*parts, "supervisor", "testing"}
 
 
+def test_the_folders_of_the_runner_are_those_that_are_documented() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("| `csrc/runner` | |")[2]
+    documented = set(re.findall(r"^\| `(\w+)` \|", text.partition("\n\n")[0], re.MULTILINE))
+    assert {file.split("/")[1] for file in FILES if file.startswith("runner/") and file.count("/") == 2} == documented
+
+
 def test_families_include_each_other_as_is_documented() -> None:
     families = {
         folder.removeprefix("kernels/"): {name for name in included if name.startswith("kernels/")}

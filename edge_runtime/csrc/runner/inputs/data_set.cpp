@@ -55,6 +55,7 @@ void check_fits(const Shape& image, const Example& wanted, const std::string& sp
 
 void DataSet::check(const Example& wanted) const {
   if (examples == 0) refuse(origin + ": holds no example");
+  if (examples > INT32_MAX) refuse(origin + ": holds too many examples; give at most 2147483647");
   if (wanted.targets == 0) {
     for (const int32_t label :
          {*std::min_element(labels.begin(), labels.end()), *std::max_element(labels.begin(), labels.end())}) {

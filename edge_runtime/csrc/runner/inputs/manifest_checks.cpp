@@ -122,7 +122,8 @@ void check_manifest(const Manifest& manifest, const std::string& where) {
   int64_t next = 0;
   for (size_t i = 0; i < manifest.blocks.size(); ++i) {
     const Manifest::Block& block = manifest.blocks[i];
-    require(block.index == static_cast<int64_t>(i) + 1 && block.first_unit == next && block.last_unit >= next,
+    require(block.index == static_cast<int64_t>(i) + 1 && block.first_unit == next && block.last_unit >= next &&
+                block.last_unit < static_cast<int64_t>(manifest.units.size()),
             where + ": partition: blocks do not cover the model in order");
     next = block.last_unit + 1;
   }
