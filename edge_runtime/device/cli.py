@@ -22,6 +22,10 @@ _COMMANDS = {
     "train": ("edge_runtime.device.commands.train", "Train one block."),
     "eval": ("edge_runtime.device.commands.eval", "Evaluate accuracy and loss."),
     "join": ("edge_runtime.device.commands.join", "Train for a federation, task by task, as one of its devices."),
+    "statistics": (
+        "edge_runtime.device.commands.statistics",
+        "Show mean and deviation of data, to normalise a model's input.",
+    ),
     "bench": ("edge_runtime.device.commands.bench", "Measure time and memory of training steps on synthetic data."),
     "import-executorch": (
         "edge_runtime.device.commands.import_executorch",
