@@ -49,7 +49,7 @@ _SERVER_APP, _SUPERLINK = "flwr_serverapp", "server.federation.flower.superlink"
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    made = Loopback(tmp_path_factory.mktemp("faults"), FLEET.format(rounds=4, clients=2, spare=1))
+    made = Loopback(tmp_path_factory.mktemp("faults"), FLEET.format(rounds=4, clients=2, spare=1), measured=True)
     try:
         made.up()
         yield made

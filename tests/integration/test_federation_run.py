@@ -116,7 +116,7 @@ def test_whoever_watches_sees_what_the_devices_did(trained: Path) -> None:
 
 def test_a_killed_server_app_and_a_killed_superlink_lose_no_finished_round(federation: Loopback, trained: Path) -> None:
     output = federation.folder / "killed"
-    running = federation.begin("killed")
+    running = federation.begin("killed", bundle=trained / "bundle")
     federation.wait(running, lambda: (output / "rounds.jsonl").exists() and bool(_rounds(output)))
     assert federation.kill("flwr_serverapp")
     _, said = running.communicate(timeout=300)

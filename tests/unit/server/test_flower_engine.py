@@ -274,6 +274,6 @@ def test_the_memory_of_the_server_does_not_grow_with_the_number_of_updates(feder
     for node in nodes:
         node.train = large
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    events = there.done(*(there.task(node.name) for node in nodes), seconds=60)
+    events = there.done(*(there.task(node.name) for node in nodes), seconds=500)  # a busy machine takes its time
     assert len(events) == 50
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
