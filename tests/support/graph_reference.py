@@ -140,6 +140,8 @@ def stand_in(x: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The output of a stand-in for a block that puts out `shape`, written out for every kind of block."""
     if len(shape) == 2:
         return functional.linear(x if x.dim() == 2 else x.flatten(2).mean(2), weight)
+    if weight.dim() == 2:  # to one pixel, from further than a window sees
+        return functional.linear(x.flatten(2).mean(2), weight).reshape(-1, *shape[1:])
     if any(after > before for before, after in zip(x.shape[2:], shape[2:], strict=True)):
         convolve = functional.conv1d if len(shape) == 3 else functional.conv2d
         return functional.interpolate(convolve(x, weight, padding=1), size=shape[2:])
