@@ -85,7 +85,4 @@ def test_an_operator_without_a_kernel_is_refused_at_export(tmp_path: Path) -> No
     done = profl_edge("export", "--model", "own:factory", "-o", tmp_path / "bundle", folder=tmp_path)
     refused = "module '1': operator aten.cumprod.default (line 4 of own.py) has no training kernel"
     assert f"profl-edge: error: {refused}" in done.refusal(2)
-        "profl-edge: error: module '1': operator aten.cumprod.default (line 4 of own.py) has no training kernel"
-        in done.refusal(2)
-    )
     assert not (tmp_path / "bundle").exists()
