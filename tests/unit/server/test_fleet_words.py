@@ -26,7 +26,7 @@ def _read(text: str, folder: Path) -> Fleet:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[method]\nname = 'fedsgd'\n", "method.name: 'fedsgd' is none of profl, elastic, planned, fedavg"),
+        ("[method]\nname = 'fedsgd'\n", "method.name: 'fedsgd' is none of profl, elastic, planned, finetune, fedavg"),
         ("[training]\naugment = 'flip'\n", "training.augment: 'flip' is none of none, crop-flip"),
         ("[training]\nstepz = 3\n", r"training.stepz: is not known here; did you mean steps\?"),
         ("[trainig]\nsteps = 3\n", r"trainig: is not known here; did you mean training\?"),
