@@ -25,7 +25,7 @@ from device_profiles.manifest import Program
 from device_profiles.profile import Conditions
 from device_profiles.timeline import PlanTimeline, Timeline, Timelines
 from device_profiles.work import Distill, Eval, Features, Growing
-from edge_runtime.device.data import write_arrays, write_npz
+from edge_runtime.device.data.npz_writing import write_arrays, write_npz
 from edge_runtime.device.prepare import launch
 from edge_runtime.device.prepare.bundle import open_bundle
 from edge_runtime.device.prepare.job import bench_job, new_job, program_job

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_runtime.device.data import write_arrays
+from edge_runtime.device.data.npz_writing import write_arrays
 from tests.support.device_commands import profl_edge
 
 pytestmark = pytest.mark.skipif(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_runtime.device.data import write_arrays, write_npz
+from edge_runtime.device.data.npz_writing import write_arrays, write_npz
 from tests.support.device_commands import profl_edge, start, wait_for
 
 _EXAMPLES = 40

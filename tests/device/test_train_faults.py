@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
-from edge_runtime.device.data import write_npz
+from edge_runtime.device.data.npz_writing import write_npz
 from edge_runtime.device.limits.processes import run_limited
 from tests.support.device_commands import Done, profl_edge, start, wait_for
 

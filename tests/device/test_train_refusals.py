@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from edge_runtime.device.data import write_npz
+from edge_runtime.device.data.npz_writing import write_npz
 from tests.support.device_commands import profl_edge
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from device_profiles.errors import DataError
-from edge_runtime.device.data import open_data, write_arrays, write_npz
+from edge_runtime.device.data import open_data
+from edge_runtime.device.data.npz_writing import write_arrays, write_npz
 
 
 def _inputs(count: int, *shape: int) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from device_profiles.errors import DataError, UsageError
-from edge_runtime.device.data import open_data, write_npz
+from edge_runtime.device.data import open_data
+from edge_runtime.device.data.npz_writing import write_npz
 from edge_runtime.experiments import packaged
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_runtime.device.data import open_data, write_npz
+from edge_runtime.device.data import open_data
+from edge_runtime.device.data.npz_writing import write_npz
 
 _DOCUMENT = Path(__file__).parents[3] / "docs" / "data.md"
 
