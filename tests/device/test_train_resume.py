@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.device_commands import profl_edge, start, wait_for
 
-_STEPS = 900
+_STEPS = 600
 
 
 def _arguments(bundle: Path, output: Path, *more: object) -> list[object]:
