@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,8 @@ import pytest
 pytest.importorskip("torch", reason="programs are planned with torch")
 
 from device_profiles.model import Partition
-from device_profiles.work import Head, Joint
+from device_profiles.trades import TRADES, Trade, with_trade
+from device_profiles.work import label
 from server.engines.bundled import planned
 from server.engines.bundled.planned import planned_again
 from server.engines.prepared import PreparedRun
@@ -55,6 +57,12 @@ def _kind() -> Kind:
     return Kind(name="any", needs=needs)
 
 
+def _traded(trade: Trade) -> Kind:
+    """All of it in one trade."""
+    kind = _kind()
+    return replace(kind, trades={end: [{trade: need} for need in needs] for end, needs in kind.needs.items()})
+
+
 class _There:
     """A fleet of one kind of device."""
 
@@ -87,7 +95,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def export(fleet: Fleet, path: Path, programs: object, partition: Partition, taken: Sequence[Any]) -> Any:
         done.append(path)
-        rows = [SimpleNamespace(work=work, variant=trade) for work, trade in taken]
+        rows = [SimpleNamespace(work=work, name=with_trade(label(work, partition), trade)) for work, trade in taken]
         return SimpleNamespace(path=path, manifest=SimpleNamespace(programs=rows, partition=partition))
 
     monkeypatch.setattr(planned, "bundle_of_plan", export)
@@ -127,7 +135,9 @@ class _Run:
             rounds_bytes=1,
             plan=plan,
         )
-        bundle = self.bundle or SimpleNamespace(manifest=SimpleNamespace(programs=()))
+        bundle = self.bundle or SimpleNamespace(
+            manifest=SimpleNamespace(programs=(), partition=Partition.ending_with([3]))
+        )
         found = planned_again(
             self.fleet,
             self.folder,
@@ -156,8 +166,7 @@ def test_more_memory_makes_fewer_steps_of_those_that_remain(tmp_path: Path, expo
     run = _Run(tmp_path, [16, 30])
     other = run.again([60, 60], done=1, rounds=3)
     assert run.ends(1) == [0, 3] and other.path == tmp_path / "plans" / "1" / "bundle"
-    works = {(program.work, program.variant) for program in other.manifest.programs}
-    assert (Joint(first_unit=0, last_unit=3), "default") in works and (Head(last_unit=0), "default") in works
+    assert {"joint-blocks1-2", "head-block1"} <= {program.name for program in other.manifest.programs}
     (chosen,) = chosen_again(tmp_path, 1)
     assert chosen.line == (
         "before round 4, behind 1 finished steps, planned again for 2 devices: "
@@ -181,8 +190,20 @@ def test_a_device_that_takes_another_program_gets_it_with_the_same_steps(tmp_pat
     run = _Run(tmp_path, [28])
     other = run.again([28, 36], done=1)
     assert run.ends(1) == run.ends() == [1, 3]
-    assert (Joint(first_unit=1, last_unit=3), "default") in {(p.work, p.variant) for p in other.manifest.programs}
+    assert "joint-units1-3" in {program.name for program in other.manifest.programs}
     assert "the same steps, other programs" in run.said[-1]
+
+
+@pytest.mark.parametrize("trade", TRADES)
+def test_programs_are_there_in_the_trades_that_their_names_say(
+    trade: Trade, tmp_path: Path, exports: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_There, "exact", lambda self, partition: [_traded(trade)])
+    run = _Run(tmp_path, [28])
+    assert run.bundle is not None
+    assert run.again([28], done=1) is None
+    monkeypatch.setattr(_There, "exact", lambda self, partition: [_traded("micro2" if trade != "micro2" else "micro4")])
+    assert run.again([28], done=1) is not None
 
 
 def test_nothing_is_planned_for_devices_that_hold_nothing(tmp_path: Path, exports: list[Path]) -> None:
