@@ -14,7 +14,7 @@ _SIMPLE = (
     _ELEMENTWISE
     | _POOLED
     | {"add", "arithmetic", "batch_norm", "layer_norm", "linear", "view", "crop", "permute", "cat"}
-    | {"average_pool2d", "max_pool2d"}
+    | {"average_pool2d", "max_pool2d", "top"}
 )
 """What a head may be made of where no other rule knows it."""
 

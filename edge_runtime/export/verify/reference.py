@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from device_profiles.manifest import Loss
@@ -120,6 +121,21 @@ def loss_of(logits: Tensor, targets: Tensor, loss: Loss) -> Tensor:
     if loss.name == "mse":
         return functional.mse_loss(logits, targets)
     return functional.cross_entropy(logits, targets, label_smoothing=loss.label_smoothing)
+
+
+@torch.no_grad()
+def settle(module: nn.Module, inputs: Tensor) -> None:
+    """Make the running statistics of every BatchNorm that trains those of a batch."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 1.0
+        with training_modes(module), _NoDropout():
+            module(inputs.clone())
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
 
 
 @torch.no_grad()
