@@ -8,9 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from device_profiles.contract import HYPERPARAMETERS_INPUT, IMAGES_INPUT, LABELS_INPUT, optimizer_state_name
+from device_profiles.contract import (
+    HYPERPARAMETERS_INPUT,
+    IGNORED_LABEL,
+    IMAGES_INPUT,
+    LABELS_INPUT,
+    optimizer_state_name,
+)
 from device_profiles.manifest import Loss
 from edge_runtime.export.capture.capture import capture
+from edge_runtime.export.cut.rows import rows_of
 from edge_runtime.export.ir.builder import StepBuilder
 from edge_runtime.export.ir.graph import StepGraph, Value
 from edge_runtime.export.ir.layers import Layer
@@ -22,6 +29,8 @@ from edge_runtime.export.verify.differences import Verdict, behind, unlike
 from edge_runtime.export.verify.programs import MOMENTUM, Native, undropped
 from edge_runtime.export.verify.reference import Step, evaluated, settle, trained_step
 
+_IGNORED = 4
+"""Of so many positions of an example one has a label that does not count."""
 _FORWARD = "the model's own forward"
 
 
@@ -40,7 +49,10 @@ class Trial:
         if loss.name == "mse":
             self._targets = torch.randn((source.batch, source.classes), generator=generator)
         else:
-            self._targets = torch.randint(0, source.classes, (source.batch,), generator=generator)
+            labels = (source.batch,) if source.positions is None else (source.batch, source.positions)
+            self._targets = torch.randint(0, source.classes, labels, generator=generator)
+            if source.positions is not None:
+                self._targets[:, ::_IGNORED] = IGNORED_LABEL
         state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         self._weights = state | source.constants
         self.loss_distance = 0.0
@@ -55,7 +67,7 @@ class Trial:
             return self._trained(planned, agreed) or self._evaluated()
 
     def _trained(self, planned: tuple[StepGraph, ArenaPlan], agreed: set[str]) -> str | None:
-        reference = trained_step(self._module, self._inputs, self._targets, self._loss)
+        reference = self._reference()
         self._restore()
         if unlike(reference.again, reference.logits):
             return (
@@ -95,6 +107,14 @@ class Trial:
             return f"'{name}' differs from PyTorch's by {verdict.share} after a step"
         return None
 
+    def _reference(self, *, double: bool = False) -> Step:
+        return trained_step(
+            self._module, self._inputs, self._targets, self._loss, double=double, arranged=self._arranged
+        )
+
+    def _arranged(self, logits: Tensor) -> Tensor:
+        return logits if self._source.positions is None else rows_of(logits, self._source.classes)
+
     def _restore(self) -> None:
         """The tensors as they were before PyTorch's step."""
         with torch.no_grad():
@@ -105,7 +125,7 @@ class Trial:
     def _double(self) -> Step | None:
         """The same step in float64; None where the model cannot compute in it."""
         try:
-            return trained_step(self._module, self._inputs, self._targets, self._loss, double=True)
+            return self._reference(double=True)
         except Exception:  # a constant of float32 in the user's forward, say
             return None
         finally:
@@ -132,11 +152,11 @@ class Trial:
 
     def _evaluation_difference(self) -> str | None:
         outputs: dict[str, Tensor] = {}
-        expected = evaluated(self._module, self._inputs, outputs)
+        expected = self._arranged(evaluated(self._module, self._inputs, outputs))
         batch = self._source.batch
         mixed = self._inputs.clone()
         mixed[batch // 2 :] = self._others[batch // 2 :]
-        if batch > 1 and unlike(evaluated(self._module, mixed)[: batch // 2], expected[: batch // 2]):
+        if batch > 1 and unlike(self._arranged(evaluated(self._module, mixed))[: batch // 2], expected[: batch // 2]):
             return (
                 "in eval() mode the model's result for one example follows from others of the batch, or is another one "
                 "every time"
