@@ -19,6 +19,7 @@ import click
 from device_profiles.errors import ExecutionError
 from edge_runtime.ending import as_process, exit_status
 from server.data.split import choose_source, write_parts
+from server.federation.home.folder import FederationFolder
 from server.fleet.reading import read_fleet
 from server.rounds.stopping import Stopped, stop_signals
 
@@ -54,7 +55,9 @@ def _parts(fleet: Path, folder: Path) -> dict[str, Path]:
 
 @contextmanager
 def _federation(home: Path) -> Iterator[None]:
-    _server("federation", "up", str(home), "--port", "0", "--detach")
+    # A free port the first time; later the same one, at which the devices look for it.
+    first = [] if FederationFolder.at(home).exists else ["--port", "0"]
+    _server("federation", "up", str(home), *first, "--detach")
     try:
         yield
     finally:
@@ -81,7 +84,9 @@ def _devices(home: Path, folder: Path, parts: dict[str, Path]) -> Iterator[None]
 def _join(home: Path, state: Path, name: str, part: Path, limit: str) -> subprocess.Popen[bytes]:
     """Let a device in, and start its client with the line that this printed; where it was in before, with its state."""
     command = [sys.executable, "-m", "edge_runtime.device", "join", "--state-dir", str(state)]
-    if not state.exists():
+    if (state / "settings.json").exists():
+        command.append(FederationFolder.at(home).settings().address)
+    else:
         asked = [sys.executable, "-m", "server", "federation", "add-device", name, "--federation", str(home), "--json"]
         added = subprocess.run(asked, stdout=subprocess.PIPE, check=False)
         if added.returncode:

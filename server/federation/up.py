@@ -15,9 +15,9 @@ import msgspec
 from device_profiles.errors import ExecutionError, ProflError
 from server.federation.flower.control import control
 from server.federation.flower.launcher import Launcher
-from server.federation.home.addresses import certificate_names, listen, public_address
+from server.federation.home.addresses import certificate_names, listen, moved_note, public_address
 from server.federation.home.certificates import make_certificates
-from server.federation.home.devices import editing, write_devices
+from server.federation.home.devices import editing, read_devices, write_devices
 from server.federation.home.folder import FederationFolder, Settings
 from server.federation.home.keys import control_token, launcher_secret, order_key_file
 from server.federation.home.logs import last_line, open_log
@@ -66,7 +66,11 @@ def run_federation(folder: FederationFolder, settings: Settings, observer: Obser
             observer.note(f"made a certificate for {', '.join(certificate_names(settings.hosts))}")
         with _sockets(settings) as (devices, inner):
             # A port that was free today is what devices are told, so that it is taken the next time as well.
-            settings = msgspec.structs.replace(settings, port=devices[0].getsockname()[1])
+            port = devices[0].getsockname()[1]
+            address = public_address(settings.hosts, port)
+            if read_devices(folder).devices and (moved := moved_note(settings.address, address)):
+                observer.note(moved)
+            settings = msgspec.structs.replace(settings, port=port, address=address)
             folder.keep(settings)
             _Federation(folder, settings, observer, devices, inner).run()
 

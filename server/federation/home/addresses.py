@@ -39,6 +39,13 @@ def public_address(hosts: Sequence[str], port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def moved_note(before: str, now: str) -> str | None:
+    """What the owner of devices that were told `before` has to do; None where nothing changed, or nobody was told."""
+    if before in ("", now):
+        return None
+    return f"devices that joined call {before}; the federation is at {now} now: on each, run profl-edge join {now}"
+
+
 def own_addresses() -> list[str]:
     """Addresses of this machine that other machines may reach, those of version 4 first."""
     found = [entry.address for entries in psutil.net_if_addrs().values() for entry in entries]

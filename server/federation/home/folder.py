@@ -26,12 +26,18 @@ _PRIVATE = 0o077
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How devices reach the federation; `hosts` are the values of --host, of which invitations name the first."""
+    """How devices reach the federation.
+
+    Attributes:
+        hosts: The values of --host, of which invitations name the first.
+        address: What devices were told the last time that it was up; "" before the first time.
+    """
 
     TITLE = "settings of a federation"
 
     hosts: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("127.0.0.1",)
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = DEFAULT_PORT
+    address: str = ""
     format_version: int = FORMAT_VERSION
 
 

@@ -19,7 +19,14 @@ pytest.importorskip("cryptography")
 from cryptography import x509
 
 from device_profiles.errors import FormatError, UsageError
-from server.federation.home.addresses import certificate_names, check_hosts, is_loopback, listen, public_address
+from server.federation.home.addresses import (
+    certificate_names,
+    check_hosts,
+    is_loopback,
+    listen,
+    moved_note,
+    public_address,
+)
 from server.federation.home.certificates import authority_file, make_certificates, server_files
 from server.federation.home.devices import (
     Devices,
@@ -235,3 +242,10 @@ def test_logs_are_private_and_the_last_line_is_found(tmp_path: Path) -> None:
     with open_log(path) as log:
         log.write(b"new\n")
     assert path.read_bytes() == b"new\n" and (tmp_path / "one.log.1").stat().st_size == 5 << 20
+
+
+def test_devices_that_were_told_another_address_are_spoken_of() -> None:
+    assert moved_note("", "10.0.0.2:9092") is None
+    assert moved_note("10.0.0.2:9092", "10.0.0.2:9092") is None
+    note = moved_note("10.0.0.2:9092", "10.0.0.3:9092")
+    assert note is not None and note.endswith("on each, run profl-edge join 10.0.0.3:9092")
