@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "values/own_values.h"
+#include "values/values.h"
 
 namespace profl {
 

@@ -1,4 +1,5 @@
 // Instructions run by a loop of our own. Every place, index and shape was checked before (engine/program_check.cpp).
+#include <deque>
 #include <new>
 #include <stdexcept>
 
@@ -22,7 +23,13 @@ ScalarType type_of(Element element) {
   }
 }
 
-Value value_of(const FileValue& value, uint8_t* arena) {
+// The lists that values point at.
+struct Lists {
+  std::deque<std::vector<int32_t>> sizes;
+  std::deque<std::vector<int64_t>> items;
+};
+
+Value value_of(const FileValue& value, uint8_t* arena, Lists& lists) {
   const Argument& argument = value.argument;
   switch (argument.kind) {
     case Argument::Kind::integer:
@@ -31,10 +38,11 @@ Value value_of(const FileValue& value, uint8_t* arena) {
     case Argument::Kind::number:
       return Value(argument.number);
     case Argument::Kind::integers:
-      return Value(argument.items);
+      return Value(List<int64_t>(lists.items.emplace_back(argument.items)));
     case Argument::Kind::tensor: {
       void* data = value.offset == FileValue::kOutside ? nullptr : arena + value.offset;
-      return Value(Tensor(type_of(argument.element), {argument.items.begin(), argument.items.end()}, data));
+      const List<int32_t> sizes(lists.sizes.emplace_back(argument.items.begin(), argument.items.end()));
+      return Value(Tensor(type_of(argument.element), sizes, data));
     }
     default:
       return Value();
@@ -66,6 +74,7 @@ struct Buffer {
 
 struct Method::State {
   std::string path;
+  Lists lists;
   std::vector<Value> values;
   std::vector<int32_t> inputs, outputs;
   std::vector<Call> calls;
@@ -109,7 +118,7 @@ Method::Method(std::string path, const ProgramFile& file, std::unique_ptr<const 
   s.values.reserve(file.values.size());
   for (const FileValue& value : file.values) {
     if (!value.name.empty()) s.buffers.push_back({value.name, s.values.size()});
-    s.values.push_back(value_of(value, arena));
+    s.values.push_back(value_of(value, arena, s.lists));
   }
   std::vector<Kernel> kernels;
   for (const std::string& name : file.operators) kernels.push_back(find_kernel(name));
@@ -135,7 +144,7 @@ size_t Method::input_count() const { return state_->inputs.size(); }
 
 size_t Method::output_count() const { return state_->outputs.size(); }
 
-TensorInfo Method::input_info(size_t index) const { return state_->input(index).toTensor(); }
+Tensor Method::input_info(size_t index) const { return state_->input(index).toTensor(); }
 
 void Method::set_input(size_t index, const void* data) {
   state_->input(index).toTensor().point_at(const_cast<void*>(data));
