@@ -46,6 +46,16 @@ struct Direction {
 // Whether `value` is the maximum of a window in place of an earlier one; a NaN is.
 bool wins(float value, float largest) { return (value > largest) | (value != value); }
 
+// The greater of every output and its pixel with one tap. A stride that is known when this is compiled makes vectors.
+template <int64_t kStride>
+void keep_maxima(const float* from, int64_t stride, const Direction::Reach& reach, float* __restrict out) {
+  const int64_t step = kStride == 0 ? stride : kStride;
+  for (int64_t j = reach.first; j < reach.last; ++j) {
+    const float value = from[j * step], before = out[j];
+    out[j] = wins(value, before) ? value : before;
+  }
+}
+
 // A sequence [N, C, L] is an image of height 1.
 struct Planes {
   int64_t count, in_floats, out_floats;
@@ -99,16 +109,16 @@ struct Planes {
       const Direction::Range rows = vertical.range(i);
       std::fill_n(line, horizontal.size, kLowest);
       for (int64_t h = rows.first; h < rows.last; h += vertical.dilation) {
-        const float* from = plane + h * horizontal.size;
-        for (int64_t w = 0; w < horizontal.size; ++w) line[w] = wins(from[w], line[w]) ? from[w] : line[w];
+        keep_maxima<1>(plane + h * horizontal.size, 1, {0, 0, horizontal.size}, line);
       }
       std::fill_n(out, horizontal.outputs, kLowest);
       for (int64_t tap = 0; tap < horizontal.kernel; ++tap) {
         const Direction::Reach reach = horizontal.reach(tap);
         const float* from = line + reach.shift;
-        for (int64_t j = reach.first; j < reach.last; ++j) {
-          const float value = from[j * horizontal.stride];
-          out[j] = wins(value, out[j]) ? value : out[j];
+        if (horizontal.stride == 2) {
+          keep_maxima<2>(from, 2, reach, out);
+        } else {
+          keep_maxima<0>(from, horizontal.stride, reach, out);
         }
       }
     }
