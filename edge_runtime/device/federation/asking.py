@@ -19,7 +19,7 @@ _SHARE = 0.125
 _BUSY = 20.0
 """Times what the last answer took."""
 _MOST_BUSY_SECONDS = 120.0
-_OUTAGE_SECONDS = 10.0
+_OUTAGE_SECONDS = 60.0
 """An answer that took longer was not waited for in line: the device slept, or the network did."""
 _SPREAD = 0.2
 """Devices that began together do not ask together."""
