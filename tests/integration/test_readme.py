@@ -28,7 +28,15 @@ pytestmark = pytest.mark.timeout(1800)  # one fixture runs everything; a minute 
 ROOT = Path(__file__).parents[2]
 _SECTION = "## The pieces"
 _SMALLER = {
-    "demo.toml": {"name": '"cnn"', "width": 4, "batch": 16, "test_examples": 100, "steps": 2, "max_rounds": 1},
+    "demo.toml": {
+        "name": '"cnn"',
+        "width": 4,
+        "batch": 16,
+        "test_examples": 100,
+        "steps": 2,
+        "rounds": 2,
+        "max_rounds": 1,
+    },
     "simulation.toml": {
         "width": 4,
         "count": 4,
