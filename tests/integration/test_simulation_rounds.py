@@ -100,7 +100,7 @@ margin = 0.0
 [model]
 name = "cnn"
 width = 64
-batch = 128
+batch = 64
 
 [data]
 sources = ["digits"]
@@ -123,15 +123,15 @@ source = "runtime"
 
 [[clients]]
 name = "large"
-limit_mb = 130
+limit_mb = 75
 
 [[clients]]
 name = "medium"
-limit_mb = 93
+limit_mb = 53
 
 [[clients]]
 name = "small"
-limit_mb = 60
+limit_mb = 40
 """
 
 
