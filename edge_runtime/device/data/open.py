@@ -167,5 +167,6 @@ def _unknown(spec: str) -> UsageError:
         remedy = f"write {forms[kind]}"
     ending = Path(spec).suffix.removeprefix(".")
     if ending in ("npz", "csv", "parquet"):
-        remedy = f"write {ending}:{spec}" + ("" if ending == "npz" else "?label=COLUMN")
+        meant = f"{ending}:{spec}" + ("" if ending == "npz" else "?label=COLUMN")
+        remedy = f"write {meant}" if Path(spec).is_file() else f"write {forms[ending]}: there is no file {spec}"
     return UsageError(f"not a known data set (known: {KNOWN})", field="data", value=spec, remedy=remedy)
