@@ -14,8 +14,10 @@ pytest.importorskip("executorch", reason="the bundle is written with it")
 from safetensors.torch import load_file  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+from device_profiles.contract import IGNORED_LABEL  # noqa: E402
 from device_profiles.errors import UsageError  # noqa: E402
 from device_profiles.manifest import Loss, Manifest  # noqa: E402
+from edge_runtime.device.worker import evaluation  # noqa: E402
 from edge_runtime.export.targets.executorch import export_executorch  # noqa: E402
 from edge_runtime.export.targets.native import export_bundle  # noqa: E402
 from server.fleet.labels import check_one_label  # noqa: E402
@@ -23,7 +25,7 @@ from tests.support import position_models  # noqa: E402
 from tests.support.device_commands import profl_edge  # noqa: E402
 from tests.support.position_models import CLASSES, LENGTH, VOCABULARY  # noqa: E402
 
-BATCH, RATE, IGNORED = 6, 0.3, -100
+BATCH, RATE, IGNORED = 6, 0.3, IGNORED_LABEL
 TAGGER = {"input_shape": (LENGTH,), "input_dtype": "int64", "classes": CLASSES, "batch": BATCH}
 SEGMENTER = {"input_shape": (3, 8, 8), "classes": CLASSES, "batch": BATCH, "blocks": 2}
 
@@ -74,6 +76,7 @@ def test_the_evaluation_is_over_the_labels_that_count(folder: Path) -> None:
     arrays = np.load(folder / "d.npz")
     guesses = model(torch.from_numpy(arrays["inputs"])).argmax(2).numpy()
     counted = arrays["labels"] != IGNORED
+    assert evaluation.IGNORED_LABEL == IGNORED
     assert done["loss"] == pytest.approx(_loss(model, folder / "d.npz").item(), rel=1e-5)
     assert done["accuracy"] == pytest.approx((guesses == arrays["labels"])[counted].mean())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from device_profiles.contract import IGNORED_LABEL
 from device_profiles.errors import ExecutionError, FormatError
 from edge_runtime.device.worker.batches import Examples
 from edge_runtime.device.worker.loaded_program import LoadedProgram
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from edge_runtime.device.worker.job import Job
+
+IGNORED_LABEL = -100
+"""As in `device_profiles.contract`, whose imports this process does without."""
 
 
 def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:
