@@ -53,7 +53,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def budget_bytes(self) -> int | None:
         """What a training may use: the limit that it was measured under, else the memory that was free."""
-        return self.limit_bytes or self.memory_available_bytes
+        return self.memory_available_bytes if self.limit_bytes is None else self.limit_bytes
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -197,6 +197,7 @@ def _plan_fleet(
         given=given,
         exact=there.exact,
     )
+    made.steps.check_work()
     if costs is not None and not costs.with_name(MANIFEST_NAME).exists():  # a bundle's own belongs to its digest
         programs.write_table(costs)
     steps = None if client is None else candidates_in(there, made.steps.partition, client)

@@ -31,8 +31,9 @@ DEFAULT: Trade = "default"
 class Kind:
     """Devices that need the same bytes for the same work.
 
-    `needs` and `seconds` are as in `holding.Group`: of a piece of work that has several trades, of the one that needs
-    least. `trades` are what these need, in the order in which they are tried, where it is not the default one alone.
+    `needs` are as in `holding.Group`: of a piece of work that has several trades, of the one that needs least. `trades`
+    are what these need, in the order in which they are tried, where it is not the default one alone; `seconds` are of
+    each of the `options`.
     """
 
     name: str
@@ -209,7 +210,12 @@ def groups_of(kinds: Sequence[Kind], clients: Clients) -> list[Group]:
     """The clients by kind, without the kinds that nobody is of."""
     rows = _rows_by_kind(clients.kinds, len(kinds))
     return [
-        Group.of(clients.budgets[own], kind.needs, kind.seconds)
+        Group.of(
+            clients.budgets[own],
+            kind.needs,
+            kind.seconds,
+            tried={end: [need for _, _, need in kind.options(end)] for end in kind.needs},
+        )
         for kind, own in zip(kinds, rows, strict=True)
         if len(own)
     ]

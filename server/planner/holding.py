@@ -24,13 +24,16 @@ class Group:
         counts: how many clients have each of these budgets.
         needs: promised bytes by the last unit e of a step: [e + 2], of the suffix from unit 0, from unit 1, ... from
             unit e, and of the output module alone.
-        seconds: of a round with the same work; empty where nobody knows.
+        tried: bytes of each variant of the same work, in the order in which they are tried; those of `needs` where
+            there are no variants.
+        seconds: of a round in each of them; empty where nobody knows.
         below: how many clients have less than each budget, and at its end how many there are; made of `counts` once.
     """
 
     budgets: Bytes
     counts: NDArray[np.int64]
     needs: Mapping[int, Bytes]
+    tried: Mapping[int, Bytes]
     seconds: Mapping[int, NDArray[np.float64]]
     below: NDArray[np.int64] = field(init=False)
 
@@ -44,6 +47,8 @@ class Group:
         budgets: Sequence[int] | Bytes,
         needs: Mapping[int, Sequence[int]],
         seconds: Mapping[int, Sequence[float]] | None = None,
+        *,
+        tried: Mapping[int, Sequence[int]] | None = None,
     ) -> Group:
         """From one budget a client, in any order."""
         values, counts = np.unique(np.asarray(budgets, np.int64), return_counts=True)
@@ -51,6 +56,7 @@ class Group:
             budgets=values,
             counts=counts,
             needs={end: np.asarray(row, np.int64) for end, row in needs.items()},
+            tried={end: np.asarray(row, np.int64) for end, row in (needs if tried is None else tried).items()},
             seconds={end: np.asarray(row, np.float64) for end, row in (seconds or {}).items()},
         )
 
@@ -62,7 +68,16 @@ class Group:
     def holding(self, end: int) -> NDArray[np.int64]:
         """Clients by what they do in the step that ends with unit `end`, [end + 3]: train from unit 0, from unit 1, ...
         from unit `end`, the output module alone, nothing."""
-        least = np.minimum.accumulate(self.needs[end])
+        return self._first_held(self.needs[end])
+
+    def timed(self, end: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Seconds of a round in each variant of what there is to do in the step that ends with unit `end`, and how many
+        clients do that."""
+        return self.seconds[end], self._first_held(self.tried[end])[:-1]
+
+    def _first_held(self, needs: Bytes) -> NDArray[np.int64]:
+        """Clients by the first of `needs` [k] that they hold, and how many hold none; [k + 1]."""
+        least = np.minimum.accumulate(needs)
         # Looked up among the budgets, of which there may be a million, rather than each of them among the needs.
         able = self.below[-1] - self.below[np.searchsorted(self.budgets, least, side="left")]
         holding: NDArray[np.int64] = np.diff(able, prepend=0, append=self.below[-1])
@@ -115,8 +130,9 @@ def _round_seconds(groups: Sequence[Group], end: int) -> float | None:
     """The `SLOWEST` quantile over the clients with work, None where nobody has any or nobody knows."""
     if any(end not in group.seconds for group in groups):
         return None
-    seconds = np.concatenate([group.seconds[end] for group in groups])
-    counts = np.concatenate([group.holding(end)[:-1] for group in groups])
+    timed = [group.timed(end) for group in groups]
+    seconds = np.concatenate([seconds for seconds, _ in timed])
+    counts = np.concatenate([counts for _, counts in timed])
     order = np.argsort(seconds, kind="stable")
     passed = np.cumsum(counts[order])
     if not len(passed) or passed[-1] == 0:

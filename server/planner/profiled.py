@@ -205,12 +205,12 @@ def _kind(name: str, rows: Mapping[int, Row]) -> Kind:
 
 
 def _seconds(rows: Mapping[int, Row]) -> dict[int, list[float]]:
-    """Of a step, by its last unit, in the trade that needs least; without the ends of which nobody knows all."""
+    """Of a step, by its last unit, of each choice in order; without the ends of which nobody knows all."""
     known: dict[int, list[float]] = {}
     for end, row in rows.items():
-        least = [min(own, key=lambda choice: choice.needs, default=None) for own in row]
-        seconds = [0.0 if one is None or one.needs == NEVER else one.seconds for one in least]
+        choices = [choice for own in row for choice in own]
+        seconds = [0.0 if choice.needs == NEVER else choice.seconds for choice in choices]
         there = [value for value in seconds if value is not None]
-        if len(there) == len(row):
+        if len(there) == len(choices):
             known[end] = there
     return known

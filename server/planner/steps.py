@@ -59,6 +59,10 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Units that fewer clients train than was asked for."""
         return tuple(unit for unit, share in enumerate(self.coverage) if share < self.wanted)
 
+    def check_work(self) -> None:
+        """Raise ExecutionError where nobody holds anything in any step."""
+        _check_work(self.steps)
+
 
 def choose_steps(
     groups: Sequence[Group], units: int, *, coverage: float, most: int | None = None, count: int | None = None
@@ -71,11 +75,7 @@ def choose_steps(
     holds anything, UsageError where `most` steps do not do.
     """
     every = [step_of(groups, end) for end in range(units)]
-    if not any(step.working for step in every):
-        raise ExecutionError(
-            f"none of {every[0].clients} clients holds any part of the model",
-            remedy="give clients more memory, or train a smaller model or batch",
-        )
+    _check_work(every)
     if count is not None:
         return _described(every, so_many(every, count, coverage), coverage)
     ends = fewest(every, [min(coverage, step.coverage[-1]) for step in every])
@@ -90,7 +90,10 @@ def choose_steps(
 
 
 def given_steps(groups: Sequence[Group], ends: Sequence[int], *, coverage: float) -> Steps:
-    """What the clients make of steps that somebody chose: each ends with one of `ends`, rising, up to the model's."""
+    """What the clients make of steps that somebody chose: each ends with one of `ends`, rising, up to the model's.
+
+    That may be nothing (`Steps.check_work`): a plan of a bundle's programs says of each client why.
+    """
     return _described([step_of(groups, end) for end in range(ends[-1] + 1)], ends, coverage)
 
 
@@ -130,6 +133,14 @@ def one_more(groups: Sequence[Group], steps: Steps) -> Steps | None:
     every = [step_of(groups, end) for end in range(ends[-1] + 1)]
     cuts = [_described(every, sorted([*ends, end]), steps.wanted) for end in more]
     return max(cuts, key=lambda cut: (min(cut.coverage), sum(step.working for step in cut.steps)), default=None)
+
+
+def _check_work(steps: Sequence[Step]) -> None:
+    if not any(step.working for step in steps):
+        raise ExecutionError(
+            f"none of {steps[0].clients} clients holds any part of the model",
+            remedy="give clients more memory, or train a smaller model or batch",
+        )
 
 
 def _described(every: Sequence[Step], ends: Sequence[int], coverage: float) -> Steps:

@@ -31,9 +31,13 @@ _MODELS = (
 @click.option("--model", "models", multiple=True, default=_MODELS, help="A model, as `profl-edge export` takes it.")
 @click.option("--width", type=int, help="Channels of a built-in model's first convolution.")
 @click.option("--batch", default=32, show_default=True, help="Examples in one step.")
-@click.option("--variants", is_flag=True, help="Also a cached prefix, bfloat16 momentum and two micro-batches.")
+@click.option("--variants", is_flag=True, help="Also those that `profl-edge export --costs` writes.")
 @click.option(
-    "--recompute", "shares", type=float, multiple=True, help="Also recomputation, between least (0) and none (1)."
+    "--recompute",
+    "shares",
+    type=float,
+    multiple=True,
+    help="Also recomputation within a budget, between least (0) and none (1).",
 )
 def main(models: tuple[str, ...], width: int | None, batch: int, variants: bool, shares: tuple[float, ...]) -> None:
     """One line a model, in JSON."""

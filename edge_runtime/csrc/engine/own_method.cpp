@@ -3,6 +3,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "engine/call_times.h"
 #include "engine/method.h"
 #include "engine/program_error.h"
 
@@ -79,6 +80,9 @@ struct Method::State {
   std::vector<Call> calls;
   std::vector<Buffer> buffers;
   size_t next = 0;
+#ifdef PROFL_CALL_TIMES
+  CallTimes times;
+#endif
 
   Value& input(size_t index) { return values[static_cast<size_t>(inputs[index])]; }
 
@@ -90,11 +94,17 @@ struct Method::State {
 
   void call(const Call& call) {
     Context context;
+#ifdef PROFL_CALL_TIMES
+    const CallTimes::Clock::time_point since = CallTimes::Clock::now();
+#endif
     try {
       call.kernel(context, Stack(call.arguments.data(), call.arguments.size()));
     } catch (const std::bad_alloc&) {
       context.fail(Error::MemoryAllocationFailed);
     }
+#ifdef PROFL_CALL_TIMES
+    times.took(next, since);
+#endif
     if (context.failure_state() != Error::Ok) fail(text_of(context.failure_state()));
   }
 };
@@ -121,6 +131,10 @@ Method::Method(std::string path, const ProgramFile& file, std::unique_ptr<const 
       call.arguments.push_back(&s.values[static_cast<size_t>(index)]);
     }
     s.calls.push_back(std::move(call));
+#ifdef PROFL_CALL_TIMES
+    s.times.name(jump ? "" : file.operators[static_cast<size_t>(instruction.operation)]);
+    s.times.arguments(s.calls.size() - 1, s.calls.back().arguments);
+#endif
   }
 }
 

@@ -17,27 +17,36 @@ from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.loads import loads_of
 from edge_runtime.export.plan.program_entry import memory_of
 from edge_runtime.export.plan.runs import Run, TrainingChoices, checkpoints_of, step_of, trains_apart
-from edge_runtime.export.plan.variants import Planned, best_rows, everything_again, least_again, plan_variant
+from edge_runtime.export.plan.variants import (
+    Planned,
+    best_rows,
+    everything_again,
+    least_again,
+    plan_variant,
+    smallest_again,
+)
 from edge_runtime.export.step.train_step import StepVariant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variants:
-    """Which variants are planned beside the default one.
+    """Which variants are planned beside the default one, each by itself.
 
     Attributes:
-        recompute_shares: budgets of recomputation, as shares of the way from the smallest arena it can reach (0) to
-            that of the default variant (1). Each takes as many plans as the run has layers.
+        recompute: the smallest arena that recomputation reaches, as `recomputed_cost`.
+        recompute_shares: further budgets of recomputation, as shares of the way from that arena (0) to that of the
+            default variant (1). Each takes as many plans as the run has layers.
         cached_prefix: whether the outputs of the prefix may be read from a cache.
         momentum_dtypes: further types that the momentum may be stored in.
     """
 
+    recompute: bool = True
     recompute_shares: tuple[float, ...] = ()
     cached_prefix: bool = True
     momentum_dtypes: tuple[DType, ...] = ("bfloat16",)
 
 
-DEFAULT_ONLY = Variants(recompute_shares=(), cached_prefix=False, momentum_dtypes=())
+DEFAULT_ONLY = Variants(recompute=False, cached_prefix=False, momentum_dtypes=())
 
 
 def step_costs(
@@ -46,7 +55,8 @@ def step_costs(
     """The costs of all runs that end with a block of `partition`, the output module alone among them.
 
     Args:
-        sources: one model, captured for batches that divide that of the first, each an execution of a step.
+        sources: one model, captured for batches that divide that of the first, each an execution of a step. All but
+            the first have the default variant alone.
         partition: its blocks are the steps' ends, and what stand-ins stand in for.
         choices: of the training programs; `micro_batches` are executions of the first of `sources` in a step.
         variants: which to plan beside the default variant.
@@ -65,34 +75,29 @@ def step_costs(
                     continue
                 executions = choices.micro_batches * sources[0].batch // source.batch
                 own = replace(choices, micro_batches=executions, recompute_bytes=None)
-                yield from run_costs(source, run, own, variants)
+                yield from run_costs(source, run, own, variants if source is sources[0] else DEFAULT_ONLY)
 
 
 def run_costs(
     source: BlockModel, run: Run, choices: TrainingChoices, variants: Variants = DEFAULT_ONLY
 ) -> Iterator[RunCost]:
     """The default variant of one run, and those asked for that differ from it."""
-    for dtype in (choices.optimizer.momentum_dtype, *variants.momentum_dtypes):
-        optimizer = msgspec.structs.replace(choices.optimizer, momentum_dtype=dtype)
-        if dtype != choices.optimizer.momentum_dtype and not _stores_momentum(choices):
-            continue
-        own = replace(choices, optimizer=optimizer)
-        build = step_of(source, run, own)
-        planned = best_rows(build, StepVariant(), source.batch)
-        yield _cost(source, run, own, planned, "default")
-        if variants.cached_prefix and run.first_unit > 0:
-            cached = plan_variant(build, StepVariant(cached_prefix=True))
-            yield _cost(source, run, own, cached, CACHED_PREFIX_VARIANT, reads=planned.graph)
-        if not variants.recompute_shares:
-            continue
-        everything = everything_again(build, planned, checkpoints_of(source, run))
-        largest = planned.plan.arena_bytes
-        smallest = min(candidate.plan.arena_bytes for candidate in everything)
-        for share in variants.recompute_shares if smallest < largest else ():
-            budget = smallest + int(share * (largest - smallest))
-            again = least_again(build, everything, budget)
-            assert again is not None  # the smallest is within
-            yield _cost(source, run, own, again, "recompute", budget=budget)
+    build = step_of(source, run, choices)
+    planned = best_rows(build, StepVariant(), source.batch)
+    yield _cost(source, run, choices, planned, "default")
+    if variants.cached_prefix and run.first_unit > 0:
+        cached = plan_variant(build, StepVariant(cached_prefix=True))
+        yield _cost(source, run, choices, cached, CACHED_PREFIX_VARIANT, reads=planned.graph)
+    if variants.recompute:
+        smallest = smallest_again(build, planned, checkpoints_of(source, run))
+        if smallest is not None:
+            yield _cost(source, run, choices, smallest, "recompute", budget=smallest.plan.arena_bytes)
+    if variants.recompute_shares:
+        yield from _recomputed_costs(source, run, choices, planned, variants.recompute_shares)
+    for dtype in variants.momentum_dtypes if _stores_momentum(choices) else ():
+        if dtype != choices.optimizer.momentum_dtype:
+            own = replace(choices, optimizer=msgspec.structs.replace(choices.optimizer, momentum_dtype=dtype))
+            yield _cost(source, run, own, best_rows(step_of(source, run, own), StepVariant(), source.batch), "default")
 
 
 def recomputed_cost(source: BlockModel, run: Run, choices: TrainingChoices) -> RunCost | None:
@@ -103,13 +108,25 @@ def recomputed_cost(source: BlockModel, run: Run, choices: TrainingChoices) -> R
     """
     build = step_of(source, run, choices)
     planned = best_rows(build, StepVariant(), source.batch)
-    smallest = min(
-        everything_again(build, planned, checkpoints_of(source, run)), key=lambda candidate: candidate.plan.arena_bytes
-    )
-    budget = smallest.plan.arena_bytes
-    if budget >= planned.plan.arena_bytes:
+    smallest = smallest_again(build, planned, checkpoints_of(source, run))
+    if smallest is None:
         return None
-    return _cost(source, run, choices, smallest, "recompute", budget=budget)
+    return _cost(source, run, choices, smallest, "recompute", budget=smallest.plan.arena_bytes)
+
+
+def _recomputed_costs(
+    source: BlockModel, run: Run, choices: TrainingChoices, planned: Planned, shares: Sequence[float]
+) -> Iterator[RunCost]:
+    """What is computed again where the arena may be so large, by shares of the way to that of `planned`."""
+    build = step_of(source, run, choices)
+    everything = everything_again(build, planned, checkpoints_of(source, run))
+    largest = planned.plan.arena_bytes
+    smallest = min(candidate.plan.arena_bytes for candidate in everything)
+    for share in shares if smallest < largest else ():
+        budget = smallest + int(share * (largest - smallest))
+        again = least_again(build, everything, budget)
+        assert again is not None  # the smallest is within
+        yield _cost(source, run, choices, again, "recompute", budget=budget)
 
 
 def planned_from(source: BlockModel, choices: TrainingChoices) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal
 
 from device_profiles.errors import UsageError
@@ -54,7 +55,8 @@ def fewest_bytes(
     if within is None:
         # Chains of layers from the block's input on, for every reader: thousands of operations, where nothing else will
         # do.
-        last = _again(build, planned, keep=frozenset(), forgetful=True)
+        chains = replace(planned.variant, recompute=frozenset(planned.graph.kept), keep=frozenset(), forgetful=True)
+        last = plan_variant(build, chains)
         within = least_again(build, [last], recompute_bytes)
         everything.append(last)
     if within is None:
@@ -82,13 +84,27 @@ def best_rows(build: Build, variant: StepVariant, batch: int, rows: Rows = "pref
         replace(variant, prefix_rows=count) if rows == "prefix_rows" else replace(variant, teacher_rows=count)
         for count in counts
     ]
-    # Most often all are as large, which is known before anything is placed.
+    # Most often all are as large, which is known before they are built or placed.
     below = _below_tolerance(most.plan.arena_bytes)
+    if rows == "prefix_rows" and _live_behind_the_prefix(most) > below:
+        return most
     if all(plan_arena(build(candidate), within_bytes=below) is None for candidate in fewer):
         return most
     candidates = [most, *(plan_variant(build, candidate) for candidate in fewer)]
     smallest = min(candidate.plan.arena_bytes for candidate in candidates)
     return next(c for c in candidates if c.plan.arena_bytes <= smallest * _TOLERANCE)
+
+
+def _live_behind_the_prefix(planned: Planned) -> int:
+    """The most bytes that live at once after the prefix, however many examples it runs on: no arena is smaller."""
+    first, count = planned.graph.prefix_operations, len(planned.graph.operations)
+    change = [0] * (count + 1)
+    for placement in planned.plan.placements.values():
+        for begin, end in placement.spans:
+            if end >= first:
+                change[max(begin, first)] += placement.size
+                change[end + 1] -= placement.size
+    return max(accumulate(change[first:]), default=0)
 
 
 def _below_tolerance(arena_bytes: int) -> int:
@@ -108,16 +124,24 @@ def plan_variant(build: Build, variant: StepVariant) -> Planned:
 def everything_again(build: Build, planned: Planned, checkpoints: frozenset[str]) -> list[Planned]:
     """Everything computed again: from the checkpoints, held for the next reader or not, or once from the block's
     input."""
-    return [
-        _again(build, planned, keep=checkpoints, forgetful=False),
-        _again(build, planned, keep=checkpoints, forgetful=True),
-        _again(build, planned, keep=frozenset(), forgetful=False),
-    ]
+    return [plan_variant(build, variant) for variant in _ways_of_everything(planned, checkpoints)]
 
 
-def _again(build: Build, planned: Planned, *, keep: frozenset[str], forgetful: bool) -> Planned:
+def smallest_again(build: Build, planned: Planned, checkpoints: frozenset[str]) -> Planned | None:
+    """The smallest of them, the first among equals; None where none is smaller than `planned`."""
+    smallest, below = None, planned.plan.arena_bytes
+    for variant in _ways_of_everything(planned, checkpoints):
+        graph = build(variant)
+        plan = plan_arena(graph, within_bytes=below - 1)
+        if plan is not None:
+            smallest, below = Planned(variant=variant, graph=graph, plan=plan), plan.arena_bytes
+    return smallest
+
+
+def _ways_of_everything(planned: Planned, checkpoints: frozenset[str]) -> list[StepVariant]:
     everything = replace(planned.variant, recompute=frozenset(planned.graph.kept))
-    return plan_variant(build, replace(everything, keep=keep, forgetful=forgetful))
+    ways = ((checkpoints, False), (checkpoints, True), (frozenset[str](), False))
+    return [replace(everything, keep=keep, forgetful=forgetful) for keep, forgetful in ways]
 
 
 def least_again(build: Build, everything: list[Planned], budget_bytes: int) -> Planned | None:

@@ -19,10 +19,9 @@ _LEAST_EXAMPLES = 2
 
 
 def costs_of(module: nn.Module, source: BlockModel, partition: Partition, choices: TrainingChoices) -> Costs:
-    """All runs that end with a block of `partition`, in the default and the cheap variants.
+    """All runs that end with a block of `partition`, in the default variant and in those that take less.
 
-    `module` is captured again for every smaller micro-batch. Recomputation is left out:
-    a planner asks for it where it helps a client (`recomputed_cost`).
+    `module` is captured again for every smaller micro-batch.
     """
     sizes = [source.batch // divisor for divisor in _DIVISORS if source.batch % divisor == 0]
     smaller = [capture_again(module, source, size) for size in sizes if size >= _LEAST_EXAMPLES]

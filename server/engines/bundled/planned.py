@@ -10,8 +10,8 @@ from pathlib import Path
 from device_profiles.errors import ExecutionError
 from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
-from device_profiles.trades import Trade, trades_of
-from device_profiles.work import Growing, Head, Joint, grow
+from device_profiles.trades import Trade, trade_named, trades_of
+from device_profiles.work import Growing, Head, Joint, ProgramWork, grow, label
 from edge_runtime.device.prepare.bundle import Bundle
 from server.engines.bundled.bundles import planned_bundle as bundle_of_plan
 from server.engines.bundled.bundles import run_bundle
@@ -124,8 +124,7 @@ def planned_again(
         for step, work in enumerate(one.works)
         if work is not None and step >= done
     ]
-    has = {(program.work, program.variant) for program in bundle.manifest.programs}
-    if steps.partition == kept.partition and has.issuperset(taken):
+    if steps.partition == kept.partition and _programs_of(bundle).issuperset(taken):
         return None
     shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed before it went on with this plan
     folder.mkdir(parents=True)
@@ -138,6 +137,15 @@ def planned_again(
     keep_steps(folder, steps)
     taken += _for_others(programs, steps.partition)
     return bundle_of_plan(fleet, folder / "bundle", programs, steps.partition, list(dict.fromkeys(taken)))
+
+
+def _programs_of(bundle: Bundle) -> set[tuple[ProgramWork, Trade | None]]:
+    """What a bundle trains, in which trades: their names say so, for momentum and micro-batches make no variant."""
+    partition = bundle.manifest.partition
+    return {
+        (program.work, trade_named(program.name, label(program.work, partition)))
+        for program in bundle.manifest.programs
+    }
 
 
 def _for_others(programs: RunPrograms, partition: Partition) -> list[tuple[Growing, Trade]]:

@@ -17,11 +17,13 @@ from server.planner.run_programs import RunPrograms
 
 def plan_of_fleet(fleet: Fleet) -> tuple[FleetPlan, Clients, tuple[str, ...]]:
     """The plan, the clients in columns, and the names of the model's units. Clients differ by their budgets alone, and
-    are grouped by the classes of their population.
+    are grouped by the classes of their population. The blocks of the fleet's own partition are its steps, where there
+    is one.
 
     Raises ExecutionError where no client holds anything.
     """
-    units = RunPrograms(fleet.model, fleet.training).units
+    programs = RunPrograms(fleet.model, fleet.training)
+    units, given = programs.units, fleet.model.partition
     with_margins = _with_margins(fleet, needs_of_runs(fleet, len(units)))
     population = fleet.population
     runs = () if population is None else name_runs(population, fleet.classes)
@@ -37,8 +39,10 @@ def plan_of_fleet(fleet: Fleet) -> tuple[FleetPlan, Clients, tuple[str, ...]]:
         clients,
         len(units),
         coverage=fleet.method.coverage,
+        given=None if given is None else programs.partition(given),
         exact=lambda partition: _in_steps(fleet, kinds, partition),
     )
+    plan.steps.check_work()
     return plan, clients, units
 
 

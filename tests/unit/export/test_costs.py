@@ -23,14 +23,14 @@ from device_profiles.work import Grow
 from edge_runtime.export import models
 from edge_runtime.export.cut.units import partition_of
 from edge_runtime.export.plan.block_model import BlockModel
-from edge_runtime.export.plan.costs import Variants, step_costs
+from edge_runtime.export.plan.costs import Variants, recomputed_cost, step_costs
 from edge_runtime.export.plan.programs import build_programs
 from edge_runtime.export.plan.runs import Run, TrainingChoices, step_of
 from edge_runtime.export.step.train_step import StepVariant
 from tests.support import token_models
 
 _SGD = TrainingChoices(optimizer=Optimizer(name="sgd", momentum=0.9, weight_decay=5e-4))
-_EVERYTHING = Variants(recompute_shares=(0.0, 0.5))
+_EVERYTHING = Variants(recompute=False, recompute_shares=(0.0, 0.5))
 
 
 def _cnn(batch: int = 8) -> BlockModel:
@@ -70,7 +70,10 @@ def _ending_at(source: BlockModel, last: int) -> Partition:
 
 @pytest.mark.parametrize(
     ("make", "variants", "names"),
-    [(_cnn, _EVERYTHING, ("default", "recompute", "cached-prefix")), (_vit, Variants(), ("default", "cached-prefix"))],
+    [
+        (_cnn, _EVERYTHING, ("default", "recompute", "cached-prefix")),
+        (_vit, Variants(recompute=False), ("default", "cached-prefix")),
+    ],
 )
 def test_every_run_has_the_plan_of_the_program_that_an_export_writes(
     make: Callable[[], BlockModel], variants: Variants, names: tuple[str, ...]
@@ -92,7 +95,21 @@ def test_every_run_has_the_plan_of_the_program_that_an_export_writes(
             assert cost.total_bytes(2) == memory.total_bytes(2)
             assert sum(load.calls for load in cost.loads.values()) == program.instructions
             seen.add((cost.variant, cost.momentum_dtype))
-    assert seen == set(itertools.product(names, ("float32", "bfloat16")))
+    assert seen == {*((name, "float32") for name in names), ("default", "bfloat16")}
+
+
+def test_recomputation_is_in_the_table_where_it_saves_bytes_as_a_planner_asks_for_it() -> None:
+    source = _cnn()
+    partition = _ending_at(source, 2)
+    rows = {row.first_unit: row for row in step_costs([source], partition, _SGD, Variants()) if row.recompute_bytes}
+    for first in range(4):
+        run = Run(first_unit=first, last_unit=2, stand_ins=source.stand_ins(partition, 1))
+        assert rows.get(first) == recomputed_cost(source, run, _SGD)
+    assert rows
+    for row in rows.values():
+        program = _exported(source, row)
+        assert program.memory.arena_bytes <= row.arena_bytes
+        assert program.instructions <= row.load.calls
 
 
 def test_micro_batches_cost_what_their_program_states() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from device_profiles.errors import ExecutionError, FormatError, UsageError
 from device_profiles.files import read_json, write_json
+from device_profiles.model import Partition
 from device_profiles.work import Growing, suffixes
 from server.cli import cli
 from server.engines.simulation import fleet_plan as simulated
@@ -137,13 +138,17 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
         def __init__(self, *_: object) -> None:
             self.units = ("stem", "a", "b", "c")
 
+        def partition(self, text: str) -> Partition:
+            return Partition.ending_with([int(block.split("-")[1]) for block in text.split(",")])
+
     needs = {end: [need << 20 for need in row] for end, row in needs_of(1).items()}
     monkeypatch.setattr(simulated, "RunPrograms", Programs)
     monkeypatch.setattr(simulated, "needs_of_runs", lambda fleet, units: needs)
+    monkeypatch.setattr(simulated, "needs_in", lambda fleet, partition: needs)
     path = tmp_path / "fleet.toml"
 
-    def run(clients: str, *options: str) -> Result:
-        path.write_text(f'margin = 0\n[model]\nname = "cnn"\n[data]\nsources = ["digits"]\n{clients}')
+    def run(clients: str, *options: str, model: str = "") -> Result:
+        path.write_text(f'margin = 0\n[model]\nname = "cnn"\n{model}[data]\nsources = ["digits"]\n{clients}')
         return CliRunner().invoke(cli, ["fleet", "plan", "--fleet", str(path), *options])
 
     return run
@@ -191,6 +196,15 @@ def test_a_fleet_in_which_nobody_holds_anything_is_one_line_and_nothing_is_writt
     result = planned('[[clients]]\nname = "a"\nlimit_mb = 1\n', "-o", str(output))
     assert isinstance(result.exception, ExecutionError) and "holds any part of the model" in str(result.exception)
     assert not output.exists()
+
+
+def test_the_partition_of_a_fleet_file_is_its_steps(planned: object, tmp_path: Path) -> None:
+    assert callable(planned)
+    own = 'partition = "0-1,2-3"\n'
+    done = planned(NAMED, "--json", model=own)
+    assert [step["last_unit"] for step in json.loads(done.stdout)["steps"]["steps"]] == [1, 3]
+    nobody = planned('[[clients]]\nname = "a"\nlimit_mb = 1\n', "-o", str(tmp_path / "plan.json"), model=own)
+    assert isinstance(nobody.exception, ExecutionError) and not (tmp_path / "plan.json").exists()
 
 
 def test_the_same_input_gives_the_same_bytes() -> None:

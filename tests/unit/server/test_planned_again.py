@@ -1,43 +1,34 @@
-"""Steps that remain are chosen again for other clients: when, which, and how the run's state follows."""
+"""Steps that remain are chosen again for other clients: when, and which."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="programs are planned with torch")
 
 from device_profiles.model import Partition
-from device_profiles.work import Head, Joint
+from device_profiles.trades import TRADES, Trade, with_trade
+from device_profiles.work import label
 from server.engines.bundled import planned
 from server.engines.bundled.planned import planned_again
-from server.engines.prepared import PreparedRun
 from server.fleet.fleet import Fleet, MethodSettings, TrainingSettings
-from server.fleet.structure import Structure
-from server.methods import create_method
 from server.planner.fleet_plan import Clients, Kind, groups_of
 from server.planner.steps import (
-    ChosenAgain,
     choose_steps,
     chosen_again,
-    keep_chosen,
     keep_steps,
     kept_steps,
     plan_folder,
 )
-from server.rounds.observer import Observer
-from server.rounds.run_state import RunFolder, RunState
-from server.running.planned_steps import PlannedSteps, carried
-from server.running.run_fleet import _run
-from tests.support.fake_run import CLIENTS, MANIFEST, FakeEngine, FakeEvaluator, clients_of, fleet_of, initial_weights
+from server.rounds.run_state import RunState
+from tests.support.fake_run import fleet_of
 
 _UNITS = 4
 _ACTIVATIONS, _WEIGHTS = [8, 8, 8, 8], [1, 1, 1, 1]
@@ -53,6 +44,12 @@ def _kind() -> Kind:
         for end in range(_UNITS)
     }
     return Kind(name="any", needs=needs)
+
+
+def _traded(trade: Trade) -> Kind:
+    """All of it in one trade."""
+    kind = _kind()
+    return replace(kind, trades={end: [{trade: need} for need in needs] for end, needs in kind.needs.items()})
 
 
 class _There:
@@ -87,7 +84,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def export(fleet: Fleet, path: Path, programs: object, partition: Partition, taken: Sequence[Any]) -> Any:
         done.append(path)
-        rows = [SimpleNamespace(work=work, variant=trade) for work, trade in taken]
+        rows = [SimpleNamespace(work=work, name=with_trade(label(work, partition), trade)) for work, trade in taken]
         return SimpleNamespace(path=path, manifest=SimpleNamespace(programs=rows, partition=partition))
 
     monkeypatch.setattr(planned, "bundle_of_plan", export)
@@ -127,7 +124,9 @@ class _Run:
             rounds_bytes=1,
             plan=plan,
         )
-        bundle = self.bundle or SimpleNamespace(manifest=SimpleNamespace(programs=()))
+        bundle = self.bundle or SimpleNamespace(
+            manifest=SimpleNamespace(programs=(), partition=Partition.ending_with([3]))
+        )
         found = planned_again(
             self.fleet,
             self.folder,
@@ -156,8 +155,7 @@ def test_more_memory_makes_fewer_steps_of_those_that_remain(tmp_path: Path, expo
     run = _Run(tmp_path, [16, 30])
     other = run.again([60, 60], done=1, rounds=3)
     assert run.ends(1) == [0, 3] and other.path == tmp_path / "plans" / "1" / "bundle"
-    works = {(program.work, program.variant) for program in other.manifest.programs}
-    assert (Joint(first_unit=0, last_unit=3), "default") in works and (Head(last_unit=0), "default") in works
+    assert {"joint-blocks1-2", "head-block1"} <= {program.name for program in other.manifest.programs}
     (chosen,) = chosen_again(tmp_path, 1)
     assert chosen.line == (
         "before round 4, behind 1 finished steps, planned again for 2 devices: "
@@ -181,8 +179,20 @@ def test_a_device_that_takes_another_program_gets_it_with_the_same_steps(tmp_pat
     run = _Run(tmp_path, [28])
     other = run.again([28, 36], done=1)
     assert run.ends(1) == run.ends() == [1, 3]
-    assert (Joint(first_unit=1, last_unit=3), "default") in {(p.work, p.variant) for p in other.manifest.programs}
+    assert "joint-units1-3" in {program.name for program in other.manifest.programs}
     assert "the same steps, other programs" in run.said[-1]
+
+
+@pytest.mark.parametrize("trade", TRADES)
+def test_programs_are_there_in_the_trades_that_their_names_say(
+    trade: Trade, tmp_path: Path, exports: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_There, "exact", lambda self, partition: [_traded(trade)])
+    run = _Run(tmp_path, [28])
+    assert run.bundle is not None
+    assert run.again([28], done=1) is None
+    monkeypatch.setattr(_There, "exact", lambda self, partition: [_traded("micro2" if trade != "micro2" else "micro4")])
+    assert run.again([28], done=1) is not None
 
 
 def test_nothing_is_planned_for_devices_that_hold_nothing(tmp_path: Path, exports: list[Path]) -> None:
@@ -196,99 +206,3 @@ def test_what_a_killed_start_left_of_the_next_plan_is_no_part_of_it(tmp_path: Pa
     left.write_text("{}")
     run.again([16], done=1)
     assert not left.exists()
-
-
-def test_stand_ins_of_blocks_that_stay_keep_what_they_have_learned() -> None:
-    before, after = Partition.ending_with([0, 1, 3, 5]), Partition.ending_with([0, 1, 2, 5])
-    names = ["conv", *(f"output_module.block{block}.weight" for block in (2, 3, 4))]
-    weights = {name: np.full(2, 1.0) for name in [*names, "output_module.block9.weight"]}
-    initial = {name: np.zeros(2) for name in [*names, "output_module.block5.weight"]}
-    found = carried(weights, initial, before, after)
-    assert {name: tensor[0] for name, tensor in found.items()} == {
-        "conv": 1.0,
-        "output_module.block2.weight": 1.0,
-        "output_module.block3.weight": 0.0,
-        "output_module.block4.weight": 0.0,
-        "output_module.block5.weight": 0.0,
-    }
-
-
-_METHOD = MethodSettings(name="planned", freezing="equal")
-
-
-def _trained(folder: Path, *, again: int | None) -> tuple[RunState, list[RunState]]:
-    """A whole run; behind so many rounds it goes on with another plan of the same steps."""
-    fleet = fleet_of(training=TrainingSettings(rounds=4, min_clients=2), method=_METHOD)
-    engine, asked = FakeEngine(there=clients_of(dict.fromkeys(CLIENTS, 2 << 20))), list[RunState]()
-
-    def next_plan(state: RunState) -> PreparedRun | None:
-        asked.append(state)
-        return prepared if state.round == again and not state.plan else None
-
-    prepared = PreparedRun(
-        engine=engine,
-        evaluator=FakeEvaluator(),
-        structure=Structure.of(MANIFEST),
-        partition=MANIFEST.partition,
-        model=MANIFEST.model,
-        initial_weights=initial_weights,
-        data="digits",
-        again=next_plan,
-    )
-    folder.mkdir(exist_ok=True)
-    if again is not None:
-        plan_folder(folder, 1).mkdir(parents=True)
-        keep_chosen(
-            plan_folder(folder, 1),
-            ChosenAgain(before_round=again + 1, done=1, clients=3, ends=(0, 1), ends_before=(0, 1)),
-        )
-    summary = _run(fleet, folder, "settings", create_method(_METHOD), prepared, Observer(), lambda line: None)
-    assert len(summary.planned_again) == (again is not None)
-    return RunFolder(folder).load()[0], asked
-
-
-def test_a_run_goes_on_with_another_plan_between_two_steps_and_nowhere_else(tmp_path: Path) -> None:
-    plain, asked = _trained(tmp_path / "plain", again=None)
-    steps = len(plain.steps)
-    assert steps > 1 and plain.plan == 0
-    assert [state.stage for state in asked] == list(range(1, steps))
-    assert all(state.round_of_stage == 0 for state in asked)
-    other, _ = _trained(tmp_path / "other", again=asked[0].round)
-    assert other.plan == 1 and other.weights_sha256 == plain.weights_sha256
-    names = [path.name for path in (tmp_path / "other" / "weights").iterdir()]
-    assert names == ["000004-1.safetensors"]
-
-
-def test_a_kill_at_any_moment_of_the_change_leaves_one_plan_or_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Killed(BaseException):
-        pass
-
-    monkeypatch.setattr(os, "fsync", lambda file: None)
-    replace, plans, points = os.replace, set[int](), list[int]()
-    prepared: Any = SimpleNamespace(
-        again=lambda state: prepared, initial_weights=initial_weights, partition=MANIFEST.partition
-    )
-
-    def killed(*arguments: Any, **options: Any) -> None:
-        points[-1] -= 1
-        if points[-1] == 0:
-            raise Killed
-        replace(*arguments, **options)
-
-    for point in range(1, 5):
-        folder = RunFolder(tmp_path / str(point))
-        folder.folder.mkdir()
-        state, weights = folder.load_or_start("settings", initial_weights)
-        state = folder.save(msgspec.structs.replace(state, round=2, stage=1), weights, None)
-        steps = PlannedSteps(folder, prepared)
-        assert steps.may_change(state)
-        points.append(point)
-        with monkeypatch.context() as patch, contextlib.suppress(Killed):
-            patch.setattr(os, "replace", killed)
-            steps.changed(state, weights)
-        found, tensors = folder.load()
-        plans.add(found.plan)
-        assert found.round == 2 and tensors.keys() == weights.keys()
-    assert plans == {0, 1}

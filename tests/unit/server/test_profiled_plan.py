@@ -134,6 +134,26 @@ def test_what_does_not_go_together_is_one_line(files: Path, options: tuple[str, 
     assert status != 0 and said == message
 
 
+@pytest.mark.parametrize(("limit_mb", "steps"), [(0, ()), (4, ("--partition", "0-0,1-2")), (0, ("--blocks", "2"))])
+def test_a_fleet_in_which_nobody_holds_anything_is_one_line_and_nothing_is_written(
+    files: Path, limit_mb: int, steps: tuple[str, ...]
+) -> None:
+    for name in LIMITS_MB:
+        write_json(files / "profiles" / f"{name}.json", _profile(name, limit_mb))
+    there = sorted(files.rglob("*"))
+    targets = [
+        word
+        for name in ("-o", "--html", "--export", "--costs")
+        for word in (name, str(files / f"new{name.strip('-')}"))
+    ]
+    status, said = _plan(files, *steps, *targets)
+    assert status == 1
+    assert said == (
+        "none of 4 clients holds any part of the model; give clients more memory, or train a smaller model or batch"
+    )
+    assert sorted(files.rglob("*")) == there
+
+
 def test_a_page_escapes_what_strangers_call_their_devices(programs: RunPrograms) -> None:
     name = "<script>alert(1)</script>"
     there = profiled_fleet(programs, {name: _profile(name, 200)}, margin=0.05)

@@ -166,6 +166,12 @@ def test_the_slowest_tenth_does_not_set_the_time_of_a_round() -> None:
     assert step_of(groups, 0).seconds == 3.0
 
 
+def test_a_round_takes_as_long_as_the_variants_that_clients_take() -> None:
+    needs, tried, seconds = {0: [20, 10]}, {0: [40, 20, 10]}, {0: [1.0, 5.0, 0.5]}
+    for budgets, expected in (([50, 50], 1.0), ([50, 20], 5.0), ([50, 12], 1.0), ([12, 5], 0.5), ([5], None)):
+        assert step_of([Group.of(budgets, needs, seconds, tried=tried)], 0).seconds == expected
+
+
 def test_steps_by_hand_are_described_as_they_are() -> None:
     needs = needs_of([40, 30, 20, 10], [1, 2, 4, 8])
     given_ones = given_steps([Group.of([80] * 10, needs)], [1, 3], coverage=0.5)
