@@ -57,9 +57,9 @@ def built_runner() -> Path:
 
 
 def run(program: Path, *arguments: object, **options: Any) -> Ran:
-    """Run it to the end."""
+    """Run it to the end. A damaged program may have any bytes as a name, which it prints."""
     command = [str(program), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, **options)
     return Ran(status=done.returncode, output=done.stdout, errors=done.stderr)
 
 
