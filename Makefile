@@ -19,11 +19,11 @@ SANITIZED_TESTS := $(filter-out %_instruction_sets.py %_random.py,$(wildcard tes
 # which take the longest.
 WORKERS := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo federation-demo test sanitize lint format wheel wheels runner sdist data
+.PHONY: help demo federation-demo test sanitize sanitize-runner lint format wheel wheels runner sdist data
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) data ## train one network on six devices none of which could train it alone
 	$(BIN)/profl-server run --fleet examples/fleets/demo.toml --engine local -o runs/demo --resume
@@ -37,17 +37,25 @@ test: $(STAMP) lint ## every test and check; CI runs this and sanitize
 # PyTorch, the reference, runs on one thread: its others would only wait for it. -qq leaves the last word to `make test`.
 # On two cores this takes less than five minutes; docs/security.md says how to fuzz for longer.
 sanitize: export OMP_NUM_THREADS := 1
-sanitize: $(STAMP) ## kernels and programs under the address and undefined-behaviour sanitizers: tests and a short fuzz
-	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-		-DPython_EXECUTABLE=$(abspath $(BIN))/python -DPROFL_SANITIZE=ON -DPROFL_FUZZ=ON
-	$(BIN)/cmake --build $(SANITIZED)
+sanitize: $(SANITIZED)/build.ninja ## kernels and both engines under the address and undefined-behaviour sanitizers: tests, a short fuzz
+	$(BIN)/cmake --build $(SANITIZED) --target all fuzz_programs_executorch fuzz_programs_own
 	$(BIN)/cmake --install $(SANITIZED) --prefix $(SANITIZED)/tree
 	$(BIN)/python -m tools.fuzz.sanitized -m pytest -qq -p no:cacheprovider $(SANITIZED_TESTS)
 	$(BIN)/python -m tools.fuzz.sanitized -m tools.fuzz.geometries --exact --count 16
 	PROFL_INSTRUCTION_SET=avx2 $(BIN)/python -m tools.fuzz.sanitized -m tools.fuzz.geometries --exact --count 4
 	PROFL_INSTRUCTION_SET=baseline $(BIN)/python -m tools.fuzz.sanitized -m tools.fuzz.geometries --exact --count 4
 	$(BIN)/python -m tools.fuzz.corpus $(SANITIZED)/corpus
-	ASAN_OPTIONS=detect_leaks=0 $(SANITIZED)/fuzz_programs 20 1 $(SANITIZED)/corpus/*/programs/*.pte
+	ASAN_OPTIONS=detect_leaks=0 $(SANITIZED)/fuzz_programs_executorch 20 1 $(SANITIZED)/corpus/*/programs/*.pte
+	$(SANITIZED)/fuzz_programs_own 10 2 $(SANITIZED)/corpus/*/programs/*.pte
+
+sanitize-runner: $(SANITIZED)/build.ninja ## profl-train under the same sanitizers: all that it refuses
+	$(BIN)/cmake --build $(SANITIZED) --target profl-train
+	PROFL_TEST_RUNNER=$(SANITIZED)/profl-train $(BIN)/python -m pytest tests/device/test_runner_refusals.py
+
+$(SANITIZED)/build.ninja: $(STAMP)
+	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DPython_EXECUTABLE=$(abspath $(BIN))/python -DPROFL_SANITIZE=ON
+	touch $@
 
 lint: $(STAMP) ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .

@@ -39,6 +39,8 @@ Runtime = Literal["native", "torch"]
 IMAGES_INPUT = "images"
 FEATURES_INPUT = "features"
 LABELS_INPUT = "labels"
+IGNORED_LABEL = -100
+"""The label of a token or pixel that does not count, PyTorch's `ignore_index`."""
 HYPERPARAMETERS_INPUT = "hyperparameters"
 """What of the optimizer may differ from one execution to the next, as one float32 vector.
 

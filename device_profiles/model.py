@@ -71,14 +71,17 @@ class Lora(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The network: its input, its units and every tensor of its `state_dict`.
 
-    `classes` is the width of its output. Where the input is tokens (int64), they lie in 0..vocabulary-1. `head` names
-    the tensors of the classifier behind the last unit, which every output module ends with. `normalisation` is part of
-    its programs; a finished model is without it, and without adapters, which are added to its weights.
+    `classes` is the width of its output. Where it has an output for each of the `positions` of an example, tokens or
+    pixels, these are one after the other, and an example has as many labels. Where the input is tokens (int64), they
+    lie in 0..vocabulary-1. `head` names the tensors of the classifier behind the last unit, which every output module
+    ends with. `normalisation` is part of its programs; a finished model is without it, and without adapters, which are
+    added to its weights.
     """
 
     name: str
     input_shape: tuple[int, ...]
     classes: int
+    positions: int | None = None
     units: tuple[Unit, ...]
     head: tuple[str, ...]
     tensors: tuple[TensorSpec, ...]

@@ -19,6 +19,7 @@ import msgspec
 from device_profiles.contract import CACHED_PREFIX_VARIANT
 from device_profiles.costs import RunCost
 from device_profiles.errors import FormatError
+from device_profiles.loads import same_work
 from device_profiles.manifest import Program
 from device_profiles.profile import Cost, DeviceProfile
 from device_profiles.seconds import Speed, fit_speed
@@ -152,7 +153,7 @@ def _seconds(program: Program | RunCost, profile: DeviceProfile, known: Calibrat
     if known.speed is None or not program.loads:
         return None
     measured = profile.cost(program.name)
-    if measured is not None and measured.loads == program.loads and measured.step_seconds_median is not None:
+    if measured is not None and same_work(measured.loads, program.loads) and measured.step_seconds_median is not None:
         return measured.step_seconds_median
     return known.speed.seconds(program.loads)
 

@@ -1,9 +1,8 @@
 """Predict the seconds of a step: from its loads, and from the programs that a device's profile has measured.
 
-A step takes the sum over its kernels of arithmetic by rate, bytes by bandwidth and a price for every call. How the
-families of kernels compare with each other is known from a reference machine (`REFERENCE`); the measured programs say
-how quick the device is, and by how much its families differ from that. Where they say nothing about a family, the
-reference and the device's general speed stand for it.
+The exporter states how long each family of kernels takes on a reference core (`Load.reference_ns`), which depends on
+every kernel's shapes. The measured programs say how much slower or quicker the device is, by families. Where they say
+little about a family, the device's general speed stands for it.
 """
 
 from __future__ import annotations
@@ -11,70 +10,55 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import get_args
 
 from device_profiles.loads import Family, Load
 
-Prices = dict[str, float]
-
-REFERENCE: Prices = {
-    "convolution": 0.02,
-    "winograd": 0.0085,
-    "pointwise": 0.02,
-    "depthwise": 0.1,
-    "linear": 0.02,
-    "attention": 0.03,
-    "bytes": 0.06,
-    "calls": 5.0e-6,
-}
-"""Seconds per billion operations of each family, per billion bytes moved, and per call of a kernel.
-
-Rough values of one core with AVX-512; only their ratios matter, until enough programs were measured.
-"""
-_BILLION = 1e9
-_TRUST = 0.005
-"""How much a deviation of a price from the reference weighs against the same deviation of a measured program."""
+_NANOSECOND = 1e-9
+_TRUST = 0.01
+"""How much a family's deviation from the general speed weighs against the same deviation of a measured program."""
 _SWEEPS = 200
+
+Factors = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """What a device takes, by the entries of `REFERENCE`."""
+    """How many times as long as the reference core a device takes, by families of kernels."""
 
-    prices: Prices
+    factors: Factors
 
-    def seconds(self, loads: Mapping[Family, Load]) -> float:
-        """Of one step."""
-        return sum(self.prices[name] * amount for name, amount in _amounts(loads).items())
+    def seconds(self, loads: Mapping[Family, Load]) -> float | None:
+        """Of one step; None for loads of an earlier release, which do not say what the reference core takes."""
+        return sum(self.factors[name] * seconds for name, seconds in _reference(loads).items()) or None
 
 
 def fit_speed(measured: Sequence[tuple[Mapping[Family, Load], float]]) -> Speed | None:
-    """The prices that explain (loads, seconds of a step) best, none below zero; None where nothing was measured.
+    """The factors that explain (loads, seconds of a step) best, none below zero; None where nothing was measured.
 
-    Least squares of relative errors. The reference, scaled to the device, holds what the programs leave open.
+    Least squares of relative errors, held to the general speed where the programs leave something open.
     """
-    rows = [(_amounts(loads), seconds) for loads, seconds in measured if loads and seconds > 0]
+    rows = [(_reference(loads), seconds) for loads, seconds in measured if seconds > 0]
+    rows = [(reference, seconds) for reference, seconds in rows if sum(reference.values()) > 0]
     if not rows:
         return None
-    scale = median(seconds / _at(REFERENCE, amounts) for amounts, seconds in rows)
-    start = {name: price * scale for name, price in REFERENCE.items()}
-    prices = dict(start)
-    # Coordinate descent: the problem is convex, and every step is the exact minimum over one price.
+    general = median(seconds / sum(reference.values()) for reference, seconds in rows)
+    factors = dict.fromkeys(get_args(Family), general)
+    weight = _TRUST * len(rows) / general**2
+    # Coordinate descent: the problem is convex, and every step is the exact minimum over one factor.
     for _ in range(_SWEEPS):
-        for name in prices:
-            shares = [amounts.get(name, 0.0) / seconds for amounts, seconds in rows]
-            missing = [1 - (_at(prices, amounts) / seconds) for amounts, seconds in rows]
-            weight = _TRUST * len(rows) / start[name] ** 2
-            up = sum(s * m for s, m in zip(shares, missing, strict=True)) + weight * (start[name] - prices[name])
-            prices[name] = max(0.0, prices[name] + up / (sum(s * s for s in shares) + weight))
-    return Speed(prices=prices)
+        for name in factors:
+            shares = [reference.get(name, 0.0) / seconds for reference, seconds in rows]
+            missing = [1 - _at(factors, reference) / seconds for reference, seconds in rows]
+            up = sum(s * m for s, m in zip(shares, missing, strict=True)) + weight * (general - factors[name])
+            factors[name] = max(0.0, factors[name] + up / (sum(s * s for s in shares) + weight))
+    return Speed(factors=factors)
 
 
-def _at(prices: Prices, amounts: Mapping[str, float]) -> float:
-    return sum(prices[name] * amount for name, amount in amounts.items())
+def _at(factors: Factors, reference: Mapping[str, float]) -> float:
+    return sum(factors[name] * seconds for name, seconds in reference.items())
 
 
-def _amounts(loads: Mapping[Family, Load]) -> dict[str, float]:
-    amounts = {str(name): load.flop / _BILLION for name, load in loads.items() if name in REFERENCE}
-    amounts["bytes"] = sum(load.moved_bytes for load in loads.values()) / _BILLION
-    amounts["calls"] = float(sum(load.calls for load in loads.values()))
-    return amounts
+def _reference(loads: Mapping[Family, Load]) -> dict[str, float]:
+    """Seconds of the reference core."""
+    return {str(name): load.reference_ns * _NANOSECOND for name, load in loads.items()}

@@ -12,6 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+import tests.support.garbage  # noqa: F401
+
 # Times differ between machines; examples do not differ between runs, so that a red CI is red again at the desk.
 settings.register_profile("profl", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("profl")

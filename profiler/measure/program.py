@@ -223,6 +223,9 @@ class ProcessMeter:
         path = folder / "generated.npz"
         shape = (count, *model.input_shape)
         labels = memoryview(array("q", (index % model.classes for index in range(count))))
+        if model.positions is not None:
+            each = (index % model.classes for index in range(count * model.positions))
+            labels = memoryview(array("q", each)).cast("B").cast("q", (count, model.positions))
         if bundle.labels_are_targets(program):
             labels = _filled(0, "f", (count, model.classes))
         if len(model.input_shape) == 3 and model.input_dtype == "float32" and labels.ndim == 1:

@@ -25,6 +25,8 @@ from server.federation.membership import reconcile
 from server.federation.processes import Running, end, environment, left_over, set_running
 
 _START_SECONDS = 120.0
+_ANSWER_SECONDS = 5.0
+"""For one answer of a SuperLink that starts: while its sockets are open, a question to one that ended hangs."""
 _POLL_SECONDS = 0.2
 _STEP_SECONDS = 1.0
 _RESTARTS = 5
@@ -153,7 +155,8 @@ class _Federation:
         self._wait(self._register)
 
     def _register(self) -> None:
-        with control(self._folder, self._inner_port) as superlink, editing(self._folder) as devices:
+        superlinks = control(self._folder, self._inner_port, timeout=_ANSWER_SECONDS)
+        with superlinks as superlink, editing(self._folder) as devices:
             write_devices(self._folder, reconcile(devices, superlink))
 
     def _end_orphans(self) -> None:

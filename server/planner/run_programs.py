@@ -24,6 +24,7 @@ from edge_runtime.export.plan.runs import TrainingChoices
 from edge_runtime.export.plan.traded import Traded, traded_choices
 from edge_runtime.export.targets.native import choose_partition
 from server.fleet.fleet import TrainingSettings
+from server.fleet.labels import check_one_label
 from server.fleet.local_optimizer import local_optimizer
 from server.fleet.model import ModelSettings
 from server.fleet.preparation import preparation_of
@@ -176,7 +177,7 @@ class RunPrograms:
 
     def _captured(self, batch: int) -> BlockModel:
         model = self._model
-        return BlockModel.of(
+        source = BlockModel.of(
             self._module,
             name=model.name,
             batch=batch,
@@ -185,6 +186,8 @@ class RunPrograms:
             head=model.head,
             input_dtype=model.input_dtype or default_dtype(model.name),
         )
+        check_one_label(source.positions)
+        return source
 
 
 def table_of(folder: Path) -> Path:

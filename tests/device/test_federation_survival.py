@@ -15,7 +15,7 @@ from device_profiles.federation import QUERY_DEVICE, TRAIN_TASK, UPDATE_FILE, De
 from tests.support.federation_client import RunningClient, bundle_files, state_of, train_order
 
 _STEPS = 300
-_KILLS = 20
+_KILLS = 10
 
 
 @pytest.fixture

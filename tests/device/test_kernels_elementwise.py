@@ -171,9 +171,10 @@ def test_shuffled_channels() -> None:
     np.testing.assert_array_equal(y, x.transpose(0, 2, 1, 3, 4))
 
 
+@pytest.mark.parametrize("sizes", [(3, 1, 6), (1, 2) * 30], ids=len)
 @pytest.mark.parametrize("dim", [0, 1, 2])
-def test_concatenation(dim: int) -> None:
-    parts = [random(*(n if d == dim else 4 for d in range(3)), seed=n) for n in (3, 1, 6)]
+def test_concatenation(dim: int, sizes: tuple[int, ...]) -> None:
+    parts = [random(*(n if d == dim else 4 for d in range(3)), seed=i) for i, n in enumerate(sizes)]
     expected = np.concatenate(parts, dim)
     y = np.empty_like(expected)
     call("cat", dim, *parts, y)

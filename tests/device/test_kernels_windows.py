@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -89,6 +90,36 @@ def test_pooling_of_sequences() -> None:
 def test_max_pooling_with_dilation() -> None:
     window = ((3, 2), (2, 1), (1, 1), (2, 3), False)
     _pool("max_pool2d", random(2, 3, 9, 8), window, lambda x: functional.max_pool2d(x, (3, 2), (2, 1), 1, (2, 3)))
+
+
+_WINDOWS = [
+    # kernel, stride, padding, dilation
+    *itertools.product((1, 2, 3), (1, 2, 3), (0,), (1, 2)),
+    *itertools.product((3, 5), (1, 2, 4), (1,), (1, 3)),
+]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), _WINDOWS)
+def test_the_maximum_that_pytorch_picks_gets_the_gradient(
+    kernel: int, stride: int, padding: int, dilation: int
+) -> None:
+    generator = np.random.default_rng(kernel * 100 + stride * 10 + dilation)
+    for height, width in ((13, 13), (11, 30), (14, 17)):
+        # Ties nearly everywhere, windows of nothing but minus infinity, NaN here and there.
+        x = generator.integers(-2, 3, (2, 3, height, width)).astype(np.float32)
+        x[0, 1, : height // 2] = -np.inf
+        x[1, 2, generator.random((height, width)) < 0.1] = np.nan
+        window = ((kernel,) * 2, (stride,) * 2, (padding,) * 2, (dilation,) * 2, False)
+        dx = double(x)
+        expected = functional.max_pool2d(dx, kernel, stride, padding, dilation)
+        gradient = random(*expected.shape, seed=1)
+        expected.backward(double(gradient).detach())
+        y, to_x = np.empty(tuple(expected.shape), np.float32), np.empty(x.shape, np.float32)
+        call("max_pool2d", x, *window, y)
+        call("max_pool2d_backward", gradient, x, *window, to_x)
+        assert np.array_equal(y, expected.detach().numpy(), equal_nan=True)
+        assert dx.grad is not None
+        np.testing.assert_allclose(to_x, dx.grad.numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from safetensors.numpy import load_file
 from device_profiles.errors import ExecutionError
 from edge_runtime.device import _native
 from edge_runtime.device.prepare.hyperparameters import hyperparameters
-from tests.support.native_program import TrainStep, build_train_step, link_train_step, write_state
+from tests.support.native_build import build, configure, programs
+from tests.support.native_program import TrainStep, write_state
 from tests.support.native_step import NativeStep
 from tools.cross.libraries import executorch_library
 from tools.cross.machines import AARCH64
@@ -78,8 +79,9 @@ def emulator(machine: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> TrainStep:
-    return TrainStep(program=link_train_step(tmp_path_factory.mktemp("native") / "build"))
+def native() -> TrainStep:
+    (program,) = programs("train_step_executorch")
+    return TrainStep(program=program)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,8 @@ def aarch64() -> TrainStep:
     except ExecutionError as error:
         pytest.skip(str(error))
     definitions = (f"CMAKE_TOOLCHAIN_FILE={AARCH64.toolchain}", f"PROFL_EXECUTORCH_LIBRARY={library}")
-    program = build_train_step(AARCH64.folder / "train_step", *definitions)
+    configure(AARCH64.folder / "train_step", "PROFL_PYTHON_MODULES=OFF", *definitions)
+    (program,) = build(AARCH64.folder / "train_step", ["train_step_executorch"])
     return TrainStep(program=program, emulator=[run, "-L", "/usr/aarch64-linux-gnu"])
 
 

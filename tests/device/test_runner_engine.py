@@ -1,7 +1,7 @@
 """The runner's own engine against ExecuTorch: what ExecuTorch accepts is accepted, with the same bits, and what the
 loader refuses is refused by both.
 
-`run_programs` is built twice from the same source: with the engine of the installed module, and with the runner's.
+`run_programs` is linked twice with the same kernels: with the engine of the modules, and with the runner's.
 ExecuTorch verifies a file once more behind the loader, and refuses a little of what is damaged where nothing is read.
 """
 
@@ -14,8 +14,8 @@ import pytest
 pytest.importorskip("executorch", reason="it is what the engine is compared with")
 pytest.importorskip("torch", reason="a bundle is exported with it")
 
-from tests.support.native_program import link_program
-from tests.support.runner import built_runner, run
+from tests.support.native_build import programs
+from tests.support.runner import run
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -24,10 +24,10 @@ VERIFIED = "is not a program this runtime reads (ExecuTorch error"
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def engines() -> tuple[Path, Path]:
     """`run_programs` with ExecuTorch, and without."""
-    theirs = link_program(tmp_path_factory.mktemp("executorch"), "run_programs", "damage")
-    return theirs, built_runner().with_name("run_programs")
+    theirs, ours = programs("run_programs_executorch", "run_programs_own")
+    return theirs, ours
 
 
 def test_programs_and_damaged_copies_of_them_come_to_the_same(

@@ -17,6 +17,8 @@ pytest.importorskip("torch", reason="a bundle is exported with it")
 from safetensors.numpy import load_file
 
 from edge_runtime.device.limits.cgroups import create_group
+from tests.support.native_build import configure
+from tests.support.native_build import run as run_tool
 from tests.support.runner import Ran, built_runner, run, write_idx
 from tools.cross.machines import MACHINES
 from tools.cross.runner import build
@@ -116,6 +118,18 @@ def test_in_a_sandbox_that_refuses_system_calls_with_a_signal(
     ran = run(runner, *_arguments(cnn_bundle, data), "-o", output, preexec_fn=_sandboxed)
     assert ran.status == 0, ran.errors
     assert output.read_bytes() == update
+
+
+def test_what_make_runner_builds_is_compiled_as_what_is_tested(runner: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runner"
+    configure(folder, "PROFL_RUNNER=ON")
+
+    def compiled(tree: Path) -> set[str]:
+        lines = run_tool(["ninja", "-C", str(tree), "-t", "commands", "profl-train"]).splitlines()
+        return {line.replace(str(tree), "") for line in lines if " -c " in line}
+
+    assert len(compiled(folder)) > 50
+    assert compiled(folder) == compiled(runner.parent)
 
 
 @pytest.mark.study

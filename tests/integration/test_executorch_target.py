@@ -80,7 +80,7 @@ def two_layers() -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("block", [1, 2])
+@pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.study), 2])  # 2 has a prefix as well
 def test_a_block_of_a_model_of_tokens_is_trained_as_pytorch_does(block: int, tmp_path: Path) -> None:
     output = tmp_path / "text"
     name = f"{__name__}:two_layers"

@@ -37,8 +37,8 @@ learning_rate = 0.05
 rounds = 400
 min_clients = 1
 attempts = 1000
-deadline_seconds = 8
-join_seconds = 8
+deadline_seconds = 5
+join_seconds = 0
 """
 
 
@@ -53,7 +53,7 @@ def test_one_that_is_cut_off_misses_rounds_and_comes_back(
 ) -> None:
     inside = {name: network.inside(name) for name in ("server", "near", "far")}
     limits = {"near": 112, "far": 112}
-    federation = Loopback(tmp_path_factory.mktemp("hosts"), FLEET, limits, inside=inside)
+    federation = Loopback(tmp_path_factory.mktemp("hosts"), FLEET, limits, inside=inside, measured=True)
     try:
         federation.up("--host", SERVER_ADDRESS)
         running = federation.begin("run")

@@ -12,6 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.common.constant import (
     FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE,
     HEARTBEAT_DEFAULT_INTERVAL,
+    HEARTBEAT_MAX_INTERVAL,
     HEARTBEAT_MIN_INTERVAL,
     SYSTEM_TIME_TOLERANCE,
     TIMESTAMP_HEADER,
@@ -125,6 +126,7 @@ def test_constants_are_flwrs() -> None:
     assert objects.CHUNK_BYTES == FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
     assert membership.HEARTBEAT_SECONDS == HEARTBEAT_DEFAULT_INTERVAL
     assert membership.FIRST_HEARTBEAT_SECONDS == HEARTBEAT_MIN_INTERVAL
+    assert membership.MOST_HEARTBEAT_SECONDS <= HEARTBEAT_MAX_INTERVAL
     assert connection._AHEAD_SECONDS == SYSTEM_TIME_TOLERANCE
     assert connection._BEHIND_SECONDS == SYSTEM_TIME_TOLERANCE + TIMESTAMP_TOLERANCE
     assert connection._RUN_STATUS_NOT_ALLOWED == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED

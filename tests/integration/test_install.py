@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from device_profiles.errors import ExecutionError
 from tools.cross.machines import AARCH64, MACHINES, ROOT
+from tools.cross.runner import build
 from tools.install import __main__ as tool
 from tools.install import roots
 from tools.install.roots import command_in, fresh_root
@@ -29,6 +33,19 @@ def test_a_wheel_installs_trains_and_profiles_in_a_fresh_root(suite: str, machin
     assert done.installed_bytes < 16 << 20
     assert 0 < done.measured_bytes <= done.promise_bytes
     assert re.fullmatch(r"[\d.]+ -> [\d.]+", done.losses)
+    home = roots.FOLDER / f"{suite}-{machine.debian}" / "srv" / "board"
+    assert hashlib.sha256(_update_of_the_runner(machine, home)).hexdigest() == done.update_sha256
+
+
+def _update_of_the_runner(machine: tool.Machine, home: Path) -> bytes:
+    """What `profl-train` makes of the bundle and the data in `home`, as `device.sh` trains."""
+    emulator = [] if machine.name == platform.machine() else [f"qemu-{machine.name}-static"]
+    output = home / "runner.safetensors"
+    # The root has no /sys, which would tell siblings: the worker had a thread for each processor.
+    chosen = ["--block", "1", "--epochs", "1", "--threads", str(len(os.sched_getaffinity(0))), "-o", str(output)]
+    data = ["--data", f"npz:{home / 'mine.npz'}"]
+    subprocess.run([*emulator, build(machine.name), home / "bundle", *data, *chosen], check=True)
+    return output.read_bytes()
 
 
 def test_every_command_of_a_device_is_in_the_page_on_installing() -> None:

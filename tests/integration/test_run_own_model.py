@@ -158,14 +158,15 @@ def test_an_own_model_of_every_input_is_trained_by_every_engine(
 ) -> None:
     if engine == "local":
         pytest.importorskip("executorch", reason="the bundle is written with it")
-    ran = _run(tmp_path, kind, "--engine", engine)
+    compared = kind == "images"  # with PyTorch, once: that starts processes of its own
+    ran = _run(tmp_path, kind, "--engine", engine, *([] if compared else ["--no-whole-network"]))
     assert ran.status == 0, ran.err
     assert ran.summary["finished"] and len(ran.summary["steps"]) >= 2
     model = _module(name)
     state = load_file(ran.folder / "model.safetensors")
     assert set(state) == set(model.state_dict())
     model.load_state_dict(state, strict=True)
-    if engine == "local":
+    if engine == "local" and compared:
         whole = ran.summary["whole_network"]
         assert whole["pytorch_peak_bytes"] > 0 and whole["native_devices"] == 2
         assert whole["pytorch_failure"] is None and whole["native_failure"] is None

@@ -69,10 +69,12 @@ def _run(folder: Path, engine: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "option",
     [
-        "learning_rate = 0.02\nproximal = 0.1",
-        "learning_rate = 0.02\nclip_norm = 0.5",
-        'learning_rate = 0.02\nnesterov = true\nmomentum_dtype = "bfloat16"',
-        'optimizer = "adamw"\nbeta2 = 0.99\neps = 1e-4',
+        'learning_rate = 0.02\nproximal = 0.1\nnesterov = true\nmomentum_dtype = "bfloat16"',
+        'optimizer = "adamw"\nbeta2 = 0.99\neps = 1e-4\nclip_norm = 0.5',
+        *(
+            pytest.param(f"learning_rate = 0.02\n{alone}", marks=pytest.mark.study)
+            for alone in ("proximal = 0.1", "clip_norm = 0.5", 'nesterov = true\nmomentum_dtype = "bfloat16"')
+        ),
     ],
 )
 def test_seven_rounds_end_with_the_same_weights_on_both_engines(option: str, tmp_path: Path) -> None:

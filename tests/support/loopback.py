@@ -27,6 +27,7 @@ from server.fleet.reading import read_fleet
 from server.running.run_fleet import _settings
 from tests.support.superlink import OFFLINE, flower_programs, free_port
 
+ASK_WITHIN = 0.5
 LIMITS = {"small": 96, "medium": 112, "large": 128}
 STOCK, SERVER = "stock", "server"
 _PROFILE = Path(__file__).resolve().parents[1] / "golden" / "profile.json"
@@ -120,6 +121,7 @@ class Loopback:
             *self._inside.get(name, ()),
             *(sys.executable, "-m", "edge_runtime.device", "join", "--invite", self._words[name]),
             *("--data", f"npz:{self.parts[name]}", "--memory-limit", f"{limit or self.limits[name]}MB"),
+            *("--ask-within", str(ASK_WITHIN)),  # a busy machine, which runs everything, is not to be spared
         )
 
     def _start_stock(self) -> None:

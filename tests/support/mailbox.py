@@ -113,6 +113,8 @@ class Mailbox:
 class MailboxCourier:
     """The device's side."""
 
+    answered_in = 0.0
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 

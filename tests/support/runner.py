@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
-from tools.cross.machines import MACHINES, ROOT
-from tools.cross.runner import build
-
-FOLDER = ROOT / "build" / "runner"
+from tests.support.native_build import programs
+from tools.cross.machines import MACHINES
+from tools.cross.runner import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +44,16 @@ class Ran:
 
 
 def built_runner() -> Path:
-    """The program for this machine, with `run_programs` beside it; built where it has changed. Skips where no compiler
-    is."""
+    """The program for this machine, or the one that PROFL_TEST_RUNNER names, such as a sanitized one. Skips where no
+    compiler is."""
+    if (given := os.environ.get("PROFL_TEST_RUNNER")) is not None:
+        return Path(given).resolve()
     machine = platform.machine()
     if machine not in MACHINES or shutil.which(MACHINES[machine].compiler) is None:
         pytest.skip(f"the runner is not built on {machine} without g++: apt-get install g++")
-    with _one_at_a_time():
-        return build(machine, folder=FOLDER / machine, definitions=("PROFL_FUZZ=ON",))
+    (program,) = programs("profl-train")
+    check(program, MACHINES[machine])
+    return program
 
 
 def run(program: Path, *arguments: object, **options: Any) -> Ran:
@@ -63,21 +63,15 @@ def run(program: Path, *arguments: object, **options: Any) -> Ran:
     return Ran(status=done.returncode, output=done.stdout, errors=done.stderr)
 
 
-def write_idx(folder: Path, *, examples: int = 48, size: int = 14, classes: int = 10) -> Path:
-    """Random images of one channel with labels, as plain IDX files."""
+def write_idx(
+    folder: Path, *, examples: int = 48, size: int = 14, classes: int = 10, part: Literal["train", "t10k"] = "train"
+) -> Path:
+    """Random images of one channel with labels, as plain IDX files of one part."""
     random = np.random.default_rng(5)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     images = random.integers(0, 256, (examples, size, size), np.uint8)
     labels = random.integers(0, classes, examples).astype(np.uint8)
-    for name, array in (("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)):
+    for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
         head = bytes((0, 0, 8, array.ndim)) + b"".join(extent.to_bytes(4, "big") for extent in array.shape)
         (folder / name).write_bytes(head + array.tobytes())
     return folder
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

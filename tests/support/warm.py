@@ -27,6 +27,7 @@ _CONTEXT.set_forkserver_preload(
         "edge_runtime.export.targets.native",
         "edge_runtime.export.emit.pte",
         "server.running.run_fleet",
+        "tests.support.garbage",
     ]
 )
 _STREAMS = ("out", "err")

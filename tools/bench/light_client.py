@@ -68,7 +68,7 @@ def _serve(link: Link, work: Path, every: float | None, stop: threading.Event) -
     asking, wait = Asking(), 0.0
     while not stop.wait(wait):
         try:
-            asking.ask(lambda: _answer(link, work))
+            asking.news() if _answer(link, work) else asking.asked(link.answered_in)
         except LinkStoppedError:
             return
         except LinkError as error:

@@ -53,6 +53,7 @@ def main(work: Path, threads: int, repeats: int, steps: int, most: int) -> None:
     errors = []
     for bundle, program in programs:
         predicted, measured = speed.seconds(program.loads), median(seconds[bundle, program.name])
+        assert predicted is not None
         errors.append(abs(predicted / measured - 1))
         click.echo(f"{bundle.name:<34}{program.name:<28}{predicted:>9.4f}{measured:>9.4f}{errors[-1]:>8.1%}")
     summary = {

@@ -3,6 +3,8 @@
 The manifest is damaged at random and used as `profl-edge inspect` and `profl-edge bench` use it, with the programs and
 weights of the bundle: each case must end with a result or with one line of an error. A traceback, a crash, a hang or
 more memory than a process may have is printed with its seed, and the exit status is 1. Each case is a process.
+
+With `--runner build/sanitize/profl-train` it is that program which trains a step with each of them.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from device_profiles.contract import MANIFEST_NAME
 from device_profiles.errors import ProflError
@@ -31,6 +36,7 @@ from edge_runtime.device.worker.benchmark import bench
 from tests.support.mutations import mutated
 
 _SECONDS = 20
+_IMAGES = 256
 _MEMORY_BYTES = 4 << 30
 _REFUSED, _TRACEBACK = 10, 12
 
@@ -78,6 +84,20 @@ def _use(bundle: Path, seed: int, output: int) -> int:
     return 0
 
 
+def try_runner(runner: Path, bundle: Path, document: bytes, data: Path) -> str | None:
+    """The same for a training step of `profl-train`, or of a sanitized build of it."""
+    (bundle / MANIFEST_NAME).write_bytes(document)
+    command = [str(runner), str(bundle), "--block", "1", "--data", f"npz:{data}", "--steps", "1", "--threads", "1"]
+    try:
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"did not end within {_SECONDS} s"
+    text = done.stderr.decode(errors="replace").strip()
+    if done.returncode in (0, 1, 2) and len(text.splitlines()) == (done.returncode != 0):
+        return None
+    return f"exit status {done.returncode}: {text[-2000:]}"
+
+
 def main() -> int:
     """Fuzz for some seconds, or as many cases."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -85,14 +105,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--cases", type=int, default=sys.maxsize)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runner", type=Path, help="a profl-train, which takes images")
     given = parser.parse_args()
     document = (given.bundle / MANIFEST_NAME).read_bytes()
     end, seed, found = time.monotonic() + given.seconds, given.seed, 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "bundle"
         shutil.copytree(given.bundle, copy)
+        data = Path(folder) / "data.npz"
+        np.savez(data, images=np.zeros((_IMAGES, 8, 8), np.uint8), labels=np.zeros(_IMAGES, np.int64))
         while time.monotonic() < end and seed < given.seed + given.cases:
-            complaint = try_manifest(copy, _numbers_changed(document, seed), seed)
+            damaged = _numbers_changed(document, seed)
+            if given.runner is None:
+                complaint = try_manifest(copy, damaged, seed)
+            else:
+                complaint = try_runner(given.runner, copy, damaged, data)
             if complaint is not None:
                 found += 1
                 print(f"seed {seed}: {complaint}", flush=True)

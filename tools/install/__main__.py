@@ -27,7 +27,8 @@ from device_profiles.files import atomic_file
 from tools.cross.machines import MACHINES, ROOT, Machine
 from tools.install.roots import FOLDER, USER, command_in, fresh_root
 
-SUITES = ("bookworm", "trixie")
+SUITES = ("bookworm", "trixie", "forky")
+"""Of Debian: 12 with Python 3.11, 13 with 3.13, and the coming 14 with 3.14."""
 _HOME = "srv/board"
 _STEP = re.compile(r"^== (\d+) (.+)$", re.MULTILINE)
 _EXAMPLES = 256

@@ -1,4 +1,8 @@
 // Test-only binding: calls one registered kernel with arguments from Python, in the order of its stack.
+#include <executorch/runtime/core/evalue.h>
+#include <executorch/runtime/core/exec_aten/exec_aten.h>
+#include <executorch/runtime/core/span.h>
+#include <executorch/runtime/kernel/kernel_runtime_context.h>
 #include <executorch/runtime/kernel/operator_registry.h>
 #include <executorch/runtime/platform/runtime.h>
 #include <nanobind/nanobind.h>
@@ -12,7 +16,6 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/common/stack.h"
 #include "operators/operator_row.h"
 #include "threads/thread_pool.h"
 
@@ -89,8 +92,8 @@ int call(const std::string& name, nb::list arguments) {
     }
     stack.push_back(&operand.value);
   }
-  profl::Context context;
-  (*kernel)(context, profl::Stack(stack.data(), stack.size()));
+  executorch::runtime::KernelRuntimeContext context;
+  (*kernel)(context, executorch::runtime::Span<EValue*>(stack.data(), stack.size()));
   return static_cast<int>(context.failure_state());
 }
 

@@ -17,6 +17,7 @@
 #include "engine/method.h"
 #include "engine/piece_allocator.h"
 #include "engine/program_error.h"
+#include "values/executorch_values.h"
 
 namespace profl {
 namespace {
@@ -29,11 +30,13 @@ using executorch::runtime::MemoryManager;
 using executorch::runtime::MethodMeta;
 using executorch::runtime::Result;
 using executorch::runtime::Span;
+using executorch::runtime::TensorInfo;
+using Failure = executorch::runtime::Error;
 using Loaded = executorch::runtime::Program;
 
 constexpr char kMethod[] = "forward";
 
-[[noreturn]] void fail(const std::string& what, Error error) {
+[[noreturn]] void fail(const std::string& what, Failure error) {
   char number[96];
   std::snprintf(number, sizeof(number), " (ExecuTorch error %d, %s)", static_cast<int>(error),
                 executorch::runtime::to_string(error));
@@ -81,6 +84,7 @@ struct Method::State {
   size_t next = 0;
 
   MethodMeta meta() const { return *program->method_meta(kMethod); }
+  TensorInfo info(size_t index) const { return *meta().input_tensor_meta(index); }
 };
 
 Method::Method(std::string path, const ProgramFile& file, std::unique_ptr<const MappedFile> bytes, uint8_t* arena)
@@ -100,7 +104,7 @@ Method::Method(std::string path, const ProgramFile& file, std::unique_ptr<const 
   s.planned.emplace(Span<Span<uint8_t>>(&s.arena, 1));
   s.manager.emplace(&s.structures, &*s.planned);
   Result<executorch::runtime::Method> method = s.program->load_method(kMethod, &*s.manager);
-  if (method.error() == Error::OperatorMissing) {
+  if (method.error() == Failure::OperatorMissing) {
     throw ProgramError(s.path + ": needs the operator " + missing_operator +
                        ", which this release does not have; install the release that exported it, or export it again");
   }
@@ -115,17 +119,20 @@ size_t Method::input_count() const { return state_->inputs.size(); }
 
 size_t Method::output_count() const { return state_->method->outputs_size(); }
 
-TensorInfo Method::input_info(size_t index) const { return *state_->meta().input_tensor_meta(index); }
+Tensor Method::input_info(size_t index) const {
+  const TensorInfo info = state_->info(index);
+  return {static_cast<ScalarType>(info.scalar_type()), {info.sizes().data(), info.sizes().size()}, input_data(index)};
+}
 
 void Method::set_input(size_t index, const void* data) {
-  const TensorInfo info = input_info(index);
+  const TensorInfo info = state_->info(index);
   State::Input& input = state_->inputs[index];
   input.sizes.assign(info.sizes().begin(), info.sizes().end());
   input.order.assign(info.dim_order().begin(), info.dim_order().end());
   input.tensor = std::make_unique<TensorImpl>(info.scalar_type(), static_cast<ssize_t>(input.sizes.size()),
                                               input.sizes.data(), const_cast<void*>(data), input.order.data());
-  const Error error = state_->method->set_input(EValue(Tensor(input.tensor.get())), index);
-  if (error != Error::Ok) fail(state_->path + ": input " + std::to_string(index) + " was not accepted", error);
+  const Failure error = state_->method->set_input(EValue(executorch::aten::Tensor(input.tensor.get())), index);
+  if (error != Failure::Ok) fail(state_->path + ": input " + std::to_string(index) + " was not accepted", error);
 }
 
 void* Method::input_data(size_t index) const {
@@ -134,9 +141,9 @@ void* Method::input_data(size_t index) const {
 }
 
 bool Method::step() {
-  const Error error = state_->method->step();
-  if (error == Error::EndOfMethod) return false;
-  if (error != Error::Ok) {
+  const Failure error = state_->method->step();
+  if (error == Failure::EndOfMethod) return false;
+  if (error != Failure::Ok) {
     const size_t at = state_->next;
     state_->next = 0;
     (void)state_->method->reset_execution();
@@ -148,11 +155,11 @@ bool Method::step() {
 
 void Method::restart() {
   state_->next = 0;
-  const Error error = state_->method->reset_execution();
-  if (error != Error::Ok) fail(state_->path + ": cannot be run again", error);
+  const Failure error = state_->method->reset_execution();
+  if (error != Failure::Ok) fail(state_->path + ": cannot be run again", error);
 }
 
-Tensor Method::output(size_t index) const { return state_->method->get_output(index).toTensor(); }
+Tensor Method::output(size_t index) const { return tensor_of(state_->method->get_output(index).toTensor()); }
 
 std::vector<std::string> Method::buffer_names() const {
   std::vector<std::string> names;
@@ -166,7 +173,7 @@ std::vector<std::string> Method::buffer_names() const {
 Tensor Method::buffer(const std::string& name) {
   auto tensor = state_->method->get_attribute(name);
   if (!tensor.ok()) throw std::out_of_range(name);
-  return *tensor;
+  return tensor_of(*tensor);
 }
 
 }  // namespace profl

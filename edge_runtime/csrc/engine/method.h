@@ -24,7 +24,7 @@ class Method {
 
   size_t input_count() const;
   size_t output_count() const;
-  TensorInfo input_info(size_t index) const;
+  Tensor input_info(size_t index) const;
   // Points an input at `data`.
   void set_input(size_t index, const void* data);
   // Where an input points; null before it was set.

@@ -1,7 +1,9 @@
 // Instructions run by a loop of our own. Every place, index and shape was checked before (engine/program_check.cpp).
+#include <deque>
 #include <new>
 #include <stdexcept>
 
+#include "engine/call_times.h"
 #include "engine/method.h"
 #include "engine/program_error.h"
 
@@ -21,7 +23,13 @@ ScalarType type_of(Element element) {
   }
 }
 
-Value value_of(const FileValue& value, uint8_t* arena) {
+// The lists that values point at.
+struct Lists {
+  std::deque<std::vector<int32_t>> sizes;
+  std::deque<std::vector<int64_t>> items;
+};
+
+Value value_of(const FileValue& value, uint8_t* arena, Lists& lists) {
   const Argument& argument = value.argument;
   switch (argument.kind) {
     case Argument::Kind::integer:
@@ -30,10 +38,11 @@ Value value_of(const FileValue& value, uint8_t* arena) {
     case Argument::Kind::number:
       return Value(argument.number);
     case Argument::Kind::integers:
-      return Value(argument.items);
+      return Value(List<int64_t>(lists.items.emplace_back(argument.items)));
     case Argument::Kind::tensor: {
       void* data = value.offset == FileValue::kOutside ? nullptr : arena + value.offset;
-      return Value(Tensor(type_of(argument.element), {argument.items.begin(), argument.items.end()}, data));
+      const List<int32_t> sizes(lists.sizes.emplace_back(argument.items.begin(), argument.items.end()));
+      return Value(Tensor(type_of(argument.element), sizes, data));
     }
     default:
       return Value();
@@ -65,11 +74,15 @@ struct Buffer {
 
 struct Method::State {
   std::string path;
+  Lists lists;
   std::vector<Value> values;
   std::vector<int32_t> inputs, outputs;
   std::vector<Call> calls;
   std::vector<Buffer> buffers;
   size_t next = 0;
+#ifdef PROFL_CALL_TIMES
+  CallTimes times;
+#endif
 
   Value& input(size_t index) { return values[static_cast<size_t>(inputs[index])]; }
 
@@ -81,11 +94,17 @@ struct Method::State {
 
   void call(const Call& call) {
     Context context;
+#ifdef PROFL_CALL_TIMES
+    const CallTimes::Clock::time_point since = CallTimes::Clock::now();
+#endif
     try {
       call.kernel(context, Stack(call.arguments.data(), call.arguments.size()));
     } catch (const std::bad_alloc&) {
       context.fail(Error::MemoryAllocationFailed);
     }
+#ifdef PROFL_CALL_TIMES
+    times.took(next, since);
+#endif
     if (context.failure_state() != Error::Ok) fail(text_of(context.failure_state()));
   }
 };
@@ -99,7 +118,7 @@ Method::Method(std::string path, const ProgramFile& file, std::unique_ptr<const 
   s.values.reserve(file.values.size());
   for (const FileValue& value : file.values) {
     if (!value.name.empty()) s.buffers.push_back({value.name, s.values.size()});
-    s.values.push_back(value_of(value, arena));
+    s.values.push_back(value_of(value, arena, s.lists));
   }
   std::vector<Kernel> kernels;
   for (const std::string& name : file.operators) kernels.push_back(find_kernel(name));
@@ -112,6 +131,10 @@ Method::Method(std::string path, const ProgramFile& file, std::unique_ptr<const 
       call.arguments.push_back(&s.values[static_cast<size_t>(index)]);
     }
     s.calls.push_back(std::move(call));
+#ifdef PROFL_CALL_TIMES
+    s.times.name(jump ? "" : file.operators[static_cast<size_t>(instruction.operation)]);
+    s.times.arguments(s.calls.size() - 1, s.calls.back().arguments);
+#endif
   }
 }
 
@@ -121,7 +144,7 @@ size_t Method::input_count() const { return state_->inputs.size(); }
 
 size_t Method::output_count() const { return state_->outputs.size(); }
 
-TensorInfo Method::input_info(size_t index) const { return state_->input(index).toTensor(); }
+Tensor Method::input_info(size_t index) const { return state_->input(index).toTensor(); }
 
 void Method::set_input(size_t index, const void* data) {
   state_->input(index).toTensor().point_at(const_cast<void*>(data));

@@ -122,7 +122,7 @@ size_t Program::input_count() const { return state_->method->input_count(); }
 
 size_t Program::output_count() const { return state_->method->output_count(); }
 
-TensorInfo Program::input_info(size_t index) const { return state_->method->input_info(index); }
+Tensor Program::input_info(size_t index) const { return state_->method->input_info(index); }
 
 void Program::set_input(size_t index, const void* data) { state_->method->set_input(index, data); }
 

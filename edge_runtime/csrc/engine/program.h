@@ -28,7 +28,7 @@ class Program {
 
   size_t input_count() const;
   size_t output_count() const;
-  TensorInfo input_info(size_t index) const;
+  Tensor input_info(size_t index) const;
   // Points input `index` at `data`, which the caller keeps alive.
   void set_input(size_t index, const void* data);
   // Points input `index` into the arena; throws std::out_of_range where it would not be inside.

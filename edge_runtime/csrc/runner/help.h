@@ -9,6 +9,7 @@ constexpr char kHelp[] =
     R"(Usage: profl-train BUNDLE --block N --data DATA [OPTIONS]
 
 Train one block of BUNDLE and write the update: what `profl-edge train` does, without Python.
+With --evaluate, print accuracy and loss of the model up to a block instead, as `profl-edge eval` does.
 
   --block N             block to train, counted from 1
   --first-block N       train the blocks from this one to --block together
@@ -32,9 +33,12 @@ Train one block of BUNDLE and write the update: what `profl-edge train` does, wi
   --checkpoint-every N  steps between checkpoints; 0: only when stopped [default: 100]
   --resume              continue from the checkpoint beside the output, if there is one
   --json                print one JSON object
+  --evaluate            up to --block [default: the last], on the part of the data for testing
+  --split PART          with --evaluate: test or train [default: test]
   --version, --help
 
 Example: profl-train bundle --block 2 --data idx:data --memory-limit 128MB -o update.safetensors
+         profl-train bundle --evaluate --block 2 --data idx:data --weights update.safetensors
 )";
 
 }  // namespace profl

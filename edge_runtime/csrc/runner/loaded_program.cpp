@@ -221,6 +221,14 @@ Seconds LoadedProgram::execute() {
   return translated([&] { return program_->execute(); });
 }
 
+const float* LoadedProgram::outputs(size_t count) {
+  const Tensor output = program_->output(0);
+  if (output.scalar_type() != ScalarType::Float || output.numel() != static_cast<ssize_t>(count)) {
+    refuse(manifest_.name + ": does not put out " + std::to_string(count) + " numbers; export the bundle again");
+  }
+  return output.const_data_ptr<float>();
+}
+
 std::vector<TensorView> LoadedProgram::tensors(const std::function<bool(const ProgramValue&)>& wanted) {
   std::vector<TensorView> views;
   for (const ProgramValue& value : manifest_.tensors) {

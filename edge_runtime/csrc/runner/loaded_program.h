@@ -33,6 +33,9 @@ class LoadedProgram {
   void set_hyperparameters(const std::vector<float>& values);
   void set_random(int64_t seed, int64_t execution);
   Seconds execute();
+  // What the program puts out, valid until the next execution: `count` numbers. Throws Failure where it is something
+  // else.
+  const float* outputs(size_t count);
   float loss() { return program_->output(0).const_data_ptr<float>()[0]; }
 
   // Where the examples of one execution go, and their labels or targets (null where the program takes none).

@@ -1,4 +1,4 @@
-// profl-train: what `profl-edge train` does, as one static program without Python.
+// profl-train: what `profl-edge train` and `eval` do, as one static program without Python.
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -6,6 +6,7 @@
 #include <string>
 
 #include "device/process.h"
+#include "runner/evaluation.h"
 #include "runner/files/failure.h"
 #include "runner/options.h"
 #include "runner/training.h"
@@ -28,7 +29,7 @@ int main(int count, char** words) {
   try {
     std::optional<profl::Options> options = profl::parse_options(count, words);
     if (!options) return 0;
-    return profl::train(std::move(*options));
+    return options->evaluates ? profl::evaluate(*options) : profl::train(std::move(*options));
   } catch (const profl::Failure& failure) {
     return failed(failure.message, failure.status);
   } catch (const std::bad_alloc&) {

@@ -93,6 +93,7 @@ std::map<std::string, Read> readers(Options& options) {
           {"--work", word(options.wanted.work)},
           {"--variant", one_of(options.wanted.variant, {"default", "recompute", "bfloat16", "micro2", "micro4"})},
           {"--data", word(options.data)},
+          {"--split", one_of(options.split, {"test", "train"})},
           {"--steps", integer(to(options.steps), 1)},
           {"--epochs", number(options.epochs, true, kMostEpochs)},
           {"--max-seconds", number(options.max_seconds, true)},
@@ -111,7 +112,33 @@ std::map<std::string, Read> readers(Options& options) {
 }
 
 std::map<std::string, bool*> flags(Options& options) {
-  return {{"--initial-prefix", &options.initial_prefix}, {"--resume", &options.resume}, {"--json", &options.json}};
+  return {{"--initial-prefix", &options.initial_prefix},
+          {"--resume", &options.resume},
+          {"--json", &options.json},
+          {"--evaluate", &options.evaluates}};
+}
+
+// Of an evaluation: what only a training takes.
+void check_evaluation(const Options& options) {
+  const Wanted& wanted = options.wanted;
+  const std::pair<const char*, bool> of_training[] = {{"--first-block", wanted.first_block.has_value()},
+                                                      {"--purpose", !wanted.purpose.empty()},
+                                                      {"--work", !wanted.work.empty()},
+                                                      {"--variant", !wanted.variant.empty()},
+                                                      {"--steps", options.steps.has_value()},
+                                                      {"--epochs", options.epochs.has_value()},
+                                                      {"--max-seconds", options.max_seconds.has_value()},
+                                                      {"--lr", options.learning_rate.has_value()},
+                                                      {"--proximal-mu", options.proximal_mu.has_value()},
+                                                      {"--augment", !options.augment.empty()},
+                                                      {"--augment-seed", options.augment_seed.has_value()},
+                                                      {"--augment-epoch", options.augment_epoch.has_value()},
+                                                      {"--base-version", !options.base_version.empty()},
+                                                      {"-o", !options.output.empty()},
+                                                      {"--resume", options.resume}};
+  for (const auto& [name, given] : of_training) {
+    if (given) refuse(std::string(name) + " cannot be combined with --evaluate: nothing is trained; leave one out");
+  }
 }
 
 void check_together(const Options& options) {
@@ -119,6 +146,9 @@ void check_together(const Options& options) {
   if (options.bundle.empty())
     refuse("nothing says what to train with; give the folder of a bundle, see profl-train --help");
   if (options.data.empty()) refuse("--data is missing; give idx:DIR, fashion-mnist:DIR or npz:FILE");
+  if (options.evaluates) return check_evaluation(options);
+  if (!options.split.empty())
+    refuse("--split requires --evaluate: a training takes the part for training; leave it out");
   if (wanted.work.empty() && !wanted.block) refuse("nothing says what to train; give --block or --work");
   if (!wanted.work.empty() && (wanted.block || wanted.first_block || !wanted.purpose.empty())) {
     refuse("--work cannot be combined with --block, --first-block and --purpose; leave one out");
@@ -170,6 +200,7 @@ std::optional<Options> parse_options(int count, char** words) {
     reader->second(name, value ? *value : words[++at]);
   }
   check_together(options);
+  if (options.split.empty()) options.split = options.evaluates ? "test" : "train";
   if (options.threads == 0) options.threads = usable_cores();
   return options;
 }

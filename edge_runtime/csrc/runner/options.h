@@ -1,4 +1,5 @@
-// The command line of profl-train: the options of `profl-edge train` that it knows, with the same meaning.
+// The command line of profl-train: options of `profl-edge train` and, with --evaluate, of `eval`, with the same
+// meaning.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,7 @@
 namespace profl {
 
 struct Options {
-  std::string bundle, data, output;
+  std::string bundle, data, output, split;
   Wanted wanted;
   std::optional<int64_t> steps;
   std::optional<double> epochs, max_seconds, learning_rate, proximal_mu;
@@ -19,7 +20,7 @@ struct Options {
   std::optional<int64_t> augment_seed, augment_epoch;
   int64_t seed = 0, threads = 0, checkpoint_every = 100;
   std::vector<std::string> weights;
-  bool initial_prefix = false, resume = false, json = false;
+  bool initial_prefix = false, resume = false, json = false, evaluates = false;
   std::string base_version;
   std::optional<uint64_t> limit_bytes;
 };

@@ -16,18 +16,6 @@ namespace {
 // Of a safetensors file: its metadata, and what its header says of a tensor beside the name.
 constexpr uint64_t kHeaderBytes = 4096, kEntryBytes = 160;
 
-Example example_of(const Manifest& manifest, const ProgramManifest& program) {
-  std::string loss = program.loss;
-  // A distillation has a loss of its own and takes no labels: the data are those of its block's evaluation.
-  if (program.kind == "distill") {
-    for (const ProgramManifest& other : manifest.programs) {
-      if (other.kind == "eval" && other.block == program.block) loss = other.loss;
-    }
-  }
-  return {manifest.input_shape, manifest.input_dtype, manifest.classes, loss == "mse" ? manifest.classes : 0,
-          manifest.vocabulary.value_or(0)};
-}
-
 void check_options(const Options& options, const ProgramManifest& program, const DataSet& data) {
   if (options.proximal_mu && !(program.optimizer && program.optimizer->proximal)) {
     refuse("--proximal-mu: " + program.name + " has no proximal term; export the bundle with --proximal");
@@ -115,6 +103,18 @@ void note(const Prepared& prepared) {
 
 }  // namespace
 
+Example example_of(const Manifest& manifest, const ProgramManifest& program) {
+  std::string loss = program.loss;
+  // A distillation has a loss of its own and takes no labels: the data are those of its block's evaluation.
+  if (program.kind == "distill") {
+    for (const ProgramManifest& other : manifest.programs) {
+      if (other.kind == "eval" && other.block == program.block) loss = other.loss;
+    }
+  }
+  return {manifest.input_shape, manifest.input_dtype, manifest.classes, loss == "mse" ? manifest.classes : 0,
+          manifest.vocabulary.value_or(0)};
+}
+
 Prepared prepare(Options options) {
   Prepared prepared;
   prepared.options = std::move(options);
@@ -123,7 +123,7 @@ Prepared prepare(Options options) {
   prepared.program = chosen_program(asked.wanted, manifest);
   const ProgramManifest& program = prepared.program;
   const Example wanted = example_of(manifest, program);
-  DataSet data = open_data(asked.data, wanted);
+  DataSet data = open_data(asked.data, wanted, asked.split);
   data.check(wanted);
   check_options(asked, program, data);
   prepared.examples = std::make_unique<ExampleReader>(std::move(data), wanted);

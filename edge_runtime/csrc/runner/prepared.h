@@ -27,6 +27,9 @@ struct Prepared {
   std::vector<int64_t> initial_blocks;
 };
 
+// What the model of a bundle takes as an example, as `program` compares it.
+Example example_of(const Manifest& manifest, const ProgramManifest& program);
+
 // Throws Failure with one line for everything that is wrong. The caller holds the lock of the output.
 Prepared prepare(Options options);
 

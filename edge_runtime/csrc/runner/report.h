@@ -1,4 +1,5 @@
-// What a training reports: the numbers of a run as one JSON object, or as a table. Keys are those of profl-edge train.
+// What a training or an evaluation reports: its numbers as one JSON object, or as a table. Keys are those of
+// profl-edge.
 #pragma once
 
 #include <cstdint>
@@ -35,9 +36,21 @@ struct Outcome {
   std::vector<int64_t> initial_blocks;
 };
 
+// Of an evaluation; against targets there is no accuracy.
+struct Scores {
+  std::optional<double> accuracy;
+  double loss;
+  int64_t examples;
+  std::vector<int64_t> initial_blocks;
+};
+
 std::string json_report(const Options& options, const ProgramManifest& program, const LoadedProgram& loaded,
                         const StepTimes& times, const Outcome& outcome);
 std::string table(const Options& options, const ProgramManifest& program, const LoadedProgram& loaded,
                   const StepTimes& times, const Outcome& outcome);
+
+std::string json_scores(const Options& options, const ProgramManifest& program, const LoadedProgram& loaded,
+                        const Scores& scores);
+std::string table_of_scores(const ProgramManifest& program, const LoadedProgram& loaded, const Scores& scores);
 
 }  // namespace profl

@@ -56,7 +56,7 @@ std::string run(const std::string& path, uint64_t seed) {
   profl::Program program(path, 1, 0);
   std::vector<std::unique_ptr<uint8_t[]>> inputs;
   for (size_t i = 0; i < program.input_count(); ++i) {
-    const profl::TensorInfo info = program.input_info(i);
+    const profl::Tensor info = program.input_info(i);
     inputs.emplace_back(new uint8_t[info.nbytes() + sizeof(uint64_t)]());
     const bool numbers = info.scalar_type() == profl::ScalarType::Float;
     (numbers ? fill_with_numbers : fill)(inputs.back().get(), info.nbytes(), random);

@@ -1,19 +1,41 @@
-// ExecuTorch's types by the names that are used here.
+// ExecuTorch's tensors, arguments and errors as those of values.h, and back; nothing is copied.
 #pragma once
 
+#include <executorch/runtime/core/error.h>
 #include <executorch/runtime/core/evalue.h>
 #include <executorch/runtime/core/exec_aten/exec_aten.h>
-#include <executorch/runtime/core/span.h>
-#include <executorch/runtime/executor/method_meta.h>
-#include <executorch/runtime/kernel/kernel_runtime_context.h>
+
+#include "values/values.h"
 
 namespace profl {
 
-using Context = ::executorch::runtime::KernelRuntimeContext;
-using Error = ::executorch::runtime::Error;
-using ScalarType = ::executorch::aten::ScalarType;
-using Stack = ::executorch::runtime::Span<::executorch::runtime::EValue*>;
-using Tensor = ::executorch::aten::Tensor;
-using TensorInfo = ::executorch::runtime::TensorInfo;
+inline Tensor tensor_of(const ::executorch::aten::Tensor& from) {
+  return {
+      static_cast<ScalarType>(from.scalar_type()), {from.sizes().data(), from.sizes().size()}, from.mutable_data_ptr()};
+}
+
+inline Value value_of(const ::executorch::runtime::EValue& from) {
+  if (from.isTensor()) return Value(tensor_of(from.toTensor()));
+  if (from.isDouble()) return Value(from.toDouble());
+  if (from.isInt()) return Value(from.toInt());
+  if (from.isBool()) return Value(int64_t{from.toBool()});
+  if (!from.isIntList()) return Value();
+  const auto items = from.toIntList();
+  return Value(List<int64_t>(items.data(), items.size()));
+}
+
+inline ::executorch::runtime::Error error_of(Error error) {
+  using Theirs = ::executorch::runtime::Error;
+  switch (error) {
+    case Error::Ok:
+      return Theirs::Ok;
+    case Error::InvalidArgument:
+      return Theirs::InvalidArgument;
+    case Error::NotSupported:
+      return Theirs::NotSupported;
+    default:
+      return Theirs::MemoryAllocationFailed;
+  }
+}
 
 }  // namespace profl

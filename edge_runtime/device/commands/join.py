@@ -13,7 +13,7 @@ from device_profiles.errors import ExecutionError, UsageError
 from device_profiles.settings import Setting
 from edge_runtime.device.commands.options import FILE, nice_option
 from edge_runtime.device.data.open import KNOWN
-from edge_runtime.options import Size
+from edge_runtime.options import Finite, Size
 
 if TYPE_CHECKING:
     from device_profiles.invitation import Invitation
@@ -75,6 +75,7 @@ _SMALL = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
 @click.option("--systemd", is_flag=True, help="Print a systemd unit that starts this client, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the log as JSON, an object a line.")
 @click.option("--system-root", type=FILE, default=Path("/"), hidden=True, help="Another place of /proc and /sys.")
+@click.option("--ask-within", type=Finite(min=0.1), hidden=True, help="Most seconds between two questions.")
 def join(
     superlink: str | None,
     invite: str | None,
@@ -84,6 +85,7 @@ def join(
     systemd: bool,
     as_json: bool,
     system_root: Path,
+    ask_within: float | None,
     **options: Any,
 ) -> int:
     """Train for the federation behind SUPERLINK (HOST:PORT): take tasks, train within the limit, send updates.
@@ -104,7 +106,7 @@ def join(
     if systemd:
         _print_unit(state, settings)
         return 0
-    _become(state, settings, once=once, as_json=as_json, root=system_root)
+    _become(state, settings, once=once, as_json=as_json, root=str(system_root), ask_within=ask_within)
 
 
 def _invitation(word: str, options: dict[str, Any]) -> Invitation:
@@ -145,8 +147,8 @@ def _print_unit(state: StateFolder, settings: Settings) -> None:
     click.echo(unit_file(settings, command, user=getpass.getuser(), folder=os.getcwd()))
 
 
-def _become(state: StateFolder, settings: Settings, *, once: bool, as_json: bool, root: Path) -> NoReturn:
-    """Replace this process by the client, which is a good deal smaller."""
+def _become(state: StateFolder, settings: Settings, **more: object) -> NoReturn:
+    """Replace this process by the client, which is a good deal smaller; `more`: other values of its `Start`."""
     import tempfile
     from importlib.metadata import version
 
@@ -156,9 +158,7 @@ def _become(state: StateFolder, settings: Settings, *, once: bool, as_json: bool
         "settings": settings,
         "state": str(state.path),
         "release": version("profl-edge"),
-        "once": once,
-        "as_json": as_json,
-        "root": str(root),
+        **more,
     }
     with tempfile.TemporaryFile() as file:
         file.write(msgspec.json.encode(document))

@@ -22,6 +22,7 @@ from device_profiles.errors import DataError
 from edge_runtime.device.data.hold_out import HoldOut, of_rows, rows_of, values_of_rows
 from edge_runtime.device.data.npz import (
     check_clients,
+    is_whole,
     locate,
     prefix_of,
     read_clients,
@@ -107,9 +108,14 @@ class ArraySource:
 
 
 def open_arrays(
-    path: Path, hold_out: HoldOut | None, split: Split, wanted: tuple[Shape, DType] | None, targets: int | None
+    path: Path,
+    hold_out: HoldOut | None,
+    split: Split,
+    wanted: tuple[Shape, DType] | None,
+    targets: int | None,
+    numbers: bool = True,
 ) -> ArraySource | None:
-    """Open one split; None where the file has images of uint8 only. For `targets` see `open_data`.
+    """Open one split; None where the file has images of uint8 only. For `targets` and `numbers` see `open_data`.
 
     `wanted` is what the model takes as an example; without it, any inputs of a type that some model takes.
     """
@@ -122,7 +128,7 @@ def open_arrays(
             source.close()
             return None
         input_dtype = _check_inputs(shape, dtype, wanted, f"{path}: {prefix}{name}")
-        labels = _labels(archive, f"{prefix}labels", path, targets, shape[0])
+        labels = _labels(archive, f"{prefix}labels", path, targets, shape[0], numbers)
         clients = read_clients(archive, prefix, path)
     if not shape[0]:
         raise DataError(f"{path}: holds no example")
@@ -159,14 +165,22 @@ def _check_inputs(shape: Shape, dtype: str, wanted: tuple[Shape, DType] | None, 
     raise DataError(f"{origin} is {type_name(dtype)} {list(shape)}, the model takes {takes}{remedy}")
 
 
-def _labels(archive: zipfile.ZipFile, name: str, path: Path, targets: int | None, examples: int) -> array[Any]:
-    """Whole numbers [n], or for `targets` of them float32 numbers [n, targets] one after the other."""
+def _labels(
+    archive: zipfile.ZipFile, name: str, path: Path, targets: int | None, examples: int, numbers: bool
+) -> array[Any]:
+    """Whole numbers [n], or `targets` for each example one after the other: float32 `numbers`, or whole ones."""
     if targets is None:
         return read_labels(archive, name, path, examples)
     shape, dtype, values = read_numbers(archive, name, path, examples)
     if not shape or math.prod(shape[1:]) != targets:
-        raise DataError(
-            f"{path}: {name} is {type_name(dtype)} {list(shape)}; the mean squared error of this model needs numbers "
-            f"[n, {targets}]"
+        needs = (
+            "mean squared error of this model needs numbers"
+            if numbers
+            else "tokens or pixels of this model need labels"
         )
-    return array("f", values)
+        raise DataError(f"{path}: {name} is {type_name(dtype)} {list(shape)}; the {needs} [n, {targets}]")
+    if not numbers and not is_whole(dtype):
+        raise DataError(
+            f"{path}: {name} is {type_name(dtype)} {list(shape)}; labels are whole numbers: save {name}.astype('int64')"
+        )
+    return array("f" if numbers else "q", values)

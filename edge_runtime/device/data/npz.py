@@ -196,6 +196,11 @@ def read_labels(archive: zipfile.ZipFile, name: str, path: Path, examples: int |
         ) from None
 
 
+def is_whole(dtype: str) -> bool:
+    """Whether numpy's type is one of whole numbers."""
+    return dtype[1:] in _INTEGERS
+
+
 def read_clients(archive: zipfile.ZipFile, prefix: str, path: Path) -> Clients | None:
     """The column `client` or `test_client`, None where there is none; clients are named by their numbers, ascending."""
     present = [name for name in ("client", "test_client") if f"{name}.npy" in archive.namelist()]

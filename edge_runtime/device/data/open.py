@@ -23,16 +23,22 @@ KNOWN = (
 
 
 def open_data(
-    spec: str, *, split: Split, input_shape: Shape, input_dtype: DType = "float32", targets: int | None = None
+    spec: str,
+    *,
+    split: Split,
+    input_shape: Shape,
+    input_dtype: DType = "float32",
+    targets: int | None = None,
+    numbers: bool = True,
 ) -> DataSource:
     """Open `spec` for a model that takes `input_shape`: pixels scaled to it, or inputs as they are.
 
-    `targets` is how many numbers each example's output is compared with; None for a label of whole numbers.
+    `targets` is how many `numbers`, or else labels, each example's output is compared with; None for one label.
 
     Raises UsageError where `spec` is none of the known forms, DataError where files are missing, damaged or do not
     fit the shape.
     """
-    arrays = _open_inputs(spec, split, (input_shape, input_dtype), targets)
+    arrays = _open_inputs(spec, split, (input_shape, input_dtype), targets, numbers)
     if arrays is not None:
         return arrays
     if input_dtype != "float32" or targets is not None:
@@ -54,7 +60,7 @@ def open_raw(spec: str, *, split: Split) -> Pixels | ArraySource:
 
 
 def _open_inputs(
-    spec: str, split: Split, wanted: tuple[Shape, DType] | None, targets: int | None
+    spec: str, split: Split, wanted: tuple[Shape, DType] | None, targets: int | None, numbers: bool = True
 ) -> ArraySource | None:
     """The inputs of a data set that has no images; None where it has."""
     kind, _, location = spec.partition(":")
@@ -63,7 +69,14 @@ def _open_inputs(
         from edge_runtime.device.data.arrays import open_arrays
         from edge_runtime.device.data.hold_out import file_and_hold_out
 
-        return open_arrays(*file_and_hold_out(location, spec), split, wanted, targets)
+        return open_arrays(*file_and_hold_out(location, spec), split, wanted, targets, numbers)
+    if targets is not None and not numbers:
+        raise UsageError(
+            "has one label for an example",
+            field="data",
+            value=spec,
+            remedy=f"this model needs npz:FILE with labels [n, {targets}]",
+        )
     if kind in ("csv", "parquet") and location:
         from edge_runtime.device.data.tables import open_table
 
@@ -154,5 +167,6 @@ def _unknown(spec: str) -> UsageError:
         remedy = f"write {forms[kind]}"
     ending = Path(spec).suffix.removeprefix(".")
     if ending in ("npz", "csv", "parquet"):
-        remedy = f"write {ending}:{spec}" + ("" if ending == "npz" else "?label=COLUMN")
+        meant = f"{ending}:{spec}" + ("" if ending == "npz" else "?label=COLUMN")
+        remedy = f"write {meant}" if Path(spec).is_file() else f"write {forms[ending]}: there is no file {spec}"
     return UsageError(f"not a known data set (known: {KNOWN})", field="data", value=spec, remedy=remedy)

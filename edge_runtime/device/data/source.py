@@ -53,7 +53,8 @@ class DataSource(Protocol):
 
     `image_shape` is that of the raw images, None where a file holds the inputs themselves; either way an example takes
     `record_bytes` in it. `origin` and `labels_origin` name the files. `labels` are whole numbers, one for each example,
-    or `targets` float32 numbers for each (0 with labels). `clients` is None where the data does not know them.
+    or `targets` of them or of float32 numbers for each (0 with one label). `clients` is None where the data does not
+    know them.
     """
 
     labels: array[Any]

@@ -10,12 +10,10 @@ from device_profiles.sizes import MEGABYTE
 from edge_runtime.device.doctor.row import Row
 from edge_runtime.device.limits.control_groups import read_text
 from edge_runtime.device.machine.battery import battery_percent, charging
-from edge_runtime.device.machine.cores import usable_cores
+from edge_runtime.device.machine.cores import BIG_SHARE, usable_cores
 from edge_runtime.device.machine.readings import core_speeds, cpu_model, memory_information, temperatures
 
 _SMALL_BYTES = 64 * MEGABYTE
-_BIG_SHARE = 0.8
-"""A core that is slower than this part of the fastest is a small one."""
 
 
 def hardware_rows(root: Path) -> Iterator[Row]:
@@ -29,17 +27,13 @@ def hardware_rows(root: Path) -> Iterator[Row]:
 
 
 def _threads(root: Path) -> Row:
-    threads = usable_cores(root=root)
-    found = f"{threads} by default"
+    found = f"{usable_cores(root=root)} by default"
     speeds = core_speeds(root)
     fastest = max(speeds.values(), default=0.0)
-    big = sum(speed >= _BIG_SHARE * fastest for speed in speeds.values())
-    if not big or big == len(speeds):
-        return Row("threads", found)
-    found += f"; {big} fast and {len(speeds) - big} slow cores"
-    if threads <= big:
-        return Row("threads", found)
-    return Row("threads", found, "note", f"threads wait for the slowest of them: compare with --threads {big}")
+    big = sum(speed >= BIG_SHARE * fastest for speed in speeds.values())
+    if big < len(speeds):
+        found += f"; {big} fast and {len(speeds) - big} slow cores"
+    return Row("threads", found)
 
 
 def _memory(root: Path) -> Row:

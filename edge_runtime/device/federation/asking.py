@@ -8,9 +8,9 @@ at once would never let it catch up. So a few devices are served quickly, and ma
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Callable
 
 _LEAST_SECONDS = 1.0
 _MOST_SECONDS = 30.0
@@ -19,23 +19,28 @@ _SHARE = 0.125
 _BUSY = 20.0
 """Times what the last answer took."""
 _MOST_BUSY_SECONDS = 120.0
-_OUTAGE_SECONDS = 10.0
-"""An answer that took longer was not waited for in line: there was no network, or no SuperLink."""
+_OUTAGE_SECONDS = 60.0
+"""An answer that took longer was not waited for in line: the device slept, or the network did."""
 _SPREAD = 0.2
 """Devices that began together do not ask together."""
 
 
 def seconds_between(waited: float, took: float) -> float:
     """Between two questions of a device whose last message or answer was `waited` seconds ago, and whose last question
-    took `took` seconds."""
+    was answered in `took` seconds."""
     busy = 0.0 if took > _OUTAGE_SECONDS else min(_MOST_BUSY_SECONDS, _BUSY * took)
     return max(_LEAST_SECONDS, min(_MOST_SECONDS, _SHARE * waited), busy)
 
 
 class Asking:
-    """When the next question of one device is due: the first one at once."""
+    """When the next question of one device is due: the first one at once.
 
-    def __init__(self) -> None:
+    Args:
+        most_seconds: between two questions, whatever else is said; None for no such limit.
+    """
+
+    def __init__(self, most_seconds: float | None = None) -> None:
+        self._most_seconds = math.inf if most_seconds is None else most_seconds
         self._last_news = self._next = time.monotonic()
 
     @property
@@ -52,12 +57,8 @@ class Asking:
         """A message came, or an answer was sent: the next question is due at once."""
         self._last_news = self._next = time.monotonic()
 
-    def ask(self, pull: Callable[[], bool]) -> None:
-        """Ask by `pull`, which returns whether there was a message."""
-        began = time.monotonic()
-        if pull():
-            self.news()
-            return
+    def asked(self, took: float) -> None:
+        """There was no message, and the server answered so in `took` seconds, without an outage before that."""
         now = time.monotonic()
         spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)
-        self._next = now + seconds_between(now - self._last_news, now - began) * spread
+        self._next = now + min(self._most_seconds, seconds_between(now - self._last_news, took) * spread)

@@ -32,15 +32,19 @@ class Client:
     Args:
         receiver: whom answers go to, for the log.
         once: end when a training order was answered.
+        ask_within: most seconds between two questions for messages; None leaves it to `Asking`.
     """
 
-    def __init__(self, device: Device, courier: Courier, *, receiver: str, once: bool = False) -> None:
+    def __init__(
+        self, device: Device, courier: Courier, *, receiver: str, once: bool = False, ask_within: float | None = None
+    ) -> None:
         self._device = device
         self._state = device.state
         self._journal = device.journal
         self._courier = courier
         self._receiver = receiver
         self._once = once
+        self._asking = Asking(ask_within)
         self._job: Job | None = None
         self._pending: Pending | None = None
         self._answered_training = False
@@ -60,13 +64,13 @@ class Client:
             self._courier.close()
 
     def _serve(self, check: Callable[[], None]) -> None:
-        asking = Asking()
+        asking = self._asking
         while not (self._once and self._answered_training and self._job is None):
             check()
             if self._courier.lost is not None:
                 raise self._courier.lost
             if asking.due:
-                asking.ask(self._pull)
+                asking.news() if self._pull() else asking.asked(self._courier.answered_in)
             if self._job is not None:
                 answer = self._job.poll()
                 self._journal.progress(self._job.doing)

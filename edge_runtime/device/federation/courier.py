@@ -20,6 +20,10 @@ class Courier(Protocol):
     def lost(self) -> LinkError | None:
         """Why the server takes no heartbeat of this device any more."""
 
+    @property
+    def answered_in(self) -> float:
+        """Seconds that the server's last answer to `pull` took, without an outage before it."""
+
     def activate(self, deadline: float | None = None) -> int:
         """Be online from now on."""
 

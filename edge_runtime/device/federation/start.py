@@ -45,6 +45,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         state: its folder.
         once: end after one training order.
         root: where `/proc` and `/sys` lie; another place in tests.
+        ask_within: most seconds between two questions for messages, in tests.
     """
 
     settings: Settings
@@ -53,6 +54,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     once: bool = False
     as_json: bool = False
     root: str = "/"
+    ask_within: float | None = None
 
 
 class _Stopped(KeyboardInterrupt):
@@ -95,7 +97,13 @@ def serve(start: Start, courier_of: CourierOf) -> int:
             courier = courier_of(start, state, journal, signals.stop)
             group.enter()
             try:
-                client = Client(device, courier, receiver=start.settings.address, once=start.once)
+                client = Client(
+                    device,
+                    courier,
+                    receiver=start.settings.address,
+                    once=start.once,
+                    ask_within=start.ask_within,
+                )
                 client.run(signals.check)
             finally:
                 group.leave()

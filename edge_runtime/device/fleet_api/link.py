@@ -90,6 +90,7 @@ class Link:
         self._records: tuple[str, dict[str, str]] = ("", {})
         self._heartbeat: Heartbeat | None = None
         self._node: int | None = None
+        self._answered_in = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +111,11 @@ class Link:
     def lost(self) -> LinkError | None:
         """Why the SuperLink takes no heartbeat of this device any more, such as a revoked key; any thread may ask."""
         return None if self._heartbeat is None else self._heartbeat.lost
+
+    @property
+    def answered_in(self) -> float:
+        """Seconds that the last answer to `pull` took, without an outage before it."""
+        return self._answered_in
 
     def deactivate(self) -> None:
         """Leave the federation for now; nothing is raised."""
@@ -132,9 +138,14 @@ class Link:
         """
         assert self._node is not None, "activate first"
         request = PullMessagesRequest(node=Node(node_id=self._node))
-        answer = self._patience.until(
-            deadline, lambda: self._connection.ask("pull-messages", request, PullMessagesResponse)
-        )
+
+        def ask() -> PullMessagesResponse:
+            began = time.monotonic()
+            response = self._connection.ask("pull-messages", request, PullMessagesResponse)
+            self._answered_in = time.monotonic() - began
+            return response
+
+        answer = self._patience.until(deadline, ask)
         if not answer.messages_list:
             return None
         return Incoming.of(answer.messages_list[0].metadata)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 30.0
 """A SuperLink takes a node for gone after twice that."""
+MOST_HEARTBEAT_SECONDS = 300.0
+_BUSY = 300.0
+"""Times what the last heartbeat took. From a busy SuperLink those of a thousand devices would take all of its time."""
 FIRST_HEARTBEAT_SECONDS = 10.0
 """The shortest that a SuperLink accepts: of a node whose number is not in its file yet."""
 _RETRY_SECONDS = 5.0
@@ -87,6 +90,11 @@ def deactivate(connection: Connection, node: int) -> None:
         connection.close()
 
 
+def heartbeat_seconds(took: float) -> float:
+    """Between two heartbeats, the last of which was answered in `took` seconds."""
+    return min(MOST_HEARTBEAT_SECONDS, max(HEARTBEAT_SECONDS, _BUSY * took))
+
+
 class Heartbeat:
     """Says that the node is there, in a thread and over a connection of its own.
 
@@ -110,14 +118,19 @@ class Heartbeat:
         self._stop.set()
 
     def _run(self) -> None:
-        pause = HEARTBEAT_SECONDS * random.uniform(0.7, 0.9)
+        seconds = HEARTBEAT_SECONDS
+        pause = seconds * random.uniform(0.7, 0.9)
         while not self._stop.wait(pause):
-            pause = HEARTBEAT_SECONDS * random.uniform(0.7, 0.9)
+            began = time.monotonic()
             try:
-                beat(self._connection, self._node)
+                # The next one comes within what this one says.
+                beat(self._connection, self._node, seconds)
                 self.lost = None
+                pause = seconds * random.uniform(0.7, 0.9)
+                seconds = heartbeat_seconds(time.monotonic() - began)
             except LinkDownError:
                 pause = _RETRY_SECONDS * random.uniform(0.7, 1.3)
             except LinkError as error:
                 self.lost = error
+                pause = seconds * random.uniform(0.7, 0.9)
             self._connection.close()  # rather than keep a TLS session that the SuperLink ends before the next one

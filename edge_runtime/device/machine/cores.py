@@ -11,7 +11,7 @@ from edge_runtime.device.machine.readings import core_speeds
 
 _CPU_FOLDER = "sys/devices/system/cpu"
 _SIBLING_FILES = ("core_cpus_list", "thread_siblings_list")
-_BIG_SHARE = 0.5
+BIG_SHARE = 0.5
 """Of the speed of the fastest core. All threads of a step have the same share of it and wait for the slowest, so that
 four cores of less than half the speed are of no use beside four fast ones. (Their vector units are slower still.)"""
 
@@ -33,7 +33,7 @@ def usable_cores(*, root: Path = Path("/"), logical: Iterable[int] | None = None
 def _big(cores: set[frozenset[int]], speeds: dict[int, float]) -> int:
     own = [max(speeds.get(processor, 0.0) for processor in core) for core in cores if core]
     fastest = max(own, default=0.0)
-    return sum(speed >= _BIG_SHARE * fastest for speed in own)
+    return sum(speed >= BIG_SHARE * fastest for speed in own)
 
 
 def _affinity() -> set[int]:

@@ -123,6 +123,13 @@ class Bundle:
             program = self.program_for("eval", program.block)
         return program.loss.name == "mse"
 
+    def label_type(self, program: Program) -> tuple[int | None, bool]:
+        """How many values an example of `program` is compared with, None for one label; and whether these are numbers
+        rather than labels."""
+        model = self.manifest.model
+        numbers = self.labels_are_targets(program)
+        return model.classes if numbers else model.positions, numbers
+
     def program_path(self, program: Program) -> Path:
         """The program's `.pte`, after its digest was checked; raises DigestError."""
         return self._verified(f"{PROGRAMS_FOLDER}/{program.name}.pte")

@@ -35,7 +35,7 @@ def _unpacked_bytes(data: DataJob | None) -> int:
 def _examples(data: DataJob | None) -> int:
     if data is None:
         return 0
-    item_bytes = {"B": 1, "q": 8, "f": 4 * data["targets"]}[data["label_format"]]
+    item_bytes = {"B": 1, "q": 8, "f": 4}[data["label_format"]] * (data["targets"] or 1)
     return len(data["labels"]) // item_bytes
 
 

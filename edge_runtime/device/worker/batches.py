@@ -82,6 +82,7 @@ class Examples:
         self._augment = data["augment"]
         self._origin = data["origin"]
         label_format: Any = data["label_format"]
+        self._label_format = label_format
         self._labels: memoryview[Any] = memoryview(data["labels"]).cast(label_format)
         values = 1
         for extent in data["input_shape"]:
@@ -118,15 +119,20 @@ class Examples:
         """Label of an example."""
         return int(self._labels[index])
 
+    def labels(self, index: int) -> list[int]:
+        """Labels of an example that has several."""
+        first = index * self._targets
+        return [int(label) for label in self._labels[first : first + self._targets]]
+
     def target(self, index: int) -> list[float]:
         """What an example's output is compared with."""
         first = index * self._targets
         return [float(number) for number in self._labels[first : first + self._targets]]
 
     def fetch_labels(self, indices: list[int], labels: memoryview[Any]) -> None:
-        """Fill the first of `labels`, or rows of targets."""
+        """Fill the first of `labels`, or rows of several for an example."""
         if self._targets:
-            rows = labels.cast("B").cast("f")
+            rows = labels.cast("B").cast(self._label_format)
             for position, index in enumerate(indices):
                 first = position * self._targets
                 from_first = index * self._targets

@@ -48,8 +48,8 @@ class DataJob(TypedDict):
     """A data set: examples in inherited open files, labels as the bytes of an array of `label_format`.
 
     Without `image_shape` the one part holds inputs of `input_dtype` and `input_shape`, one behind the other. `targets`
-    is how many numbers an example's output is compared with, 0 where that is a label. With `augment` images are cropped
-    and turned over at random.
+    is how many numbers, or labels, an example's output is compared with, 0 where that is one label. With
+    `augment` images are cropped and turned over at random.
     """
 
     origin: str

@@ -14,13 +14,19 @@ _SIMPLE = (
     _ELEMENTWISE
     | _POOLED
     | {"add", "arithmetic", "batch_norm", "layer_norm", "linear", "view", "crop", "permute", "cat"}
-    | {"average_pool2d", "max_pool2d"}
+    | {"average_pool2d", "max_pool2d", "top", "resample2d"}
 )
 """What a head may be made of where no other rule knows it."""
 
 
 def head_starts(
-    layers: tuple[Layer, ...], *, batch: int, classes: int, head: str | None, points: Sequence[int]
+    layers: tuple[Layer, ...],
+    *,
+    batch: int,
+    classes: int,
+    positions: int = 1,
+    head: str | None,
+    points: Sequence[int],
 ) -> Iterator[int]:
     """Indices of layers that may be the first of the head, the best first.
 
@@ -36,7 +42,7 @@ def head_starts(
             (THE_MODEL, f" returns {shape[0] if shape else 'no'} rows for {batch} examples"),
             remedy="keep the examples apart",
         )
-    if len(shape) != 2 or shape[1] != classes:
+    if len(shape) != 2 or shape[1] != positions * classes:
         text = "x".join(map(str, shape[1:]))
         raise UsageError(
             (THE_MODEL, f" returns {text} for an example, not {classes} logits"),
@@ -45,7 +51,7 @@ def head_starts(
     if head is not None:
         yield _named(layers, head)
         return
-    for start in (_features_head(layers), _convolution_head(layers), *_simple_heads(layers, points)):
+    for start in (_features_head(layers), _convolution_head(layers), *_simple_heads(layers, points, classes)):
         if start > 0:
             yield start
 
@@ -73,22 +79,22 @@ def modules_behind(layers: tuple[Layer, ...], points: Sequence[int]) -> Iterator
                 yield module, named
 
 
-def _simple_heads(layers: tuple[Layer, ...], points: Sequence[int]) -> Iterator[int]:
+def _simple_heads(layers: tuple[Layer, ...], points: Sequence[int], classes: int) -> Iterator[int]:
     """Behind the last point that has linear layers or convolutions to the classes behind it, with the pooling before
     these."""
     for start in reversed(points):
         behind = layers[start:]
-        if not all(layer.kind in _SIMPLE or _classifies(layer, layers[-1].shape) for layer in behind):
+        if not all(layer.kind in _SIMPLE or _classifies(layer, classes) for layer in behind):
             return
-        if any(layer.kind == "linear" or _classifies(layer, layers[-1].shape) for layer in behind):
+        if any(layer.kind == "linear" or _classifies(layer, classes) for layer in behind):
             yield _back_over_pooling(layers, start)
             yield start
             return
 
 
-def _classifies(layer: Layer, logits: tuple[int, ...]) -> bool:
+def _classifies(layer: Layer, classes: int) -> bool:
     """Whether a layer is a convolution to the classes, or of the weights that they are averaged with."""
-    return layer.kind == "conv2d" and layer.shape[1] in (logits[1], 1)
+    return layer.kind == "conv2d" and layer.shape[1] in (classes, 1)
 
 
 def _named(layers: tuple[Layer, ...], head: str) -> int:

@@ -61,11 +61,12 @@ class CutModel:
     """Boundaries of units that keep their features in their last dimension, such as tokens."""
 
 
-def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutModel:
+def cut(model: CapturedModel, *, classes: int, positions: int | None = None, head: str | None = None) -> CutModel:
     """Cut a fused model wherever exactly one tensor is alive and weights follow.
 
     What has no weights of its own, or only those of a normalisation, stays with the unit before it. `head` names the
-    module where the classifier head begins; by default it is recognised (see `heads.py`).
+    module where the classifier head begins; by default it is recognised (see `heads.py`). An example has `positions`
+    rows of `classes` logits one after the other, or one.
 
     Raises UsageError when there is no head, or nothing lies before it.
     """
@@ -74,7 +75,7 @@ def cut(model: CapturedModel, *, classes: int, head: str | None = None) -> CutMo
     batch = model.input_shape[0]
     owners = owners_in(layers, model.input_name, model.input_shape)
     points = [i for i in range(len(layers)) if len(alive[i]) == 1 and keeps_rows(owners[next(iter(alive[i]))], batch)]
-    possible = head_starts(layers, batch=batch, classes=classes, head=head, points=points)
+    possible = head_starts(layers, batch=batch, classes=classes, positions=positions or 1, head=head, points=points)
     start = _head_start(model, list(possible), points, alive)
     if not keeps_rows(owners[layers[-1].output], batch):
         raise UsageError("the rows of the model's output are not those of the examples, in their order")

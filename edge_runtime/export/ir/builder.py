@@ -53,6 +53,7 @@ class StepBuilder:
     _uses: Counter[Value] = field(default_factory=Counter)
     _pending: dict[Value, Value] = field(default_factory=dict)
     _waiting: Pairs = field(default_factory=list)
+    _current: dict[Value, Value] | None = None
     _counter: int = 0
 
     @contextmanager
@@ -160,9 +161,21 @@ class StepBuilder:
             value.role = "activation"
 
     def again(self, value: Value) -> Value:
-        """`value` for the backward pass: itself if it was kept, else computed again here."""
+        """`value` for the backward pass: itself if it was kept, else computed again here.
+
+        What it follows from by several ways is computed once: where parts of a tensor are joined again, layer after
+        layer, it would be twice as much with every layer.
+        """
         recipe = self._recipes.get(value)
-        return value if recipe is None else recipe()
+        if recipe is None:
+            return value
+        outermost, self._current = self._current, {} if self._current is None else self._current
+        try:
+            if value not in self._current:
+                self._current[value] = recipe()
+            return self._current[value]
+        finally:
+            self._current = outermost
 
     # Gradients
 

@@ -8,14 +8,25 @@ from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer
 
+COUNTED = 0
+"""Instead of a number of examples: as many as have a label that is not ignored."""
 
-def cross_entropy(builder: StepBuilder, logits: Value, labels: Value, smoothing: float) -> tuple[Value, Value]:
-    """This execution's share of the mean cross-entropy of a step: the loss (scalar) and the gradient of `logits`."""
+
+def cross_entropy(
+    builder: StepBuilder, logits: Value, labels: Value, smoothing: float, positions: int | None = None
+) -> tuple[Value, Value]:
+    """This execution's share of the mean cross-entropy of a step: the loss (scalar) and the gradient of `logits`.
+
+    With `positions` an example has as many rows of logits and labels, and the mean is over the labels that count.
+    """
     loss = builder.new("loss", ())
-    gradient = builder.new("logits_gradient", logits.shape)
-    examples = logits.shape[0] * builder.micro_batches
-    builder.graph.emit("cross_entropy", (logits, labels, examples, smoothing), (loss, gradient))
-    return loss, gradient
+    rows = logits
+    if positions is not None:
+        rows = builder.reshaped(logits, (logits.shape[0] * positions, logits.shape[1] // positions))
+    gradient = builder.new("logits_gradient", rows.shape)
+    examples = logits.shape[0] * builder.micro_batches if positions is None else COUNTED
+    builder.graph.emit("cross_entropy", (rows, labels, examples, smoothing), (loss, gradient))
+    return loss, gradient if positions is None else builder.reshaped(gradient, logits.shape)
 
 
 def mean_squared_error(builder: StepBuilder, outputs: Value, targets: Value) -> tuple[Value, Value]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+from device_profiles.operators import table
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import EXTERNAL_ROLES, Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import take, view
+from edge_runtime.export.operators.copies import Seen, copied
 from edge_runtime.export.operators.view import capture_view
 
 
@@ -168,7 +171,11 @@ def _permute(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 
 def permuted(builder: StepBuilder, x: Value, dims: tuple[int, ...]) -> Value:
     """Dimension d of the result is dimension dims[d] of x."""
-    y = builder.new(f"{x.name}.permuted", tuple(x.shape[d] for d in dims))
+    shape = tuple(x.shape[d] for d in dims)
+    if len(shape) > table().limits["rank"]:
+        strides = tuple(math.prod(x.shape[d + 1 :]) for d in dims)
+        return copied(builder, x, Seen(shape, strides, 0), f"{x.name}.permuted")
+    y = builder.new(f"{x.name}.permuted", shape)
     builder.graph.emit("permute", (x, dims), (y,))
     return y
 

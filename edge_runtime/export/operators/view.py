@@ -11,6 +11,7 @@ import torch
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer
+from edge_runtime.export.operators.copies import Seen, copied, copied_back
 
 VIEW_KINDS = frozenset({"reshape", "permute", "crop", "view"})
 """Layers that may be nothing but another way to read their input."""
@@ -96,24 +97,21 @@ def seen_through(layer: Layer, x: torch.Tensor) -> torch.Tensor | None:
 
 def _view(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     attributes = layer.attributes
-    where = (tuple(attributes["strides"]), int(attributes["offset"]))
     sizes = tuple(attributes["sizes"])
     if attributes["by_example"]:
         sizes = (layer.shape[0], *sizes[1:])
+    seen = Seen(sizes, tuple(attributes["strides"]), int(attributes["offset"]))
     x = values[layer.inputs[0]]
 
     def compute(x: Value) -> Value:
-        y = builder.new(layer.module, sizes)
-        builder.graph.emit("strided_copy", (x, *where), (y,))
+        y = copied(builder, x, seen, layer.module)
         return y if sizes == layer.shape else builder.reshaped(y, layer.shape)
 
     def rule(gradient: Value) -> Pairs:
         if x not in builder.differentiable:
             return []
-        result = builder.new(f"{layer.module}.input_gradient", x.shape)
         whole = gradient if sizes == layer.shape else builder.reshaped(gradient, sizes)
-        builder.graph.emit("strided_copy_backward", (whole, *where), (result,))
-        return [(x, result)]
+        return [(x, copied_back(builder, whole, seen, x.shape, f"{layer.module}.input_gradient"))]
 
     return builder.record(builder.derived((x,), compute), rule)
 

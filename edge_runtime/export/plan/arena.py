@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import overload
+
+import numpy as np
 
 from device_profiles.errors import ExecutionError
 from edge_runtime.export.ir.graph import EXTERNAL_ROLES, PERSISTENT_ROLES, StepGraph, Value
 from edge_runtime.export.operators import IN_PLACE
 from edge_runtime.export.plan.frozen_residency import read_anew
+from edge_runtime.export.plan.placing import Span, meet, place
 
 ALIGNMENT_BYTES = 64
 """A cache line, and the widest vector of the kernels."""
 _TOLERANCE = 1.002
 """An arena within this times what lives at once is as good as any."""
-
-
-_BEGIN = itemgetter(0)
-
-
-Span = tuple[int, int]
-"""First and last operation, inclusive."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +116,7 @@ class _Best:
         """Place in this order, unless what is known cannot become smaller."""
         if self.tried and self.arena_bytes <= self.least:
             return
-        offsets = _place(order, self.spans, self.sizes, self.below_bytes)
+        offsets = place(order, self.spans, self.sizes, self.below_bytes)
         if offsets is not None:
             self.offsets, self.tried = offsets, True
             self.arena_bytes = max((offset + self.sizes[value] for value, offset in offsets.items()), default=0)
@@ -206,63 +201,16 @@ def _size(value: Value) -> int:
     return aligned(max(value.bytes, 1))
 
 
-def _place(
-    order: list[Value], spans: dict[Value, tuple[Span, ...]], sizes: dict[Value, int], below_bytes: int | None
-) -> dict[Value, int] | None:
-    """Lowest offset that is free during the whole lifetime (best fit by the order given).
-
-    None as soon as the arena is known to be no smaller than `below_bytes`.
-    """
-    placed: dict[Value, int] = {}
-    # Begin and end of the bytes, first and last operation, spans; bytes that follow each other and live at the same
-    # time are one entry, or parameters and their momentum would be hundreds that every value is compared with.
-    taken: list[tuple[int, int, int, int, tuple[Span, ...]]] = []
-    for value in order:
-        own = spans[value]
-        first, last = own[0][0], own[-1][1]
-        size = sizes[value]
-        single = 1 if len(own) == 1 else 0
-        offset = 0
-        for begin, stop, start, end, parts in taken:
-            if begin - offset >= size:
-                break
-            # Most pairs are told apart by their ends, and of two single spans that is all there is to know.
-            if start <= last and first <= end and stop > offset and (len(parts) == single or _meet(parts, own)):
-                offset = stop
-        stop = offset + size
-        if below_bytes is not None and stop >= below_bytes:
-            return None
-        placed[value] = offset
-        _take(taken, (offset, stop, first, last, own))
-    return placed
-
-
-def _take(
-    taken: list[tuple[int, int, int, int, tuple[Span, ...]]], entry: tuple[int, int, int, int, tuple[Span, ...]]
-) -> None:
-    """Insert an entry in the order of the first bytes, or make one of it and of the one before."""
-    at = bisect_right(taken, entry[0], key=_BEGIN)
-    if at > 0:
-        begin, stop, first, last, parts = taken[at - 1]
-        if stop == entry[0] and parts == entry[4]:
-            taken[at - 1] = (begin, entry[1], first, last, parts)
-            return
-    taken.insert(at, entry)
-
-
-def _meet(some: tuple[Span, ...], others: tuple[Span, ...]) -> bool:
-    """Whether an operation is in both. Of two single spans that is seen at once."""
-    if len(some) == len(others) == 1:
-        return some[0][0] <= others[0][1] and others[0][0] <= some[0][1]
-    return any(first <= end and begin <= last for first, last in some for begin, end in others)
-
-
 def _check(placements: dict[Value, Placement]) -> None:
     """Raise ExecutionError when two tensors that live at once overlap; a plan is never trusted unchecked."""
     ordered = sorted(placements.values(), key=lambda p: p.offset)
+    offsets = np.array([p.offset for p in ordered], np.int64)
+    first = np.array([p.spans[0][0] for p in ordered], np.int64)
+    last = np.array([p.spans[-1][1] for p in ordered], np.int64)
+    stops = np.searchsorted(offsets, [p.offset + p.size for p in ordered])
     for i, a in enumerate(ordered):
-        for b in ordered[i + 1 :]:
-            if b.offset >= a.offset + a.size:
-                break
-            if _meet(a.spans, b.spans):
+        behind = slice(i + 1, int(stops[i]))
+        for j in np.flatnonzero((first[behind] <= last[i]) & (last[behind] >= first[i])):
+            b = ordered[i + 1 + int(j)]
+            if meet(a.spans, b.spans):
                 raise ExecutionError(f"memory plan: {a.value.name} and {b.value.name} overlap")

@@ -14,6 +14,7 @@ from edge_runtime.export.capture.capture import capture
 from edge_runtime.export.capture.tracing import OneValueError
 from edge_runtime.export.cut.missing import MissingBlock, StandIn
 from edge_runtime.export.cut.names import aliases_in
+from edge_runtime.export.cut.rows import in_rows
 from edge_runtime.export.cut.stand_ins import stand_in
 from edge_runtime.export.cut.tied import second_names
 from edge_runtime.export.cut.units import CutModel, cut
@@ -32,6 +33,8 @@ class BlockModel:
     cut: CutModel
     input_shape: tuple[int, ...]
     classes: int
+    positions: int | None = None
+    """Tokens or pixels of an example with logits of their own; None where an example has one row of them."""
     batch: int
     tensors: tuple[TensorSpec, ...]
     input_dtype: DType = "float32"
@@ -74,8 +77,9 @@ class BlockModel:
                 value=batch,
                 remedy="give at least 2",
             ) from None
-        model = keep_sums(fold_views(fuse(captured)))
-        units = cut(model, classes=classes, head=head)
+        in_one_form, positions = in_rows(captured, classes)
+        model = keep_sums(fold_views(fuse(in_one_form)))
+        units = cut(model, classes=classes, positions=positions, head=head)
         state = module.state_dict()
         other_names = second_names(state, used=[name for unit in (*units.units, units.head) for name in unit.tensors])
         specs = tuple(
@@ -92,6 +96,7 @@ class BlockModel:
             cut=units,
             input_shape=input_shape,
             classes=classes,
+            positions=positions,
             batch=batch,
             tensors=specs,
             input_dtype=input_dtype,
@@ -124,6 +129,7 @@ class BlockModel:
             name=self.name,
             input_shape=self.input_shape,
             classes=self.classes,
+            positions=self.positions,
             units=tuple(units),
             head=self.cut.head.tensors,
             tensors=self.tensors,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from device_profiles.loads import NO_LOAD, Family, Load, Loads
 from edge_runtime.export.ir.graph import END_UNLESS, Operation, StepGraph, Value
+from edge_runtime.export.plan.reference_core import is_transformed, nanoseconds, problem_of
 
 PRODUCTS = {
     # operator: where the tensor of the layer's output shape stands (argument, or None for the first output), and the
@@ -28,8 +29,6 @@ else is element by element, and counted as nothing."""
 ATTENTION = {"attention": 2, "attention_backward": 5}
 """How many products attention makes, each of queries by keys by the heads' width."""
 MATMUL = "matmul"
-_WINOGRAD_CHANNELS = 16
-"""With fewer, the kernels multiply directly."""
 _LANES = 16
 """Channels that a kernel computes at once (`csrc/kernels/matrix/gemm.h`): the last of a layer are filled up."""
 
@@ -47,44 +46,28 @@ def loads_of(graph: StepGraph, *, micro_batches: int = 1) -> Loads:
         if operation.operator == END_UNLESS:
             times = 1
             continue
-        family = _family(operation)
+        family = family_of(operation)
         moved = sum(value.bytes for value in (*operation.reads, *operation.writes))
-        loads[family] = loads.get(family, NO_LOAD) + Load(1, _executed(operation), moved) * times
+        loads[family] = (
+            loads.get(family, NO_LOAD) + Load(1, _executed(operation), moved, round(nanoseconds(operation))) * times
+        )
     return loads
 
 
-def _family(operation: Operation) -> Family:
+def family_of(operation: Operation) -> Family:
+    """Of the kernel of an operation."""
     if operation.operator in ATTENTION:
         return "attention"
     if operation.operator == MATMUL or operation.operator.startswith("linear"):
         return "linear"
     if operation.operator not in PRODUCTS:
         return "elements"
-    weight = _value(operation, PRODUCTS[operation.operator][1])
-    outputs, channels, *taps = weight.shape
-    groups = _groups(operation)
-    if channels == 1 and groups > 1:
+    problem = problem_of(operation)
+    if problem.is_depthwise:
         return "depthwise"
-    if math.prod(taps) == 1:
+    if math.prod(problem.taps) == 1:
         return "pointwise"
-    return "winograd" if _is_winograd(operation, tuple(taps), min(channels, outputs // groups)) else "convolution"
-
-
-def _is_winograd(operation: Operation, taps: tuple[int, ...], channels: int) -> bool:
-    """Whether the kernel takes Winograd's way, as `csrc/kernels/convolution/winograd` decides."""
-    stride, _, dilation = (argument for argument in operation.arguments if isinstance(argument, tuple))
-    output = _value(operation, PRODUCTS[operation.operator][0])
-    if taps != (3, 3) or channels < _WINOGRAD_CHANNELS or min(output.shape[2:]) < 2:
-        return False
-    return dilation == (1, 1) and stride in ((1, 1), (2, 2))
-
-
-def _groups(operation: Operation) -> int:
-    """Of a convolution: the number behind its stride, padding and dilation."""
-    places = [i for i, argument in enumerate(operation.arguments) if isinstance(argument, tuple)]
-    groups = operation.arguments[places[2] + 1]
-    assert isinstance(groups, int)  # the operators' contract
-    return groups
+    return "winograd" if is_transformed(operation) else "convolution"
 
 
 def _flop(operation: Operation) -> int:
@@ -103,7 +86,7 @@ def _flop(operation: Operation) -> int:
 def _executed(operation: Operation) -> int:
     """The same with the channels that a product has for its columns filled up to whole lanes, as kernels do."""
     flop = _flop(operation)
-    if operation.operator not in PRODUCTS or _family(operation) == "depthwise":
+    if operation.operator not in PRODUCTS or family_of(operation) == "depthwise":
         return flop
     weight = _value(operation, PRODUCTS[operation.operator][1])
     columns = weight.shape[1] if operation.operator.endswith("_input_grad") else weight.shape[0]

@@ -70,6 +70,7 @@ def step_of(source: BlockModel, run: Run, choices: TrainingChoices) -> Build:
             optimizer=optimizer_of(choices.optimizer, choices.micro_batches),
             variant=variant,
             loss=choices.loss,
+            positions=source.positions,
             input_dtype=source.input_dtype,
             fixed=source.fixed,
             aliases=source.aliases,

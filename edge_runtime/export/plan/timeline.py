@@ -10,7 +10,8 @@ from typing import Literal
 
 from device_profiles.timeline import PlanTimeline
 from edge_runtime.export.ir.graph import PERSISTENT_ROLES, Operation, StepGraph, Value, ValueRole
-from edge_runtime.export.plan.arena import ArenaPlan, Span
+from edge_runtime.export.plan.arena import ArenaPlan
+from edge_runtime.export.plan.placing import Span
 
 _LOSSES = ("cross_entropy", "mean_squared_error")
 _MULTIPLICATIONS_PER_BYTE = 4

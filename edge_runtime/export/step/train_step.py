@@ -65,6 +65,7 @@ def build_train_step(
     optimizer: StepOptimizer,
     variant: StepVariant,
     loss: Loss = _CROSS_ENTROPY,
+    positions: int | None = None,
     input_dtype: DType = "float32",
     fixed: frozenset[str] = frozenset(),
     aliases: Mapping[str, str] = MappingProxyType({}),
@@ -73,8 +74,8 @@ def build_train_step(
     trained, but for the tensors in `fixed`. What is trained has its other names (`aliases`) as well.
 
     Data: the examples [batch, ...], or with `variant.cached_prefix` the block's inputs. Program inputs: labels [batch]
-    int64 (with the mean squared error: targets [batch, outputs] float32), hyperparameters, then the frozen tensors and
-    what dropout needs. Output: the loss, scalar.
+    int64, or [batch, positions] where each position has its own (with the mean squared error: targets [batch, outputs]
+    float32), hyperparameters, then the frozen tensors and what dropout needs. Output: the loss, scalar.
     """
     builder = _step_builder(tensor_shapes, optimizer, variant, fixed)
     start = active[0].input if active else prefix[-1].output
@@ -82,7 +83,7 @@ def build_train_step(
     if loss.name == "mse":
         labels = _input(builder, LABELS_INPUT, (batch, *head.layers[-1].shape[1:]))
     else:
-        labels = _input(builder, LABELS_INPUT, (batch,), "int64")
+        labels = _input(builder, LABELS_INPUT, (batch,) if positions is None else (batch, positions), "int64")
     _input(builder, HYPERPARAMETERS_INPUT, (optimizer.hyperparameters,))
     values = {start: _block_input(builder, prefix, start, shapes, variant, input_dtype)}
     trained = [layer for unit in active for layer in unit.layers]
@@ -92,7 +93,7 @@ def build_train_step(
     if loss.name == "mse":
         value, gradient = mean_squared_error(builder, logits, labels)
     else:
-        value, gradient = cross_entropy(builder, logits, labels, loss.label_smoothing)
+        value, gradient = cross_entropy(builder, logits, labels, loss.label_smoothing, positions)
     builder.graph.outputs.append(value)
     builder.backward(logits, gradient)
     drop_unused(builder.graph)

@@ -36,6 +36,7 @@ from edge_runtime.export.models.preparation import UNCHANGED, Preparation
 from edge_runtime.export.models.weights import read_weights
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.targets.block_module import BlockGraphs, block_graphs, joined_with_loss
+from edge_runtime.export.targets.losses import check_one_label
 from edge_runtime.export.targets.native import choose_partition, chosen_blocks, initial_weights
 
 PROGRAMS_NAME = "programs.json"
@@ -101,6 +102,7 @@ def export_executorch(
     source = BlockModel.of(
         module, name=model, batch=batch, input_shape=input_shape, classes=classes, head=head, input_dtype=dtype
     )
+    check_one_label(source, "executorch")
     cut_into = choose_partition(source, model, blocks=blocks, partition=partition)
     chosen = chosen_blocks(cut_into, block)
     tensors = initial_weights(module, source, cut_into)

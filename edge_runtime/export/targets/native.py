@@ -48,6 +48,7 @@ from edge_runtime.export.plan.runs import TrainingChoices
 from edge_runtime.export.plan.timeline import plan_timeline
 from edge_runtime.export.plan.traded import Traded, traded_step
 from edge_runtime.export.targets.costs import capture_again, costs_of
+from edge_runtime.export.targets.losses import check_loss
 
 Progress = Callable[[str], None]
 _PARTS = (MANIFEST_NAME, TIMELINES_NAME, COSTS_NAME, f"{PROGRAMS_FOLDER}/*.pte", f"{WEIGHTS_FOLDER}/*.safetensors")
@@ -141,18 +142,11 @@ def export_bundle(
     if optimizer is None:
         optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
     optimizer_of(optimizer).check()
-    if loss is not None and loss.name == "mse" and loss.label_smoothing > 0:
-        raise UsageError(
-            (Setting("label_smoothing"), " requires ", Setting("loss", "cross-entropy")),
-            remedy="leave one of the two out",
-        )
-    if loss is not None and loss.name == "mse" and source.log_probabilities:
-        raise UsageError(
-            "the model ends with log_softmax, which only the cross-entropy takes over", field="loss", value="mse"
-        )
+    loss = Loss() if loss is None else loss
+    check_loss(loss, source, micro_batches)
     choices = TrainingChoices(
         optimizer=optimizer,
-        loss=Loss() if loss is None else loss,
+        loss=loss,
         micro_batches=micro_batches,
         recompute_bytes=recompute_bytes,
         joint=joint,

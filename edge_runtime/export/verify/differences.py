@@ -20,7 +20,10 @@ _SAME_LOSS = 1e-4
 _SAME_OUTPUT = 1e-3
 _MARGIN = 16.0
 _MOST = 0.05
-"""However inexact PyTorch's own float32 is, a tensor that is further off than this is another one."""
+"""A tensor that is further off than this, and further than PyTorch's own float32 by more than `_AS_NEAR`, is another
+one."""
+_AS_NEAR = 2.0
+"""How much further off than PyTorch's float32 a tensor may always be."""
 _NOTHING = 4e-6
 """A gradient of less than this share of the largest, a value, is rounding of sums that cancel, as that of the bias of
 a convolution before a BatchNorm."""
@@ -57,21 +60,27 @@ class Verdict:
             found, expected, lambda step: torch.tensor(step.loss, dtype=torch.float64), 0.0, _SAME_LOSS
         )
 
-    def gradient(self, found: Mapping[str, Tensor], order: Iterable[str]) -> str | None:
-        """The first parameter in `order` whose gradient is another one; `good` are those before it."""
+    def gradient(self, found: Mapping[str, Tensor], order: Iterable[str], agreed: set[str]) -> str | None:
+        """The first parameter in `order` whose gradient is another one and which `agreed` does not name; `good` are
+        those before it. `agreed` gains all whose gradients are right."""
         expected = self._reference.gradients
         sizes = [float(g.square().mean().sqrt()) for g in expected.values() if g.numel()]
         floor = _NOTHING * max(sizes, default=0.0)
         good: set[str] = set()
+        first, share = None, ""
         for name in order:
             if name not in found:
                 continue
             wanted = expected.get(name, torch.zeros_like(found[name]))
             least = floor * wanted.numel() ** 0.5
-            if self._differs(found[name], wanted, _gradient_of(name), least):
-                self.good = frozenset(good)
-                return name
+            if not self._differs(found[name], wanted, _gradient_of(name), least):
+                agreed.add(name)
+            elif first is None and name not in agreed:
+                first, share, self.good = name, self.share, frozenset(good)
             good.add(name)
+        if first is not None:
+            self.share = share
+            return first
         missing = sorted(set(expected) - set(found))
         for name in missing:
             if bool(expected[name].any()):
@@ -103,7 +112,8 @@ class Verdict:
         precise = None if self._double is None else exact(self._double)
         if precise is None:
             return True
-        allowed = min(_MARGIN * _norm(expected.double() - precise), _MOST * _norm(precise) + 1e3 * least)
+        own = _norm(expected.double() - precise)
+        allowed = max(min(_MARGIN * own, _MOST * _norm(precise) + 1e3 * least), _AS_NEAR * own)
         return not _near(found, precise, max(allowed, same * _norm(precise) + least))
 
 

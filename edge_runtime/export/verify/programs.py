@@ -36,6 +36,7 @@ def step_program(source: BlockModel, loss: Loss) -> tuple[StepGraph, ArenaPlan]:
         optimizer=optimizer_of(Optimizer(name="sgd", momentum=MOMENTUM)),
         variant=StepVariant(),
         loss=loss,
+        positions=source.positions,
         input_dtype=source.input_dtype,
         fixed=source.fixed,
     )

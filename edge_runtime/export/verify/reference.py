@@ -16,13 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from device_profiles.contract import IGNORED_LABEL
 from device_profiles.manifest import Loss
 from edge_runtime.export.capture.tracing import kept_modes, quiet, training_modes
 
 _SMALL = 0.03
 """Parameters below this size, such as a LayerScale of 1e-5 or a gamma of 0, would hide what is behind them."""
+
+
+def _as_they_are(logits: Tensor) -> Tensor:
+    return logits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,8 +88,19 @@ def _move(module: nn.Module) -> None:
             buffer.mul_(0.5 + torch.rand_like(buffer))
 
 
-def trained_step(module: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss, *, double: bool = False) -> Step:
-    """One forward and backward pass as the module trains, and a second forward pass."""
+def trained_step(
+    module: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    loss: Loss,
+    *,
+    double: bool = False,
+    arranged: Callable[[Tensor], Tensor] = _as_they_are,
+) -> Step:
+    """One forward and backward pass as the module trains, and a second forward pass.
+
+    `arranged` brings the module's logits into the rows that programs put out.
+    """
     if double:
         for tensor in [*module.parameters(), *module.buffers()]:
             if tensor.is_floating_point():
@@ -94,13 +111,13 @@ def trained_step(module: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss,
     outputs: dict[str, Tensor] = {}
     with training_modes(module), _NoDropout():
         with _listening(module, outputs):
-            logits = module(inputs.clone())
+            logits = arranged(module(inputs.clone()))
         value = loss_of(logits, targets, loss)
         value.backward()  # type: ignore[no-untyped-call]  # torch ships no types here
         buffers = module.named_buffers(remove_duplicate=False)
         statistics = {name: buffer.detach().clone() for name, buffer in buffers if buffer.is_floating_point()}
         with torch.no_grad():
-            again = module(inputs.clone())
+            again = arranged(module(inputs.clone()))
     parameters = module.named_parameters(remove_duplicate=False)
     gradients = {name: p.grad.detach().clone() for name, p in parameters if p.grad is not None}
     for parameter in module.parameters():
@@ -119,7 +136,24 @@ def loss_of(logits: Tensor, targets: Tensor, loss: Loss) -> Tensor:
     """As the programs' own: see docs/operators.md."""
     if loss.name == "mse":
         return functional.mse_loss(logits, targets)
-    return functional.cross_entropy(logits, targets, label_smoothing=loss.label_smoothing)
+    if targets.dim() > 1:  # [batch, positions]
+        logits, targets = logits.reshape(targets.numel(), -1), targets.flatten()
+    return functional.cross_entropy(logits, targets, label_smoothing=loss.label_smoothing, ignore_index=IGNORED_LABEL)
+
+
+@torch.no_grad()
+def settle(module: nn.Module, inputs: Tensor) -> None:
+    """Make the running statistics of every BatchNorm that trains those of a batch."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 1.0
+        with training_modes(module), _NoDropout():
+            module(inputs.clone())
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from device_profiles.trades import Trade
 from device_profiles.work import Growing
 from edge_runtime.device.prepare.bundle import Bundle, open_bundle
 from server.fleet.fleet import Fleet
+from server.fleet.labels import check_one_label
 from server.fleet.local_optimizer import local_optimizer
 from server.fleet.preparation import preparation_of, trained_work
 
@@ -51,7 +52,9 @@ def run_bundle(
             seed=fleet.model.seed,
             preparation=preparation_of(fleet.model),
         )
-    return open_bundle(path)
+    bundle = open_bundle(path)
+    check_one_label(bundle.manifest.model.positions)
+    return bundle
 
 
 def planned_bundle(

@@ -163,14 +163,16 @@ def _run(number: int, status: RunStatus) -> FlowerRun:
 
 
 @contextmanager
-def control(folder: FederationFolder, port: int) -> Iterator[Control]:
-    """The Control API of the SuperLink whose inner port is `port`."""
+def control(folder: FederationFolder, port: int, *, timeout: float | None = None) -> Iterator[Control]:
+    """The Control API of the SuperLink whose inner port is `port`; `timeout`: of an answer, in seconds."""
     client = ControlHttpClient.from_server_address(
         server_address=f"127.0.0.1:{port}",
         insecure=False,
         root_certificates=authority_file(folder).read_bytes(),
         interceptors=[_Token(control_token(folder)), RuntimeVersionHttpInterceptor(component_name="profl-server")],
     )
+    if timeout is not None:
+        client._client.timeout = httpx.Timeout(timeout)
     try:
         yield Control(client)
     finally:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from device_profiles.contract import IGNORED_LABEL
 from tests.support.geometries.draw import Array, Call, Draw, Result, double, leaf, near
 
 _HALF = 2.0**-8  # of a bfloat16, relative
@@ -109,18 +110,23 @@ def scale_by(draw: Draw) -> Call:
 
 
 def cross_entropy(draw: Draw) -> Call:
-    """Of integer labels, smoothed or not, as a share of some examples."""
+    """Of integer labels, smoothed or not, as a share of some examples, or of those whose label counts."""
     batch, classes = draw.extent(40), draw.extent(40)
     logits = draw.values(batch, classes) * np.float32(draw.pick([1, 10]))
     labels = draw.random.integers(0, classes, batch)
     examples, smoothing = batch * draw.whole(1, 3), draw.pick([0.0, 0.1, 0.5, 1.0])
+    if draw.chance(0.4):
+        examples = 0
+        labels[draw.random.random(batch) < draw.pick([0.0, 0.5, 1.0])] = IGNORED_LABEL
+    share = float(examples or max(1, (labels != IGNORED_LABEL).sum()))
     values = leaf(logits)
-    loss = functional.cross_entropy(
-        values, torch.from_numpy(labels), reduction="sum", label_smoothing=smoothing
-    ) / float(examples)
+    total = functional.cross_entropy(
+        values, torch.from_numpy(labels), reduction="sum", label_smoothing=smoothing, ignore_index=IGNORED_LABEL
+    )
+    loss = total / share
     loss.backward()
     assert values.grad is not None
-    results = [near(loss, 1 + loss.abs()), near(values.grad, 1.0 / examples) if draw.chance(0.8) else None]
+    results = [near(loss, 1 + loss.abs()), near(values.grad, 1.0 / share) if draw.chance(0.8) else None]
     return Call("cross_entropy", [logits, labels, examples, smoothing], results)
 
 

@@ -57,6 +57,28 @@ OF_IMAGES: dict[str, Probe] = {
     "drop_channels": layer(lambda: nn.Dropout2d(0.3)),
     "drop_channels_of_sequence": sequence(lambda: nn.Dropout1d(0.3)),
     "drop_in_place": layer(lambda: nn.Sequential(nn.Conv2d(6, 6, 1), nn.Dropout(0.3, inplace=True))),
+    # dimensions
+    "nine_dimensions": image(
+        lambda x: (
+            functional.interpolate(x, 12)
+            .reshape(-1, 2, 3, 2, 2, 3, 2, 2, 3)
+            .permute(0, 8, 5, 2, 7, 4, 1, 6, 3)
+            .flatten(3)
+            .flatten(1)
+            .reshape(-1, 6, 12, 12)
+        )
+    ),
+    "nine_dimensions_in_steps": image(
+        lambda x: (
+            functional.interpolate(x, 12)
+            .reshape(-1, 2, 3, 2, 6, 2, 6)
+            .permute(0, 5, 3, 1, 4, 6, 2)
+            .unflatten(4, (2, 3))
+            .unflatten(6, (3, 2))
+            .permute(0, 7, 5, 3, 1, 8, 6, 4, 2)
+            .reshape(-1, 6, 12, 12)
+        )
+    ),
     # windows
     "unfold": image(lambda x: functional.unfold(x, 3, padding=1, stride=2).unflatten(2, (3, 3)), 54),
     "fold": image(lambda x: functional.fold(functional.unfold(x, 3, padding=1), (6, 6), 3, padding=1)),

@@ -60,8 +60,8 @@ def words(make: Callable[[], nn.Module]) -> Probe:
 
 
 def recurrent(make: Callable[[], nn.Module]) -> Probe:
-    """Around it."""
-    return Probe(make=make, input_shape=SEQUENCE)
+    """Around it, with few steps of time: a program holds each of them."""
+    return Probe(make=make, input_shape=(3, *SEQUENCE[1:]))
 
 
 def shifted(x: Tensor) -> Tensor:

@@ -15,11 +15,6 @@ class Clock:
         self.now = 1000.0
         monkeypatch.setattr(asking.time, "monotonic", lambda: self.now)
 
-    def question(self, took: float, answer: bool) -> bool:
-        """A pull that takes a while."""
-        self.now += took
-        return answer
-
 
 def test_a_device_that_has_waited_long_asks_seldom() -> None:
     assert seconds_between(0.0, 0.02) == seconds_between(5.0, 0.02) == 1.0
@@ -30,7 +25,7 @@ def test_a_device_that_has_waited_long_asks_seldom() -> None:
 def test_a_device_whose_answer_took_long_asks_seldom() -> None:
     assert seconds_between(0.0, 0.5) == 10.0
     assert seconds_between(86400.0, 4.0) == 80.0
-    assert seconds_between(0.0, 9.0) == 120.0
+    assert seconds_between(0.0, 9.0) == seconds_between(0.0, 50.0) == 120.0
 
 
 def test_an_outage_is_no_busy_server() -> None:
@@ -43,11 +38,21 @@ def test_it_finds_out_late_by_a_small_share_of_what_it_waited(monkeypatch: pytes
     assert device.due
     for _ in range(50):
         before = clock.now
-        device.ask(lambda: clock.question(0.01, False))
+        clock.now += 0.01
+        device.asked(0.01)
         assert not device.due
         clock.now += device.seconds_left
         assert device.due
         assert clock.now - before <= 0.01 + max(1.2, 0.15 * (before + 0.01 - 1000.0)) + 1e-9
     assert clock.now - before > 20.0
-    device.ask(lambda: clock.question(0.01, True))
+    device.news()
     assert device.due
+
+
+def test_most_seconds_are_a_limit_of_every_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    device = Asking(0.5)
+    clock.now += 600.0
+    for took in (0.01, 9.0):
+        device.asked(took)
+        assert device.seconds_left == 0.5

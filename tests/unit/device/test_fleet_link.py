@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,10 +15,12 @@ pytest.importorskip("cryptography", reason="cryptography is not installed")
 
 from device_profiles.errors import ExecutionError
 from edge_runtime.device.fleet_api import errors
+from edge_runtime.device.fleet_api import link as link_module
 from edge_runtime.device.fleet_api.incoming import Incoming
 from edge_runtime.device.fleet_api.keys import NodeKey
 from edge_runtime.device.fleet_api.link import Link
 from edge_runtime.device.fleet_api.messages import Message
+from edge_runtime.device.fleet_api.patience import Patience
 from edge_runtime.device.fleet_api.wire import encode
 from tests.support.fake_superlink import NODE, FakeSuperLink, pulled, sent, serve
 from tests.support.superlink import free_port
@@ -142,6 +145,22 @@ def test_a_link_that_is_down_comes_back(link: Link, fake: FakeSuperLink) -> None
     assert link.pull() is None
     fake.cut["pull-messages"] = 0
     assert link.pull() is None
+
+
+def test_an_outage_is_no_part_of_what_an_answer_took(
+    link: Link, fake: FakeSuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def wait(_: Patience, seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(Patience, "wait", wait)
+    monkeypatch.setattr(link_module, "time", SimpleNamespace(monotonic=lambda: now))
+    fake.refusals["pull-messages"] = [(503, {"detail": "starts"})] * 3
+    assert link.pull() is None
+    assert now > 0.0 and link.answered_in == 0.0
 
 
 def test_a_deadline_ends_the_trying_and_the_notice_says_why(key: NodeKey) -> None:

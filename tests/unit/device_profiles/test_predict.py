@@ -100,13 +100,14 @@ def test_a_profile_of_pytorch_predicts_nothing_of_this_runtime() -> None:
 
 
 def test_seconds_that_were_measured_win_and_others_follow_from_loads() -> None:
-    loads: Loads = {"convolution": Load(10, 10**9, 10**8)}
-    double: Loads = {"convolution": Load(20, 2 * 10**9, 2 * 10**8)}
+    loads: Loads = {"convolution": Load(10, 10**9, 10**8, 10**8)}
+    double: Loads = {"convolution": Load(20, 2 * 10**9, 2 * 10**8, 2 * 10**8)}
     cost = msgspec.structs.replace(_cost("a", 8 << 20, 0), loads=loads, step_seconds_median=0.25)
     profile = _profile(cost)
     known = msgspec.structs.replace(PROGRAM, name="a", loads=loads)
     other = msgspec.structs.replace(PROGRAM, name="b", loads=double)
-    assert predict(known, profile).seconds_per_step == 0.25
+    earlier = msgspec.structs.replace(PROGRAM, name="a", loads={"convolution": Load(10, 10**9, 10**8)})
+    assert predict(known, profile).seconds_per_step == predict(earlier, profile).seconds_per_step == 0.25
     assert predict(other, profile).seconds_per_step == pytest.approx(0.5, rel=1e-6)
     assert predict(other, profile, threads=profile.measurement.threads + 1).seconds_per_step is None
     assert predict(PROGRAM, profile).seconds_per_step is None

@@ -189,6 +189,20 @@ class _Averaged(nn.Module):
         return z
 
 
+class _Auxiliary(nn.Module):
+    """A classifier of one token, and the largest classes of all others, as in VOLO."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix = nn.Linear(12, 8), nn.Linear(8, 8)
+        self.head, self.aux = nn.Linear(8, 10), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.mix(torch.relu(self.stem(x))))
+        y: Tensor = self.head(x[:, 0]) + 0.5 * self.aux(x[:, 1:]).max(1)[0]
+        return y
+
+
 class _Unknown(nn.Module):
     """A tail that no rule knows: features that are mixed by their own products."""
 
@@ -214,6 +228,12 @@ def test_averages_of_classifiers_are_a_head(tokens: bool) -> None:
     made = _cut(_Averaged(tokens=tokens), (3, 8, 8))
     assert [unit.name for unit in made.units] == ["stem", "mix"]
     assert [layer.kind for layer in made.head.layers].count("linear") == 2 - tokens
+
+
+def test_a_classifier_of_one_token_and_of_all_others_is_a_head() -> None:
+    made = _cut(_Auxiliary(), (5, 12))
+    assert [unit.name for unit in made.units] == ["stem", "mix"]
+    assert {layer.module for layer in made.head.layers if layer.tensors} == {"head", "aux"}
 
 
 def test_a_model_without_a_classifier_head_is_refused_and_told_the_last_module_with_weights() -> None:

@@ -110,10 +110,17 @@ def test_a_bundle_that_is_called_like_a_command_is_a_bundle(tmp_path: Path) -> N
         ("npz", "write npz:FILE"),
         ("idx:", "write idx:DIR"),
         ("mine.npz", "write npz:mine.npz"),
+        ("mine.csv", "write csv:mine.csv?label=COLUMN"),
+        ("none.npz", "write npz:FILE: there is no file none.npz"),
         ("qqqq", None),
     ],
 )
-def test_a_misspelled_data_set_gets_the_nearest_one(spec: str, remedy: str | None) -> None:
+def test_a_misspelled_data_set_gets_the_nearest_one(
+    spec: str, remedy: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.npz", "mine.csv"):
+        (tmp_path / name).touch()
     with pytest.raises(UsageError) as raised:
         open_raw(spec, split="train")
     assert f"--data {spec}: not a known data set (known: {KNOWN})" in str(raised.value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def _until(folder: Path, point: int) -> bool:
                 if left == 0:
                     os._exit(_KILLED)
 
-            _tick_at_every_file_operation(tick)
+            _tick_at_every_file_operation(tick, pytest.MonkeyPatch())
             run(folder, FakeEngine(tick=tick))
             status = 0
         finally:
@@ -50,21 +51,19 @@ def _until(folder: Path, point: int) -> bool:
     return status == 0
 
 
-def _tick_at_every_file_operation(tick: Any) -> None:
-    """Before and after every rename, removal and flush; only ever called in a process of its own."""
+def _tick_at_every_file_operation(tick: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    """Before every rename, removal and flush: what one of them leaves is what the next one finds."""
 
-    def around(function: Any) -> Any:
+    def behind(function: Any) -> Any:
         def wrapped(*arguments: Any, **options: Any) -> Any:
             tick()
-            result = function(*arguments, **options)
-            tick()
-            return result
+            return function(*arguments, **options)
 
         return wrapped
 
-    os.replace = around(os.replace)
-    Path.unlink = around(Path.unlink)  # type: ignore[method-assign]
-    os.fsync = around(os.fsync)
+    patch.setattr(os, "replace", behind(os.replace))
+    patch.setattr(Path, "unlink", behind(Path.unlink))
+    patch.setattr(os, "fsync", behind(os.fsync))
 
 
 def _told(folder: Path) -> list[dict[str, Any]]:
@@ -95,17 +94,25 @@ def _assert_same(folder: Path, undisturbed: Path) -> None:
 
 
 def test_killed_at_every_point_and_resumed_it_is_the_undisturbed_run(undisturbed: Path, tmp_path: Path) -> None:
-    for point in range(1, 10_000):
-        folder = tmp_path / str(point)
-        folder.mkdir()
-        if _until(folder, point):
-            break
+    """What a killed process leaves is what its folder holds at that moment: one run is copied at every point."""
+    running, points = tmp_path / "running", []
+    running.mkdir()
+
+    def copy() -> None:
+        points.append(tmp_path / f"killed-{len(points)}")
+        shutil.copytree(running, points[-1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        _tick_at_every_file_operation(copy, patch)
+        run(running, FakeEngine(tick=copy))
+    for folder in points:
         run(folder, FakeEngine())
         _assert_same(folder, undisturbed)
-    assert point > 100, "the run has more points than these"
+        shutil.rmtree(folder)
+    assert len(points) > 100, "the run has more points than these"
 
 
-@pytest.mark.parametrize("every", [45, 61, 83])
+@pytest.mark.parametrize("every", [23, 31, 42])
 def test_killed_again_and_again_it_still_ends_the_same(undisturbed: Path, tmp_path: Path, every: int) -> None:
     kills = 0
     while not _until(tmp_path, every):

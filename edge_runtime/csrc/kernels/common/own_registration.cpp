@@ -1,4 +1,4 @@
-// The kernels of all operators by their names, in a build without ExecuTorch's registry.
+// The kernels of all operators by their names, for our own engine.
 #include "kernels/common/kernels.h"
 
 namespace profl {

@@ -1,4 +1,5 @@
-// Cross-entropy with its gradient in one pass, as a share of the mean over `examples`.
+// Cross-entropy with its gradient in one pass, as a share of the mean over `examples`, or as the mean over the labels
+// that count.
 #include <algorithm>
 #include <cmath>
 
@@ -6,6 +7,8 @@
 
 namespace profl {
 namespace {
+
+constexpr int64_t kIgnored = -100;  // a label that does not count, as in PyTorch
 
 struct Row {
   double total, log_total, sum;  // of e^(x - largest), its logarithm, and of x - largest
@@ -26,19 +29,26 @@ Row row_of(const float* logits, int64_t classes) {
 
 }  // namespace
 
-// Label smoothing takes `smoothing` of the weight off the label and spreads it evenly over all classes.
+// Label smoothing takes `smoothing` of the weight off the label and spreads it evenly over all classes. `examples` of 0
+// means that labels may be kIgnored and the mean is over all others; where there are none, it is 0.
 void cross_entropy(Context& context, Stack stack) {
   const Arguments a(stack);
   const int64_t batch = a.size(0, 0), classes = a.size(0, 1);
   const float* logits = a.read(0);
   const int64_t* labels = a.tensor(1).const_data_ptr<int64_t>();
-  const double examples = static_cast<double>(a.integer(2)), smoothing = a.exact_number(3);
+  const bool ignores = a.integer(2) == 0;
+  const double smoothing = a.exact_number(3);
   float* gradient = a.write(5);
-  const auto is_class = [&](int64_t label) { return label >= 0 && label < classes; };
-  if (!std::all_of(labels, labels + batch, is_class)) {
+  const auto is_label = [&](int64_t label) {
+    return (label >= 0 && label < classes) || (ignores && label == kIgnored);
+  };
+  if (!std::all_of(labels, labels + batch, is_label)) {
     context.fail(Error::InvalidArgument);
     return;
   }
+  int64_t counted = a.integer(2);
+  if (ignores) counted = std::max<int64_t>(1, batch - std::count(labels, labels + batch, kIgnored));
+  const double examples = static_cast<double>(counted);
   double loss = 0;
   const double spread = smoothing / static_cast<double>(classes);
   for (int64_t n = 0; n < batch; ++n) {
@@ -46,9 +56,13 @@ void cross_entropy(Context& context, Stack stack) {
     const Row row = row_of(values, classes);
     // Asked again: a program from a stranger may have let the gradient overwrite it.
     const int64_t label = labels[n];
-    if (!is_class(label)) {
+    if (!is_label(label)) {
       context.fail(Error::InvalidArgument);
       return;
+    }
+    if (label == kIgnored) {
+      if (gradient != nullptr) std::fill_n(gradient + n * classes, classes, 0.0f);
+      continue;
     }
     loss += row.log_total - (1.0 - smoothing) * (static_cast<double>(values[label]) - row.largest) - spread * row.sum;
     if (gradient == nullptr) continue;

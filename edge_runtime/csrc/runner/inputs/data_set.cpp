@@ -81,12 +81,12 @@ void DataSet::check(const Example& wanted) const {
   }
 }
 
-DataSet open_data(const std::string& spec, const Example& wanted) {
+DataSet open_data(const std::string& spec, const Example& wanted, const std::string& split) {
   const size_t colon = spec.find(':');
   const std::string kind = spec.substr(0, colon), place = colon == std::string::npos ? "" : spec.substr(colon + 1);
-  if (kind == "fashion-mnist") return open_idx(place.empty() ? kFashionMnist : place, spec, wanted);
-  if (kind == "idx" && !place.empty()) return open_idx(place, spec, wanted);
-  if (kind == "npz" && !place.empty()) return open_npz(place, spec, wanted);
+  if (kind == "fashion-mnist") return open_idx(place.empty() ? kFashionMnist : place, spec, wanted, split);
+  if (kind == "idx" && !place.empty()) return open_idx(place, spec, wanted, split);
+  if (kind == "npz" && !place.empty()) return open_npz(place, spec, wanted, split);
   refuse(
       "--data " + spec +
       ": is none that profl-train reads; give idx:DIR, fashion-mnist:DIR or npz:FILE (profl-edge train reads others)");

@@ -1,4 +1,4 @@
-// The examples of a training: labels in memory, inputs on disk.
+// The examples of a training or an evaluation: labels in memory, inputs on disk.
 #pragma once
 
 #include <cstdint>
@@ -34,11 +34,12 @@ struct DataSet {
   void check(const Example& wanted) const;
 };
 
-// `idx:DIR`, `fashion-mnist`, `fashion-mnist:DIR` or `npz:FILE`, the part for training; throws Failure.
-DataSet open_data(const std::string& spec, const Example& wanted);
+// `idx:DIR`, `fashion-mnist`, `fashion-mnist:DIR` or `npz:FILE`, the part for training (`train`) or testing (`test`);
+// throws Failure.
+DataSet open_data(const std::string& spec, const Example& wanted, const std::string& split);
 
-DataSet open_idx(const std::string& folder, const std::string& spec, const Example& wanted);
-DataSet open_npz(const std::string& path, const std::string& spec, const Example& wanted);
+DataSet open_idx(const std::string& folder, const std::string& spec, const Example& wanted, const std::string& split);
+DataSet open_npz(const std::string& path, const std::string& spec, const Example& wanted, const std::string& split);
 
 // Throws Failure, with both shapes, unless images of this shape can be fitted to the model's input.
 void check_fits(const Shape& image, const Example& wanted, const std::string& spec);

@@ -14,7 +14,7 @@ bool exists(const std::string& path) {
   return stat(path.c_str(), &about) == 0;
 }
 
-std::string find(const std::string& folder, const std::string& stem, const std::string& dimensions) {
+std::string found_file(const std::string& folder, const std::string& stem, const std::string& dimensions) {
   for (const char separator : {'-', '.'}) {
     const std::string path = folder + "/" + stem + separator + "idx" + dimensions + "-ubyte";
     if (exists(path)) return path;
@@ -51,11 +51,12 @@ Shape extents(const OpenFile& file, int dimensions) {
 
 }  // namespace
 
-DataSet open_idx(const std::string& folder, const std::string& spec, const Example& wanted) {
+DataSet open_idx(const std::string& folder, const std::string& spec, const Example& wanted, const std::string& split) {
   if (!exists(folder)) refuse("--data " + spec + ": " + folder + ": no such folder");
   DataSet data;
-  data.origin = find(folder, "train-images", "3");
-  data.labels_origin = find(folder, "train-labels", "1");
+  const std::string stem = split == "test" ? "t10k" : "train";
+  data.origin = found_file(folder, stem + "-images", "3");
+  data.labels_origin = found_file(folder, stem + "-labels", "1");
   data.file = std::make_shared<OpenFile>(data.origin);
   const Shape shape = extents(*data.file, 3);
   data.examples = shape[0];

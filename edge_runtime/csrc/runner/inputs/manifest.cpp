@@ -153,6 +153,10 @@ void read_model(JsonReader& json, Manifest& manifest) {
       manifest.input_dtype = json.text();
     } else if (key == "classes") {
       manifest.classes = json.integer();
+    } else if (key == "positions") {
+      if (!json.null()) {
+        json.broken("the model has a label for each token or pixel, which profl-train does not train; use profl-edge");
+      }
     } else if (key == "vocabulary") {
       if (!json.null()) manifest.vocabulary = json.integer();
     } else if (key == "units") {

@@ -1,4 +1,5 @@
-// `npz:FILE`: `images` (uint8, [n, H, W] or [n, C, H, W]) or `inputs` of the model's own, and `labels`.
+// `npz:FILE`: `images` (uint8, [n, H, W] or [n, C, H, W]) or `inputs` of the model's own, and `labels`; those for
+// testing are called `test_images` and so on.
 #include <cstring>
 
 #include "runner/files/failure.h"
@@ -48,8 +49,8 @@ std::vector<Wide> numbers(const OpenFile& file, const NpzArray& array, const std
   return values;
 }
 
-void read_labels(DataSet& data, const NpzFile& archive, const Example& wanted) {
-  const NpzArray labels = archive.array("labels");
+void read_labels(DataSet& data, const NpzFile& archive, const Example& wanted, const std::string& name) {
+  const NpzArray labels = archive.array(name);
   const std::string& path = data.file->path();
   if (labels.shape.empty() || labels.shape[0] != data.examples) {
     refuse(path + ": " + std::to_string(labels.shape.empty() ? 1 : labels.shape[0]) + " labels for " +
@@ -57,17 +58,17 @@ void read_labels(DataSet& data, const NpzFile& archive, const Example& wanted) {
   }
   if (wanted.targets != 0) {
     if (elements_of(labels.shape) != data.examples * wanted.targets) {
-      refuse(path + ": labels are " + text_of(labels.shape) +
+      refuse(path + ": " + name + " are " + text_of(labels.shape) +
              "; the mean squared error of this model needs numbers [n, " + std::to_string(wanted.targets) + "]");
     }
-    data.targets = numbers<float>(*data.file, labels, "labels");
+    data.targets = numbers<float>(*data.file, labels, name);
     data.labels_crc32 = crc32_of(data.targets.data(), data.targets.size() * sizeof(float));
     return;
   }
   if (labels.shape.size() != 1 || !is_integer(labels.type.substr(1))) {
-    refuse(path + ": labels is " + labels.type + " " + text_of(labels.shape) + "; expected whole numbers [n]");
+    refuse(path + ": " + name + " is " + labels.type + " " + text_of(labels.shape) + "; expected whole numbers [n]");
   }
-  keep_labels(data, numbers<int64_t>(*data.file, labels, "labels"));
+  keep_labels(data, numbers<int64_t>(*data.file, labels, name));
 }
 
 void use_images(DataSet& data, const NpzArray& images, const std::string& spec, const Example& wanted) {
@@ -92,19 +93,23 @@ void use_inputs(const DataSet& data, const NpzArray& inputs, const Example& want
 
 }  // namespace
 
-DataSet open_npz(const std::string& path, const std::string& spec, const Example& wanted) {
+DataSet open_npz(const std::string& path, const std::string& spec, const Example& wanted, const std::string& split) {
   if (path.find("?test=") != std::string::npos) {
     refuse("--data " + spec + ": profl-train holds nothing out; save the examples for training in a file of their own");
   }
   DataSet data;
   data.file = std::make_shared<OpenFile>(path);
   const NpzFile archive(*data.file);
-  const std::string name = archive.has("inputs") ? "inputs" : "images";
+  const std::string prefix = split == "test" ? "test_" : "";
+  const std::string name = prefix + (archive.has("inputs") ? "inputs" : "images");
+  if (split == "test" && !archive.has(name)) {
+    refuse(path + ": has no test split; add the arrays " + name + " and test_labels, or give --split train");
+  }
   const NpzArray array = archive.array(name);
-  const bool as_they_are = name == "inputs" || array.type.substr(1, 1) == "f";
+  const bool as_they_are = name == prefix + "inputs" || array.type.substr(1, 1) == "f";
   data.examples = array.shape.empty() ? 0 : array.shape[0];
   data.labels_origin = data.origin = path + ": " + name;
-  if (!as_they_are) data.labels_origin = path + ": labels", data.origin = path;
+  if (!as_they_are) data.labels_origin = path + ": " + prefix + "labels", data.origin = path;
   data.first = array.offset;
   data.record_bytes = data.examples == 0 ? 0 : array.bytes / static_cast<uint64_t>(data.examples);
   if (as_they_are) {
@@ -112,7 +117,7 @@ DataSet open_npz(const std::string& path, const std::string& spec, const Example
   } else {
     use_images(data, array, spec, wanted);
   }
-  read_labels(data, archive, wanted);
+  read_labels(data, archive, wanted, prefix + "labels");
   return data;
 }
 
