@@ -44,6 +44,7 @@ _PURPOSES: dict[str, tuple[str, ...]] = {**{kind: (kind,) for kind in MEASURED_K
     type=OutputFile(),
     help="Also write memory over a step, planned and sampled, of what is measured: for `show --timelines`.",
 )
+@click.option("--endings", type=FILE, hidden=True, help="Folder of who starts this command again after each process.")
 @html_option
 @measuring_options
 def run(

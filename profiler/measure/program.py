@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,12 +26,13 @@ from device_profiles.profile import Conditions
 from device_profiles.timeline import PlanTimeline, Timeline, Timelines
 from device_profiles.work import Distill, Eval, Features, Growing
 from edge_runtime.device.data.npz_writing import write_arrays, write_npz
+from edge_runtime.device.limits.endings import Endings
 from edge_runtime.device.prepare import launch
 from edge_runtime.device.prepare.bundle import open_bundle
 from edge_runtime.device.prepare.job import bench_job, new_job, program_job
 from edge_runtime.device.worker.job import Job
 from profiler.facts.conditions import ConditionsWatch
-from profiler.measure.base import base_bytes
+from profiler.measure.base import base_bytes, base_job
 from profiler.measure.processes import Ended, run_measured
 from profiler.measure.watch import Watched
 
@@ -85,6 +86,9 @@ class ProcessMeter:
 
     Data and update lie in `scratch` (by default where temporary files go). It should be on a disk: in a file system in
     memory the update would be charged to the process that is measured.
+
+    With `endings` this process takes no memory beside the one that is measured: it becomes that process, and finds in
+    them how it ended when it is started again. Nobody watches then, and `limit_bytes` is the limit of this process.
     """
 
     bundle: Path
@@ -94,12 +98,13 @@ class ProcessMeter:
     threads: int
     timeout_seconds: float | None = None
     scratch: Path | None = None
+    endings: Endings | None = None
 
     def measure(self, program: Program) -> Observation:
         """Run it; killed by the kernel, or out of memory below an rlimit, means that it does not fit."""
         if isinstance(program.work, Features):
             raise UsageError(f"{program.name}: is measured as a part of the programs that read its outputs")
-        with ConditionsWatch() as machine:
+        with nullcontext() if self.endings is not None else ConditionsWatch() as machine:
             ended, report = self._evaluate(program) if isinstance(program.work, Eval) else self._train(program)
         return Observation(
             report=report,
@@ -110,7 +115,7 @@ class ProcessMeter:
             minor_faults=ended.minor_faults,
             major_faults=ended.major_faults,
             watched=ended.watched,
-            conditions=machine.conditions(),
+            conditions=None if machine is None else machine.conditions(),
         )
 
     def train(self, program: Program) -> Ended:
@@ -136,12 +141,15 @@ class ProcessMeter:
                 cache_folder=folder,
             )
             prepared = prepare_training(request, json=True)
-            return self._run(prepared.job, watch=True)
+            return self._run(prepared.job, program, "train", watch=True)
 
     def base_bytes(self) -> int:
         """Measured without a limit: the base alone is what every other program of the device also needs."""
         bundle = open_bundle(self.bundle)
-        return base_bytes(bundle, bundle.manifest.programs[0])
+        program = bundle.manifest.programs[0]
+        if self.endings is None:
+            return base_bytes(bundle, program)
+        return int(self._run(base_job(bundle, program), program, "base", watch=False).output)
 
     def plan(self, program: Program) -> PlanTimeline | None:
         """As the bundle states it."""
@@ -169,7 +177,7 @@ class ProcessMeter:
             threads=self.threads,
             json=True,
         )
-        return self._run(job, watch=False)
+        return self._run(job, program, "bench", watch=False)
 
     def _evaluate(self, program: Program) -> tuple[Ended, dict[str, Any] | None]:
         from edge_runtime.device.prepare.examples import data_job, open_examples
@@ -181,11 +189,13 @@ class ProcessMeter:
             source = open_examples(self._data(folder, program), "train", bundle, program)
             job["data"] = data_job(source)
             job["examples"] = len(source)
-            ended = self._run(job, watch=True)
+            ended = self._run(job, program, "eval", watch=True)
         return ended, self._report(program, ended)
 
-    def _run(self, job: Job, *, watch: bool) -> Ended:
+    def _run(self, job: Job, program: Program, what: str, *, watch: bool) -> Ended:
         """The training process itself, under the limit; what prepares it is this process, which is not."""
+        if self.endings is not None:
+            return self._become(job, self.endings, f"{program.name}.{what}")
         job["parent"] = os.getpid()
         with launch.written(job) as (command, files):
             return run_measured(
@@ -195,6 +205,14 @@ class ProcessMeter:
                 timeout_seconds=self.timeout_seconds,
                 pass_fds=files,
             )
+
+    def _become(self, job: Job, endings: Endings, name: str) -> Ended:
+        """How the process ended that this one was before; it becomes it where that is not known yet."""
+        ending = endings.find(name)
+        if ending is None:
+            endings.ask(name)
+            launch.take_place(job)
+        return Ended(outcome=ending.outcome, output=ending.output.encode(), complaint=ending.complaint)
 
     def _report(self, program: Program, ended: Ended) -> dict[str, Any] | None:
         if ended.outcome.returncode == 0:

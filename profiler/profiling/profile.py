@@ -16,6 +16,7 @@ from device_profiles.places import disk_folder
 from device_profiles.profile import Cost, DeviceProfile, Measurement
 from device_profiles.sizes import MEGABYTE
 from edge_runtime.device.limits.control_groups import MemoryLimit, memory_limit
+from edge_runtime.device.limits.endings import Endings
 from profiler.facts.device_facts import describe_device, describe_software
 from profiler.measure.breakdown import cost_of
 from profiler.measure.program import Meter, Observation, ProcessMeter
@@ -29,7 +30,8 @@ class ProfileRequest:
     """What to measure. Without `limit_bytes` the limit that this process already lives under is recorded.
 
     `bundle` may be None where `runtime` is `torch` and the subject is a model. `cached_prefix`: also the training
-    programs that read the frozen blocks' outputs from a cache.
+    programs that read the frozen blocks' outputs from a cache. `endings`: folder of a process that starts this one
+    again after each program (`edge_runtime.device.limits.endings`).
     """
 
     bundle: Path | None
@@ -46,6 +48,7 @@ class ProfileRequest:
     runtime: Runtime = "native"
     device: TorchDevice = "cpu"
     cached_prefix: bool = True
+    endings: Path | None = None
 
 
 def profile_bundle(
@@ -97,6 +100,7 @@ def meter_of(request: ProfileRequest, subject: Subject) -> Meter:
         warmup_steps=request.warmup_steps,
         threads=request.threads,
         timeout_seconds=request.timeout_seconds,
+        endings=None if request.endings is None else Endings(request.endings),
     )
 
 

@@ -15,18 +15,16 @@ from edge_runtime.device.federation.child import Child
 from edge_runtime.device.federation.device import Device
 from edge_runtime.device.federation.files import fetch_missing, lay_out
 from edge_runtime.device.fleet_api.errors import LinkError
+from edge_runtime.device.limits.endings import Ending, Endings
 from edge_runtime.device.limits.processes import Outcome
 from edge_runtime.device.machine.readings import memory_information
-
-PROFILER_BYTES = 40 << 20
-"""Of the profiler's own process, beside the client and the programs that it measures."""
 
 
 class ProfileJob:
     """Measuring, from the profiler's start to the profile. A restarted one goes on behind the last program.
 
-    Programs are measured under the limit that a training has, which is what is asked. The profiler's own process comes
-    on top of it, so that the client leaves the group of the whole limit meanwhile, and says so.
+    The profiler and what it measures live one after the other under the limit that a training has: it becomes each
+    process, and is started again when that has ended.
     """
 
     def __init__(self, device: Device, order: ProfileOrder, *, seconds: float) -> None:
@@ -34,20 +32,18 @@ class ProfileJob:
         self._deadline = time.monotonic() + seconds
         folder = device.state.task
         self._output = folder / "profile.json"
+        self._said, self._complaint = folder / "said.json", folder / "complaint.txt"
+        self._endings = Endings(folder / "endings")
+        self._endings.clear()
+        self._limit_bytes = device.budget()
         settings = device.settings
         threads = min(order.threads, settings.threads or order.threads)
-        command = [sys.executable, "-P", "-m", "profiler", str(folder / "bundle"), "--limit", f"{device.budget()}B"]
-        command += ["--name", settings.name, "--purpose", "all", "--threads", str(threads)]
-        command += ["--steps", str(order.steps), "-o", str(self._output), "--json"]
-        limit, more = settings.limit_bytes >> 20, PROFILER_BYTES >> 20
-        said = (
-            f"measures what training takes, with up to {more} MB beside the {limit} MB of its limit until that is done"
-        )
-        device.journal.say("profile", said)
-        if device.group is not None:
-            device.group.leave()
-        self._child = Child(command, limit_bytes=None, said=folder / "said.json", complaint=folder / "complaint.txt")
-        device.use.child = self._child
+        self._command = [sys.executable, "-P", "-m", "profiler", str(folder / "bundle"), "--name", settings.name]
+        self._command += ["--limit", f"{self._limit_bytes}B", "--purpose", "all", "--threads", str(threads)]
+        self._command += ["--steps", str(order.steps), "-o", str(self._output), "--json"]
+        self._command += ["--endings", str(folder / "endings")]
+        device.journal.say("profile", "measures what training takes")
+        self._child = self._start()
 
     @property
     def doing(self) -> str:
@@ -59,6 +55,11 @@ class ProfileJob:
         if not self._child.ended():
             return None if time.monotonic() < self._deadline else self.abandon("took too long")
         outcome = self._end()
+        asked = self._endings.asked()
+        if asked is not None:
+            self._endings.keep(asked, self._ending(outcome))
+            self._child = self._start()
+            return None
         if outcome.returncode != 0:
             return no_profile(self._child.last_words() or f"exit status {outcome.returncode}")
         try:
@@ -79,12 +80,24 @@ class ProfileJob:
         self._end()
         return no_profile(why)
 
+    def _start(self) -> Child:
+        child = Child(self._command, limit_bytes=self._limit_bytes, said=self._said, complaint=self._complaint)
+        self._device.use.child = child
+        return child
+
+    def _ending(self, outcome: Outcome) -> Ending:
+        return Ending(
+            returncode=outcome.returncode,
+            limit_kind=outcome.limit_kind,
+            oom_kills=outcome.oom_kills,
+            cgroup_peak_bytes=outcome.cgroup_peak_bytes,
+            output=self._said.read_text(encoding="utf-8", errors="replace"),
+            complaint=self._complaint.read_text(encoding="utf-8", errors="replace"),
+        )
+
     def _end(self) -> Outcome:
-        outcome = self._child.outcome()
         self._device.use.child = None
-        if self._device.group is not None:
-            self._device.group.enter()
-        return outcome
+        return self._child.outcome()
 
 
 def start_profile(
@@ -95,7 +108,7 @@ def start_profile(
         refusal = device.permission.refusal()
         if refusal is not None:
             raise ExecutionError(f"may not train now: {refusal}")
-        needed, free = device.budget() + PROFILER_BYTES, memory_information(root).get("MemAvailable")
+        needed, free = device.budget(), memory_information(root).get("MemAvailable")
         if free is not None and free < needed:
             raise ExecutionError(
                 f"measuring takes {needed >> 20} MB, {free >> 20} MB are available: end other programs"

@@ -48,14 +48,25 @@ def become(job: Job, *, limit_bytes: int | None = None, parent: int | None = Non
     supervisor = Path(job["native"]).with_name(_SUPERVISOR)
     with written(job) as (command, files):
         _check_open_files(len(files))
-        for file in files:
-            os.set_inheritable(file, True)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        try:
-            os.execv(supervisor, [str(supervisor), *options, "--", *command])
-        except OSError as error:
-            raise ExecutionError(f"{supervisor}: {error.strerror or error}; install profl-edge again") from None
+        _execute([str(supervisor), *options, "--", *command], files)
+
+
+def take_place(job: Job) -> NoReturn:
+    """Replace this process by the training process itself, which lives and ends under the limits of this one."""
+    job["parent"] = os.getppid()
+    with written(job) as (command, files):
+        _execute(command, files)
+
+
+def _execute(command: list[str], files: list[int]) -> NoReturn:
+    for file in files:
+        os.set_inheritable(file, True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execv(command[0], command)
+    except OSError as error:
+        raise ExecutionError(f"{command[0]}: {error.strerror or error}; install profl-edge again") from None
 
 
 def _check_open_files(inherited: int) -> None:

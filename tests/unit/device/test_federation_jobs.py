@@ -268,11 +268,11 @@ def test_a_training_that_was_slowed_down_is_told_in_the_journal(
 
 def test_a_device_is_not_measured_where_that_takes_more_memory_than_is_free(device: Device, tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "meminfo").write_text(f"MemAvailable: {120 << 10} kB\n")
+    (tmp_path / "proc" / "meminfo").write_text(f"MemAvailable: {90 << 10} kB\n")
     found = start_profile(device, ProfileOrder(run="run", files={}), _no_fetch, seconds=5.0, root=tmp_path)
     assert isinstance(found, Answered)
     said = msgspec.json.decode(found.document, type=ProfileAnswer)
-    assert said.status == "declined: measuring takes 140 MB, 120 MB are available: end other programs"
+    assert said.status == "declined: measuring takes 100 MB, 90 MB are available: end other programs"
 
 
 def _no_fetch(name: str, path: Path, expected: SentFile) -> None:
