@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from device_profiles.promise import PREPARING_BYTES
+from edge_runtime.device.limits.endings import Ending, Endings
 from edge_runtime.device.limits.processes import run_limited
 from edge_runtime.device.prepare.bundle import open_bundle
 from profiler.measure.base import base_bytes
@@ -96,3 +98,39 @@ def test_a_profile_of_one_block_predicts_the_others(cnn_bundle: Path, tmp_path: 
         assert found["calibrated_by"] == ["grow-block1"]
         assert found["low_bytes"] <= cost["measured_peak_bytes"] <= found["high_bytes"]
         assert abs(found["peak_bytes"] - cost["measured_peak_bytes"]) < 2 << 20
+
+
+def test_the_profiler_and_what_it_measures_live_one_after_the_other_in_one_limit(
+    cnn_bundle: Path, tmp_path: Path
+) -> None:
+    output, folder = tmp_path / "profile.json", tmp_path / "endings"
+    endings = Endings(folder)
+    endings.clear()
+    limit = PREPARING_BYTES  # the least that a client of a federation has for them
+    command = [sys.executable, "-m", "profiler", str(cnn_bundle), "--purpose", "all", "--block", "2", "--threads", "1"]
+    command += ["--steps", "2", "--limit", f"{limit}B", "-o", str(output), "--endings", str(folder), "--json"]
+    names: list[str] = []
+    while True:
+        with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+            outcome = run_limited(command, limit_bytes=limit, stdout=out, stderr=err)
+        said, complaint = (tmp_path / "out").read_text(), (tmp_path / "err").read_text()
+        asked = endings.asked()
+        if asked is None:
+            break
+        names.append(asked)
+        kept = {name: getattr(outcome, name) for name in ("returncode", "limit_kind", "oom_kills", "cgroup_peak_bytes")}
+        endings.keep(asked, Ending(**kept, output=said, complaint=complaint))
+    assert outcome.returncode == 0, complaint
+    assert len(names) == len(set(names)) and {"grow-block2.train", "grow-block2.bench", "eval-block2.eval"} <= set(
+        names
+    )
+    alone, _, errors = _profile(
+        cnn_bundle, "--purpose", "all", "--block", 2, "--threads", 1, "--steps", 2, "-o", tmp_path / "alone.json"
+    )
+    assert alone == 0, errors
+    theirs = {cost["program"]: cost for cost in json.loads((tmp_path / "alone.json").read_bytes())["costs"]}
+    ours = {cost["program"]: cost for cost in json.loads(output.read_bytes())["costs"]}
+    assert ours.keys() == theirs.keys()
+    for name, cost in ours.items():
+        assert cost["fits"] and abs(cost["measured_peak_bytes"] - theirs[name]["measured_peak_bytes"]) < 2 << 20
+        assert ("step_seconds_median" in cost) == ("step_seconds_median" in theirs[name])

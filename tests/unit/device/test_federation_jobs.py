@@ -22,7 +22,7 @@ from device_profiles.federation import (
     SentFile,
     TrainAnswer,
 )
-from edge_runtime.device.federation import training
+from edge_runtime.device.federation import profiling, training
 from edge_runtime.device.federation.answers import Answered
 from edge_runtime.device.federation.child import OwnUse
 from edge_runtime.device.federation.device import Device
@@ -39,6 +39,7 @@ from edge_runtime.device.federation.train_command import steps_between
 from edge_runtime.device.federation.training import TrainJob
 from edge_runtime.device.fleet_api.incoming import Incoming
 from edge_runtime.device.fleet_api.keys import NodeKey, ServerKey
+from edge_runtime.device.limits.endings import Endings
 from edge_runtime.device.limits.processes import Outcome
 from tests.support.federation_client import MEGABYTE, train_order
 
@@ -273,6 +274,33 @@ def test_a_device_is_not_measured_where_that_takes_more_memory_than_is_free(devi
     assert isinstance(found, Answered)
     said = msgspec.json.decode(found.document, type=ProfileAnswer)
     assert said.status == "declined: measuring takes 100 MB, 90 MB are available: end other programs"
+
+
+def test_the_profiler_is_started_again_after_each_process_that_it_became(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiling, "Child", _Child)
+    folder = device.state.task / "endings"
+    folder.mkdir(parents=True)
+    (folder / "asked").write_text("of an earlier start")
+    job = profiling.ProfileJob(device, ProfileOrder(run="run", files={}), seconds=60.0)
+    endings = Endings(folder)
+    for place, name in enumerate(("grow-block1.train", "grow-block1.bench")):
+        assert job.poll() is None and len(_Child.made) == place + 1
+        child = _Child.made[place]
+        assert child.limit_bytes == device.budget() and child.command[-2:] == ["--endings", str(folder)]
+        assert endings.find(name) is None
+        endings.ask(name)
+        child.said.write_text(f"said {place}")
+        (device.state.task / "complaint.txt").write_text("")
+        child.over = True
+        assert job.poll() is None
+        ending = endings.find(name)
+        assert ending is not None and ending.output == f"said {place}" and endings.asked() is None
+    _Child.made[2].over, _Child.made[2].returncode, _Child.made[2].words = True, 1, "no such program"
+    answered = job.poll()
+    assert answered is not None
+    assert msgspec.json.decode(answered.document, type=ProfileAnswer).status == "no such program"
 
 
 def _no_fetch(name: str, path: Path, expected: SentFile) -> None:
