@@ -23,15 +23,13 @@ from server.federation.home.keys import control_token, launcher_secret, order_ke
 from server.federation.home.logs import last_line, open_log
 from server.federation.membership import reconcile
 from server.federation.processes import Running, end, environment, left_over, set_running
+from server.federation.restarts import MOST, Restarts
 
 _START_SECONDS = 120.0
 _ANSWER_SECONDS = 5.0
 """For one answer of a SuperLink that starts: while its sockets are open, a question to one that ended hangs."""
 _POLL_SECONDS = 0.2
 _STEP_SECONDS = 1.0
-_RESTARTS = 5
-_RESTARTS_WITHIN = 600.0
-"""Seconds in which a SuperLink that ends more than `_RESTARTS` times is given up."""
 
 
 class Observer(Protocol):
@@ -114,7 +112,7 @@ class _Federation:
         address = public_address(settings.hosts, port)
         self._running = Running.this(port=port, inner_port=self._inner_port, address=address)
         self._superlink: subprocess.Popen[bytes] | None = None
-        self._starts: list[float] = []
+        self._restarts = Restarts()
 
     def run(self) -> None:
         """Serve until an exception comes."""
@@ -151,8 +149,9 @@ class _Federation:
                 pass_fds=[one.fileno() for one in sockets],
                 start_new_session=True,
             )
-        self._starts.append(time.monotonic())
+        self._restarts.started()
         self._wait(self._register)
+        self._restarts.answers()
 
     def _register(self) -> None:
         superlinks = control(self._folder, self._inner_port, timeout=_ANSWER_SECONDS)
@@ -195,9 +194,8 @@ class _Federation:
         return f"{last_line(out) or last_line(log) or 'it said nothing'}; see {out} and {log}"
 
     def _restart(self) -> None:
-        recent = [start for start in self._starts if time.monotonic() - start < _RESTARTS_WITHIN]
-        if len(recent) > _RESTARTS:
-            raise ExecutionError(f"the SuperLink ended {len(recent)} times in ten minutes: {self._said()}")
+        if self._restarts.given_up():
+            raise ExecutionError(f"the SuperLink ended {MOST + 1} times in a row soon after its start: {self._said()}")
         self._observer.note("the SuperLink ended and is started again, with the same devices and state")
         with suppress(_Ended):  # again, before it answered: that counts as another time
             self._start()

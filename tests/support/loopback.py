@@ -183,7 +183,7 @@ class Loopback:
 
     def kill(self, what: str) -> bool:
         """Kill the process of the federation in whose command line `what` is a part; False where there is none."""
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):  # it may just be giving up
             up = psutil.Process(json.loads((self.home / "running.json").read_text())["pid"])
             for process in up.children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):

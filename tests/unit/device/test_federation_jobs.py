@@ -17,111 +17,28 @@ from device_profiles.federation import (
     TRAIN_TASK,
     DeviceAnswer,
     DeviceQuestion,
-    ProfileAnswer,
-    ProfileOrder,
     SentFile,
     TrainAnswer,
 )
-from edge_runtime.device.federation import profiling, training
+from edge_runtime.device.federation import training
 from edge_runtime.device.federation.answers import Answered
-from edge_runtime.device.federation.child import OwnUse
 from edge_runtime.device.federation.device import Device
 from edge_runtime.device.federation.handling import handle
-from edge_runtime.device.federation.journal import Journal
 from edge_runtime.device.federation.memory import MARGIN_BYTES, STEP_BYTES, reserved_bytes
-from edge_runtime.device.federation.permission import Permission
-from edge_runtime.device.federation.pressure import MemoryPressure
-from edge_runtime.device.federation.profiling import start_profile
-from edge_runtime.device.federation.settings import Settings
 from edge_runtime.device.federation.state import Pending, StateFolder
-from edge_runtime.device.federation.store import FileStore
 from edge_runtime.device.federation.train_command import steps_between
 from edge_runtime.device.federation.training import TrainJob
 from edge_runtime.device.fleet_api.incoming import Incoming
 from edge_runtime.device.fleet_api.keys import NodeKey, ServerKey
-from edge_runtime.device.limits.endings import Endings
-from edge_runtime.device.limits.processes import Outcome
 from tests.support.federation_client import MEGABYTE, train_order
-
-_REPORT = {
-    "steps": 7,
-    "examples": 30,
-    "interrupted": False,
-    "loss_first": 2.0,
-    "loss_last": 1.0,
-    "measured_peak_bytes": 5,
-    "more": [1],
-}
-
-
-class _Child:
-    """A training process that does as a test says."""
-
-    made: list[_Child]
-
-    def __init__(self, command: list[str], *, limit_bytes: int, said: Path, complaint: Path) -> None:
-        self.command, self.limit_bytes, self.said = command, limit_bytes, said
-        self.calls: list[str] = []
-        self.stopping = False
-        self.over = False
-        self.returncode = 0
-        self.words = ""
-        self.made.append(self)
-
-    def pause(self) -> None:
-        self.calls.append("pause")
-
-    def go_on(self) -> None:
-        self.calls.append("go on")
-
-    def stop(self) -> None:
-        self.stopping = True
-        self.calls.append("stop")
-
-    def kill(self) -> None:
-        self.calls.append("kill")
-
-    def ended(self) -> bool:
-        return self.over
-
-    def last_words(self) -> str:
-        return self.words
-
-    def outcome(self) -> Outcome:
-        return Outcome(returncode=self.returncode, limit_kind="rlimit", oom_kills=0, cgroup_peak_bytes=None)
-
-    def used_seconds(self) -> float:
-        return 0.0
-
-    def finish(self, **changed: Any) -> None:
-        """End, with an update where nothing else is said."""
-        self.over = True
-        self.said.write_text(json.dumps({**_REPORT, **changed}))
-        (self.said.parent / "update.safetensors").write_bytes(b"update")
+from tests.support.federation_device import REPORT, FakeChild, fake_device
 
 
 @pytest.fixture
 def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
-    _Child.made = []
-    monkeypatch.setattr(training, "Child", _Child)
-    state = StateFolder(tmp_path / "state")
-    state.make()
-    state.finish()
-    settings = Settings(name="bench", address="localhost:1", data="digits", limit_bytes=128 * MEGABYTE, threads=2)
-    root = tmp_path / "root"
-    return Device(
-        settings=settings,
-        state=state,
-        store=FileStore(state.files, 1 << 20),
-        journal=Journal(),
-        permission=Permission((), root=root),
-        pressure=MemoryPressure(root),
-        release="1",
-        examples=30,
-        budget=lambda: 100 * MEGABYTE,
-        peak=lambda: 27 * MEGABYTE,
-        use=OwnUse(),
-    )
+    FakeChild.made = []
+    monkeypatch.setattr(training, "Child", FakeChild)
+    return fake_device(tmp_path)
 
 
 def _job(device: Device, **changed: Any) -> TrainJob:
@@ -143,7 +60,7 @@ def _press(device: Device, root: Path, percent: float) -> None:
 def test_a_training_has_the_budget_as_its_limit_and_answers_with_its_update(device: Device) -> None:
     job = _job(device)
     assert job.poll() is None
-    (child,) = _Child.made
+    (child,) = FakeChild.made
     assert child.limit_bytes == 100 * MEGABYTE
     assert child.command[child.command.index("--threads") + 1] == "2"
     assert "--resume" in child.command
@@ -165,19 +82,19 @@ def test_pressure_that_lasts_ends_a_training_which_continues_when_it_is_over(
     job.poll()
     _press(device, tmp_path / "root", 50)
     job.poll()
-    first = _Child.made[0]
+    first = FakeChild.made[0]
     assert first.calls == ["pause"]
     job.poll()
     assert first.calls == ["pause", "pause", "stop"]
     first.over = True
     for _ in range(3):
         assert job.poll() is None
-    assert len(_Child.made) == 1
+    assert len(FakeChild.made) == 1
     assert job.doing == "grow-units0-0: waits (memory is scarce)"
     _press(device, tmp_path / "root", 0)
     assert job.poll() is None
-    assert len(_Child.made) == 2
-    _Child.made[1].finish()
+    assert len(FakeChild.made) == 2
+    FakeChild.made[1].finish()
     assert _answer(job.poll()).result.status == "ok"
 
 
@@ -186,26 +103,26 @@ def test_a_checkpoint_that_no_longer_fits_is_given_up_once(device: Device) -> No
     job.poll()
     checkpoint = device.state.task / "update.safetensors.checkpoint"
     checkpoint.write_bytes(b"")
-    _Child.made[0].over, _Child.made[0].returncode, _Child.made[0].words = True, 2, "another release"
+    FakeChild.made[0].over, FakeChild.made[0].returncode, FakeChild.made[0].words = True, 2, "another release"
     assert job.poll() is None
     assert not checkpoint.exists()
-    _Child.made[1].over, _Child.made[1].returncode, _Child.made[1].words = True, 2, "no such data"
+    FakeChild.made[1].over, FakeChild.made[1].returncode, FakeChild.made[1].words = True, 2, "no such data"
     answer = _answer(job.poll())
     assert (answer.result.status, answer.update) == ("no such data", None)
 
 
 def test_a_training_that_had_finished_is_not_begun_again(device: Device) -> None:
-    (device.state.task / "report.json").write_text(json.dumps(_REPORT))
+    (device.state.task / "report.json").write_text(json.dumps(REPORT))
     (device.state.task / "update.safetensors").write_bytes(b"update")
     assert _answer(_job(device).poll()).result.steps == 7
-    assert _Child.made == []
+    assert FakeChild.made == []
 
 
 def test_a_report_without_its_end_does_not_count(device: Device) -> None:
-    (device.state.task / "report.json").write_text(json.dumps(_REPORT)[:-9])
+    (device.state.task / "report.json").write_text(json.dumps(REPORT)[:-9])
     (device.state.task / "update.safetensors").write_bytes(b"update")
     assert _job(device).poll() is None
-    assert len(_Child.made) == 1
+    assert len(FakeChild.made) == 1
 
 
 def test_a_budget_that_has_shrunk_ends_the_task_with_the_reason(device: Device) -> None:
@@ -262,49 +179,9 @@ def test_a_training_that_was_slowed_down_is_told_in_the_journal(
 ) -> None:
     job = _job(device)
     job.poll()
-    _Child.made[0].finish(slowed_down=True)
+    FakeChild.made[0].finish(slowed_down=True)
     assert _answer(job.poll()).result.status == "ok"
     assert "training was slow: the processor lowered its clock" in capsys.readouterr().out
-
-
-def test_a_device_is_not_measured_where_that_takes_more_memory_than_is_free(device: Device, tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "meminfo").write_text(f"MemAvailable: {90 << 10} kB\n")
-    found = start_profile(device, ProfileOrder(run="run", files={}), _no_fetch, seconds=5.0, root=tmp_path)
-    assert isinstance(found, Answered)
-    said = msgspec.json.decode(found.document, type=ProfileAnswer)
-    assert said.status == "declined: measuring takes 100 MB, 90 MB are available: end other programs"
-
-
-def test_the_profiler_is_started_again_after_each_process_that_it_became(
-    device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(profiling, "Child", _Child)
-    folder = device.state.task / "endings"
-    folder.mkdir(parents=True)
-    (folder / "asked").write_text("of an earlier start")
-    job = profiling.ProfileJob(device, ProfileOrder(run="run", files={}), seconds=60.0)
-    endings = Endings(folder)
-    for place, name in enumerate(("grow-block1.train", "grow-block1.bench")):
-        assert job.poll() is None and len(_Child.made) == place + 1
-        child = _Child.made[place]
-        assert child.limit_bytes == device.budget() and child.command[-2:] == ["--endings", str(folder)]
-        assert endings.find(name) is None
-        endings.ask(name)
-        child.said.write_text(f"said {place}")
-        (device.state.task / "complaint.txt").write_text("")
-        child.over = True
-        assert job.poll() is None
-        ending = endings.find(name)
-        assert ending is not None and ending.output == f"said {place}" and endings.asked() is None
-    _Child.made[2].over, _Child.made[2].returncode, _Child.made[2].words = True, 1, "no such program"
-    answered = job.poll()
-    assert answered is not None
-    assert msgspec.json.decode(answered.document, type=ProfileAnswer).status == "no such program"
-
-
-def _no_fetch(name: str, path: Path, expected: SentFile) -> None:
-    raise AssertionError
 
 
 def test_the_messages_that_were_taken_last_are_known_after_they_were_answered(device: Device) -> None:
