@@ -1,8 +1,9 @@
 """Predict the seconds of a step: from its loads, and from the programs that a device's profile has measured.
 
 The exporter states how long each family of kernels takes on a reference core (`Load.reference_ns`), which depends on
-every kernel's shapes. The measured programs say how much slower or quicker the device is, by families. Where they say
-little about a family, the device's general speed stands for it.
+every kernel's shapes. The measured programs say how much slower or quicker the device is, by families; what goes over
+weights, in kernels of all families, counts as one more, since it waits for memory and gains least from more threads.
+Where they say little about a family, the device's general speed stands for it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _NANOSECOND = 1e-9
 _TRUST = 0.01
 """How much a family's deviation from the general speed weighs against the same deviation of a measured program."""
 _SWEEPS = 200
+WEIGHTS = "weights"
 
 Factors = dict[str, float]
 
@@ -30,7 +32,7 @@ class Speed:
 
     def seconds(self, loads: Mapping[Family, Load]) -> float | None:
         """Of one step; None for loads of an earlier release, which do not say what the reference core takes."""
-        return sum(self.factors[name] * seconds for name, seconds in _reference(loads).items()) or None
+        return _at(self.factors, _reference(loads)) or None
 
 
 def fit_speed(measured: Sequence[tuple[Mapping[Family, Load], float]]) -> Speed | None:
@@ -43,7 +45,7 @@ def fit_speed(measured: Sequence[tuple[Mapping[Family, Load], float]]) -> Speed 
     if not rows:
         return None
     general = median(seconds / sum(reference.values()) for reference, seconds in rows)
-    factors = dict.fromkeys(get_args(Family), general)
+    factors = dict.fromkeys((*get_args(Family), WEIGHTS), general)
     weight = _TRUST * len(rows) / general**2
     # Coordinate descent: the problem is convex, and every step is the exact minimum over one factor.
     for _ in range(_SWEEPS):
@@ -61,4 +63,5 @@ def _at(factors: Factors, reference: Mapping[str, float]) -> float:
 
 def _reference(loads: Mapping[Family, Load]) -> dict[str, float]:
     """Seconds of the reference core."""
-    return {str(name): load.reference_ns * _NANOSECOND for name, load in loads.items()}
+    own = {str(name): (load.reference_ns - load.weights_ns) * _NANOSECOND for name, load in loads.items()}
+    return own | {WEIGHTS: sum(load.weights_ns for load in loads.values()) * _NANOSECOND}

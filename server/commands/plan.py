@@ -178,6 +178,7 @@ def _plan_fleet(
     from server.fleet.reading import read_fleet
     from server.planner.fleet_plan import plan_fleet
     from server.planner.fleet_tables import fleet_table
+    from server.planner.pace import pace_of
     from server.planner.planner import candidates_in
     from server.planner.tables import candidates_table, steps_table
 
@@ -187,7 +188,8 @@ def _plan_fleet(
     gathered = _gathered(profiles, "", fleet.margin if margin is None else margin)
     _check_known(client, gathered.names)
     programs, given = _programs(fleet, partition, blocks, costs)
-    there = gathered.fleet(programs)
+    pace = pace_of(fleet)
+    there = gathered.fleet(programs, pace)
     made = plan_fleet(
         there.kinds,
         there.clients,
@@ -196,6 +198,7 @@ def _plan_fleet(
         count=blocks,
         given=given,
         exact=there.exact,
+        pace=pace,
     )
     made.steps.check_work()
     if costs is not None and not costs.with_name(MANIFEST_NAME).exists():  # a bundle's own belongs to its digest

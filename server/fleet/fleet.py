@@ -73,6 +73,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         rounds: round budget of the whole run; ProFL may do without one.
         clients_per_round: drawn anew every round among those with work; all of them by default.
         spare: drawn beside them; an attempt ends when `clients_per_round` have delivered, and waits for no other.
+        download_mbit, upload_mbit: megabits that a client is taken to receive and send in a second, where the planner
+            compares how long steps take.
         evaluate_every: rounds between two evaluations; the last round of a stage always has one.
         aggregation: `robust` holds the updates of a round against each other before they are averaged; `mean` does not.
             `trimmed_mean` and `median` take each value alone, and every client for one.
@@ -108,6 +110,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     rounds: Positive | None = None
     clients_per_round: Positive | None = None
     spare: Annotated[int, msgspec.Meta(ge=0)] = 0
+    download_mbit: Annotated[float, msgspec.Meta(gt=0)] = 20.0
+    upload_mbit: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     evaluate_every: Positive = 1
     seed: int = 0
     threads: Positive = 1

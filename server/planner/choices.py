@@ -102,7 +102,7 @@ class Device:
     def __init__(self, profile: DeviceProfile, bundle_sha256: str, *, margin: float, examples: int) -> None:
         self._profile = profile
         self._margin = margin
-        self._examples = examples
+        self.examples = examples
         self._measured: dict[str, Cost] = (
             {cost.program: cost for cost in profile.costs} if profile.bundle_sha256 == bundle_sha256 else {}
         )
@@ -117,7 +117,7 @@ class Device:
         )
         if self._known is None:
             return (own, self._unknown)
-        return (own, repr(self._known), self._profile.measurement.threads, self._examples)
+        return (own, repr(self._known), self._profile.measurement.threads, self.examples)
 
     @property
     def works(self) -> frozenset[Trained]:
@@ -146,7 +146,7 @@ class Device:
     def _predicted(self, offer: Offer) -> Prediction | None:
         if self._known is None or offer.plan is None:
             return None
-        return predict(offer.plan, self._profile, examples=self._examples, calibration=self._known)
+        return predict(offer.plan, self._profile, examples=self.examples, calibration=self._known)
 
     def _seconds(self, offer: Offer) -> float | None:
         prediction = self._predicted(offer)

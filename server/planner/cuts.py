@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from device_profiles.errors import UsageError
 from server.planner.holding import Step
+from server.planner.pace import Pace
 
 
-def fewest(every: Sequence[Step], needed: Sequence[float]) -> tuple[int, ...]:
+def fewest(every: Sequence[Step], needed: Sequence[float], pace: Pace | None = None) -> tuple[int, ...]:
     """Ends of the best steps that train every unit on the share that it needs. There are some: every unit is the end of
     a step that trains it so.
 
@@ -23,7 +24,7 @@ def fewest(every: Sequence[Step], needed: Sequence[float]) -> tuple[int, ...]:
         before = [best[end] for end in range(first - 1, step.last_unit) if end in best]
         if before:
             cost, ends = min(before)
-            best[step.last_unit] = (_added(cost, step), (*ends, step.last_unit))
+            best[step.last_unit] = (_added(cost, step, len(every), pace), (*ends, step.last_unit))
     return best[len(every) - 1][1]
 
 
@@ -37,7 +38,7 @@ def reach(every: Sequence[Step], ends: Sequence[int], needed: Sequence[float]) -
     return True
 
 
-def so_many(every: Sequence[Step], count: int, coverage: float) -> tuple[int, ...]:
+def so_many(every: Sequence[Step], count: int, coverage: float, pace: Pace | None = None) -> tuple[int, ...]:
     """Ends of the best `count` steps. Each counts for its own units, behind the end of the step before: the least share
     of clients that trains one of them is as large as it can be up to `coverage`, then most clients have work, then the
     time is short. Raises UsageError where there are not so many units."""
@@ -60,7 +61,7 @@ def so_many(every: Sequence[Step], count: int, coverage: float) -> tuple[int, ..
                 for end, step in enumerate(every)
                 if (
                     before := [
-                        (_added(cost, step), (*ends, end))
+                        (_added(cost, step, len(every), pace), (*ends, end))
                         for start, (cost, ends) in found.items()
                         if start < end and share(start + 1, end) >= least
                     ]
@@ -79,9 +80,13 @@ def so_many(every: Sequence[Step], count: int, coverage: float) -> tuple[int, ..
 _Cost = tuple[int, int, float]
 
 
-def _added(cost: _Cost, step: Step) -> _Cost:
-    """Steps, clients without work in them, seconds; each summed."""
-    return cost[0] + 1, cost[1] + step.clients - step.working, cost[2] + (step.seconds or 0.0)
+def _added(cost: _Cost, step: Step, units: int, pace: Pace | None) -> _Cost:
+    """Steps, clients without work in them, seconds of all rounds; each summed.
+
+    How many rounds the last step has depends on how many steps there are before it, which the cost says first.
+    """
+    rounds = 1 if pace is None else pace.rounds_of(cost[0], last=step.last_unit == units - 1)
+    return cost[0] + 1, cost[1] + step.clients - step.working, cost[2] + (step.seconds or 0.0) * rounds
 
 
 def _first_trained(step: Step, needed: Sequence[float]) -> int:

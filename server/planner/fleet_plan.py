@@ -21,6 +21,7 @@ from device_profiles.trades import Trade
 from device_profiles.work import Growing, suffixes
 from server.fleet.population import NameRun
 from server.planner.holding import Bytes, Group, first_held
+from server.planner.pace import Pace
 from server.planner.steps import Steps, choose_steps, given_steps, one_more
 
 _COLUMN = np.dtype("<u4")
@@ -33,7 +34,7 @@ class Kind:
 
     `needs` are as in `holding.Group`: of a piece of work that has several trades, of the one that needs least. `trades`
     are what these need, in the order in which they are tried, where it is not the default one alone; `seconds` are of
-    each of the `options`.
+    a round of each of the `options`.
     """
 
     name: str
@@ -170,21 +171,22 @@ def plan_fleet(
     given: Partition | None = None,
     exact: Callable[[Partition], Sequence[Kind]] | None = None,
     compared: bool = True,
+    pace: Pace | None = None,
 ) -> FleetPlan:
     """Choose the steps of a model of `units` units, and give every client the most that it holds in each.
 
-    `coverage`, `most`, `count` and errors are those of `choose_steps`. With `given`, its blocks are the steps. `exact`
-    says what each kind needs in the steps that were chosen, where what lies behind a step may be several blocks and
-    clients may have further trades; by default that is taken from `kinds`. `compared`: with what one more step would
-    bring.
+    `coverage`, `most`, `count`, `pace` and errors are those of `choose_steps`. With `given`, its blocks are the steps.
+    `exact` says what each kind needs in the steps that were chosen, where what lies behind a step may be several blocks
+    and clients may have further trades; by default that is taken from `kinds`. `compared`: with what one more step
+    would bring.
     """
     rows = _rows_by_kind(clients.kinds, len(kinds))
     there = [(kind, own) for kind, own in zip(kinds, rows, strict=True) if len(own)]
     groups = groups_of(kinds, clients)
     if given is None:
-        steps = choose_steps(groups, units, coverage=coverage, most=most, count=count)
+        steps = choose_steps(groups, units, coverage=coverage, most=most, count=count, pace=pace)
     else:
-        steps = given_steps(groups, [block.last_unit for block in given.blocks], coverage=coverage)
+        steps = given_steps(groups, [block.last_unit for block in given.blocks], coverage=coverage, pace=pace)
     more = one_more(groups, steps) if compared else None
     if exact is not None:
         kinds = exact(steps.partition)

@@ -98,6 +98,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         coverage: share of the clients that train each unit from 0 to `last_unit`.
         clients: how many there are, and `working`, how many of them have any work.
         seconds: predicted for a round, None where nobody knows.
+        rounds: that the step has at most, None where that is not planned.
     """
 
     last_unit: int
@@ -105,6 +106,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     clients: int
     working: int
     seconds: float | None = None
+    rounds: int | None = None
 
     @property
     def participation(self) -> float:

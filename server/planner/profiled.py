@@ -15,6 +15,7 @@ from server.planner.choices import NEVER, Choice, Device, Trained, budget_of, in
 from server.planner.fleet_plan import Clients, Kind
 from server.planner.holding import first_held
 from server.planner.menus import Course, Menu, step_alone
+from server.planner.pace import Pace
 
 Row = list[list[Choice]]
 """Of one step: the choices of each of its suffixes, the longest first, and of the output module alone."""
@@ -27,13 +28,17 @@ class ProfiledFleet:
         kinds: the devices of each kind by name, with their budgets in bytes.
         menu: what they can be asked for.
         devices: one for each kind.
+        pace: what makes a round; without one, a round is a step of training.
 
     Attributes:
         clients: the devices in columns.
     """
 
-    def __init__(self, menu: Menu, devices: Sequence[Device], kinds: Sequence[Mapping[str, int]]) -> None:
+    def __init__(
+        self, menu: Menu, devices: Sequence[Device], kinds: Sequence[Mapping[str, int]], pace: Pace | None = None
+    ) -> None:
         self._menu = menu
+        self._pace = pace
         self._devices = tuple(devices)
         self._names = tuple(next(iter(own)) if len(own) == 1 else f"like {next(iter(own))}" for own in kinds)
         self.clients = Clients(
@@ -54,11 +59,17 @@ class ProfiledFleet:
         rows = [{end: _row(device, course) for end, course in ends.items()} for device in self._devices]
         for number, own in enumerate(rows):
             self._lighten(number, own[last], step_alone(last, last + 1), 1)
-        return tuple(_kind(name, own) for name, own in zip(self._names, rows, strict=True))
+        return self._kinds(rows)
 
     def exact(self, partition: Partition) -> list[Kind]:
         """What each kind needs in the steps of a partition."""
-        return [_kind(name, rows) for name, rows in zip(self._names, self._exact(partition), strict=True)]
+        return list(self._kinds(self._exact(partition)))
+
+    def _kinds(self, rows: Sequence[Mapping[int, Row]]) -> tuple[Kind, ...]:
+        return tuple(
+            _kind(name, own, _seconds(own, self._pace, device.examples))
+            for name, own, device in zip(self._names, rows, self._devices, strict=True)
+        )
 
     def budget(self, client: str) -> int:
         """Bytes that a device may use."""
@@ -166,13 +177,18 @@ class Gathering:
         """What some device has measured of the bundle."""
         return frozenset(work for device in self._devices.values() for work in device.works)
 
-    def fleet(self, menu: Menu) -> ProfiledFleet:
+    def fleet(self, menu: Menu, pace: Pace | None = None) -> ProfiledFleet:
         """The devices, to be planned for."""
-        return ProfiledFleet(menu, list(self._devices.values()), list(self._alike.values()))
+        return ProfiledFleet(menu, list(self._devices.values()), list(self._alike.values()), pace)
 
 
 def profiled_fleet(
-    menu: Menu, profiles: Mapping[str, DeviceProfile], *, margin: float, examples: Mapping[str, int] | None = None
+    menu: Menu,
+    profiles: Mapping[str, DeviceProfile],
+    *,
+    margin: float,
+    examples: Mapping[str, int] | None = None,
+    pace: Pace | None = None,
 ) -> ProfiledFleet:
     """The devices of `profiles`, by name, with `examples` each.
 
@@ -182,7 +198,7 @@ def profiled_fleet(
     gathered = Gathering("", margin=margin, examples=examples)
     for name, profile in profiles.items():
         gathered.add(name, profile)
-    return gathered.fleet(menu)
+    return gathered.fleet(menu, pace)
 
 
 def _row(device: Device, course: Course) -> Row:
@@ -193,24 +209,30 @@ def _least(choices: Iterable[Choice]) -> int:
     return min((choice.needs for choice in choices), default=NEVER)
 
 
-def _kind(name: str, rows: Mapping[int, Row]) -> Kind:
+def _kind(name: str, rows: Mapping[int, Row], seconds: Mapping[int, Sequence[float]]) -> Kind:
     return Kind(
         name=name,
         needs={end: [_least(own) for own in row] for end, row in rows.items()},
-        seconds=_seconds(rows),
+        seconds=seconds,
         trades={
             end: [{choice.offer.trade: choice.needs for choice in own} for own in row] for end, row in rows.items()
         },
     )
 
 
-def _seconds(rows: Mapping[int, Row]) -> dict[int, list[float]]:
-    """Of a step, by its last unit, of each choice in order; without the ends of which nobody knows all."""
+def _seconds(rows: Mapping[int, Row], pace: Pace | None, examples: int) -> dict[int, list[float]]:
+    """Of a round of a step, by its last unit, of each choice in order; without the ends of which nobody knows all."""
     known: dict[int, list[float]] = {}
     for end, row in rows.items():
         choices = [choice for own in row for choice in own]
-        seconds = [0.0 if choice.needs == NEVER else choice.seconds for choice in choices]
+        seconds = [0.0 if choice.needs == NEVER else _round_seconds(choice, pace, examples) for choice in choices]
         there = [value for value in seconds if value is not None]
         if len(there) == len(choices):
             known[end] = there
     return known
+
+
+def _round_seconds(choice: Choice, pace: Pace | None, examples: int) -> float | None:
+    if choice.seconds is None or pace is None:
+        return choice.seconds
+    return pace.round_seconds(choice.seconds, choice.offer.plan, examples)

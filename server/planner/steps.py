@@ -7,7 +7,7 @@ module behind it; where it holds none, the output module alone. The cut is chose
    do that in any step, by as many as can.
 2. There are as few steps as that allows.
 3. As many clients as possible have work, on average over the steps.
-4. The predicted time is short: the sum over the steps of a round's time, which is that of the `SLOWEST` quantile.
+4. The predicted time is short: the sum over all rounds of the time of one, which is that of the `SLOWEST` quantile.
 
 What the fleet can do for a unit is what it does in the step that ends there. A step counts for a unit where it trains
 that one, and all behind it up to the step's end, by as many as they need. A unit that nobody can train does not count;
@@ -26,6 +26,7 @@ from device_profiles.files import read_json, write_json
 from device_profiles.model import Partition
 from server.planner.cuts import fewest, reach, so_many
 from server.planner.holding import Group, Step, step_of
+from server.planner.pace import Pace
 
 STEPS_NAME = "steps.json"
 """Of a run's folder: what was chosen when it began."""
@@ -65,11 +66,17 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def choose_steps(
-    groups: Sequence[Group], units: int, *, coverage: float, most: int | None = None, count: int | None = None
+    groups: Sequence[Group],
+    units: int,
+    *,
+    coverage: float,
+    most: int | None = None,
+    count: int | None = None,
+    pace: Pace | None = None,
 ) -> Steps:
     """The best cut of a model of `units` units for the clients in `groups`; the least share of them that trains a unit
     is `coverage`, in [0, 1], and there are at most `most` steps (any number by default). With `count` there are so
-    many, and the share is as large as they allow.
+    many, and the share is as large as they allow. `pace`: how many rounds a step has, by default the same of all.
 
     Every step's needs are those of a model whose units behind it are one block. Raises ExecutionError where nobody
     holds anything, UsageError where `most` steps do not do.
@@ -77,8 +84,8 @@ def choose_steps(
     every = [step_of(groups, end) for end in range(units)]
     _check_work(every)
     if count is not None:
-        return _described(every, so_many(every, count, coverage), coverage)
-    ends = fewest(every, [min(coverage, step.coverage[-1]) for step in every])
+        return _described(every, so_many(every, count, coverage, pace), coverage, pace)
+    ends = fewest(every, [min(coverage, step.coverage[-1]) for step in every], pace)
     if most is not None and len(ends) > most:
         raise UsageError(
             f"it takes {len(ends)} steps to train every unit on a share of {coverage:g} of the clients",
@@ -86,25 +93,32 @@ def choose_steps(
             value=most,
             remedy="allow more steps, or ask for a smaller coverage",
         )
-    return _described(every, ends, coverage)
+    return _described(every, ends, coverage, pace)
 
 
-def given_steps(groups: Sequence[Group], ends: Sequence[int], *, coverage: float) -> Steps:
+def given_steps(groups: Sequence[Group], ends: Sequence[int], *, coverage: float, pace: Pace | None = None) -> Steps:
     """What the clients make of steps that somebody chose: each ends with one of `ends`, rising, up to the model's.
 
     That may be nothing (`Steps.check_work`): a plan of a bundle's programs says of each client why.
     """
-    return _described([step_of(groups, end) for end in range(ends[-1] + 1)], ends, coverage)
+    return _described([step_of(groups, end) for end in range(ends[-1] + 1)], ends, coverage, pace)
 
 
 def steps_again(
-    groups: Sequence[Group], steps: Steps, done: int, *, most: int | None = None, given: bool = False
+    groups: Sequence[Group],
+    steps: Steps,
+    done: int,
+    *,
+    most: int | None = None,
+    given: bool = False,
+    pace: Pace | None = None,
 ) -> Steps:
     """What other clients, those in `groups`, make of a run whose first `done` of `steps` are finished: these stay.
 
     Those that remain stay as well where they are as few as can be and still train every unit that remains as was asked
     for; so they do for the clients that they were chosen for, and where they were `given` by somebody. Else they are
-    the best behind the finished ones, at most `most` of them. Raises ExecutionError where nobody holds anything.
+    the best behind the finished ones, at most `most` of them. `pace` is of the rounds that remain. Raises
+    ExecutionError where nobody holds anything.
     """
     ends = [step.last_unit for step in steps.steps]
     every = [step_of(groups, end) for end in range(ends[-1] + 1)]
@@ -117,12 +131,16 @@ def steps_again(
         raise ExecutionError(f"none of {every[0].clients} clients holds any of what remains of the model")
     needed = [min(steps.wanted, step.coverage[-1]) for step in rest]
     left = [end - start for end in ends[done:]]
-    best = list(fewest(rest, needed))
+    best = list(fewest(rest, needed, pace))
     if most is not None and len(best) > most:
-        best = list(so_many(rest, most, steps.wanted))
+        best = list(so_many(rest, most, steps.wanted, pace))
     if given or (len(left) <= len(best) and reach(rest, left, needed)):
         best = left
-    return _described(every, [*ends[:done], *(start + end for end in best)], steps.wanted)
+    described = _described(every, [*ends[:done], *(start + end for end in best)], steps.wanted)
+    rounds = [step.rounds for step in steps.steps[:done]] + (
+        [None] * len(best) if pace is None else pace.schedule(len(best))
+    )
+    return msgspec.structs.replace(described, steps=_lasting(described.steps, rounds))
 
 
 def one_more(groups: Sequence[Group], steps: Steps) -> Steps | None:
@@ -143,10 +161,14 @@ def _check_work(steps: Sequence[Step]) -> None:
         )
 
 
-def _described(every: Sequence[Step], ends: Sequence[int], coverage: float) -> Steps:
+def _lasting(steps: Sequence[Step], rounds: Sequence[int | None]) -> tuple[Step, ...]:
+    return tuple(msgspec.structs.replace(step, rounds=most) for step, most in zip(steps, rounds, strict=True))
+
+
+def _described(every: Sequence[Step], ends: Sequence[int], coverage: float, pace: Pace | None = None) -> Steps:
     chosen = tuple(every[end] for end in ends)
     return Steps(
-        steps=chosen,
+        steps=chosen if pace is None else _lasting(chosen, pace.schedule(len(chosen))),
         coverage=tuple(max(s.coverage[u] for s in chosen if s.last_unit >= u) for u in range(len(every))),
         wanted=coverage,
         reachable=tuple(step.coverage[-1] for step in every),

@@ -83,19 +83,33 @@ def _promises(title: str, plan: Plan, steps: Sequence[StepPlan], width: int) -> 
 
 def steps_table(steps: Steps, units: Sequence[str]) -> str:
     """A line a step: its units, and which shares of the clients train them; below it the units that too few train."""
-    lines = [f"{'step':<6}{'ends with':<22}{'with work':>10}{'least':>8}   clients that train each unit, in %"]
+    known = all(step.seconds is not None and step.rounds is not None for step in steps.steps)
+    times = f"{'rounds':>8}{'s a round':>11}" if known else ""
+    lines = [f"{'step':<6}{'ends with':<22}{'with work':>10}{'least':>8}{times}   clients that train each unit, in %"]
     start = 0
     for number, step in enumerate(steps.steps, start=1):
         shares = " ".join(f"{share:.0%}".rstrip("%") for share in step.coverage)
         least = min(step.coverage[start:])
         end = f"{step.last_unit} {units[step.last_unit]}"
-        lines.append(f"{number:<6}{end:<22}{step.participation:>10.0%}{least:>8.0%}   {shares}")
+        times = f"{step.rounds:>8}{step.seconds:>11.3g}" if known else ""
+        lines.append(f"{number:<6}{end:<22}{step.participation:>10.0%}{least:>8.0%}{times}   {shares}")
         start = step.last_unit + 1
+    if known:
+        whole = sum((step.rounds or 0) * (step.seconds or 0.0) for step in steps.steps)
+        lines.append(f"predicted: at most {_time(whole)} for a client slower than nine of ten, with its transfers")
     for unit in steps.short:
         share = steps.coverage[unit]
         few = f"{share:.1%} of the clients train it" if share else "nobody can train it: it keeps its initial values"
         lines.append(f"unit {unit} {units[unit]}: {few}; {steps.wanted:.0%} was asked for")
     return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    """A long time, to two digits: `40 seconds`, `3.5 hours`."""
+    for name, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {name}"
+    return f"{seconds:.2g} seconds"
 
 
 def candidates_table(steps: Sequence[Sequence[Candidate]]) -> str:

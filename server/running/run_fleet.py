@@ -66,7 +66,7 @@ _OURS = frozenset(
 NEWER_SETTINGS = {
     "model": ("initial_weights", "mean", "std", "train_units", "lora", "lora_alpha", "lora_targets"),
     "training": (
-        *("deadline_seconds", "join_seconds", "absent_seconds", "spare", "trim"),
+        *("deadline_seconds", "join_seconds", "absent_seconds", "spare", "trim", "download_mbit", "upload_mbit"),
         *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
         *("server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_tau"),
     ),

@@ -31,7 +31,7 @@ from device_profiles.files import atomic_file, read_json
 from device_profiles.manifest import Manifest, Program
 from device_profiles.operators import table
 from edge_runtime.export.ir.graph import Argument, Operation, Value
-from tools.bench.kernel_fit import fit_prices, report
+from tools.bench.kernel_fit import fit_prices, reading_price, report
 from tools.cross.machines import ROOT
 from tools.cross.runner import build
 
@@ -87,7 +87,7 @@ def main(bundle: Path | None, fit: bool, steps: int, repeats: int, work: Path) -
             click.echo(f"repeat {repeat + 1} of {repeats}: {folder.name} ({place + 1} of {len(bundles)})", err=True)
             timed += measure(runner, folder, steps=steps, work=work)
     if fit:
-        click.echo(report(fit_prices(_with_earlier(timed, work / "quickest.json"))))
+        click.echo(report(fit_prices(_with_earlier(timed, work / "quickest.json"), read_byte=reading_price(work))))
     else:
         click.echo(shares(timed, len(bundles) * repeats * steps))
 

@@ -2,8 +2,8 @@
 
 The programs of the calibration bundles of `prediction_grid.py` are measured, and every training program of its grid,
 none of which is among them, is predicted from these and measured: `--repeats` short processes each, in turn and in
-another order every time, so that what the machine does meanwhile falls on all of them alike; the median of their
-least seconds counts. Run it alone on a machine.
+another order every time, so that what the machine does meanwhile falls on all of them alike; the quickest step of all
+counts, since other work only slows a machine. Run it alone on a machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import click
 
 from device_profiles.contract import MANIFEST_NAME
 from device_profiles.errors import ExecutionError
-from device_profiles.files import read_json
+from device_profiles.files import atomic_file, read_json
 from device_profiles.manifest import Manifest, Program
 from device_profiles.seconds import fit_speed
 from profiler.measure.program import ProcessMeter
@@ -35,7 +35,8 @@ from tools.bench.prediction_grid import CALIBRATIONS, GRID, Entry
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Processes for each program.")
 @click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="Timed steps of a process.")
 @click.option("--most", type=click.IntRange(1), default=80, show_default=True, help="Programs that are measured.")
-def main(work: Path, threads: int, repeats: int, steps: int, most: int) -> None:
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File for all that was measured, as JSON.")
+def main(work: Path, threads: int, repeats: int, steps: int, most: int, output: Path | None) -> None:
     """Print a line a program, and the median and the largest error."""
     bench = Bench(work, threads)
     known = _trainings(bench, CALIBRATIONS.values())
@@ -48,11 +49,14 @@ def main(work: Path, threads: int, repeats: int, steps: int, most: int) -> None:
         click.echo(f"repeat {repeat + 1} of {repeats}", err=True)
         for bundle, program in order.sample(asked := [*known, *programs], len(asked)):
             seconds[bundle, program.name].append(_measure(bundle, program, threads, steps, work))
-    speed = fit_speed([(program.loads, median(seconds[bundle, program.name])) for bundle, program in known])
+    if output is not None:
+        with atomic_file(output) as temporary:
+            temporary.write_text(json.dumps([[b.name, program, times] for (b, program), times in seconds.items()]))
+    speed = fit_speed([(program.loads, min(seconds[bundle, program.name])) for bundle, program in known])
     assert speed is not None  # the calibration bundles are of this release
     errors = []
     for bundle, program in programs:
-        predicted, measured = speed.seconds(program.loads), median(seconds[bundle, program.name])
+        predicted, measured = speed.seconds(program.loads), min(seconds[bundle, program.name])
         assert predicted is not None
         errors.append(abs(predicted / measured - 1))
         click.echo(f"{bundle.name:<34}{program.name:<28}{predicted:>9.4f}{measured:>9.4f}{errors[-1]:>8.1%}")

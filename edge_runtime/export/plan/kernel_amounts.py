@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
-from edge_runtime.export.ir.graph import Operation, Value
-
-Amounts = dict[str, float]
+from edge_runtime.export.ir.graph import Value
+from edge_runtime.export.plan.element_amounts import Amounts
 
 LANES = 16
 """Floats of a vector: channels of a product are filled up to whole ones."""
 _TILE_ROWS = 8
 _WORKSPACE_FLOATS = 1 << 18
 """Of one thread (`csrc/threads/thread_pool.h`)."""
-_CACHE_BYTES = 1 << 20
-"""An operation on more than this waits for memory."""
 
 
 def cut_up(count: int, size: int) -> int:
@@ -31,68 +27,6 @@ def cut_up(count: int, size: int) -> int:
 def filled(count: int, multiple: int) -> int:
     """`count` up to the next whole `multiple`."""
     return cut_up(count, multiple) * multiple
-
-
-def moved_bytes(operation: Operation) -> int:
-    """Bytes of all tensors that an operation reads or writes."""
-    return sum(value.bytes for value in (*operation.reads, *operation.writes))
-
-
-_KINDS = (
-    # Of operators that go over their tensors once, by the begin and the end of their names: those that take about the
-    # same time for the same bytes. The first that fits counts.
-    ("global_average_pool", "", "sums"),
-    ("channel_sum", "", "sums"),
-    ("max_pool", "_backward", "unpooling"),
-    ("average_pool", "_backward", "unpooling"),
-    ("max_pool", "", "pooling"),
-    ("average_pool", "", "pooling"),
-    ("layer_norm", "_backward", "layer statistics backward"),
-    ("layer_norm", "_apply", "element"),
-    ("batch_norm", "_backward", "statistics backward"),
-    ("group_norm", "_backward", "statistics backward"),
-    ("batch_norm", "_apply", "normalization"),
-    ("batch_norm", "_frozen", "normalization"),
-    ("batch_norm", "", "statistics"),
-    ("group_norm", "", "statistics"),
-    ("layer_norm", "", "statistics"),
-    ("arithmetic", "", "broadcast"),
-    ("sum_", "", "broadcast sums"),
-    ("strided_copy", "", "copies"),
-    ("permute", "", "copies"),
-    ("cross_entropy", "", "loss"),
-    ("gelu", "", "activation"),
-    ("activation", "", "activation"),
-    ("softmax", "", "activation"),
-)
-_BY_PLANES = frozenset(
-    {"statistics", "statistics backward", "normalization", "broadcast", "broadcast sums", "sums", "unpooling"}
-)
-
-
-@cache
-def _kind(operator: str) -> str:
-    fitting = (kind for begin, end, kind in _KINDS if operator.startswith(begin) and operator.endswith(end))
-    return next(fitting, "element")
-
-
-def by_elements(operation: Operation) -> Amounts:
-    """Of an operation that goes over its tensors once: bytes, and planes where each is gone over by itself."""
-    moved = moved_bytes(operation)
-    kind = _kind(operation.operator)
-    amounts = {f"{kind} bytes": float(moved), "waiting bytes": float(max(0, moved - _CACHE_BYTES))}
-    if kind in _BY_PLANES:
-        amounts[f"{kind} planes"] = float(_planes(operation))
-    return amounts
-
-
-def _planes(operation: Operation) -> int:
-    """Planes of neighbours in memory; a tensor that is gone over as a whole is one."""
-    values = (*operation.reads, *operation.writes)
-    largest = max(values, key=lambda value: math.prod(value.shape)).shape
-    if operation.operator == "arithmetic" and len({value.shape for value in operation.reads}) == 1:
-        return 1
-    return math.prod(largest[:2]) if len(largest) > 2 else 1
 
 
 def by_products(columns: int, rows: int, depth: int, weight: int) -> Amounts:

@@ -7,7 +7,13 @@ from collections.abc import Iterable
 
 from device_profiles.loads import NO_LOAD, Family, Load, Loads
 from edge_runtime.export.ir.graph import END_UNLESS, Operation, StepGraph, Value
-from edge_runtime.export.plan.reference_core import is_transformed, nanoseconds, problem_of
+from edge_runtime.export.plan.reference_core import (
+    is_transformed,
+    nanoseconds,
+    problem_of,
+    reading_nanoseconds,
+    weights_nanoseconds,
+)
 
 PRODUCTS = {
     # operator: where the tensor of the layer's output shape stands (argument, or None for the first output), and the
@@ -48,9 +54,15 @@ def loads_of(graph: StepGraph, *, micro_batches: int = 1) -> Loads:
             continue
         family = family_of(operation)
         moved = sum(value.bytes for value in (*operation.reads, *operation.writes))
-        loads[family] = (
-            loads.get(family, NO_LOAD) + Load(1, _executed(operation), moved, round(nanoseconds(operation))) * times
+        read = round(reading_nanoseconds(operation))
+        load = Load(
+            calls=1,
+            flop=_executed(operation),
+            moved_bytes=moved,
+            reference_ns=round(nanoseconds(operation)) + read,
+            weights_ns=round(weights_nanoseconds(operation)) + read,
         )
+        loads[family] = loads.get(family, NO_LOAD) + load * times
     return loads
 
 

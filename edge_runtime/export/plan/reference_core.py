@@ -1,6 +1,7 @@
 """Nanoseconds of an operation on a reference core, from which predictions of seconds are scaled to a device.
 
-`PRICES` are measured: `python -m tools.bench.kernel_times --fit`, on one core with AVX-512 at about 3 GHz.
+`PRICES` are measured: `python -m tools.bench.kernel_times --fit`, on one core with AVX-512 at about 3 GHz. They are the
+mean of two machines, of AMD and of Intel, in the nanoseconds of the first.
 """
 
 from __future__ import annotations
@@ -8,10 +9,9 @@ from __future__ import annotations
 import math
 
 from edge_runtime.export.ir.graph import Argument, Operation
+from edge_runtime.export.plan.element_amounts import Amounts, by_elements, is_update
 from edge_runtime.export.plan.kernel_amounts import (
-    Amounts,
     Convolution,
-    by_elements,
     by_products,
     of_convolution,
     of_depthwise,
@@ -20,73 +20,109 @@ from edge_runtime.export.plan.kernel_amounts import (
 )
 
 PRICES: Amounts = {
-    "activation bytes": 0.082,
-    "attention flop": 0.017,
+    "activation bytes": 0.0913,
+    "attention flop": 0.0143,
     "broadcast bytes": 0,
-    "broadcast planes": 24.6,
-    "broadcast sums bytes": 0.0425,
-    "broadcast sums planes": 37.9,
+    "broadcast planes": 16.5,
+    "broadcast sums bytes": 0.0324,
+    "broadcast sums planes": 28.3,
     "calls": 300,
-    "copies bytes": 0.191,
-    "depthwise flop": 0.0448,
-    "depthwise planes": 12.1,
-    "direct flop": 0.00869,
-    "direct pieces": 5.04e03,
-    "direct sums": 0.184,
-    "element bytes": 0.0174,
-    "four gradients": 0.529,
-    "four inputs": 0.0288,
-    "four outputs": 0.785,
-    "layer statistics backward bytes": 0.169,
+    "copies bytes": 0.166,
+    "depthwise flop": 0.0499,
+    "depthwise planes": 6.93,
+    "direct flop": 0.00901,
+    "direct pieces": 5.32e03,
+    "direct sums": 0.32,
+    "element bytes": 0.013,
+    "four gradients": 0.458,
+    "four inputs": 0.0779,
+    "four outputs": 0.722,
+    "layer statistics backward bytes": 0.15,
     "lines": 0,
-    "loss bytes": 3.71,
-    "normalization bytes": 0.035,
-    "normalization planes": 5.72,
-    "packed columns": 29,
-    "packed columns of points": 3.89,
-    "packed weights": 0.944,
-    "packed weights of points": 0.958,
+    "loss bytes": 3.57,
+    "normalization bytes": 0.0354,
+    "normalization planes": 4.36,
+    "packed columns": 32.7,
+    "packed columns of points": 3.41,
+    "packed weights": 0.724,
+    "packed weights of points": 1.21,
     "points": 0.345,
-    "pooling bytes": 1.31,
-    "product flop": 0.0091,
-    "product weights": 0.746,
-    "scores": 2.98,
-    "statistics backward bytes": 0.0366,
-    "statistics backward planes": 44.6,
-    "statistics bytes": 0.104,
-    "statistics planes": 30.2,
-    "strided gradients": 0.439,
-    "strided inputs": 0.247,
-    "strided lines": 5.01,
-    "strided outputs": 0.733,
-    "strided points": 2.64,
-    "summed weights": 2.4,
-    "sums bytes": 0.21,
-    "sums planes": 0,
-    "transformed weights": 0.365,
-    "transposed inputs": 0.203,
-    "transposed outputs": 0.414,
-    "turned gradients": 0.922,
-    "turned weights": 0.513,
-    "two gradients": 0.962,
-    "two inputs": 0.0667,
-    "two outputs": 0.325,
-    "unpooling bytes": 0.819,
-    "unpooling planes": 34,
-    "updated elements": 1.1,
-    "updated weights": 1.29,
-    "waiting bytes": 0.0446,
-    "weight flop": 0.00731,
-    "weight lines": 1.03,
-    "weights again": 0.282,
-    "winograd additions": 0.217,
+    "pooling bytes": 0.311,
+    "pooling planes": 67.7,
+    "product flop": 0.0101,
+    "product weights": 1.01,
+    "read bytes": 0.13,
+    "scores": 4.13,
+    "statistics backward bytes": 0.0338,
+    "statistics backward planes": 37.5,
+    "statistics bytes": 0.0998,
+    "statistics planes": 33,
+    "strided gradients": 0.348,
+    "strided inputs": 0.32,
+    "strided lines": 4.63,
+    "strided outputs": 0.65,
+    "strided points": 2.31,
+    "summed weights": 2.27,
+    "sums bytes": 0.138,
+    "sums planes": 0.604,
+    "transformed weights": 0.384,
+    "transposed inputs": 0.298,
+    "transposed outputs": 0.437,
+    "turned gradients": 0.705,
+    "turned weights": 0.45,
+    "two gradients": 0.636,
+    "two inputs": 0.144,
+    "two outputs": 0.288,
+    "unpooling bytes": 0.328,
+    "unpooling planes": 61,
+    "update bytes": 0.0417,
+    "updated elements": 0.773,
+    "updated weights": 1.39,
+    "waiting bytes": 0.043,
+    "weight flop": 0.00971,
+    "weight lines": 0.761,
+    "weights again": 0.278,
+    "winograd additions": 0.204,
     "winograd flop": 0.00986,
-    "written": 0.714,
+    "written": 0.691,
 }
-"""Nanoseconds of one of each amount of `kernel_amounts.py`, and of a call."""
+"""Nanoseconds of one of each amount of `kernel_amounts.py` and `element_amounts.py`, and of a call."""
 CALL = "calls"
+READ = "read bytes"
+"""Of frozen weights, out of the file that the system has in memory."""
 _FORWARD = ("conv2d", "conv2d_frozen")
 _ATTENTION_PRODUCTS = {"attention": 2, "attention_backward": 5}
+
+
+OF_WEIGHTS = frozenset(
+    {
+        "packed columns",
+        "packed columns of points",
+        "packed weights",
+        "packed weights of points",
+        "product weights",
+        "summed weights",
+        "transformed weights",
+        "turned weights",
+        "updated elements",
+        "updated weights",
+        "weights again",
+    }
+)
+"""Amounts of what is done once with every weight, whatever the batch."""
+
+
+def weights_nanoseconds(operation: Operation) -> float:
+    """Of one call, the part of `nanoseconds` that goes over weights."""
+    found = _amounts(operation)
+    if is_update(operation.operator):
+        return sum(PRICES[name] * amount for name, amount in found.items())
+    return sum(PRICES[name] * amount for name, amount in found.items() if name in OF_WEIGHTS)
+
+
+def reading_nanoseconds(operation: Operation) -> float:
+    """Of what is read from the file of weights right before one call."""
+    return PRICES[READ] * sum(value.bytes for value in operation.reads if value.role == "frozen")
 
 
 def nanoseconds(operation: Operation) -> float:

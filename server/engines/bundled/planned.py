@@ -17,6 +17,7 @@ from server.engines.bundled.bundles import planned_bundle as bundle_of_plan
 from server.engines.bundled.bundles import run_bundle
 from server.fleet.fleet import Fleet
 from server.planner.fleet_plan import groups_of, plan_fleet
+from server.planner.pace import pace_of
 from server.planner.profiled import profiled_fleet
 from server.planner.run_programs import RunPrograms, table_of
 from server.planner.steps import ChosenAgain, keep_chosen, keep_steps, kept_steps, plan_folder, steps_again
@@ -64,7 +65,8 @@ def planned_bundle(
 
     Raises ExecutionError where no client holds anything.
     """
-    there = profiled_fleet(programs, profiles, margin=fleet.margin, examples=examples)
+    pace = pace_of(fleet)
+    there = profiled_fleet(programs, profiles, margin=fleet.margin, examples=examples, pace=pace)
     asked = None if fleet.model.cut is None else programs.partition(fleet.model.cut)
     folder = plan_folder(output, number)
     kept = kept_steps(folder)
@@ -75,6 +77,7 @@ def planned_bundle(
         coverage=fleet.method.coverage,
         given=asked if kept is None else kept.partition,
         exact=there.exact,
+        pace=pace,
     )
     programs.write_table(table_of(output))
     steps = keep_steps(folder, planned.steps) if kept is None else kept
@@ -101,11 +104,12 @@ def planned_again(
     folder, kept = plan_folder(output, state.plan + 1), kept_steps(plan_folder(output, state.plan))
     if kept is None:
         return None
-    there, done = profiled_fleet(programs, profiles, margin=fleet.margin, examples=examples), state.stage
     rounds, given = fleet.training.rounds, fleet.model.partition is not None
     most = None if rounds is None else max(1, rounds - state.round)
+    pace, done = pace_of(fleet, rounds=most), state.stage
+    there = profiled_fleet(programs, profiles, margin=fleet.margin, examples=examples, pace=pace)
     try:
-        steps = steps_again(groups_of(there.kinds, there.clients), kept, done, most=most, given=given)
+        steps = steps_again(groups_of(there.kinds, there.clients), kept, done, most=most, given=given, pace=pace)
     except ExecutionError:
         return None  # whoever comes back may hold what remains
     planned = plan_fleet(

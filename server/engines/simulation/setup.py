@@ -28,6 +28,7 @@ from server.methods.method import Method, Stage
 from server.methods.planned import Planned
 from server.planner.assignment import BestHeld
 from server.planner.holding import Group
+from server.planner.pace import pace_of
 from server.planner.steps import Steps, choose_steps, keep_steps, kept_steps
 from server.planner.tables import steps_table
 from server.rounds.run_state import Weights
@@ -105,7 +106,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
 def _choose_steps(fleet: Fleet, units: int, limits: Sequence[int]) -> Steps:
     needs = needs_of_runs(fleet, units)
     with_margins = {end: [with_margin(promise, fleet.margin) for promise in row] for end, row in needs.items()}
-    return choose_steps([Group.of(limits, with_margins)], units, coverage=fleet.method.coverage)
+    return choose_steps([Group.of(limits, with_margins)], units, coverage=fleet.method.coverage, pace=pace_of(fleet))
 
 
 def _given(stages: Sequence[Stage], clients: Sequence[Client]) -> list[Work]:

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from device_profiles.loads import Family, Load, Loads
-from device_profiles.seconds import Speed, fit_speed
+from device_profiles.seconds import WEIGHTS, Speed, fit_speed
 
 _PROGRAMS: list[Loads] = [
     {
@@ -21,7 +21,7 @@ _PROGRAMS: list[Loads] = [
 
 
 def _speed(factor: float, **families: float) -> Speed:
-    return Speed(factors=dict.fromkeys(get_args(Family), factor) | families)
+    return Speed(factors=dict.fromkeys((*get_args(Family), WEIGHTS), factor) | families)
 
 
 def _seconds(speed: Speed, loads: Mapping[Family, Load]) -> float:
@@ -48,6 +48,25 @@ def test_families_that_differ_from_the_reference_are_found_from_several() -> Non
     errors = [abs(_seconds(found, loads) / _seconds(true, loads) - 1) for loads in _PROGRAMS[6:]]
     worst = max(abs(_seconds(alone, loads) / _seconds(true, loads) - 1) for loads in _PROGRAMS[6:])
     assert max(errors) < 0.75 * worst
+
+
+def test_what_goes_over_weights_has_a_factor_of_its_own_in_all_families() -> None:
+    programs: list[Loads] = [
+        {
+            "winograd": Load(20, 1, 1, 10**7 * (4 + place), 10**7 * (1 + place % 3)),
+            "linear": Load(2, 1, 1, 10**7, 10**6 * (1 + place % 4)),
+        }
+        for place in range(9)
+    ]
+    true = _speed(1.0, weights=3.0)
+    found = fit_speed([(loads, _seconds(true, loads)) for loads in programs[:6]])
+    assert found is not None
+    assert found.factors["weights"] > 2 * found.factors["winograd"]
+    for loads in programs[6:]:
+        assert _seconds(found, loads) == pytest.approx(_seconds(true, loads), rel=0.1)
+    light: Loads = {"winograd": Load(20, 1, 1, 10**8)}
+    heavy: Loads = {"winograd": Load(20, 1, 1, 10**8, 10**8)}
+    assert _seconds(true, heavy) == pytest.approx(3 * _seconds(true, light))
 
 
 def test_no_factor_is_below_zero_whatever_was_measured() -> None:

@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 pytest.importorskip("torch", reason="programs are planned with torch")
 
+from device_profiles.costs import RunCost
 from device_profiles.files import read_json, write_json
+from device_profiles.loads import Load
 from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
 from device_profiles.work import label
@@ -21,6 +23,7 @@ from server.fleet.fleet import TrainingSettings as Training
 from server.fleet.model import ModelSettings
 from server.planner.choices import NEVER
 from server.planner.fleet_plan import FleetPlan, plan_fleet
+from server.planner.pace import Pace
 from server.planner.profiled import ProfiledFleet, profiled_fleet
 from server.planner.run_programs import RunPrograms
 from server.report.fleet_plan_page import fleet_plan_page
@@ -76,6 +79,23 @@ def test_longer_runs_need_more_and_a_profile_that_predicts_nothing_can_do_nothin
     assert {need for kind in others for row in kind.needs.values() for need in row} == {NEVER}
     for row in alive.needs.values():
         assert list(row) == sorted(row, reverse=True)
+
+
+def test_a_kind_of_device_takes_its_steps_and_its_transfers_for_a_round(programs: RunPrograms) -> None:
+    profile = _profile("a", 200)
+    costs = tuple(msgspec.structs.replace(cost, loads={"winograd": Load(1, 1, 1, 10**7)}) for cost in profile.costs)
+    profiles = {"a": msgspec.structs.replace(profile, costs=costs)}
+    pace = Pace(local_steps=7, download=1e6, upload=1e5, most_rounds=3)
+    timed = profiled_fleet(programs, profiles, margin=0.05)
+    paced = profiled_fleet(programs, profiles, margin=0.05, pace=pace)
+    (of_steps,), (of_rounds,) = timed.kinds, paced.kinds
+    choices = paced.choices("a", Partition.ending_with([2]))[0]
+    able = [at for at, choice in enumerate(choices) if choice.needs < NEVER]
+    assert able
+    for at in able:
+        step, whole, cost = of_steps.seconds[2][at], of_rounds.seconds[2][at], choices[at].offer.plan
+        assert isinstance(cost, RunCost) and 0 < cost.upload_bytes <= cost.download_bytes
+        assert whole == pytest.approx(7 * step + cost.download_bytes / 1e6 + cost.upload_bytes / 1e5)
 
 
 def test_nobody_is_promised_more_than_it_may_use(programs: RunPrograms, there: ProfiledFleet) -> None:

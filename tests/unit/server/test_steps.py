@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from device_profiles.errors import ExecutionError, UsageError
 from server.planner.holding import Group, Step, first_held, step_of
+from server.planner.pace import Pace
 from server.planner.steps import Steps, choose_steps, given_steps, steps_again
 
 
@@ -51,13 +52,31 @@ def holds(steps: list[Step], needed: list[float]) -> bool:
     return trained == set(range(len(needed)))
 
 
-def cost(steps: list[Step] | tuple[Step, ...]) -> tuple[int, int, float]:
-    return len(steps), sum(s.clients - s.working for s in steps), sum(s.seconds or 0.0 for s in steps)
+paces = st.builds(
+    Pace,
+    local_steps=st.just(1),
+    download=st.just(1.0),
+    upload=st.just(1.0),
+    most_rounds=st.none() | st.integers(1, 9),
+    rounds=st.none() | st.integers(1, 20),
+)
+
+
+def cost(steps: list[Step] | tuple[Step, ...], pace: Pace) -> tuple[int, int, float]:
+    """As the docs have it: a step lasts `most_rounds`, the last one what remains of `rounds`; or all the same."""
+    if pace.most_rounds is None:
+        rounds = [1] * len(steps)
+    else:
+        rounds = [pace.most_rounds] * len(steps)
+        if pace.rounds is not None:
+            rounds[-1] = max(1, pace.rounds - sum(rounds[:-1]))
+    seconds = sum((step.seconds or 0.0) * count for step, count in zip(steps, rounds, strict=True))
+    return len(steps), sum(s.clients - s.working for s in steps), seconds
 
 
 @settings(deadline=None)
-@given(fleets(), st.sampled_from([0.0, 0.05, 0.3, 0.5, 1.0]))
-def test_no_set_of_steps_is_better(fleet: tuple[list[Group], int], coverage: float) -> None:
+@given(fleets(), st.sampled_from([0.0, 0.05, 0.3, 0.5, 1.0]), paces)
+def test_no_set_of_steps_is_better(fleet: tuple[list[Group], int], coverage: float, pace: Pace) -> None:
     groups, units = fleet
     every = [step_of(groups, end) for end in range(units)]
     if not any(step.working for step in every):
@@ -69,10 +88,11 @@ def test_no_set_of_steps_is_better(fleet: tuple[list[Group], int], coverage: flo
     needed = [min(coverage, step.coverage[-1]) for step in every]
     sets = [[*inner, units - 1] for size in range(units) for inner in combinations(range(units - 1), size)]
     candidates = [[every[end] for end in ends] for ends in sets]
-    best = min(cost(steps) for steps in candidates if holds(steps, needed))
-    chosen = choose_steps(groups, units, coverage=coverage)
+    best = min(cost(steps, pace) for steps in candidates if holds(steps, needed))
+    chosen = choose_steps(groups, units, coverage=coverage, pace=pace)
     assert holds(list(chosen.steps), needed)
-    assert cost(chosen.steps) == best
+    assert cost(chosen.steps, pace) == best
+    assert [step.rounds for step in chosen.steps] == pace.schedule(len(chosen.steps))
 
 
 @given(fleets())
@@ -180,8 +200,10 @@ def test_steps_by_hand_are_described_as_they_are() -> None:
 
 
 @settings(deadline=None)
-@given(fleets(), st.integers(1, 6), st.sampled_from([0.1, 0.5, 1.0]))
-def test_so_many_steps_are_the_best_of_as_many(fleet: tuple[list[Group], int], count: int, coverage: float) -> None:
+@given(fleets(), st.integers(1, 6), st.sampled_from([0.1, 0.5, 1.0]), paces)
+def test_so_many_steps_are_the_best_of_as_many(
+    fleet: tuple[list[Group], int], count: int, coverage: float, pace: Pace
+) -> None:
     groups, units = fleet
     every = [step_of(groups, end) for end in range(units)]
     if not any(step.working for step in every):
@@ -194,11 +216,11 @@ def test_so_many_steps_are_the_best_of_as_many(fleet: tuple[list[Group], int], c
     def quality(ends: list[int]) -> tuple[float, int, float]:
         starts = [0, *(end + 1 for end in ends[:-1])]
         own = [min(every[end].coverage[start : end + 1]) for start, end in zip(starts, ends, strict=True)]
-        _, idle, seconds = cost([every[end] for end in ends])
+        _, idle, seconds = cost([every[end] for end in ends], pace)
         return -min(coverage, *own), idle, seconds
 
     sets = [[*inner, units - 1] for inner in combinations(range(units - 1), count - 1)]
-    chosen = choose_steps(groups, units, coverage=coverage, count=count)
+    chosen = choose_steps(groups, units, coverage=coverage, count=count, pace=pace)
     assert quality([step.last_unit for step in chosen.steps]) == min(map(quality, sets))
 
 

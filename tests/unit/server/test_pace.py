@@ -1,0 +1,85 @@
+"""How long a round takes, and how many rounds a step has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_profiles.costs import RunCost
+from server.fleet.reading import fleet_of
+from server.planner.holding import Group
+from server.planner.pace import Pace, pace_of
+from server.planner.steps import choose_steps
+from server.planner.tables import steps_table
+
+COST = RunCost(
+    first_unit=0,
+    last_unit=1,
+    batch=16,
+    micro_batch=16,
+    arena_bytes=0,
+    frozen_bytes=0,
+    workspace_bytes_per_thread=0,
+    staging_bytes=0,
+    upload_bytes=1_250_000,
+    download_bytes=5_000_000,
+    loads={},
+)
+
+
+def _pace(**changed: Mapping[str, Any]) -> Pace:
+    sections: dict[str, Any] = {
+        "model": {"name": "cnn", "batch": 16},
+        "data": {"sources": ["digits"]},
+        "population": {"count": 2},
+        "method": {"name": "planned"},
+    }
+    for name, values in changed.items():
+        sections[name] = sections.get(name, {}) | values
+    return pace_of(fleet_of(sections, Path("fleet.toml")))
+
+
+def test_a_round_is_its_steps_and_its_transfers() -> None:
+    pace = _pace(training={"steps": 10, "download_mbit": 40.0, "upload_mbit": 10.0})
+    assert pace.round_seconds(0.5, COST, 0) == pytest.approx(10 * 0.5 + 1.0 + 1.0)
+    assert pace.round_seconds(0.5, None, 0) == pytest.approx(5.0)
+
+
+def test_a_round_of_epochs_has_the_steps_that_the_examples_make() -> None:
+    pace = _pace(training={"epochs": 2}, data={"examples_per_client": 100})
+    assert pace.round_seconds(1.0, None, 64) == 8.0
+    assert pace.round_seconds(1.0, None, 0) == 12.0
+    assert pace.round_seconds(1.0, None, 3) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("training", "method", "freezing", "expected"),
+    [
+        ({}, {}, {"max_rounds": 30}, [30, 30, 30]),
+        ({"rounds": 100}, {}, {"max_rounds": 30}, [30, 30, 40]),
+        ({"rounds": 50}, {}, {"max_rounds": 30}, [30, 30, 1]),
+        ({"rounds": 100}, {"freezing": "equal"}, {"max_rounds": 30}, [33, 33, 33]),
+        ({}, {"freezing": "equal"}, {"max_rounds": 30}, [30, 30, 30]),
+    ],
+)
+def test_steps_last_as_long_as_freezing_lets_them(
+    training: dict[str, Any], method: dict[str, Any], freezing: dict[str, Any], expected: list[int]
+) -> None:
+    pace = _pace(training=training, method={"name": "planned"} | method, freezing=freezing)
+    assert pace.schedule(3) == expected
+
+
+def test_what_it_takes_is_shown() -> None:
+    groups = [Group.of([12] * 4, {0: [10, 5], 1: [10, 8, 5]}, {0: [60.0, 1.0], 1: [90.0, 1.0, 1.0]})]
+    chosen = choose_steps(groups, 2, coverage=0.5, pace=_pace(freezing={"max_rounds": 40}))
+    shown = steps_table(chosen, ["stem", "head"])
+    assert "s a round" in shown.splitlines()[0]
+    assert (
+        shown.splitlines()[-1]
+        == "predicted: at most 60 minutes for a client slower than nine of ten, with its transfers"
+    )
+    without = choose_steps([Group.of([12] * 4, {0: [10, 5], 1: [10, 8, 5]})], 2, coverage=0.5, pace=_pace())
+    assert "round" not in steps_table(without, ["stem", "head"])
