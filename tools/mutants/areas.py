@@ -23,8 +23,12 @@ AREAS = {
         (
             "tests/unit/device/test_device_control_groups.py",
             "tests/unit/device/test_device_cores.py",
-            "tests/unit/device/test_device_limits*.py",
+            "tests/unit/device/test_device_limit_processes.py",
             "tests/unit/device/test_device_memory_groups.py",
+            "tests/unit/device/test_device_own_group.py",
+            "tests/unit/device/test_device_priority.py",
+            "tests/unit/device/test_device_endings.py",
+            "tests/unit/device/test_device_limits.py",  # real processes, which take longest
         ),
     ),
     "resume": Area(("edge_runtime/device/prepare/checkpoint.py",), ("tests/unit/device/test_device_checkpoint.py",)),
