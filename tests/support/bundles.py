@@ -31,7 +31,8 @@ def exported(model: str = "cnn", **options: Any) -> Path:
     from edge_runtime.export.targets.native import export_bundle
 
     return once(
-        ("exported", model, sorted(options.items())), lambda output: export_bundle(model, output, verify=False, **options)
+        ("exported", model, sorted(options.items())),
+        lambda output: export_bundle(model, output, verify=False, **options),
     )
 
 

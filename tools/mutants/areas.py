@@ -36,7 +36,11 @@ AREAS = {
     "aggregation": Area(("server/averaging/aggregation.py",), ("tests/unit/server/test_aggregation*.py",)),
     "planner": Area(
         ("server/planner/planner.py", "server/planner/choices.py"),
-        ("tests/unit/server/test_planner*.py", "tests/unit/server/test_bundle_plan.py"),
+        (
+            "tests/unit/server/test_choices.py",
+            "tests/unit/server/test_planner*.py",
+            "tests/unit/server/test_bundle_plan.py",
+        ),
     ),
     "steps": Area(
         ("server/planner/steps.py", "server/planner/cuts.py", "server/planner/holding.py"),
