@@ -16,7 +16,7 @@ class Area:
 AREAS = {
     "promise": Area(
         ("device_profiles/predict.py",),
-        ("tests/unit/device_profiles/test_predict_exactly.py", "tests/unit/device_profiles/test_predict.py"),
+        ("tests/unit/device_profiles/test_predict_*.py", "tests/unit/device_profiles/test_predict.py"),
     ),
     "limits": Area(
         ("edge_runtime/device/limits/*.py",),

@@ -63,8 +63,8 @@ def memory_limit(root: Path = Path("/")) -> MemoryLimit | None:
     if not limited:
         return None
     size, group = min(limited, key=lambda item: item[0])
-    own = next((folder for folder in group.folders if folder.is_dir()), group.folders[-1])
-    return MemoryLimit(size_bytes=size, kind=_KIND[group.version], events=own / EVENTS[_KIND[group.version]])
+    kind = _KIND[group.version]
+    return MemoryLimit(size_bytes=size, kind=kind, events=group.folders[0] / EVENTS[kind])
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

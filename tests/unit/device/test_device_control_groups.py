@@ -9,6 +9,7 @@ import pytest
 from edge_runtime.device.limits.control_groups import cpu_quota, memory_limit
 
 _V1 = "35 31 0:32 {root} /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory"
+_CPU = "36 31 0:33 {root} /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu"
 _V2 = "29 23 0:26 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 _UNIFIED = "41 31 0:38 {root} /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw"
 
@@ -51,6 +52,27 @@ def _machine(root: Path, groups: str, mounts: str, files: dict[str, str]) -> Pat
             },
             (900, "cgroup-v1"),
             id="a parent that is not mounted here",
+        ),
+        pytest.param(
+            "4:memory:/a", _V1.format(root="/"), {"memory/a/memory.limit_in_bytes": str(1 << 62)}, None, id="no limit"
+        ),
+        pytest.param(
+            "4:memory:/a",
+            _V1.format(root="/"),
+            {"memory/a/memory.limit_in_bytes": str((1 << 62) - 1)},
+            ((1 << 62) - 1, "cgroup-v1"),
+            id="the highest limit",
+        ),
+        pytest.param(
+            "4:memory:/a",
+            "\n".join((_V1.format(root="/"), _CPU.format(root="/"), _UNIFIED.format(root="/"))),
+            {
+                "memory/a/memory.limit_in_bytes": "700",
+                "cpu/a/memory.limit_in_bytes": "1",
+                "unified/a/memory.limit_in_bytes": "2",
+            },
+            (700, "cgroup-v1"),
+            id="another controller's hierarchy",
         ),
         pytest.param(
             "4:memory:/a\n0::/b",
@@ -96,3 +118,8 @@ def test_a_quota_is_found_where_the_controller_is_mounted(tmp_path: Path) -> Non
 def test_lines_that_are_no_groups_limit_nothing(line: str, tmp_path: Path) -> None:
     root = _machine(tmp_path, line, "", {})
     assert memory_limit(root) is None and cpu_quota(root) is None
+
+
+def test_the_least_quota_of_a_group_and_its_parents_counts(tmp_path: Path) -> None:
+    files = {"a/cpu.max": "250000 100000", "a/b/cpu.max": "400000 100000"}
+    assert cpu_quota(_machine(tmp_path, "0::/a/b", _V2.format(root="/"), files)) == 2.5

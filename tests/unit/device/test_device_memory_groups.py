@@ -120,6 +120,15 @@ def test_version_1_is_taken_where_memory_is_counted_there(tmp_path: Path, parent
     (mount / "memory.limit_in_bytes").write_text("9")
     made = create_group(LIMIT)
     assert made is not None and made.kind == "cgroup-v1" and made.path.parent == own
+    own.rename(tmp_path / "not seen from a container")
+    made = create_group(LIMIT)
+    assert made is not None and made.kind == "cgroup-v1" and made.path.parent == mount
+
+
+def test_a_hierarchy_of_version_1_hands_nothing_down(tmp_path: Path, parents: list[Group]) -> None:
+    (tmp_path / "cgroup.subtree_control").write_text("memory")
+    parents.append(Group(version=1, folders=(tmp_path,)))
+    assert create_group(LIMIT) is None
 
 
 def test_where_no_group_may_be_made_there_is_none_and_nothing_is_left(
