@@ -130,6 +130,15 @@ def test_a_resumed_run_keeps_the_shape_of_every_tensor(tmp_path: Path) -> None:
     }
 
 
+def test_a_mean_is_of_those_who_delivered_and_were_not_rejected(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine())
+    record = RunFolder(tmp_path).records()[0]
+    assert record.taken == ["a", "b", "c"]
+    assert msgspec.structs.replace(record, rejected={"b": "odd"}).taken == ["a", "c"]
+    failed = msgspec.structs.replace(record.clients[0], status="failed")
+    assert msgspec.structs.replace(record, clients=(failed, *record.clients[1:])).taken == ["b", "c"]
+
+
 def test_a_finished_run_that_is_resumed_trains_nothing(tmp_path: Path) -> None:
     run(tmp_path, FakeEngine())
     engine = FakeEngine()
