@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,16 @@ def test_what_an_earlier_release_did_not_write_counts_as_nothing() -> None:
     counts = dict.fromkeys(("round", "block", "round_of_step", "participation", "bytes_down", "bytes_up", "seconds"), 1)
     line = msgspec.convert({**empty, **counts, "stage": "grow", "clients": (), "rejected": {}}, RoundRecord)
     assert not line.failed and not (line.repeated or line.late or line.cut or line.stopped_early or line.work)
+
+
+def test_a_state_of_a_release_that_knew_no_plans_goes_on(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine())
+    path = tmp_path / "state.json"
+    values = {**json.loads(path.read_text()), "state_sha256": ""}
+    del values["plan"]
+    values["state_sha256"] = sha256(msgspec.json.encode(values)).hexdigest()
+    path.write_text(json.dumps(values))
+    assert RunFolder(tmp_path).load()[0].plan == 0
 
 
 def test_a_state_with_a_number_below_zero_is_refused(tmp_path: Path) -> None:
