@@ -8,7 +8,7 @@ import pytest
 
 from edge_runtime.device.limits.control_groups import cpu_quota, memory_limit
 
-_V1 = "35 31 0:32 {root} /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory"
+_V1 = "35 31 0:32 {root} /sys/fs/cgroup/memory rw,relatime - cgroup none rw,memory"
 _CPU = "36 31 0:33 {root} /sys/fs/cgroup/cpu rw,relatime - cgroup none rw,cpu"
 _V2 = "29 23 0:26 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 _UNIFIED = "41 31 0:38 {root} /sys/fs/cgroup/unified rw,relatime - cgroup2 none rw,memory"
@@ -135,7 +135,7 @@ def _machine(root: Path, groups: str, mounts: str, files: dict[str, str]) -> Pat
         ),
         pytest.param(
             "0::/a",
-            "29 23 0:26 / - cgroup2 none rw\n29 23 0:26 / /sys/fs/cgroup/five - cgroup2 none rw",
+            "29 23 0:26 / - cgroup2 none rw\n29 23 0:26 / /sys/fs/cgroup rw\n29 23 0:26 / /sys/fs/cgroup/five - cgroup2 none rw",
             {"five/a/memory.max": "100", "a/memory.max": "1"},
             (100, "cgroup-v2"),
             id="short lines of mounts",
