@@ -32,7 +32,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     folder, session.config.stash[_SHARED] = session.config.stash[_SHARED], None
     if folder is not None and (changed := bundles.end_session(folder)):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        print(f"shared bundles were changed: {', '.join(changed)}")
+        print(f"\nshared bundles were changed: {', '.join(changed)}")
 
 
 @pytest.fixture(autouse=True, scope="session")
