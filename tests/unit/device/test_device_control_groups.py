@@ -135,7 +135,7 @@ def _machine(root: Path, groups: str, mounts: str, files: dict[str, str]) -> Pat
         ),
         pytest.param(
             "0::/a",
-            "29 23 0:26 / - cgroup2 none rw\n29 23 0:26 / /sys/fs/cgroup rw\n29 23 0:26 / /sys/fs/cgroup/five - cgroup2 none rw",
+            "1 2 0:3 / - cgroup2 none rw\n1 2 0:3 / /sys/fs/cgroup rw\n1 2 0:3 / /sys/fs/cgroup/five - cgroup2 none rw",
             {"five/a/memory.max": "100", "a/memory.max": "1"},
             (100, "cgroup-v2"),
             id="short lines of mounts",
