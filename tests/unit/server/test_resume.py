@@ -166,6 +166,16 @@ def test_a_state_of_a_release_that_knew_no_plans_goes_on(tmp_path: Path) -> None
     assert RunFolder(tmp_path).load()[0].plan == 0
 
 
+def test_a_folder_knows_the_plan_of_its_state_and_weights_are_named_by_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.plan == 0
+    state, weights = run(tmp_path, FakeEngine())
+    assert folder.plan == 0 and folder.weights_path(state).name == "000006.safetensors"
+    saved = folder.save(msgspec.structs.replace(state, plan=2), weights, None)
+    assert folder.plan == 2 and folder.weights_path(saved).name == "000006-2.safetensors"
+    assert folder.load()[0].plan == 2
+
+
 def test_a_state_with_a_number_below_zero_is_refused(tmp_path: Path) -> None:
     state, _ = run(tmp_path, FakeEngine())
     msgspec.structs.replace(state, stage=0).sealed().check("state.json")
