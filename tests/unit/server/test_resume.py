@@ -171,6 +171,7 @@ def test_a_folder_knows_the_plan_of_its_state_and_weights_are_named_by_it(tmp_pa
     assert folder.plan == 0
     state, weights = run(tmp_path, FakeEngine())
     assert folder.plan == 0 and folder.weights_path(state).name == "000006.safetensors"
+    assert folder.optimizer_state(state) == {}
     saved = folder.save(msgspec.structs.replace(state, plan=2), weights, None)
     assert folder.plan == 2 and folder.weights_path(saved).name == "000006-2.safetensors"
     assert folder.load()[0].plan == 2
