@@ -37,6 +37,13 @@ def test_what_was_measured_of_the_same_work_wins() -> None:
     assert predict(_program_of(ONE, "c"), profile).seconds_per_step == pytest.approx(0.6, rel=0.1)
 
 
+def test_programs_that_say_nothing_of_their_loads_may_be_different_ones() -> None:
+    known, silent = (
+        _cost(name, PLAN, 40 << 20, loads=loads, step_seconds_median=0.5) for name, loads in (("a", ONE), ("b", {}))
+    )
+    assert predict(_program_of({}, "b"), _profile(known, silent)).seconds_per_step is None
+
+
 def test_a_program_whose_seconds_nobody_measured_does_not_keep_others_from_being_known() -> None:
     without = _cost("b", PLAN, 40 << 20, loads=ONE, step_seconds_median=None)
     assert calibrate([without]).speed is None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from device_profiles.errors import DigestError, FormatError
@@ -175,6 +176,21 @@ def test_a_folder_knows_the_plan_of_its_state_and_weights_are_named_by_it(tmp_pa
     saved = folder.save(msgspec.structs.replace(state, plan=2), weights, None)
     assert folder.plan == 2 and folder.weights_path(saved).name == "000006-2.safetensors"
     assert folder.load()[0].plan == 2
+
+
+def test_what_the_servers_optimizer_kept_is_read_back_and_refused_where_it_is_another(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    state, weights = run(tmp_path, FakeEngine())
+    moments = {"m.w": np.full(3, 0.5)}
+    saved = folder.save(state, weights, None, moments)
+    np.testing.assert_array_equal(folder.optimizer_state(saved)["m.w"], moments["m.w"])
+    path = folder.optimizer_path(saved.round)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(FormatError, match=rf"{path.name}: missing or not the file that state\.json names"):
+        folder.optimizer_state(saved)
+    path.unlink()
+    with pytest.raises(FormatError, match=rf"{path.name}: missing or not the file that state\.json names"):
+        folder.optimizer_state(saved)
 
 
 def test_a_state_with_a_number_below_zero_is_refused(tmp_path: Path) -> None:
