@@ -86,17 +86,27 @@ def _too_far(
     updates: Sequence[ReceivedUpdate], works: Mapping[str, Work], structure: Structure, base: Base
 ) -> dict[str, str]:
     moved = {u.client: _move(parameters_of(structure, works[u.client]), u, base)[0] for u in updates}
-    rejected: dict[str, str] = {}
+    alike: dict[str, list[ReceivedUpdate]] = {}
     for update in updates:
-        alike = [other for other in updates if works[other.client].name == works[update.client].name]
-        compared = alike if len(alike) >= ENOUGH else list(updates)
-        median = float(np.median([moved[other.client] for other in compared]))
-        if len(compared) < ENOUGH or median <= 0:
-            continue
+        alike.setdefault(works[update.client].name, []).append(update)
+    among_all, found = _far_of(updates, moved), dict[str, str]()
+    for own in alike.values():
+        far = _far_of(own, moved) if len(own) >= ENOUGH else among_all
+        found |= {update.client: far[update.client] for update in own if update.client in far}
+    return {update.client: found[update.client] for update in updates if update.client in found}
+
+
+def _far_of(compared: Sequence[ReceivedUpdate], moved: Mapping[str, float]) -> dict[str, str]:
+    """Those of updates that can be compared whose move is many times the median of all."""
+    median = float(np.median([moved[update.client] for update in compared])) if len(compared) >= ENOUGH else 0.0
+    if median <= 0:
+        return {}
+    found: dict[str, str] = {}
+    for update, allowed in zip(compared, allowed_moves(compared), strict=True):
         times = moved[update.client] / median
-        if times > OUTLIER_FACTOR * allowed_moves(compared)[compared.index(update)]:
-            rejected[update.client] = f"moved {times:.0f} times as far as the median of its round"
-    return rejected
+        if times > OUTLIER_FACTOR * allowed:
+            found[update.client] = f"moved {times:.0f} times as far as the median of its round"
+    return found
 
 
 def _opposed(group: Group, base: Base) -> dict[str, str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from device_profiles.contract import COSTS_NAME
 from device_profiles.costs import Costs, RunCost
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json, write_json
@@ -188,11 +187,6 @@ class RunPrograms:
         )
         check_one_label(source.positions)
         return source
-
-
-def table_of(folder: Path) -> Path:
-    """Where a run keeps its table."""
-    return folder / COSTS_NAME
 
 
 def _behind(partition: Partition, last: int) -> _Ranges:

@@ -1,19 +1,13 @@
-"""Which kind of registry a place is."""
+"""Which kind of registry a place is. Databases bring SQLAlchemy, which folders do without."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-
 from device_profiles.errors import UsageError
-from device_profiles.extras import extra_remedy
-from server.registry.database import DatabaseRegistry
 from server.registry.folder import FolderRegistry
 from server.registry.registry import Registry
 
-_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 _DATABASE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 _SQLITE = b"SQLite format 3\0"
 
@@ -25,14 +19,18 @@ def open_registry(where: str, *, create: bool) -> Registry:
     an SQLite file, any other a folder. Raises UsageError that names the place and the remedy.
     """
     if "://" in where:
-        return _database(where, create=create)
+        from server.registry.databases import database_registry
+
+        return database_registry(where, create=create)
     path = Path(where)
     if not path.exists() and not create:
         raise UsageError(f"{where}: does not exist; create it with profl-server profiles import")
     if path.is_file() or (not path.exists() and path.suffix in _DATABASE_SUFFIXES):
         if path.is_file() and path.stat().st_size and not is_database(path):
             raise UsageError(f"{where}: is neither an SQLite file nor a folder; give one, or the URL of a database")
-        return DatabaseRegistry(URL.create("sqlite", database=where), create=create)
+        from server.registry.databases import sqlite_registry
+
+        return sqlite_registry(where, create=create)
     if path.exists() and not path.is_dir():
         raise UsageError(f"{where}: is neither an SQLite file nor a folder; give one, or the URL of a database")
     return FolderRegistry(path)
@@ -44,20 +42,3 @@ def is_database(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(_SQLITE)) == _SQLITE
-
-
-def _database(where: str, *, create: bool) -> DatabaseRegistry:
-    try:
-        url = make_url(where)
-    except (ArgumentError, ValueError):
-        raise UsageError("the registry's URL cannot be read; write postgresql://user@host/name") from None
-    driver = _DRIVERS.get(url.drivername)
-    if driver is None:
-        kinds = " and ".join(_DRIVERS)
-        raise UsageError(f"{url.render_as_string()}: is no database of a kind that is known; there are {kinds}")
-    if url.drivername == "sqlite" and (url.database is None or not (create or Path(url.database).exists())):
-        raise UsageError(f"{where}: does not exist; create it with profl-server profiles import")
-    try:
-        return DatabaseRegistry(url.set(drivername=driver), create=create)
-    except (ImportError, NoSuchModuleError):
-        raise UsageError(f"{url.render_as_string()}: requires psycopg", remedy=extra_remedy("postgresql")) from None

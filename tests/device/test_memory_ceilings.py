@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.bundles import commanded
 from tests.support.device_commands import profl_edge
 
 pytestmark = pytest.mark.skipif(
@@ -21,10 +22,8 @@ ANY_UNIT, ANY_UNIT_AT_ITS_LEANEST = 95, 72
 
 
 @pytest.fixture(scope="module")
-def resnet18(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    bundle = tmp_path_factory.mktemp("resnet18") / "bundle"
-    profl_edge("export", "--model", "resnet18", "--batch", "32", "--no-verify", "-o", bundle, "--json").report()
-    return bundle
+def resnet18() -> Path:
+    return commanded("--model", "resnet18", "--batch", 32)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from device_profiles.federation import QUERY_DEVICE, TRAIN_TASK, UPDATE_FILE, DeviceQuestion, SentFile
 from device_profiles.invitation import Invitation
 from edge_runtime.device.fleet_api.keys import NodeKey
-from tests.support.device_commands import profl_edge
+from tests.support.bundles import commanded
 from tests.support.federation_client import MEGABYTE, bundle_files, memory_of, train_order
 from tests.support.superlink import Rounds, SuperLink
 
@@ -42,11 +42,8 @@ def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundles") / "cnn"
-    done = profl_edge("export", "--model", "cnn", "--batch", 8, "--block", 1, "--no-verify", "-o", path)
-    assert done.status == 0, done.errors
-    return path
+def bundle() -> Path:
+    return commanded("--model", "cnn", "--batch", 8, "--block", 1)
 
 
 class _Device:

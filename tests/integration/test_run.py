@@ -20,6 +20,7 @@ from safetensors.torch import load_file  # noqa: E402
 from edge_runtime.export import models  # noqa: E402
 from server.engines.local.process import remove_others  # noqa: E402
 from tests.support import warm  # noqa: E402
+from tests.support.begun_runs import begin  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 FLEET = """
@@ -81,6 +82,11 @@ def finished(fleet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def _begin(finished: Path, fleet: Path, output: Path) -> None:
+    """Behind what `finished` has exported and measured, which its own tests look at."""
+    begin(output, fleet, bundle=finished / "bundle", profiles=finished / "profiles")
+
+
 def test_every_block_is_trained_within_the_limits(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert [step["block"] for step in summary["steps"]] == [1, 2, 3]
@@ -123,6 +129,7 @@ def test_eval_and_pytorch_agree_on_the_assembled_model(finished: Path, tmp_path:
 
 def test_a_killed_run_resumes_without_losing_or_doubling_a_round(fleet: Path, finished: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
+    _begin(finished, fleet, output)
     process = warm.Process(warm.PROFL_SERVER, _command(fleet, output), folder=ROOT)
     rounds = output / "rounds.jsonl"
     deadline = time.monotonic() + 240
@@ -146,6 +153,7 @@ def test_a_killed_run_resumes_without_losing_or_doubling_a_round(fleet: Path, fi
 def test_kept_outputs_of_frozen_blocks_do_not_change_the_model(finished: Path, tmp_path: Path) -> None:
     fleet, output = tmp_path / "fleet.toml", tmp_path / "cached"
     fleet.write_text(FLEET.replace("steps = 4", 'steps = 4\ncache_prefix = "float32"'))
+    _begin(finished, fleet, output)
     done = _run(fleet, output)
     assert done.returncode == 0, done.stderr
     assert "outputs of frozen blocks: kept as float32 by 2 of 3 clients" in done.stderr
@@ -164,9 +172,10 @@ def test_too_few_rounds_for_the_steps_are_refused_before_a_client_is_profiled(tm
     assert not (output / "profiles").exists() and not (output / "state.json").exists()
 
 
-def test_clients_whose_time_is_over_send_what_they_have_and_count_by_it(tmp_path: Path) -> None:
+def test_clients_whose_time_is_over_send_what_they_have_and_count_by_it(finished: Path, tmp_path: Path) -> None:
     fleet, output = tmp_path / "fleet.toml", tmp_path / "hurried"
     fleet.write_text(FLEET.replace("steps = 4", "steps = 1000000\nmax_seconds = 1.0\nrounds = 3"))
+    _begin(finished, fleet, output)
     done = _run(fleet, output)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (output / "rounds.jsonl").read_bytes().splitlines()]

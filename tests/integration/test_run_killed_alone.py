@@ -28,7 +28,7 @@ sources = ["digits"]
 test_examples = 50
 
 [training]
-steps = 2000
+steps = 600
 learning_rate = 0.01
 min_clients = 2
 

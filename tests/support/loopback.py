@@ -24,7 +24,7 @@ from server.federation.admission import admit
 from server.federation.home.folder import FederationFolder
 from server.fleet.fleet import DataSettings
 from server.fleet.reading import read_fleet
-from server.running.run_fleet import _settings
+from tests.support.begun_runs import begin
 from tests.support.superlink import OFFLINE, flower_programs, free_port
 
 ASK_WITHIN = 0.5
@@ -165,10 +165,9 @@ class Loopback:
         """What a start of the run leaves that was killed before its first round."""
         if output.exists():
             return
-        fleet = read_fleet(self.fleet, joining=True)
-        found = run_bundle(fleet, self.folder / "bundle").path if bundle is None else bundle
-        shutil.copytree(found, output / "bundle")
-        (output / "settings.sha256").write_text(_settings(fleet, "flower") + "\n")
+        if bundle is None:
+            bundle = run_bundle(read_fleet(self.fleet, joining=True), self.folder / "bundle").path
+        begin(output, self.fleet, bundle=bundle, engine="flower")
 
     def wait(self, running: subprocess.Popen[str], until: Callable[[], bool]) -> None:
         end = time.monotonic() + 300

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from device_profiles.errors import ProflError
 from edge_runtime.device.prepare.bundle import open_bundle
-from edge_runtime.export.targets.native import export_bundle
 from server.cli import cli
 from server.finished.weight_layers import lay_weights
+from tests.support.bundles import copied, exported
 from tests.support.device_commands import profl_edge
 
 SHAPE = (3, 8, 8)
@@ -23,7 +23,7 @@ Train = Callable[..., Path]
 
 def prepared(folder: Path) -> Path:
     """`folder`, with a bundle of the model `cnn` and the parts of two clients of different size in it."""
-    export_bundle("cnn", folder / "bundle", width=4, batch=4, input_shape=SHAPE, joint=True, verify=False)
+    copied(exported("cnn", width=4, batch=4, input_shape=SHAPE, joint=True), folder / "bundle")
     generator = np.random.default_rng(0)
     for client, count in (("a", 8), ("b", 24)):
         images = generator.integers(0, 256, (count, *SHAPE), dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -85,6 +86,7 @@ def _forked(body: Callable[[], int], seconds: float, log: Path) -> int | None:
         status = 98
         try:
             os.setsid()
+            gc.freeze()  # pytest collects again and again in the end, and none of what was there before may go
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)

@@ -80,9 +80,6 @@ def create_group(limit_bytes: int) -> MemoryGroup | None:
         group = MemoryGroup(parent / f"{_NAME}{os.getpid()}-{next(_numbers)}", kind)
         try:
             group.path.mkdir()
-        except OSError:
-            continue
-        try:
             group.limit(limit_bytes)
             if not os.access(group.path / "cgroup.procs", os.W_OK):
                 raise PermissionError

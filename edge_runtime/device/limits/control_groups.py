@@ -63,8 +63,8 @@ def memory_limit(root: Path = Path("/")) -> MemoryLimit | None:
     if not limited:
         return None
     size, group = min(limited, key=lambda item: item[0])
-    own = next((folder for folder in group.folders if folder.is_dir()), group.folders[-1])
-    return MemoryLimit(size_bytes=size, kind=_KIND[group.version], events=own / EVENTS[_KIND[group.version]])
+    kind = _KIND[group.version]
+    return MemoryLimit(size_bytes=size, kind=kind, events=group.folders[0] / EVENTS[kind])
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
@@ -114,9 +114,9 @@ def _own_groups(root: Path) -> Iterator[tuple[list[str], str]]:
 def _mounts(root: Path) -> Iterator[tuple[int, list[str], Path, str]]:
     """Version, controllers, folder and the group that is mounted there, of every mount of control groups."""
     for line in read_text(root / "proc/self/mountinfo").splitlines():
-        before, separator, after = line.partition(" - ")
+        before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
-        if not separator or len(fields) < 5 or not kind or kind[0] not in ("cgroup", "cgroup2"):
+        if len(fields) < 5 or not kind or kind[0] not in ("cgroup", "cgroup2"):
             continue
         group, place = (re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), field) for field in fields[3:5])
         yield 1 if kind[0] == "cgroup" else 2, kind[-1].split(","), root / place.lstrip("/"), group
@@ -130,7 +130,7 @@ def _upwards(mount: Path, mounted: str, group: str) -> tuple[Path, ...]:
     """
     inside = Path(group).is_relative_to(mounted) and ".." not in Path(group).parts
     folder = mount / Path(group).relative_to(mounted) if inside else mount
-    if not folder.is_dir() and mount.is_dir():
+    if not folder.is_dir():
         folder = mount
     return tuple(parent for parent in (folder, *folder.parents) if parent.is_relative_to(mount))
 

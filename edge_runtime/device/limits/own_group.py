@@ -18,37 +18,38 @@ class OwnGroup:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._group: MemoryGroup | None = None
-        self._outside: Path | None = None
+        self._inside: tuple[MemoryGroup, Path] | None = None
+        """The group, and the folder of the one that this process came from."""
 
     @property
     def entered(self) -> bool:
         """Whether this process is in a group of its own."""
-        return self._group is not None
+        return self._inside is not None
 
     def enter(self) -> None:
         """Move into a new group."""
-        if self._group is not None:
-            return
         outside = _own_folder()
+        if self._inside is not None or outside is None:
+            return
         group = create_group(self._limit)
-        if group is None or outside is None:
+        if group is None:
             return
         try:
             _move(_leaf(group))
         except OSError:
             _remove(group)
             return
-        self._group, self._outside = group, outside
+        self._inside = group, outside
 
     def leave(self) -> None:
         """Move back to where it came from, and remove the group."""
-        if self._group is None or self._outside is None:
+        if self._inside is None:
             return
+        group, outside = self._inside
         with suppress(OSError):
-            _move(self._outside)
-            _remove(self._group)
-        self._group = None
+            _move(outside)
+            _remove(group)
+        self._inside = None
 
 
 def _own_folder() -> Path | None:

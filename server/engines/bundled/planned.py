@@ -6,7 +6,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from device_profiles.contract import COSTS_NAME
 from device_profiles.errors import ExecutionError
 from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
@@ -19,10 +21,12 @@ from server.fleet.fleet import Fleet
 from server.planner.fleet_plan import groups_of, plan_fleet
 from server.planner.pace import pace_of
 from server.planner.profiled import profiled_fleet
-from server.planner.run_programs import RunPrograms, table_of
 from server.planner.steps import ChosenAgain, keep_chosen, keep_steps, kept_steps, plan_folder, steps_again
 from server.planner.tables import steps_table
 from server.rounds.run_state import RunState
+
+if TYPE_CHECKING:  # it brings torch, which no other method needs once its bundle is there
+    from server.planner.run_programs import RunPrograms
 
 Note = Callable[[str], None]
 
@@ -30,8 +34,10 @@ Note = Callable[[str], None]
 def run_programs(fleet: Fleet, output: Path) -> RunPrograms:
     """What the fleet's model can be asked for, in the variants that its method allows; what the run below `output` has
     planned before is read again."""
+    from server.planner.run_programs import RunPrograms
+
     programs = RunPrograms(fleet.model, fleet.training, trades=trades_of(fleet.method.variants))
-    programs.read_table(table_of(output))
+    programs.read_table(_table_of(output))
     return programs
 
 
@@ -79,7 +85,7 @@ def planned_bundle(
         exact=there.exact,
         pace=pace,
     )
-    programs.write_table(table_of(output))
+    programs.write_table(_table_of(output))
     steps = keep_steps(folder, planned.steps) if kept is None else kept
     note(steps_table(steps, programs.units))
     taken = list(planned.programs)
@@ -121,7 +127,7 @@ def planned_again(
         exact=there.exact,
         compared=False,
     )
-    programs.write_table(table_of(output))
+    programs.write_table(_table_of(output))
     taken = [
         (work, one.trade(step))
         for one in planned.classes
@@ -156,3 +162,8 @@ def _for_others(programs: RunPrograms, partition: Partition) -> list[tuple[Growi
     """Of each step its own units, and its output module."""
     own = [work for b in partition.blocks for work in (grow(partition, b.index), Head(last_unit=b.last_unit))]
     return [(work, "default") for work in own if programs.trains(work, partition)]
+
+
+def _table_of(output: Path) -> Path:
+    """Where a run keeps what its programs cost."""
+    return output / COSTS_NAME

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors.numpy import load_file
 
@@ -33,10 +34,12 @@ from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
 from server.planner.planner import make_plan
-from server.planner.run_programs import RunPrograms
 from server.planner.tables import plan_table
 from server.rounds.checks import check_rounds
 from server.rounds.run_state import RunFolder, RunState
+
+if TYPE_CHECKING:
+    from server.planner.run_programs import RunPrograms
 
 Note = Callable[[str], None]
 _TICK_SECONDS = 0.5

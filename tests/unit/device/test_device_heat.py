@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.device import _native
-from edge_runtime.device.limits.priority import be_nice
 from edge_runtime.device.worker import heat
 from edge_runtime.device.worker.heat import Heat
 from edge_runtime.device.worker.report import step_table, swapped_bytes
@@ -102,20 +100,6 @@ def test_a_machine_that_tells_nothing_is_unknown(tmp_path: Path) -> None:
     found = Heat(f"{tmp_path}/")
     found.look()
     assert (found.clock_share, found.celsius, found.slowed_down, found.now, found.line) == (None, None, None, "", [])
-
-
-def test_niceness_never_falls_and_is_never_below_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    level = 5
-
-    def nice(more: int) -> int:
-        nonlocal level
-        level += more
-        return level
-
-    monkeypatch.setattr(os, "nice", nice)
-    for asked, expected in ((None, 5), (3, 5), (12, 12), (19, 19), (0, 19)):
-        be_nice(asked)
-        assert level == expected
 
 
 def test_huge_pages_are_off_where_a_promise_must_hold() -> None:

@@ -75,6 +75,14 @@ def test_a_group_is_removed_and_what_is_left_in_it_is_killed(tmp_path: Path, mon
     MemoryGroup(folder, "cgroup-v2").remove()
 
 
+def test_a_group_that_does_not_go_is_given_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    (tmp_path / "never gone").touch()
+    MemoryGroup(tmp_path, "cgroup-v2").remove()
+    assert sum(waited) == pytest.approx(1.0) and len(waited) > 10
+
+
 @pytest.fixture
 def parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Group]]:
     """The groups that this process is said to be in; a folder made below them has the file that lets processes in."""
@@ -112,6 +120,15 @@ def test_version_1_is_taken_where_memory_is_counted_there(tmp_path: Path, parent
     (mount / "memory.limit_in_bytes").write_text("9")
     made = create_group(LIMIT)
     assert made is not None and made.kind == "cgroup-v1" and made.path.parent == own
+    own.rename(tmp_path / "not seen from a container")
+    made = create_group(LIMIT)
+    assert made is not None and made.kind == "cgroup-v1" and made.path.parent == mount
+
+
+def test_a_hierarchy_of_version_1_hands_nothing_down(tmp_path: Path, parents: list[Group]) -> None:
+    (tmp_path / "cgroup.subtree_control").write_text("memory")
+    parents.append(Group(version=1, folders=(tmp_path,)))
+    assert create_group(LIMIT) is None
 
 
 def test_where_no_group_may_be_made_there_is_none_and_nothing_is_left(
@@ -127,6 +144,15 @@ def test_where_no_group_may_be_made_there_is_none_and_nothing_is_left(
     monkeypatch.setattr(MemoryGroup, "limit", refuse)
     assert create_group(LIMIT) is None
     assert [path.name for path in tmp_path.iterdir()] == ["cgroup.subtree_control"]
+
+
+def test_a_group_that_no_process_may_enter_is_none(
+    tmp_path: Path, parents: list[Group], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cgroup.subtree_control").write_text("memory")
+    parents.append(Group(version=2, folders=(tmp_path,)))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert create_group(LIMIT) is None
 
 
 def test_groups_of_makers_that_are_gone_are_removed_and_others_stay(tmp_path: Path, parents: list[Group]) -> None:

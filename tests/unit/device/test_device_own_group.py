@@ -20,7 +20,7 @@ def _kernel(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: LimitKind, vers
     """Folders of which `outside` is this process's group; the new one is `outside/new`."""
     outside, new = folder / "outside", folder / "outside" / "new"
     new.mkdir(parents=True)
-    monkeypatch.setattr(own_group, "groups", lambda name: iter([Group(version=version, folders=(outside,))]))
+    monkeypatch.setattr(own_group, "groups", lambda name: iter([Group(version=version, folders=(outside, folder))]))
     monkeypatch.setattr(own_group, "create_group", lambda limit: MemoryGroup(new, kind))
     return outside
 
@@ -47,6 +47,42 @@ def test_in_version_2_it_is_in_a_leaf_so_that_others_may_lie_beside_it(
     assert (outside / "new" / LEAF / "cgroup.procs").read_text() == str(os.getpid())
     assert (outside / "new" / "cgroup.subtree_control").read_text() == "+memory"
     assert group.entered
+    for name in (f"{LEAF}/cgroup.procs", "cgroup.subtree_control"):
+        (outside / "new" / name).unlink()  # the kernel's
+    group.leave()
+    assert not (outside / "new").exists()
+
+
+def test_a_process_enters_and_leaves_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    outside = _kernel(monkeypatch, tmp_path, "cgroup-v1", 1)
+    moves: list[Path] = []
+    monkeypatch.setattr(own_group, "_move", moves.append)
+    group = OwnGroup(_LIMIT)
+    for _ in range(2):
+        group.enter()
+    for _ in range(2):
+        group.leave()
+    assert moves == [outside / "new", outside]
+
+
+def test_where_the_process_is_in_no_group_none_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_group, "groups", lambda name: iter(()))
+    monkeypatch.setattr(own_group, "create_group", lambda limit: pytest.fail("a group was made"))
+    group = OwnGroup(_LIMIT)
+    group.enter()
+    assert not group.entered
+
+
+def test_the_group_has_the_limit_and_lies_where_memory_is_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    outside = _kernel(monkeypatch, tmp_path, "cgroup-v1", 1)
+    asked: list[object] = []
+    held = Group(version=1, folders=(outside,))
+    monkeypatch.setattr(own_group, "groups", lambda name: asked.append(name) or iter([held]))
+    monkeypatch.setattr(own_group, "create_group", asked.append)
+    OwnGroup(_LIMIT).enter()
+    assert asked == ["memory", _LIMIT]
 
 
 def test_where_no_group_may_be_made_the_process_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -148,9 +148,10 @@ def _modules() -> list[Path]:
     return [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
 
 
-@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_module_says_what_it_is_for(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text()))
+def test_every_module_says_what_it_is_for() -> None:
+    modules = _modules()
+    assert len(modules) > 500
+    assert [str(path) for path in modules if not ast.get_docstring(ast.parse(path.read_text()))] == []
 
 
 def test_no_machine_path_is_in_a_file_of_the_repository() -> None:

@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from device_profiles.errors import DigestError, FormatError
@@ -130,6 +132,15 @@ def test_a_resumed_run_keeps_the_shape_of_every_tensor(tmp_path: Path) -> None:
     }
 
 
+def test_a_mean_is_of_those_who_delivered_and_were_not_rejected(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine())
+    record = RunFolder(tmp_path).records()[0]
+    assert record.taken == ["a", "b", "c"]
+    assert msgspec.structs.replace(record, rejected={"b": "odd"}).taken == ["a", "c"]
+    failed = msgspec.structs.replace(record.clients[0], status="failed")
+    assert msgspec.structs.replace(record, clients=(failed, *record.clients[1:])).taken == ["b", "c"]
+
+
 def test_a_finished_run_that_is_resumed_trains_nothing(tmp_path: Path) -> None:
     run(tmp_path, FakeEngine())
     engine = FakeEngine()
@@ -144,6 +155,42 @@ def test_what_an_earlier_release_did_not_write_counts_as_nothing() -> None:
     counts = dict.fromkeys(("round", "block", "round_of_step", "participation", "bytes_down", "bytes_up", "seconds"), 1)
     line = msgspec.convert({**empty, **counts, "stage": "grow", "clients": (), "rejected": {}}, RoundRecord)
     assert not line.failed and not (line.repeated or line.late or line.cut or line.stopped_early or line.work)
+
+
+def test_a_state_of_a_release_that_knew_no_plans_goes_on(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine())
+    path = tmp_path / "state.json"
+    values = {**json.loads(path.read_text()), "state_sha256": ""}
+    del values["plan"]
+    values["state_sha256"] = sha256(msgspec.json.encode(values)).hexdigest()
+    path.write_text(json.dumps(values))
+    assert RunFolder(tmp_path).load()[0].plan == 0
+
+
+def test_a_folder_knows_the_plan_of_its_state_and_weights_are_named_by_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.plan == 0
+    state, weights = run(tmp_path, FakeEngine())
+    assert folder.plan == 0 and folder.weights_path(state).name == "000006.safetensors"
+    assert folder.optimizer_state(state) == {}
+    saved = folder.save(msgspec.structs.replace(state, plan=2), weights, None)
+    assert folder.plan == 2 and folder.weights_path(saved).name == "000006-2.safetensors"
+    assert folder.load()[0].plan == 2
+
+
+def test_what_the_servers_optimizer_kept_is_read_back_and_refused_where_it_is_another(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    state, weights = run(tmp_path, FakeEngine())
+    moments = {"m.w": np.full(3, 0.5)}
+    saved = folder.save(state, weights, None, moments)
+    np.testing.assert_array_equal(folder.optimizer_state(saved)["m.w"], moments["m.w"])
+    path = folder.optimizer_path(saved.round)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(FormatError, match=rf"{path.name}: missing or not the file that state\.json names"):
+        folder.optimizer_state(saved)
+    path.unlink()
+    with pytest.raises(FormatError, match=rf"{path.name}: missing or not the file that state\.json names"):
+        folder.optimizer_state(saved)
 
 
 def test_a_state_with_a_number_below_zero_is_refused(tmp_path: Path) -> None:
