@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
+
 from device_profiles.operators import table
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import EXTERNAL_ROLES, Pairs, Value
@@ -94,7 +96,11 @@ def _capture_cat(call: CapturedNode) -> Layer:
     dim = call.arguments["dim"] % len(call.output_shape)
     if dim == 0:
         _refuse_joined_examples(call)
-    return call.layer("cat", call.activations("tensors"), dim=dim)
+    parts = call.arguments["tensors"]
+    # A cache of keys begins as a tensor of no elements.
+    there = [part for part in parts if not isinstance(part, torch.fx.Node) or part.meta["val"].numel() > 0]
+    names = tuple(call.activation_of(part, f"tensors{place}") for place, part in enumerate(there))
+    return call.layer("cat", names, dim=dim) if len(names) > 1 else call.layer("reshape", names)
 
 
 def _refuse_joined_examples(call: CapturedNode) -> None:

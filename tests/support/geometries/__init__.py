@@ -63,6 +63,7 @@ GENERATORS: dict[str, Generator] = {
         ordering.top_backward,
         ordering.running_sum,
         ordering.to_float,
+        ordering.to_whole,
         windows.max_pool2d,
         windows.max_pool2d_backward,
         windows.average_pool2d,
