@@ -10,6 +10,7 @@ from torch import nn
 from device_profiles.errors import UsageError
 from edge_runtime.export.capture.nodes import arguments_of, line_of, may_overlap, name_of, place_of, root_of, target_of
 from edge_runtime.export.capture.writes import changed_whole
+from edge_runtime.export.ir.draws import is_part
 from edge_runtime.export.ir.layers import WHOLE_TYPES, NotCovered
 from edge_runtime.export.operators.selection import TAKES_TRUTHS, TRUTHS
 
@@ -83,7 +84,7 @@ def is_random(node: torch.fx.Node) -> bool:
 def refuse_random_numbers(node: torch.fx.Node) -> None:
     """Raise UsageError where forward draws random numbers: a captured graph would have one draw for ever."""
     name = name_of(node)
-    if not is_random(node) or name in _DROPS or not node.users:
+    if not is_random(node) or name in _DROPS or not node.users or is_part(node):
         return
     arguments = arguments_of(node)
     if name == "rrelu" and not arguments["training"]:

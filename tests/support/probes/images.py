@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.support.odd_layers import AroundSequence
+from tests.support.probes.computed import floored
 from tests.support.probes.layers import DropPath, Patches, Volume, still
 from tests.support.probes.probe import (
     Probe,
@@ -54,6 +55,7 @@ OF_IMAGES: dict[str, Probe] = {
     # dropping
     "drop_path_off": layer(lambda: DropPath(nn.Conv2d(6, 6, 1), 0.0)),
     "drop_path": layer(lambda: DropPath(nn.Conv2d(6, 6, 1), 0.2)),
+    "drop_path_written_out": layer(lambda: DropPath(nn.Conv2d(6, 6, 1), 0.2, draw=floored)),
     "drop_channels": layer(lambda: nn.Dropout2d(0.3)),
     "drop_channels_of_sequence": sequence(lambda: nn.Dropout1d(0.3)),
     "drop_in_place": layer(lambda: nn.Sequential(nn.Conv2d(6, 6, 1), nn.Dropout(0.3, inplace=True))),
