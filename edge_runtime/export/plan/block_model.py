@@ -47,6 +47,8 @@ class BlockModel:
     head: str | None = None
     normalisation: Normalisation | None = None
     lora: Lora | None = None
+    narrow: frozenset[str] = frozenset()
+    """Weights that no program trains and the file keeps in bfloat16 (see `narrowed.py`)."""
 
     @classmethod
     def of(
