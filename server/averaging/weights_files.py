@@ -22,7 +22,8 @@ def load_wide(path: Path) -> dict[str, NDArray[Any]]:
     content = path.read_bytes()
     if not _is_narrow(content):
         return load(content)
-    return {name: _array(described) for name, described in deserialize(content)}
+    tensors: list[tuple[str, dict[str, Any]]] = deserialize(content)  # type: ignore[no-untyped-call]  # its own
+    return {name: _array(described) for name, described in tensors}
 
 
 def save_narrow(
@@ -37,7 +38,8 @@ def save_narrow(
         kind, data = str(value.dtype), np.ascontiguousarray(value)
         if name in narrow:
             kind, data = "bfloat16", (data.view(np.uint32) >> 16).astype(np.uint16)
-        written.append((name, kind, memoryview(data.reshape(value.shape))))
+        shown: Any = data.reshape(value.shape)
+        written.append((name, kind, memoryview(shown)))
     write_tensors(str(path), written, metadata)
 
 

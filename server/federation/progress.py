@@ -26,8 +26,8 @@ class Point(msgspec.Struct, frozen=True):
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     """A run as its folder has it.
 
-    `stage` and `block` are of the newest round, or of what the engine says is being trained; `accuracy` and `test_loss` are those of the
-    newest round that was evaluated. `problem` is why a file could not be read, "" where all could.
+    `stage` and `block` are of the newest round, or of what the engine says is being trained; `accuracy` and `test_loss`
+    are those of the newest round that was evaluated. `problem` is why a file could not be read, "" where all could.
     """
 
     folder: str

@@ -93,7 +93,7 @@ def merge_updates(
 
 
 def write_merged(weights: Mapping[str, NDArray[Any]], path: Path, merge: Merge, manifest: Manifest) -> str:
-    """Write merged weights of the manifest's types, whole or not at all, and return their version, which the header names as well."""
+    """Write merged weights of the manifest's types, whole or not at all; returns their version, as the header says."""
     narrow = {spec.name for spec in manifest.model.tensors if spec.dtype == "bfloat16"}
     made: dict[str, Any] = {"base_version": merge.base_version, "updates": len(merge.updates)}
     with named(path), atomic_file(path) as temporary:

@@ -10,7 +10,8 @@ from edge_runtime.export.models.factory import is_own
 from server.data.split import choose_source, count_examples
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet
-from server.fleet.labels import check_labels
+from server.methods import create_method
+from server.methods.labels import check_labels
 from server.methods.method import Stage
 from server.planner.assignment import Planner
 
@@ -29,7 +30,7 @@ def check_settings(fleet: Fleet, engine: str) -> None:
             remedy="leave it out",
         )
     _check_own_model(fleet)
-    check_labels(fleet)
+    check_labels(fleet, create_method(fleet.method))
     if training.cache_prefix != "none" and engine == "flower":
         raise UsageError(
             "devices of --engine flower keep no outputs of frozen blocks",

@@ -53,7 +53,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `rounds.jsonl`.
 
     `participation` is the share of the fleet that has work in this stage. `accuracy` is None in a round without an
-    evaluation, and where outputs are compared with numbers; `test_loss` is that of the evaluation. `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered, and
+    evaluation, and where outputs are compared with numbers; `test_loss` is of the same evaluation.
+    `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered, and
     `rejected_before` the updates rejected in each of them. `failed`: too few delivered in the last attempt as well, and
     the run stopped; `round` is then the number that the next round has when the run goes on.
     `stopped_early`: clients that `training.max_seconds` stopped, each with the share of its work that it had done and

@@ -19,9 +19,7 @@ def summary_table(summary: Summary) -> str:
     lines += ["", f"{'stage':<11}{'rounds':>7}{'devices':>9}{judged:>10}  ended because"]
     for step in summary.steps:
         title = f"{step.stage} {step.block}" if step.block else step.stage
-        lines.append(
-            f"{title:<11}{step.rounds:>7}{step.participation:>9.0%}{_judged(step):>10}  {step.froze_because}"
-        )
+        lines.append(f"{title:<11}{step.rounds:>7}{step.participation:>9.0%}{_judged(step):>10}  {step.froze_because}")
     lines += summary.planned_again
     lines += ["", f"{judged.removeprefix('test ')} on the test set of {summary.data}: {_judged(summary)}"]
     if summary.epsilon is not None:

@@ -64,7 +64,17 @@ _OURS = frozenset(
 )
 """What a run's folder holds before the run has ended."""
 NEWER_SETTINGS = {
-    "model": ("initial_weights", "mean", "std", "train_units", "lora", "lora_alpha", "lora_targets", "loss", "label_smoothing"),
+    "model": (
+        "initial_weights",
+        "mean",
+        "std",
+        "train_units",
+        "lora",
+        "lora_alpha",
+        "lora_targets",
+        "loss",
+        "label_smoothing",
+    ),
     "training": (
         *("deadline_seconds", "join_seconds", "absent_seconds", "spare", "trim"),
         *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),

@@ -93,7 +93,9 @@ def _run(folder: Path, case: str, engine: str, *, method: str = "", split: str =
     }
     np.savez(data, **arrays)
     rounds = "rounds = 3" if own == "finetune" else ""
-    text = FLEET.format(rounds=rounds, model=model, settings=settings, data=data, method=method or own, more="" if method else more)
+    text = FLEET.format(
+        rounds=rounds, model=model, settings=settings, data=data, method=method or own, more="" if method else more
+    )
     if split:
         text = text.replace("test_examples = 6", f'split = "{split}"')
     fleet, output = folder / "fleet.toml", folder / engine

@@ -1,4 +1,4 @@
-"""`export --frozen-dtype bfloat16`: weights that no step trains are half as large in the file, and exactly themselves."""
+"""`export --frozen-dtype bfloat16`: weights that no step trains take half the bytes in a file and are exact."""
 
 from __future__ import annotations
 
@@ -129,6 +129,4 @@ def test_updates_are_merged_and_the_finished_model_is_float32(folder: Path, lora
 
 def test_what_trains_every_weight_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--frozen-dtype bfloat16: every weight is trained .*give --train-units or"):
-        export_bundle(
-            "cnn", tmp_path / "b", width=4, batch=4, input_shape=(3, 8, 8), frozen_dtype="bfloat16", blocks=1
-        )
+        export_bundle("cnn", tmp_path / "b", width=4, batch=4, input_shape=(3, 8, 8), frozen_dtype="bfloat16", blocks=1)

@@ -61,7 +61,9 @@ def _inputs(model: str) -> np.ndarray:
     return words
 
 
-@pytest.mark.parametrize(("model", "shape", "dtype"), [("branches", (3, 8, 8), "float32"), ("last_word", (7,), "int64")])
+@pytest.mark.parametrize(
+    ("model", "shape", "dtype"), [("branches", (3, 8, 8), "float32"), ("last_word", (7,), "int64")]
+)
 def test_a_step_is_that_of_pytorch(model: str, shape: tuple[int, ...], dtype: str, tmp_path: Path) -> None:
     manifest: Manifest = export_bundle(
         f"{__name__}:{model}",

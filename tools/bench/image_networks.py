@@ -19,9 +19,7 @@ NAMES = {
 
 def made(name: str) -> nn.Module:
     """One of `NAMES` with random weights."""
-    module: nn.Module = importlib.import_module("timm").create_model(
-        NAMES[name], pretrained=False, num_classes=CLASSES
-    )
+    module: nn.Module = importlib.import_module("timm").create_model(NAMES[name], pretrained=False, num_classes=CLASSES)
     return module
 
 

@@ -73,7 +73,14 @@ def _run(command: list[str]) -> tuple[dict[str, float], float]:
 
 
 def _export(network: str, output: Path, blocks: int) -> tuple[Manifest, float]:
-    command = [sys.executable, "-m", "edge_runtime.device", "export", "--model", f"tools.bench.image_networks:{network}"]
+    command = [
+        sys.executable,
+        "-m",
+        "edge_runtime.device",
+        "export",
+        "--model",
+        f"tools.bench.image_networks:{network}",
+    ]
     command += ["--input", _SHAPE, "--classes", str(CLASSES), "--batch", str(_BATCH), "--blocks", str(blocks)]
     _, seconds = _run([*command, "-o", str(output)])
     return read_json(output / MANIFEST_NAME, Manifest), seconds
@@ -146,4 +153,8 @@ def main(asked: tuple[str, ...], pairs: int, steps: int, document: bool) -> None
 
 
 if __name__ == "__main__":
-    sys.exit(as_process("tools.bench.images", lambda: exit_status("tools.bench.images", lambda: main.main(standalone_mode=False))))
+    sys.exit(
+        as_process(
+            "tools.bench.images", lambda: exit_status("tools.bench.images", lambda: main.main(standalone_mode=False))
+        )
+    )

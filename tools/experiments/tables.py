@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from device_profiles.files import atomic_file
 from server.report.drawing import COLOURS, svg
 from server.report.figures import (
+    effective_movement,
     measure_over_device_seconds,
     measure_over_rounds,
-    effective_movement,
     memory,
     participation,
 )

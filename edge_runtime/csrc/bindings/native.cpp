@@ -61,8 +61,8 @@ struct BoundProgram {
     if (!fits) {
       std::string shape;
       for (int32_t size : info.sizes()) shape += (shape.empty() ? "" : "x") + std::to_string(size);
-      throw nb::value_error(("input " + std::to_string(index) + " takes a contiguous " +
-                             name_of(info.scalar_type()) + " array of shape [" + shape + "]")
+      throw nb::value_error(("input " + std::to_string(index) + " takes a contiguous " + name_of(info.scalar_type()) +
+                             " array of shape [" + shape + "]")
                                 .c_str());
     }
     program.set_input(index, array.data());

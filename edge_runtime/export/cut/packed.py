@@ -1,7 +1,7 @@
 """Networks in which several tensors live wherever weights follow, such as two branches from the input on.
 
-Where no single tensor lives before a head, those that do are laid side by side, a row for each example: that row is what
-the units hand to the head, which takes it apart again.
+Where no single tensor lives before a head, those that do are laid side by side, a row for each example: the units hand
+that row to the head, which takes it apart again.
 """
 
 from __future__ import annotations

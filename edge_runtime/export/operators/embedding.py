@@ -14,7 +14,6 @@ from edge_runtime.export.ir.layers import WHOLE_TYPES, CapturedNode, Layer, NotC
 from edge_runtime.export.operators.take import take_step
 from edge_runtime.export.operators.view import strided_view
 
-
 _X = operand(0)
 _TOWARDS_ZERO = applied("choose", applied("greater", _X, 0.0), applied("floor", _X), -applied("floor", -_X))
 

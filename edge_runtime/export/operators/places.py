@@ -82,9 +82,7 @@ def taken_at(call: CapturedNode, x: str, places: str, dim: int, shape: Shape, wa
     source = call.step("reshape", (x,), (*shape[:dim], 1, *shape[dim:]))
     asked = call.step("reshape", (places,), (*before, wanted[dim], 1, *behind))
     numbers = torch.arange(length, dtype=torch.float32).view(length, *(1,) * len(behind))
-    chosen = arithmetic_step(
-        call, EQUAL, asked, call.kept("numbers", numbers), (*before, wanted[dim], length, *behind)
-    )
+    chosen = arithmetic_step(call, EQUAL, asked, call.kept("numbers", numbers), (*before, wanted[dim], length, *behind))
     part = arithmetic_step(call, SELECT, source, chosen, rows)
     kept = (*rows[: dim + 1], 1, *rows[dim + 2 :])
     return call.layer("reduce", (part,), kept=kept, factor=1.0, over_first=False)

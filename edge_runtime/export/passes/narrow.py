@@ -1,14 +1,14 @@
 """Frozen weights that a file keeps in bfloat16: a program reads them as they are, and widens them for each use.
 
-An operation gets its own wide copy right before it. What is read anew from the file for every use is in the arena during
-the widening alone, in half its bytes.
+An operation gets its own wide copy right before it. What is read anew from the file for every use is in the arena
+during the widening alone, in half its bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Set
 
-from edge_runtime.export.ir.graph import Operation, StepGraph, Value
+from edge_runtime.export.ir.graph import Argument, Operation, StepGraph, Value
 
 
 def narrow_frozen(graph: StepGraph, names: Set[str]) -> StepGraph:
@@ -31,7 +31,7 @@ def narrow_frozen(graph: StepGraph, names: Set[str]) -> StepGraph:
     return graph
 
 
-def _widened(argument: object, wide: dict[Value, Value]) -> object:
+def _widened(argument: Argument, wide: dict[Value, Value]) -> Argument:
     """A tensor's wide copy, or what shows it in another shape."""
     if not isinstance(argument, Value) or argument.root not in wide:
         return argument

@@ -22,9 +22,9 @@ from server.engines.simulation.promises import needs_of_runs, promises_of
 from server.engines.simulation.trainables import TrainableSet
 from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
-from server.fleet.labels import check_labels
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
+from server.methods.labels import check_labels
 from server.methods.method import Method, Stage
 from server.methods.planned import Planned
 from server.planner.assignment import BestHeld
@@ -50,7 +50,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
     note(f"data: {source}, split {fleet.data.split}; computing on {device}")
     trainables = TrainableSet(fleet.model)
     augment = fleet.training.augment != "none"
-    check_labels(fleet, trainables.pieces.source.positions)
+    check_labels(fleet, method, trainables.pieces.source.positions)
     targets = fleet.model.targets
     check_source(source, trainables.pieces.source.model, targets=targets, augment=augment)
     if isinstance(method, Planned) and fleet.model.cut is None:

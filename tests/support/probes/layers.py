@@ -116,9 +116,7 @@ class SwiGLU(nn.Module):
 class DropPath(nn.Module):
     """Stochastic depth as packages of models write it: of an example all of a branch is dropped or none."""
 
-    def __init__(
-        self, branch: nn.Module, rate: float, draw: Callable[[Tensor, float], Tensor] | None = None
-    ) -> None:
+    def __init__(self, branch: nn.Module, rate: float, draw: Callable[[Tensor, float], Tensor] | None = None) -> None:
         super().__init__()
         self.branch, self.rate = branch, rate
         self.draw = Tensor.bernoulli_ if draw is None else draw

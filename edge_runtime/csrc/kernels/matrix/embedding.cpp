@@ -44,7 +44,7 @@ void to_float(Context&, Stack stack) {
   });
 }
 
-// Floats as whole numbers, without what lies behind the point; -1, which is in no table, for those that no int64 is near.
+// Floats as whole numbers, without what lies behind the point; -1, which is in no table, for what is no int64.
 void to_whole(Context&, Stack stack) {
   const Arguments a(stack);
   int64_t* y = a.tensor(1).mutable_data_ptr<int64_t>();
