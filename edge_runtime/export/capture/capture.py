@@ -41,7 +41,8 @@ from edge_runtime.export.capture.writes import changed_whole, written
 from edge_runtime.export.ir.constants import Constants
 from edge_runtime.export.ir.draws import is_part
 from edge_runtime.export.ir.faults import faults_named
-from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered, contributing, numbered
+from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.ir.order import contributing, numbered
 from edge_runtime.export.operators import CAPTURES, IDENTITIES
 
 _DEEPEST = 4
