@@ -90,9 +90,10 @@ def cut(
     start = _head_start(model, possible, points) if packed_at is None else packed_at
     if start is None:
         weighted = [_has_weights(layers[i : i + 1]) for i in range(len(layers))]
-        packed = packed_head(model, alive, owners, weighted) if head is None else None
+        proposed = _proposed(model, points)
+        packed = packed_head(model, alive, owners, weighted) if head is None and proposed is None else None
         if packed is None:
-            raise _no_head(model, possible, points, alive)
+            raise _no_boundary(model, possible[0], alive) if possible else unrecognised(proposed)
         return cut(packed[0], classes=classes, positions=positions, packed_at=packed[1])
     if not keeps_rows(owners[layers[-1].output], batch):
         raise UsageError("the rows of the model's output are not those of the examples, in their order")
@@ -124,12 +125,10 @@ def _head_start(model: CapturedModel, starts: list[int], points: list[int]) -> i
     return next((place for place in places if place is not None), None)
 
 
-def _no_head(model: CapturedModel, starts: list[int], points: list[int], alive: list[set[str]]) -> UsageError:
-    """Why there is none."""
-    if starts:
-        return _no_boundary(model, starts[0], alive)
+def _proposed(model: CapturedModel, points: list[int]) -> str | None:
+    """The last module with weights that could be named as a head; None where there is none."""
     found = (name for name, start in modules_behind(model.layers, points) if _of_whole_examples(model, start, points))
-    return unrecognised(next(found, None))
+    return next(found, None)
 
 
 def _of_whole_examples(model: CapturedModel, start: int, points: list[int]) -> int | None:

@@ -71,6 +71,13 @@ def _capture_not(call: CapturedNode) -> Layer:
     return call.layer("affine", (_operand(call, "self"),), factor=-1.0, offset=1.0)
 
 
+def _capture_isnan(call: CapturedNode) -> Layer:
+    """What is not equal to itself."""
+    x = _operand(call, "self")
+    same = arithmetic_step(call, EQUAL, x, x, call.output_shape)
+    return call.layer("affine", (same,), factor=-1.0, offset=1.0)
+
+
 def _refuse_numbers(call: CapturedNode) -> None:
     for name in ("self", "other"):
         value = call.arguments.get(name)
@@ -150,6 +157,7 @@ TRUTHS: dict[str, Callable[[CapturedNode], Layer]] = {
     "le": _capture_comparison(GREATER, turned=False, negated=True),
     "eq": _capture_comparison(EQUAL, turned=False, negated=False),
     "ne": _capture_comparison(EQUAL, turned=False, negated=True),
+    "isnan": _capture_isnan,
     **dict.fromkeys(("logical_and", "bitwise_and", "__and"), _capture_and),
     **dict.fromkeys(("logical_or", "bitwise_or", "__or"), _capture_or),
     **dict.fromkeys(("logical_not", "bitwise_not"), _capture_not),

@@ -64,6 +64,7 @@ GENERATORS: dict[str, Generator] = {
         ordering.running_sum,
         ordering.to_float,
         ordering.to_whole,
+        ordering.widen,
         windows.max_pool2d,
         windows.max_pool2d_backward,
         windows.average_pool2d,
