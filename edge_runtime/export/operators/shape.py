@@ -15,6 +15,9 @@ from edge_runtime.export.operators import take, view
 from edge_runtime.export.operators.copies import Seen, copied
 from edge_runtime.export.operators.view import capture_view
 
+_MOST_PARTS = 32
+"""That one call joins: ExecuTorch has a fixed room for what it notes of a call's tensors."""
+
 
 def _capture_reshape(call: CapturedNode) -> Layer:
     return call.layer("reshape", (call.activation("self"),))
@@ -217,10 +220,19 @@ def _cat(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     dim = int(layer.attributes["dim"])
     parts = tuple(values[name] for name in layer.inputs)
 
-    def compute(*parts: Value) -> Value:
-        y = builder.new(layer.module, layer.shape)
+    def joined(*parts: Value) -> Value:
+        if len(parts) == 1:
+            return parts[0]
+        whole = sum(part.shape[dim] for part in parts)
+        y = builder.new(layer.module, tuple(whole if d == dim else e for d, e in enumerate(parts[0].shape)))
         builder.graph.emit("cat", (dim, *parts), (y,))
         return y
+
+    def compute(*parts: Value) -> Value:
+        while len(parts) > _MOST_PARTS:
+            groups = range(0, len(parts), _MOST_PARTS)
+            parts = tuple(joined(*parts[first : first + _MOST_PARTS]) for first in groups)
+        return joined(*parts)
 
     def rule(gradient: Value) -> Pairs:
         pairs: Pairs = []
