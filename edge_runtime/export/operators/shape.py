@@ -221,8 +221,6 @@ def _cat(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     parts = tuple(values[name] for name in layer.inputs)
 
     def joined(*parts: Value) -> Value:
-        if len(parts) == 1:
-            return parts[0]
         whole = sum(part.shape[dim] for part in parts)
         y = builder.new(layer.module, tuple(whole if d == dim else e for d, e in enumerate(parts[0].shape)))
         builder.graph.emit("cat", (dim, *parts), (y,))
@@ -231,7 +229,8 @@ def _cat(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     def compute(*parts: Value) -> Value:
         while len(parts) > _MOST_PARTS:
             groups = range(0, len(parts), _MOST_PARTS)
-            parts = tuple(joined(*parts[first : first + _MOST_PARTS]) for first in groups)
+            some = (parts[first : first + _MOST_PARTS] for first in groups)
+            parts = tuple(joined(*group) if len(group) > 1 else group[0] for group in some)
         return joined(*parts)
 
     def rule(gradient: Value) -> Pairs:

@@ -32,7 +32,9 @@ OF_IMAGES: dict[str, Probe] = {
     "joined_parameters": token_function(lambda x, a, b: x @ torch.cat((a, b), 1), a=(8, 5), b=(8, 3)),
     "stacked_parameters": token_function(lambda x, a, b: x * torch.stack((a, b)).softmax(0)[0], a=(8,), b=(8,)),
     "class_token": token_function(lambda x, a: torch.cat((a.expand(x.shape[0], -1, -1), x), 1), a=(1, 1, 8)),
-    "joined_in_many_parts": image(lambda x: torch.cat([x[:, :, i % 6 : i % 6 + 1] * (i + 1) for i in range(70)], 1), 420),
+    "joined_in_many_parts": image(
+        lambda x: torch.cat([x[:, :, i % 6 : i % 6 + 1] * (i + 1) for i in range(70)], 1), 420
+    ),
     "joined_constant": image(lambda x: torch.cat((x, torch.ones_like(x[:, :1])), 1), 7),
     "coordinates": image(
         lambda x: torch.cat(
