@@ -97,8 +97,8 @@ def _check_input(value: Any, program: Any, where: str) -> None:
         raise FormatError(f"{where}: labels of type {value.dtype} do not suit the loss {program.loss.name}")
     if value.role == "random" and (value.name, value.dtype, value.shape) != (RANDOM_INPUT, "int64", (2,)):
         raise FormatError(f"{where}: must be int64 of shape 2: a seed and the number of the execution")
-    if value.role == "frozen" and value.dtype != "float32":
-        raise FormatError(f"{where}: frozen tensors must be float32")
+    if value.role == "frozen" and value.dtype not in ("float32", "bfloat16"):
+        raise FormatError(f"{where}: frozen tensors must be float32 or bfloat16")
 
 
 def _check_optimizer(program: Any, where: str) -> None:

@@ -26,8 +26,14 @@ def _permutes(x: list[Any], dimensions: list[Any], y: list[Any]) -> bool:
     return sorted(order) == list(range(len(shape))) and y[0].shape == tuple(shape[d] for d in order)
 
 
+NOTED = 320
+"""Tensors of a call times their dimensions, and one more each: ExecuTorch's room for what it notes of them."""
+
+
 def _concatenates(dimension: list[Any], parts: list[Any], y: list[Any]) -> bool:
     along, whole = dimension[0], y[0].shape
+    if (len(parts) + 1) * (len(whole) + 1) > NOTED:
+        return False
     if along >= len(whole) or any(len(part.shape) != len(whole) for part in parts):
         return False
     others = {part.shape[:along] + part.shape[along + 1 :] for part in parts}

@@ -62,7 +62,7 @@ def merge(
         for client, reason in merged.rejected.items():
             click.echo(f"rejected {client}: {reason}", err=True)
     refuse_rejected(merged, skip=skip_rejected)
-    version = write_merged(tensors, output, merged)
+    version = write_merged(tensors, output, merged, opened.manifest)
     if as_json:
         report = {"output": str(output), "version": version, **msgspec.to_builtins(merged)}
         click.echo(msgspec.json.encode(report).decode())

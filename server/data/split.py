@@ -22,16 +22,19 @@ if TYPE_CHECKING:
     from edge_runtime.device.data.source import Clients, Pixels, Split
 
 Indices = NDArray[np.int64]
+Labels = NDArray[Any]
 _DRAWS = 1000
 """Of a Dirichlet split, until every client has enough."""
 
 
-def choose_source(settings: DataSettings) -> tuple[str, list[str]]:
-    """The first source that is there, and why earlier ones are not; raises DataError when none is."""
+def choose_source(settings: DataSettings, targets: int = 0) -> tuple[str, list[str]]:
+    """The first source that is there, and why earlier ones are not; raises DataError when none is.
+
+    Here and below, examples have labels, or so many numbers as `targets`."""
     missing = []
     for source in settings.sources:
         try:
-            open_raw(source, split="train")
+            open_raw(source, split="train", numbers=targets)
         except ProflError as error:
             missing.append(f"{source}: {error.said(COMMAND_LINE, with_field=error.field != 'data')}")
         else:
@@ -39,7 +42,7 @@ def choose_source(settings: DataSettings) -> tuple[str, list[str]]:
     raise DataError(f"none can be read ({'; '.join(missing)})", field="data.sources")
 
 
-def check_source(source: str, model: Model, *, augment: bool) -> None:
+def check_source(source: str, model: Model, *, targets: int = 0, augment: bool) -> None:
     """Refuse data that `model` cannot be trained on, before anything is written: images of another shape or larger than
     its input, labels and tokens that it does not know, images to augment that are none.
 
@@ -47,7 +50,14 @@ def check_source(source: str, model: Model, *, augment: bool) -> None:
     """
     splits: tuple[Split, ...] = ("train", "test")
     for split in splits:
-        data = open_data(source, split=split, input_shape=model.input_shape, input_dtype=model.input_dtype)
+        data = open_data(
+            source,
+            split=split,
+            input_shape=model.input_shape,
+            input_dtype=model.input_dtype,
+            targets=targets or model.positions,
+            numbers=targets > 0,
+        )
         check_examples(data, model)
         if augment and data.image_shape is None:
             raise UsageError(
@@ -59,7 +69,7 @@ def check_source(source: str, model: Model, *, augment: bool) -> None:
 
 
 def split_indices(
-    labels: NDArray[np.int64], clients: Sequence[str], settings: DataSettings, natural: Clients | None = None
+    labels: Labels, clients: Sequence[str], settings: DataSettings, natural: Clients | None = None
 ) -> dict[str, Indices]:
     """Examples of each client by name: disjoint, sorted, and all of them unless `examples_per_client` caps a part.
 
@@ -67,6 +77,8 @@ def split_indices(
     2017). `dirichlet`: for every class, shares of the clients from Dirichlet(alpha) (Hsu et al., 2019), drawn again
     until each client has `min_examples`. `natural`: every client is one of the data set's own, drawn among those with
     at least `min_examples` where there are more of them than clients; the others are left out.
+
+    `labels` [n], or [n, several] of tokens, pixels or numbers, which the splits by class have no use for.
 
     Raises DataError where a client would have fewer than `min_examples`, with the remedy.
     """
@@ -84,6 +96,13 @@ def split_indices(
         order = generator.permutation(len(labels))
         if settings.split == "iid":
             parts = [order[client :: len(names)] for client in range(len(names))]
+        elif labels.ndim > 1:
+            raise DataError(
+                "goes by the class of an example, and these have several labels or numbers each",
+                field="data.split",
+                value=settings.split,
+                remedy="use iid or natural",
+            )
         elif settings.split == "shards":
             parts = _shards(labels, order, len(names), settings, generator)
         else:
@@ -161,30 +180,40 @@ def _capped(part: Indices, settings: DataSettings, generator: np.random.Generato
     return np.sort(part)
 
 
-def count_examples(source: str, clients: Sequence[str], settings: DataSettings) -> dict[str, int]:
+def count_examples(source: str, clients: Sequence[str], settings: DataSettings, targets: int = 0) -> dict[str, int]:
     """How many examples each client has in the cut that `write_parts` writes."""
-    data = open_raw(source, split="train")
-    parts = split_indices(np.asarray(data.labels), clients, settings, data.clients)
+    data = open_raw(source, split="train", numbers=targets)
+    parts = split_indices(labels_of(data), clients, settings, data.clients)
     return {client: len(indices) for client, indices in parts.items()}
 
 
-def write_parts(source: str, folder: Path, clients: list[str], settings: DataSettings) -> dict[str, Path]:
+def write_parts(
+    source: str, folder: Path, clients: list[str], settings: DataSettings, targets: int = 0
+) -> dict[str, Path]:
     """Write each client's part as npz below `folder` (kept where it is there already); returns them by client."""
     paths = {client: folder / f"{client}.npz" for client in clients}
     if all(path.is_file() for path in paths.values()):
         return paths
-    data = open_raw(source, split="train")
-    labels = np.asarray(data.labels)
+    data = open_raw(source, split="train", numbers=targets)
+    labels = labels_of(data)
     for client, indices in split_indices(labels, clients, settings, data.clients).items():
         write = write_arrays if isinstance(data, ArraySource) else write_npz
         write(paths[client], _examples(data, indices), labels[indices])
     return paths
 
 
-def read_examples(source: str, split: Split) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def read_examples(source: str, split: Split, targets: int = 0) -> tuple[NDArray[Any], Labels]:
     """All inputs of a split, uint8 pixels or the inputs themselves, and their labels."""
-    data = open_raw(source, split=split)
-    return _examples(data, range(len(data.labels))), np.asarray(data.labels)
+    data = open_raw(source, split=split, numbers=targets)
+    labels = labels_of(data)
+    return _examples(data, range(len(labels))), labels
+
+
+def labels_of(data: Pixels | ArraySource) -> Labels:
+    """[n], or [n, several] where an example has several labels or numbers."""
+    labels = np.asarray(data.labels)
+    several = data.targets if isinstance(data, ArraySource) else 0
+    return labels.reshape(-1, several) if several else labels
 
 
 def _examples(data: Pixels | ArraySource, indices: Sequence[int] | Indices) -> NDArray[Any]:

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.device.data.open import open_raw
-from server.data.split import choose_source, split_indices
+from server.data.split import choose_source, labels_of, split_indices
 from server.fleet.fleet import Fleet
 
 
@@ -15,7 +15,7 @@ class ClientPart(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         natural: the data set's own client that it is, with the split by them.
-        class_counts: examples of each class.
+        class_counts: examples of each class; none where an example has several labels, or numbers.
         distance: total variation distance between its shares of the classes and those of all the data, 0 to 1.
     """
 
@@ -42,15 +42,16 @@ class SplitReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def report_split(fleet: Fleet) -> SplitReport:
     """Split the fleet's data as a run would; raises DataError where that is not possible."""
-    source, _ = choose_source(fleet.data)
-    data = open_raw(source, split="train")
-    labels = np.asarray(data.labels)
+    source, _ = choose_source(fleet.data, fleet.model.targets)
+    data = open_raw(source, split="train", numbers=fleet.model.targets)
+    labels = labels_of(data)
     indices = split_indices(labels, [client.name for client in fleet.clients], fleet.data, data.clients)
-    whole = np.bincount(labels, minlength=data.classes) / len(labels)
+    one_class = labels.ndim == 1
+    whole = np.bincount(labels, minlength=data.classes) / len(labels) if one_class else np.zeros(0)
     parts = []
     for client in fleet.clients:
         own = indices[client.name]
-        counts = np.bincount(labels[own], minlength=data.classes)
+        counts = np.bincount(labels[own], minlength=data.classes) if one_class else np.zeros(0, int)
         natural = (
             data.clients.names[data.clients.ids[own[0]]] if data.clients and fleet.data.split == "natural" else None
         )

@@ -20,13 +20,14 @@ class Point(msgspec.Struct, frozen=True):
     block: int
     accuracy: float | None = None
     failed: bool = False
+    test_loss: float | None = None
 
 
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     """A run as its folder has it.
 
-    `stage` and `block` are of the newest round, or of what the engine says is being trained; `accuracy` is that of the
-    newest round that was evaluated. `problem` is why a file could not be read, "" where all could.
+    `stage` and `block` are of the newest round, or of what the engine says is being trained; `accuracy` and `test_loss`
+    are those of the newest round that was evaluated. `problem` is why a file could not be read, "" where all could.
     """
 
     folder: str
@@ -34,6 +35,7 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     block: int = 0
     rounds: int = 0
     accuracy: float | None = None
+    test_loss: float | None = None
     finished: bool = False
     failed_rounds: int = 0
     problem: str = ""
@@ -68,6 +70,7 @@ class RunFollower:
                 block=now.block,
                 rounds=newest.round,
                 accuracy=next((p.accuracy for p in reversed(counted) if p.accuracy is not None), None),
+                test_loss=next((p.test_loss for p in reversed(counted) if p.test_loss is not None), None),
                 finished=finished,
                 failed_rounds=len(self.points) - len(counted),
                 problem=problem,

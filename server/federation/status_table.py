@@ -39,6 +39,8 @@ def run_lines(status: FederationStatus) -> list[str]:
         parts.insert(0, place)
     if run.accuracy is not None:
         parts.append(f"accuracy {run.accuracy:.4f}")
+    elif run.test_loss is not None:
+        parts.append(f"test loss {run.test_loss:.4f}")
     if run.failed_rounds:
         parts.append(f"stopped {run.failed_rounds} times because too few delivered")
     lines = [f"run {run.folder}: {', '.join(parts)}"]

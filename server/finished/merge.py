@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from device_profiles.errors import ExecutionError, FormatError, ProflError, UsageError
 from device_profiles.files import atomic_file, named, sha256_of
@@ -21,6 +20,7 @@ from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.tensors import TensorFile
 from edge_runtime.device.prepare.weights_version import weights_version
 from server.averaging.aggregation import ReceivedUpdate, average
+from server.averaging.weights_files import save_narrow
 from server.finished.weight_layers import WholeWeights
 from server.fleet.structure import Structure
 from server.judging.judging import Asked, judge
@@ -92,14 +92,15 @@ def merge_updates(
     return Merge(base_version=base_version, updates=tuple(described), rejected=rejected), merged
 
 
-def write_merged(weights: Mapping[str, NDArray[Any]], path: Path, merge: Merge) -> str:
-    """Write merged weights, whole or not at all, and return their version, which the header names as well."""
+def write_merged(weights: Mapping[str, NDArray[Any]], path: Path, merge: Merge, manifest: Manifest) -> str:
+    """Write merged weights of the manifest's types, whole or not at all; returns their version, as the header says."""
+    narrow = {spec.name for spec in manifest.model.tensors if spec.dtype == "bfloat16"}
     made: dict[str, Any] = {"base_version": merge.base_version, "updates": len(merge.updates)}
     with named(path), atomic_file(path) as temporary:
-        save_file(dict(weights), temporary)
+        save_narrow(weights, narrow, temporary)
         with closing(TensorFile(temporary)) as written:
             made["version"] = weights_version([written])
-        save_file(dict(weights), temporary, metadata={"weights": msgspec.json.encode(made).decode()})
+        save_narrow(weights, narrow, temporary, {"weights": msgspec.json.encode(made).decode()})
     return str(made["version"])
 
 

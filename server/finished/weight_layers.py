@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.numpy import load_file
-
 from edge_runtime.device.prepare.bundle import Bundle
 from edge_runtime.device.prepare.laid_weights import LaidWeights
+from server.averaging.weights_files import load_wide
 from server.rounds.run_state import Weights
 
 
@@ -28,8 +27,8 @@ def lay_weights(bundle: Bundle, files: Sequence[Path]) -> WholeWeights:
     Raises FormatError, naming `--weights` and the file, for tensors that are not the bundle's or not as it has them.
     """
     laid = LaidWeights(bundle, files)
-    initial: Weights = load_file(bundle.weights_path())
+    initial: Weights = load_wide(bundle.weights_path())
     tensors = dict(initial)
     for path in files:
-        tensors |= load_file(path)
+        tensors |= load_wide(path)
     return WholeWeights(tensors=tensors, initial=initial, version=laid.version())

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from device_profiles.contract import LossName
+from device_profiles.manifest import Loss
 from server.fleet.population import Positive
 
 
@@ -14,13 +16,15 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     name: str
     width: Positive | None = None
-    classes: Annotated[int, msgspec.Meta(ge=2)] = 10
+    classes: Annotated[int, msgspec.Meta(ge=1)] = 10
     input_shape: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1, max_length=3)] = (3, 32, 32)
     batch: Annotated[int, msgspec.Meta(ge=2)] = 32
     partition: str | None = None
     seed: int = 0
     input_dtype: Literal["float32", "int64"] | None = None
     head: str | None = None
+    loss: LossName = "cross-entropy"
+    label_smoothing: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     initial_weights: str | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -28,6 +32,16 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     lora: Annotated[int, msgspec.Meta(ge=0)] = 0
     lora_alpha: Annotated[float, msgspec.Meta(gt=0)] | None = None
     lora_targets: tuple[str, ...] = ()
+
+    @property
+    def minimised(self) -> Loss:
+        """What training minimises."""
+        return Loss(name=self.loss, label_smoothing=self.label_smoothing)
+
+    @property
+    def targets(self) -> int:
+        """Numbers that the output for an example is compared with; 0 where it is compared with labels."""
+        return self.classes if self.loss == "mse" else 0
 
     @property
     def trained_run(self) -> tuple[int, int] | None:

@@ -87,11 +87,21 @@ def _checked(values: dict[str, Any], path: Path, *, joining: bool) -> Fleet:
     if fleet.promises.source == "file" and fleet.promises.file is None:
         raise FormatError(f"--fleet {path}: promises.source 'file' requires promises.file")
     _check_population(fleet, values, path)
+    _check_loss(fleet, path)
     _check_trained(fleet, path)
     wrong = fleet.contradiction()
     if wrong is not None:
         raise FormatError(str(wrong), place=f"--fleet {path}")
     return fleet
+
+
+def _check_loss(fleet: Fleet, path: Path) -> None:
+    """Labels are of two classes at least, and only they can be smoothed."""
+    model = fleet.model
+    if model.loss == "mse" and model.label_smoothing > 0:
+        raise FormatError(f'--fleet {path}: model.label_smoothing requires model.loss = "cross-entropy"')
+    if model.loss == "cross-entropy" and model.classes < 2:
+        raise FormatError(f'--fleet {path}: model.classes: {model.classes} requires model.loss = "mse"')
 
 
 def _check_trained(fleet: Fleet, path: Path) -> None:

@@ -24,6 +24,8 @@ KEYS = {
     "lora_alpha": "model.lora_alpha",
     "lora_targets": "model.lora_targets",
     "head": "model.head",
+    "loss": "model.loss",
+    "label_smoothing": "model.label_smoothing",
     "partition": "model.partition",
     "data": "data.sources",
     "augment": "training.augment",

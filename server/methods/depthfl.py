@@ -28,6 +28,7 @@ class DepthFL:
 
     name = "depthfl"
     source = "Kim, Yu, Kim, Moon, DepthFL: Depthwise Federated Learning for Heterogeneous Clients, ICLR 2023"
+    by_class = "compares the probabilities that its classifiers give to the classes"
 
     def __init__(self, settings: MethodSettings) -> None:
         self._settings = settings

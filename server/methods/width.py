@@ -61,6 +61,7 @@ class HeteroFL:
     name = "heterofl"
     source = "Diao, Ding, Tarokh, HeteroFL: Computation and Communication Efficient Federated Learning, ICLR 2021"
     LEVELS: tuple[Work, ...] = tuple(Width(ratio=ratio) for ratio in (1.0, 0.5, 0.25, 0.125, 0.0625))
+    by_class = "leaves the classes out of the loss that a client has no example of"
 
     def __init__(self, settings: MethodSettings) -> None:
         self._settings = settings

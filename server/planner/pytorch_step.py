@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 
 from device_profiles.errors import ProflError
+from edge_runtime.export.cut.rows import rows_of
 from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.factory import create_model, find_models_in
 from server.fleet.model import ModelSettings
@@ -54,8 +55,14 @@ def _step(settings: ModelSettings) -> None:
     # Token 0 is in every vocabulary.
     tokens = (settings.input_dtype or default_dtype(settings.name)) == "int64"
     inputs = torch.zeros(shape, dtype=torch.int64) if tokens else torch.randn(shape)
-    labels = torch.randint(0, settings.classes, (settings.batch,))
-    functional.cross_entropy(_logits(model(inputs)), labels).backward()  # type: ignore[no-untyped-call]  # torch's own
+    logits = rows_of(_logits(model(inputs)), settings.classes)
+    if settings.loss == "mse":
+        loss = functional.mse_loss(logits, torch.zeros_like(logits))
+    else:
+        rows = logits.reshape(-1, settings.classes)
+        labels = torch.randint(0, settings.classes, (len(rows),))
+        loss = functional.cross_entropy(rows, labels, label_smoothing=settings.label_smoothing)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
     optimizer.step()
 
 

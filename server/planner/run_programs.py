@@ -21,9 +21,9 @@ from edge_runtime.export.plan.costs import DEFAULT_ONLY, planned_from, recompute
 from edge_runtime.export.plan.programs import build_programs, is_trained_apart, run_of
 from edge_runtime.export.plan.runs import TrainingChoices
 from edge_runtime.export.plan.traded import Traded, traded_choices
+from edge_runtime.export.targets.losses import check_loss
 from edge_runtime.export.targets.native import choose_partition
 from server.fleet.fleet import TrainingSettings
-from server.fleet.labels import check_one_label
 from server.fleet.local_optimizer import local_optimizer
 from server.fleet.model import ModelSettings
 from server.fleet.preparation import preparation_of
@@ -59,7 +59,7 @@ class RunPrograms:
         )
         self._source = self._captured(model.batch)
         self._captures = {1: self._source}
-        self._choices = TrainingChoices(optimizer=local_optimizer(training))
+        self._choices = TrainingChoices(optimizer=local_optimizer(training), loss=model.minimised)
         # Recomputation is planned where somebody asks for it: it takes several plans a run.
         self._trades = tuple(trade for trade in trades if trade != "recompute" and self._is_possible(trade))
         self._recomputes = "recompute" in trades
@@ -167,6 +167,8 @@ class RunPrograms:
             stores = "momentum_dtype" in OPTIMIZERS[optimizer.name].settings
             return stores and optimizer.momentum > 0 and optimizer.momentum_dtype != "bfloat16"
         executions = executions_of(trade)
+        if executions > 1 and self._source.positions is not None:
+            return False  # how many labels count is known of a whole batch only
         return executions == 1 or (batch % executions == 0 and batch // executions > 1)
 
     def _in_executions(self, count: int) -> BlockModel:
@@ -185,7 +187,7 @@ class RunPrograms:
             head=model.head,
             input_dtype=model.input_dtype or default_dtype(model.name),
         )
-        check_one_label(source.positions)
+        check_loss(model.minimised, source, 1)
         return source
 
 

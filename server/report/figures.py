@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from server.report.drawing import COLOURS, FAINT
-from server.report.runs import Run
+from server.report.runs import Run, measure_of
 from server.report.text import shown
 
 _WIDTH = 9.0
@@ -22,28 +22,28 @@ _LABEL_ROOM = 0.017
 """Part of a figure's width that the upright name of a stage takes."""
 
 
-def accuracy_over_rounds(runs: Sequence[Run]) -> Figure:
-    """Test accuracy after every evaluated round, with the boundaries of a single run's stages."""
-    figure, axes = _axes(_ROUND, "test accuracy")
+def measure_over_rounds(runs: Sequence[Run]) -> Figure:
+    """Test accuracy (or loss) after every evaluated round, with the boundaries of a single run's stages."""
+    figure, axes = _axes(_ROUND, f"test {measure_of(runs)}")
     for colour, run in zip(_colours(runs), runs, strict=True):
-        rounds, accuracies = run.accuracies()
-        axes.plot(rounds, accuracies, marker="o", markersize=3, color=colour)
+        rounds, values = run.reached()
+        axes.plot(rounds, values, marker="o", markersize=3, color=colour)
     if len(runs) == 1:
         _mark_stages(axes, runs[0], {first: first - 0.5 for _, first, _ in runs[0].stages()})
     _finish(axes, runs)
     return figure
 
 
-def accuracy_over_device_seconds(runs: Sequence[Run]) -> Figure:
+def measure_over_device_seconds(runs: Sequence[Run]) -> Figure:
     """The same against the seconds that all devices together have trained.
 
     A boundary of a single run lies where the last round of the stage before ended.
     """
-    figure, axes = _axes("seconds of training, all devices together", "test accuracy")
+    figure, axes = _axes("seconds of training, all devices together", f"test {measure_of(runs)}")
     for colour, run in zip(_colours(runs), runs, strict=True):
-        rounds, accuracies = run.accuracies()
+        rounds, values = run.reached()
         seconds = run.device_seconds()
-        axes.plot([seconds[r] for r in rounds], accuracies, marker="o", markersize=3, color=colour)
+        axes.plot([seconds[r] for r in rounds], values, marker="o", markersize=3, color=colour)
     if len(runs) == 1:
         ends = runs[0].device_seconds()
         _mark_stages(axes, runs[0], {first: ends.get(first - 1, 0.0) for _, first, _ in runs[0].stages()})

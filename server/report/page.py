@@ -11,14 +11,15 @@ from server.report import figures
 from server.report.drawing import svg
 from server.report.rendering import render
 from server.report.run_tables import report_table
-from server.report.runs import Run
+from server.report.runs import Run, measure_of
 
 
 def report_page(runs: Sequence[Run]) -> str:
     """The page: results first, then how they came about. Several runs are compared, one is shown in full."""
+    measure = measure_of(runs).capitalize()
     drawn = {
-        "Accuracy over rounds": figures.accuracy_over_rounds(runs),
-        "Accuracy over training time": figures.accuracy_over_device_seconds(runs),
+        f"{measure} over rounds": figures.measure_over_rounds(runs),
+        f"{measure} over training time": figures.measure_over_device_seconds(runs),
         "Communication": figures.communication(runs),
     }
     if len(runs) == 1:

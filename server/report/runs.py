@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -43,15 +44,26 @@ class Run:
                 found.append((title, record.round, record.round))
         return found
 
-    def accuracies(self) -> tuple[list[int], list[float]]:
-        """Rounds that were evaluated, and what they reached."""
-        known = [(record.round, record.accuracy) for record in self.rounds if record.accuracy is not None]
-        return [number for number, _ in known], [accuracy for _, accuracy in known]
+    @property
+    def measure(self) -> str:
+        """What the run is judged by: `accuracy`, or `loss` where outputs are compared with numbers."""
+        return "loss" if self.fleet.model.targets else "accuracy"
+
+    def reached(self) -> tuple[list[int], list[float]]:
+        """Rounds that were evaluated, and what they reached by the run's measure."""
+        values = ((r.round, r.test_loss if self.fleet.model.targets else r.accuracy) for r in self.rounds)
+        known = [(number, value) for number, value in values if value is not None]
+        return [number for number, _ in known], [value for _, value in known]
 
     def device_seconds(self) -> dict[int, float]:
         """Seconds of all devices together up to and including a round."""
         seconds = accumulate(sum(c.seconds for c in (*r.clients, *r.repeated)) for r in self.rounds)
         return {record.round: total for record, total in zip(self.rounds, seconds, strict=True)}
+
+
+def measure_of(runs: Sequence[Run]) -> str:
+    """What runs are compared by: accuracy, loss, or both where they are not judged by the same."""
+    return " or ".join(sorted({run.measure for run in runs}))
 
 
 def read_run(folder: Path) -> Run:

@@ -9,6 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
 
+from device_profiles.errors import UsageError
 from server.data.split_report import SplitReport
 from server.report.drawing import COLOURS, FAINT, svg
 from server.report.rendering import render
@@ -32,6 +33,12 @@ _SHADES = LinearSegmentedColormap.from_list("few to many", ["#deebff", "#609ef7"
 
 def draw_split(report: SplitReport) -> str:
     """The picture as the text of an SVG file; a client's exact numbers show under the pointer."""
+    if not report.classes:
+        raise UsageError(
+            "an example has several labels or numbers, and no class by which a split could be drawn",
+            field="output",
+            remedy="leave it out",
+        )
     counts = np.array([part.class_counts for part in report.clients]).T
     classes, clients = counts.shape
     names = [_short(shown(part.natural or part.client)) for part in report.clients]

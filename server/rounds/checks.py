@@ -10,6 +10,8 @@ from edge_runtime.export.models.factory import is_own
 from server.data.split import choose_source, count_examples
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet
+from server.methods import create_method
+from server.methods.labels import check_labels
 from server.methods.method import Stage
 from server.planner.assignment import Planner
 
@@ -28,6 +30,7 @@ def check_settings(fleet: Fleet, engine: str) -> None:
             remedy="leave it out",
         )
     _check_own_model(fleet)
+    check_labels(fleet, create_method(fleet.method))
     if training.cache_prefix != "none" and engine == "flower":
         raise UsageError(
             "devices of --engine flower keep no outputs of frozen blocks",
@@ -95,8 +98,9 @@ def _check_own_model(fleet: Fleet) -> None:
 
 def check_data(fleet: Fleet) -> None:
     """Raise where the data are missing or cannot be cut so, or too few clients have as much as one batch."""
-    source, _ = choose_source(fleet.data)
-    counts = count_examples(source, [client.name for client in fleet.clients], fleet.data).values()
+    targets = fleet.model.targets
+    source, _ = choose_source(fleet.data, targets)
+    counts = count_examples(source, [client.name for client in fleet.clients], fleet.data, targets).values()
     batch, needed = fleet.model.batch, fleet.training.min_clients
     enough = sum(count >= batch for count in counts)
     if enough < needed:

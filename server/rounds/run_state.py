@@ -44,15 +44,17 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     block: int
     rounds: int
     froze_because: str
-    accuracy: float
+    accuracy: float | None
     participation: float = 0.0
+    test_loss: float | None = None
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `rounds.jsonl`.
 
     `participation` is the share of the fleet that has work in this stage. `accuracy` is None in a round without an
-    evaluation. `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered, and
+    evaluation, and where outputs are compared with numbers; `test_loss` is of the same evaluation.
+    `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered, and
     `rejected_before` the updates rejected in each of them. `failed`: too few delivered in the last attempt as well, and
     the run stopped; `round` is then the number that the next round has when the run goes on.
     `stopped_early`: clients that `training.max_seconds` stopped, each with the share of its work that it had done and
@@ -85,6 +87,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     work: dict[str, str] = {}
     late: tuple[str, ...] = ()
     epsilon: float | None = None
+    test_loss: float | None = None
 
     @property
     def taken(self) -> list[str]:
@@ -95,9 +98,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is finished: `round` rounds of the run, `round_of_stage` of stage number `stage` (from 0).
-
-    In files it is called `round_of_step`, as in those of earlier releases.
+    """What is finished: `round` rounds of the run, `round_of_stage` of stage number `stage` (from 0), which files call
+    `round_of_step`, as those of earlier releases do.
 
     `weights_sha256` is the digest of `weights/<round>.safetensors`, `optimizer_sha256` that of the server optimizer's
     tensors, "" where it has none; `rounds_bytes` the length of rounds.jsonl. `plan`: how often steps were chosen
@@ -121,7 +123,9 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def sealed(self) -> RunState:
         """The same with its own digest."""
         unsealed = msgspec.to_builtins(msgspec.structs.replace(self, state_sha256=""))
+        # What earlier releases did not write is left out at its default, so that their states are still good.
         unsealed = {key: value for key, value in unsealed.items() if key != "plan" or value}
+        unsealed["steps"] = [{k: v for k, v in step.items() if k != "test_loss" or v} for step in unsealed["steps"]]
         return msgspec.structs.replace(self, state_sha256=sha256(msgspec.json.encode(unsealed)).hexdigest())
 
     def check(self, source: str) -> None:
@@ -153,16 +157,8 @@ class RunFolder:
         """The last saved state and its weights; where nothing was saved, round 0 with the `initial` weights."""
         if self.exists:
             return self.load()
-        state = RunState(
-            settings_sha256=settings_sha256,
-            round=0,
-            stage=0,
-            round_of_stage=0,
-            steps=(),
-            finished=False,
-            weights_sha256="",
-            rounds_bytes=0,
-        )
+        start = {"round": 0, "stage": 0, "round_of_step": 0, "steps": (), "finished": False, "rounds_bytes": 0}
+        state = msgspec.convert({"settings_sha256": settings_sha256, "weights_sha256": "", **start}, RunState)
         weights = initial()
         return self.save(state, weights, None), weights
 

@@ -171,11 +171,12 @@ class Schedule:
         )
         scalars = self._movement.scalars(stage, weights)
         reason = self._reason_to_end(stage, rounds, state, movement.observe(scalars))
-        accuracy = self._evaluate(stage, weights) if self._evaluates(state, reason) else None
+        accuracy, test_loss = self._evaluate(stage, weights) if self._evaluates(state, reason) else (None, None)
         record = msgspec.structs.replace(
             round_record(place, attempts, time.monotonic() - started),
             loss=mean_loss([result for result in attempts.results if result.client not in attempts.rejected]),
             accuracy=accuracy,
+            test_loss=test_loss,
             epsilon=self._privacy.took_part(update.client for update in attempts.accepted),
             effective_movement=movement.movements[-1] if movement.movements else None,
             slope=movement.slope,
@@ -264,26 +265,25 @@ class Schedule:
     def _evaluates(self, state: RunState, reason: str | None) -> bool:
         return reason is not None or (state.round + 1) % self._fleet.training.evaluate_every == 0
 
-    def _evaluate(self, stage: Stage, weights: Weights) -> float:
+    def _evaluate(self, stage: Stage, weights: Weights) -> tuple[float | None, float]:
         # The new weights are evaluated from a file of their own: the state still names the old ones.
         candidate = self._folder.folder / "candidate.safetensors"
         save_tensors(candidate, weights)
         try:
-            accuracy, _ = self._evaluator.evaluate(stage.evaluated, candidate)
+            return self._evaluator.evaluate(stage.evaluated, candidate)
         finally:
             candidate.unlink()
-        return accuracy
 
     def _following(self, state: RunState, record: RoundRecord) -> RunState:
         if record.froze_because is None:
             return msgspec.structs.replace(state, round=record.round, round_of_stage=record.round_of_stage)
-        assert record.accuracy is not None  # the last round of a stage is evaluated
         step = StepRecord(
             stage=record.stage,
             block=record.block,
             rounds=record.round_of_stage,
             froze_because=record.froze_because,
             accuracy=record.accuracy,
+            test_loss=record.test_loss,
             participation=record.participation,
         )
         last = state.stage == len(self._stages) - 1

@@ -88,8 +88,9 @@ class Engine(Protocol):
 class Evaluator(Protocol):
     """Judges weights on the test set."""
 
-    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
-        """Accuracy and loss on the test set of what `work` trains; raises ExecutionError.
+    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float | None, float]:
+        """Accuracy and loss on the test set of what `work` trains; raises ExecutionError. What is compared with numbers
+        has no accuracy.
 
         Without `full` a draw of `test_examples` of the fleet file, which follows the rounds cheaply.
         """

@@ -43,8 +43,9 @@ class StepSummary(msgspec.Struct, frozen=True, kw_only=True):
     block: int
     rounds: int
     froze_because: str
-    accuracy: float
+    accuracy: float | None
     participation: float
+    test_loss: float | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +55,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     method: str
     data: str
-    accuracy: float
+    accuracy: float | None
     rounds: int
     steps: tuple[StepSummary, ...]
     clients: tuple[ClientSummary, ...]
@@ -68,6 +69,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     epsilon: float | None = None
     delta: float | None = None
     planned_again: tuple[str, ...] = ()
+    test_loss: float | None = None
 
 
 def summarise(
@@ -75,7 +77,8 @@ def summarise(
     fleet: Fleet,
     method: str,
     data: str,
-    accuracy: float,
+    accuracy: float | None,
+    test_loss: float | None = None,
     stages: Sequence[Stage],
     clients: Sequence[Client],
     state: RunState,
@@ -86,7 +89,8 @@ def summarise(
     planner: Planner | None = None,
     planned_again: tuple[str, ...] = (),
 ) -> Summary:
-    """The summary of a run; `accuracy` is the finished model's on the whole test set.
+    """The summary of a run; `accuracy` and `test_loss` are the finished model's on the whole test
+    set.
 
     `clients` are all that were ever there, `planner` is the run's.
     `failed` are the rounds at which the run stopped because too few delivered: their costs and failures count.
@@ -114,6 +118,7 @@ def summarise(
         epsilon=records[-1].epsilon if records else None,
         delta=None if fleet.privacy is None else fleet.privacy.delta,
         planned_again=planned_again,
+        test_loss=test_loss,
     )
 
 
@@ -124,6 +129,7 @@ def _step(step: StepRecord) -> StepSummary:
         rounds=step.rounds,
         froze_because=step.froze_because,
         accuracy=step.accuracy,
+        test_loss=step.test_loss,
         participation=step.participation,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from device_profiles.work import Head, Joint, parse_work
 from edge_runtime.device.worker.text import tenths_up
 from server.planner.whole_network import WholeNetwork
-from server.rounds.summary import ClientSummary, Summary
+from server.rounds.summary import ClientSummary, StepSummary, Summary
 
 _MB = float(1 << 20)
 _MOST_ROWS = 24
@@ -15,14 +15,13 @@ _MOST_ROWS = 24
 def summary_table(summary: Summary) -> str:
     """Devices, stages and result of a run."""
     lines = _devices(summary)
-    lines += ["", f"{'stage':<11}{'rounds':>7}{'devices':>9}{'accuracy':>10}  ended because"]
+    judged = "test loss" if summary.accuracy is None else "accuracy"
+    lines += ["", f"{'stage':<11}{'rounds':>7}{'devices':>9}{judged:>10}  ended because"]
     for step in summary.steps:
         title = f"{step.stage} {step.block}" if step.block else step.stage
-        lines.append(
-            f"{title:<11}{step.rounds:>7}{step.participation:>9.0%}{step.accuracy:>10.4f}  {step.froze_because}"
-        )
+        lines.append(f"{title:<11}{step.rounds:>7}{step.participation:>9.0%}{_judged(step):>10}  {step.froze_because}")
     lines += summary.planned_again
-    lines += ["", f"accuracy on the test set of {summary.data}: {summary.accuracy:.4f}"]
+    lines += ["", f"{judged.removeprefix('test ')} on the test set of {summary.data}: {_judged(summary)}"]
     if summary.epsilon is not None:
         lines.append(f"differential privacy of a device: epsilon {summary.epsilon:.2f} at delta {summary.delta:g}")
     whole = summary.whole_network
@@ -30,6 +29,12 @@ def summary_table(summary: Summary) -> str:
         lines += [*_measured(whole, len(summary.clients)), *unmeasured(whole)]
     lines.append(f"finished model: {summary.model_file} (docs/models.md says how PyTorch loads it)")
     return "\n".join(lines)
+
+
+def _judged(result: Summary | StepSummary) -> str:
+    """Accuracy; the loss where outputs are compared with numbers."""
+    value = result.test_loss if result.accuracy is None else result.accuracy
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _measured(whole: WholeNetwork, clients: int) -> list[str]:

@@ -54,10 +54,12 @@ class TerminalProgress(Observer):
         """One line with the round's numbers."""
         movement = "" if record.effective_movement is None else f"  movement {record.effective_movement:.3f}"
         loss = "-" if record.loss is None else f"{record.loss:.3f}"
-        accuracy = "-" if record.accuracy is None else f"{record.accuracy:.4f}"
+        judged = "accuracy -" if record.accuracy is None else f"accuracy {record.accuracy:.4f}"
+        if record.accuracy is None and record.test_loss is not None:  # compared with numbers
+            judged = f"test loss {record.test_loss:.4f}"
         self.note(
             f"{self._where} round {record.round_of_stage:>3}  clients {sum(r.status == 'ok' for r in record.clients)}"
-            f"/{len(record.clients)}  loss {loss}  accuracy {accuracy}{movement}  {record.seconds:.1f} s"
+            f"/{len(record.clients)}  loss {loss}  {judged}{movement}  {record.seconds:.1f} s"
         )
         for client, share in record.stopped_early.items():
             self.note(f"  {client}: stopped early after {share:.0%} of its work")

@@ -64,7 +64,17 @@ _OURS = frozenset(
 )
 """What a run's folder holds before the run has ended."""
 NEWER_SETTINGS = {
-    "model": ("initial_weights", "mean", "std", "train_units", "lora", "lora_alpha", "lora_targets"),
+    "model": (
+        "initial_weights",
+        "mean",
+        "std",
+        "train_units",
+        "lora",
+        "lora_alpha",
+        "lora_targets",
+        "loss",
+        "label_smoothing",
+    ),
     "training": (
         *("deadline_seconds", "join_seconds", "absent_seconds", "spare", "trim", "download_mbit", "upload_mbit"),
         *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
@@ -179,7 +189,8 @@ def _run(
         if state.finished:
             break
         state, weights = steps.changed(state, weights)
-    accuracy, _ = prepared.evaluator.evaluate(method.final(prepared.partition), folder.weights_path(state), full=True)
+    final = method.final(prepared.partition)
+    accuracy, test_loss = prepared.evaluator.evaluate(final, folder.weights_path(state), full=True)
     model = output / "model.safetensors"
     write_finished(prepared.model, weights, model)
     summary = summarise(
@@ -187,6 +198,7 @@ def _run(
         method=method.name,
         data=prepared.data,
         accuracy=accuracy,
+        test_loss=test_loss,
         stages=stages,
         clients=tuple(seen.values()),
         state=state,

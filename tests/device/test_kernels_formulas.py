@@ -20,7 +20,9 @@ from tests.support.geometries.formulas import MEANINGS, evaluated, values_for  #
 _WITHOUT_SLOPE = {"floor", "round", "greater", "equal"}
 
 
-@pytest.mark.parametrize("operator", ["expression", "top", "top_backward", "running_sum", "to_float"])
+@pytest.mark.parametrize(
+    "operator", ["expression", "top", "top_backward", "running_sum", "to_float", "to_whole", "widen"]
+)
 def test_a_kernel_computes_what_pytorch_does_in_float64(operator: str) -> None:
     found = [complaint for seed in range(60) for complaint in complaints(operator, seed)]
     assert found == []

@@ -20,7 +20,6 @@ from device_profiles.manifest import Loss, Manifest  # noqa: E402
 from edge_runtime.device.worker import evaluation  # noqa: E402
 from edge_runtime.export.targets.executorch import export_executorch  # noqa: E402
 from edge_runtime.export.targets.native import export_bundle  # noqa: E402
-from server.fleet.labels import check_one_label  # noqa: E402
 from tests.support import position_models  # noqa: E402
 from tests.support.device_commands import profl_edge  # noqa: E402
 from tests.support.position_models import CLASSES, LENGTH, VOCABULARY  # noqa: E402
@@ -117,7 +116,4 @@ def test_what_is_not_done_with_them_is_refused(tmp_path: Path) -> None:
         export_bundle(_name("tagger"), tmp_path / "b", micro_batch=3, **TAGGER)
     with pytest.raises(UsageError, match=r"--target executorch: .*only the native target trains it"):
         export_executorch(_name("tagger"), tmp_path / "e", **TAGGER)
-    with pytest.raises(UsageError, match="train this one by `profl-edge train`"):
-        check_one_label(7)
-    check_one_label(None)
     assert list(tmp_path.iterdir()) == []

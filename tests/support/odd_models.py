@@ -185,7 +185,7 @@ class Multiplying(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 8] -> [N, 4]."""
-        return self.layer(x).cumprod(1)
+        return self.layer(x).lgamma()
 
 
 def multiplying() -> nn.Module:

@@ -1,4 +1,4 @@
-"""Networks with logits for every token or pixel."""
+"""Networks with logits for every token or pixel, and of features."""
 
 from __future__ import annotations
 
@@ -60,3 +60,13 @@ def segmenter() -> nn.Module:
     """With its classes first, as of images."""
     torch.manual_seed(4)
     return Segmenter()
+
+
+def sensor() -> nn.Module:
+    """Three outputs of five features: [N, 5] -> [N, 3]."""
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def gauge() -> nn.Module:
+    """One number of five features: [N, 5] -> [N, 1]."""
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 1))

@@ -81,9 +81,9 @@ def machine() -> str:
 
 def _outcome(case: Case, folder: Path, target_accuracy: float) -> Outcome:
     run = read_run(folder)
-    assert run.summary is not None  # only finished ones are collected
+    assert run.summary is not None and run.summary.accuracy is not None  # finished ones of classifiers
     seconds = run.device_seconds()
-    rounds, accuracies = run.accuracies()
+    rounds, accuracies = run.reached()
     curve = tuple((number, seconds[number], value) for number, value in zip(rounds, accuracies, strict=True))
     reached = next(((number, spent) for number, spent, value in curve if value >= target_accuracy), None)
     return Outcome(

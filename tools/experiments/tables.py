@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from device_profiles.files import atomic_file
 from server.report.drawing import COLOURS, svg
 from server.report.figures import (
-    accuracy_over_device_seconds,
-    accuracy_over_rounds,
     effective_movement,
+    measure_over_device_seconds,
+    measure_over_rounds,
     memory,
     participation,
 )
@@ -64,8 +64,8 @@ def _figures(study: Study, own: Sequence[Outcome], folder: Path) -> Iterator[tup
         return
     run = read_run(folder / run_folder(own[0].split, first, seeds[0]))
     whose = f"of {first}, seed {seeds[0]}"
-    yield "steps", f"accuracy over rounds {whose}, with its steps", accuracy_over_rounds([run])
-    over_seconds = accuracy_over_device_seconds([run])
+    yield "steps", f"accuracy over rounds {whose}, with its steps", measure_over_rounds([run])
+    over_seconds = measure_over_device_seconds([run])
     yield "steps-device-seconds", f"accuracy over device-seconds {whose}, with its steps", over_seconds
     yield "movement", f"effective movement {whose}, with the fitted slope", effective_movement(run)
     yield "participation", f"clients with work in every step {whose}", participation(run)

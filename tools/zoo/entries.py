@@ -29,6 +29,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         refusal: the error in one line; empty where the model was exported and verified.
         seconds: of the processor, for the export and its verification, without loading PyTorch.
         arena_bytes: of the largest training step.
+        only_block: of a model that is one unit, which was exported as one block.
         loss_difference: between the step's loss and PyTorch's, relative to it.
     """
 
@@ -38,6 +39,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0
     arena_bytes: int = 0
     loss_difference: float = 0.0
+    only_block: bool = False
 
 
 class Results(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

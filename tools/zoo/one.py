@@ -11,7 +11,8 @@ import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from device_profiles.errors import ProflError
+from device_profiles.errors import ProflError, UsageError
+from device_profiles.manifest import Manifest
 from device_profiles.work import Grow
 from tools.zoo.entries import Entry, Result, made
 
@@ -39,17 +40,27 @@ def export_one(package: str, entry: Entry, blocks: int, answer: Connection) -> N
     lines: list[str] = []
     begin = time.process_time()
     refusal, arena = "", 0
+    whole = False
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            manifest = export_bundle(
+
+        def export(count: int) -> Manifest:
+            return export_bundle(
                 f"{__name__}:chosen",
                 Path(folder) / "bundle",
-                blocks=blocks,
+                blocks=count,
                 batch=_BATCH,
                 input_shape=entry.input_shape,
                 classes=CLASSES,
                 progress=lines.append,
             )
+
+        try:
+            try:
+                manifest = export(blocks)
+            except UsageError as error:
+                if error.field != "blocks":
+                    raise
+                manifest, whole = export(1), True
             steps = [program for program in manifest.programs if isinstance(program.work, Grow)]
             arena = max(program.memory.arena_bytes for program in steps)
         except ProflError as error:
@@ -66,6 +77,7 @@ def export_one(package: str, entry: Entry, blocks: int, answer: Connection) -> N
             refusal=" ".join(refusal.split()),
             seconds=time.process_time() - begin,
             arena_bytes=arena,
+            only_block=whole,
             loss_difference=float(found[0]) if found else 0.0,
         )
     )

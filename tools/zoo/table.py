@@ -30,7 +30,8 @@ def _row(result: Result) -> str:
     if result.refusal:
         return f"| `{result.name}` | {shape} | | | | {_short(result.refusal)} |"
     size, loss = result.arena_bytes / 2**20, f"{result.loss_difference:.0e}"
-    return f"| `{result.name}` | {shape} | {result.seconds:.1f} | {size:.1f} | {loss} | |"
+    note = " as one block" if result.only_block else ""
+    return f"| `{result.name}` | {shape} | {result.seconds:.1f} | {size:.1f} | {loss} |{note} |"
 
 
 def _short(text: str) -> str:

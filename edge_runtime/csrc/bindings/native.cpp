@@ -26,6 +26,11 @@ nb::dlpack::dtype dtype_of(ScalarType type) {
   return type == ScalarType::Long ? nb::dtype<int64_t>() : nb::dtype<float>();
 }
 
+const char* name_of(ScalarType type) {
+  if (type == ScalarType::BFloat16) return "bfloat16";
+  return type == ScalarType::Long ? "int64" : "float32";
+}
+
 // A `memoryview` for processes that do without numpy, or an array.
 using View = nb::ndarray<nb::memview>;
 
@@ -56,9 +61,8 @@ struct BoundProgram {
     if (!fits) {
       std::string shape;
       for (int32_t size : info.sizes()) shape += (shape.empty() ? "" : "x") + std::to_string(size);
-      throw nb::value_error(("input " + std::to_string(index) + " takes a contiguous " +
-                             (info.scalar_type() == ScalarType::Long ? "int64" : "float32") + " array of shape [" +
-                             shape + "]")
+      throw nb::value_error(("input " + std::to_string(index) + " takes a contiguous " + name_of(info.scalar_type()) +
+                             " array of shape [" + shape + "]")
                                 .c_str());
     }
     program.set_input(index, array.data());
@@ -149,7 +153,7 @@ NB_MODULE(_native, module) {
           "input_type",
           [](BoundProgram& self, size_t index) {
             if (index >= self.kept.size()) throw nb::index_error("the program has no such input");
-            return self.program.input_info(index).scalar_type() == ScalarType::Long ? "int64" : "float32";
+            return name_of(self.program.input_info(index).scalar_type());
           },
           nb::arg("index"), "The type of an input's elements.")
       .def(

@@ -26,9 +26,12 @@ bool permutes(const Argument& x, const Argument& dimensions, const Argument& y) 
   return true;
 }
 
+constexpr size_t kNoted = 320;  // device_profiles/operator_shapes.py
+
 bool concatenates(const Argument& dimension, const Argument* const* parts, size_t count, const Argument& y) {
   const size_t along = static_cast<size_t>(dimension.integer);
-  if (along >= y.items.size()) return false;
+  // ExecuTorch writes a note of every tensor of a call, and of its dimensions, into a room of a fixed size.
+  if (along >= y.items.size() || (count + 1) * (y.items.size() + 1) > kNoted) return false;
   int64_t total = 0;
   for (size_t part = 0; part < count; ++part) {
     const std::vector<int64_t>& sizes = parts[part]->items;

@@ -128,7 +128,11 @@ def open_arrays(
             source.close()
             return None
         input_dtype = _check_inputs(shape, dtype, wanted, f"{path}: {prefix}{name}")
-        labels = _labels(archive, f"{prefix}labels", path, targets, shape[0], numbers)
+        name = f"{prefix}labels"
+        if wanted is None and targets is None:
+            labels, targets = _labels_as_they_are(archive, name, path, shape[0])
+        else:
+            labels = _labels(archive, name, path, targets, shape[0], numbers)
         clients = read_clients(archive, prefix, path)
     if not shape[0]:
         raise DataError(f"{path}: holds no example")
@@ -163,6 +167,16 @@ def _check_inputs(shape: Shape, dtype: str, wanted: tuple[Shape, DType] | None, 
     elif wanted is not None and wanted[0] == (shape[-1], *shape[1:-1]):
         remedy = "; its channels are last: save numpy.moveaxis(inputs, -1, 1)"
     raise DataError(f"{origin} is {type_name(dtype)} {list(shape)}, the model takes {takes}{remedy}")
+
+
+def _labels_as_they_are(
+    archive: zipfile.ZipFile, name: str, path: Path, examples: int
+) -> tuple[array[Any], int | None]:
+    """Classes [n], or [n, ...] labels or numbers with how many these are for each example."""
+    shape, dtype, values = read_numbers(archive, name, path, examples)
+    if len(shape) == 1 and is_whole(dtype):
+        return read_labels(archive, name, path, examples), None
+    return array("q" if is_whole(dtype) else "f", values), math.prod(shape[1:])
 
 
 def _labels(

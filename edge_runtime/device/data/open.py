@@ -42,21 +42,21 @@ def open_data(
     if arrays is not None:
         return arrays
     if input_dtype != "float32" or targets is not None:
-        raise UsageError(
-            "gives images and labels",
-            field="data",
-            value=spec,
-            remedy="this model needs npz:FILE with `inputs` of its own",
-        )
+        raise _only_labels(spec)
     pixels = open_pixels(spec, split=split)
     check_fits(pixels, input_shape, spec)
     return PixelSource(pixels, input_shape)
 
 
-def open_raw(spec: str, *, split: Split) -> Pixels | ArraySource:
-    """Open `spec` as it is, whatever the model: raw images, or inputs of any shape. Raises as `open_data` does."""
-    inputs = _open_inputs(spec, split, None, None)
-    return open_pixels(spec, split=split) if inputs is None else inputs
+def open_raw(spec: str, *, split: Split, numbers: int = 0) -> Pixels | ArraySource:
+    """Open `spec` as it is, whatever the model: raw images, or inputs of any shape, with as many labels for an example
+    as there are, or with so many `numbers`. Raises as `open_data` does."""
+    inputs = _open_inputs(spec, split, None, numbers or None)
+    if inputs is not None:
+        return inputs
+    if numbers:
+        raise _only_labels(spec)
+    return open_pixels(spec, split=split)
 
 
 def _open_inputs(
@@ -155,6 +155,15 @@ def open_pixels(spec: str, *, split: Split) -> Pixels:
 
         return open_images(location, spec, split)
     raise _unknown(spec)
+
+
+def _only_labels(spec: str) -> UsageError:
+    return UsageError(
+        "gives images and labels",
+        field="data",
+        value=spec,
+        remedy="this model needs npz:FILE with `inputs` of its own",
+    )
 
 
 def _unknown(spec: str) -> UsageError:

@@ -21,7 +21,8 @@ def data_row(spec: str) -> Row:
         return Row("data", str(error), "missing", stops=True)
     shape = data.shape if hasattr(data, "shape") else data.input_shape
     classes = f", {data.classes} classes" if data.classes else ""
-    return Row("data", f"{spec}: {len(data.labels)} examples of {'x'.join(map(str, shape))}{classes}")
+    examples = len(data.labels) // (getattr(data, "targets", 0) or 1)
+    return Row("data", f"{spec}: {examples} examples of {'x'.join(map(str, shape))}{classes}")
 
 
 def limit_row(limit_bytes: int, root: Path) -> Row:

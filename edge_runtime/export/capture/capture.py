@@ -39,8 +39,10 @@ from edge_runtime.export.capture.traits import Traits
 from edge_runtime.export.capture.whose import Owners, is_mixed, of_input, owners_of
 from edge_runtime.export.capture.writes import changed_whole, written
 from edge_runtime.export.ir.constants import Constants
+from edge_runtime.export.ir.draws import is_part
 from edge_runtime.export.ir.faults import faults_named
-from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered, contributing, numbered
+from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.ir.order import contributing, numbered
 from edge_runtime.export.operators import CAPTURES, IDENTITIES
 
 _DEEPEST = 4
@@ -145,6 +147,8 @@ class _Capture:
         if node.op != "call_function" or counts_batches(node, self._state) or name_of(node) in CHECKS:
             return
         refuse_random_numbers(node)
+        if is_part(node):
+            return
         if (is_random(node) or not self._folded.take(node)) and not is_several(node):
             self._take(node)
 

@@ -10,7 +10,8 @@ from torch import nn
 from device_profiles.errors import UsageError
 from edge_runtime.export.capture.nodes import arguments_of, line_of, may_overlap, name_of, place_of, root_of, target_of
 from edge_runtime.export.capture.writes import changed_whole
-from edge_runtime.export.ir.layers import NotCovered
+from edge_runtime.export.ir.draws import is_part
+from edge_runtime.export.ir.layers import WHOLE_TYPES, NotCovered
 from edge_runtime.export.operators.selection import TAKES_TRUTHS, TRUTHS
 
 _RECURRENT = ("gru", "lstm", "rnn_tanh", "rnn_relu")
@@ -25,10 +26,8 @@ REASONS = {
 NEAREST = {
     "alpha_dropout": "nn.Dropout",
     "feature_alpha_dropout": "nn.Dropout2d",
-    "argmax": "softmax, whose largest value is near 1 for large scores",
     "batch_norm": "nn.GroupNorm",
     "bernoulli": "nn.Dropout",
-    "cumprod": "exp of the cumsum of logarithms",
     "grid_sampler": "interpolate, or an index by constant places",
     "index_put": "torch.where or torch.cat",
     "masked_select": "torch.where or masked_fill",
@@ -85,7 +84,7 @@ def is_random(node: torch.fx.Node) -> bool:
 def refuse_random_numbers(node: torch.fx.Node) -> None:
     """Raise UsageError where forward draws random numbers: a captured graph would have one draw for ever."""
     name = name_of(node)
-    if not is_random(node) or name in _DROPS or not node.users:
+    if not is_random(node) or name in _DROPS or not node.users or is_part(node):
         return
     arguments = arguments_of(node)
     if name == "rrelu" and not arguments["training"]:
@@ -108,7 +107,7 @@ def refuse_other_types(node: torch.fx.Node, constants: Container[str]) -> None:
         raise NotCovered("of truth values; make numbers of them by .float()")
     if isinstance(value, torch.Tensor) and value.dtype == torch.bool and (truths or name_of(node) in TRUTHS):
         return
-    if isinstance(value, torch.Tensor) and value.dtype not in (torch.float32, torch.int64):
+    if isinstance(value, torch.Tensor) and value.dtype not in (torch.float32, *WHOLE_TYPES):
         kind = str(value.dtype).removeprefix("torch.")
         raise NotCovered(f"with a result of {kind}; this runtime computes in float32")
 

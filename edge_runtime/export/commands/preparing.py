@@ -44,6 +44,13 @@ _OPTIONS = (
         help="Fine-tune: train only these units and the head, such as 6-8, all, or head; units before are frozen.",
     ),
     click.option(
+        "--frozen-dtype",
+        type=click.Choice(["float32", "bfloat16"]),
+        default="float32",
+        show_default=True,
+        help="Type in which weights are stored that are not trained, with --train-units or --lora.",
+    ),
+    click.option(
         "--lora",
         type=click.IntRange(1),
         metavar="RANK",

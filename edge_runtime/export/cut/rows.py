@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from torch import Tensor
+import torch
+from torch import Tensor, fx
 
 from edge_runtime.export.capture.capture import CapturedModel
 from edge_runtime.export.ir.layers import Layer
@@ -45,6 +46,15 @@ def rows_of(logits: Tensor, classes: int) -> Tensor:
     if dim is None:
         return logits
     return logits.permute(_last(dim, logits.dim())).flatten(1)
+
+
+def append_rows(graph: fx.Graph, logits: fx.Node, shape: tuple[int, ...], classes: int) -> fx.Node:
+    """The same as two calls in a graph of PyTorch's operators; `shape` is that of `logits`."""
+    dim = _class_dimension(shape, classes)
+    assert dim is not None  # of a model with positions
+    if dim != len(shape) - 1:
+        logits = graph.call_function(torch.ops.aten.permute.default, (logits, list(_last(dim, len(shape)))))
+    return graph.call_function(torch.ops.aten.reshape.default, (logits, [shape[0], math.prod(shape[1:])]))
 
 
 def _class_dimension(shape: tuple[int, ...], classes: int) -> int | None:

@@ -12,6 +12,7 @@ from edge_runtime.export.capture.capture import CapturedModel
 from edge_runtime.export.capture.whose import keeps_rows, owners_in
 from edge_runtime.export.cut.heads import head_starts, modules_behind, unrecognised
 from edge_runtime.export.cut.layouts import Layouts
+from edge_runtime.export.cut.packed import packed_head
 from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.operators.view import VIEW_KINDS
 
@@ -61,12 +62,20 @@ class CutModel:
     """Boundaries of units that keep their features in their last dimension, such as tokens."""
 
 
-def cut(model: CapturedModel, *, classes: int, positions: int | None = None, head: str | None = None) -> CutModel:
+def cut(
+    model: CapturedModel,
+    *,
+    classes: int,
+    positions: int | None = None,
+    head: str | None = None,
+    packed_at: int | None = None,
+) -> CutModel:
     """Cut a fused model wherever exactly one tensor is alive and weights follow.
 
     What has no weights of its own, or only those of a normalisation, stays with the unit before it. `head` names the
     module where the classifier head begins; by default it is recognised (see `heads.py`). An example has `positions`
-    rows of `classes` logits one after the other, or one.
+    rows of `classes` logits one after the other, or one. `packed_at` is the layer that a packed head begins with
+    (see `packed.py`).
 
     Raises UsageError when there is no head, or nothing lies before it.
     """
@@ -75,8 +84,17 @@ def cut(model: CapturedModel, *, classes: int, positions: int | None = None, hea
     batch = model.input_shape[0]
     owners = owners_in(layers, model.input_name, model.input_shape)
     points = [i for i in range(len(layers)) if len(alive[i]) == 1 and keeps_rows(owners[next(iter(alive[i]))], batch)]
-    possible = head_starts(layers, batch=batch, classes=classes, positions=positions or 1, head=head, points=points)
-    start = _head_start(model, list(possible), points, alive)
+    possible = list(
+        head_starts(layers, batch=batch, classes=classes, positions=positions or 1, head=head, points=points)
+    )
+    start = _head_start(model, possible, points) if packed_at is None else packed_at
+    if start is None:
+        weighted = [_has_weights(layers[i : i + 1]) for i in range(len(layers))]
+        proposed = _proposed(model, points)
+        packed = packed_head(model, alive, owners, weighted) if head is None and proposed is None else None
+        if packed is None:
+            raise _no_boundary(model, possible[0], alive) if possible else unrecognised(proposed)
+        return cut(packed[0], classes=classes, positions=positions, packed_at=packed[1])
     if not keeps_rows(owners[layers[-1].output], batch):
         raise UsageError("the rows of the model's output are not those of the examples, in their order")
     points = [i for i in points if i < start]
@@ -101,16 +119,16 @@ def cut(model: CapturedModel, *, classes: int, positions: int | None = None, hea
     )
 
 
-def _head_start(model: CapturedModel, starts: list[int], points: list[int], alive: list[set[str]]) -> int:
-    """The first of `starts` where the head can begin; raises UsageError where there is none."""
-    for start in starts:
-        place = _of_whole_examples(model, start, points)
-        if place is not None:
-            return place
-    if starts:
-        raise _no_boundary(model, starts[0], alive)
+def _head_start(model: CapturedModel, starts: list[int], points: list[int]) -> int | None:
+    """The first of `starts` where the head can begin; None where there is none."""
+    places = (_of_whole_examples(model, start, points) for start in starts)
+    return next((place for place in places if place is not None), None)
+
+
+def _proposed(model: CapturedModel, points: list[int]) -> str | None:
+    """The last module with weights that could be named as a head; None where there is none."""
     found = (name for name, start in modules_behind(model.layers, points) if _of_whole_examples(model, start, points))
-    raise unrecognised(next(found, None))
+    return next(found, None)
 
 
 def _of_whole_examples(model: CapturedModel, start: int, points: list[int]) -> int | None:

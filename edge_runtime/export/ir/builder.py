@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from device_profiles.contract import RANDOM_INPUT
-from edge_runtime.export.ir.graph import Argument, Operation, Pairs, StepGraph, Value, ValueRole
+from edge_runtime.export.ir.graph import Argument, ElementType, Operation, Pairs, StepGraph, Value, ValueRole
 from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.ir.optimizer import StepOptimizer
 
@@ -78,10 +78,12 @@ class StepBuilder:
 
     # Values
 
-    def new(self, hint: str, shape: tuple[int, ...], role: ValueRole = "temporary") -> Value:
+    def new(
+        self, hint: str, shape: tuple[int, ...], role: ValueRole = "temporary", dtype: ElementType = "float32"
+    ) -> Value:
         """A fresh value."""
         self._counter += 1
-        return Value(f"{hint}_{self._counter}", shape, role)
+        return Value(f"{hint}_{self._counter}", shape, role, dtype)
 
     def tensor(self, name: str, role: ValueRole) -> Value:
         """The value of a `state_dict` tensor: a program input when frozen, a mutable buffer otherwise."""

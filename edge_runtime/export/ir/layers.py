@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,10 @@ from device_profiles.contract import CONSTANT_PREFIX
 
 NOBODY = torch.iinfo(torch.int32).max
 """Whose an element is that follows from no example, in a tensor others of which do (see `whose.py`)."""
+
+
+WHOLE_TYPES = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
+"""Element types of whole numbers. Those that a model computes are float32 here, which holds all of them up to 2^24."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +139,12 @@ class CapturedNode:
             self.before.append(layer)
         return output
 
+    def alike(self, value: torch.Tensor) -> torch.Tensor:
+        """A constant that is broadcast to the result, with one row where those of all examples are the same: some of
+        the examples may be run alone."""
+        same = value.dim() == len(self.output_shape) > 1 and value.shape[0] > 1 and bool((value == value[:1]).all())
+        return value[:1] if same else value
+
     def number(self, hint: str, value: float) -> str:
         """An activation of one element."""
         return self.kept(hint, torch.tensor(value, dtype=torch.float32))
@@ -196,11 +206,13 @@ class CapturedNode:
 
     @property
     def counts_truth(self) -> bool:
-        """Whether the call makes numbers, 1 and 0, of truth values."""
-        first, value = self.node.args[0], self.node.meta["val"]
-        return (
-            isinstance(first, torch.fx.Node) and first.meta["val"].dtype == torch.bool and value.dtype == torch.float32
-        )
+        """Whether the call makes numbers, 1 and 0, of truth values, or whole numbers of another type of whole ones."""
+        first, kind = self.node.args[0], self.node.meta["val"].dtype
+        if not isinstance(first, torch.fx.Node):
+            return False
+        before = first.meta["val"].dtype
+        numbers = kind == torch.float32 or kind in WHOLE_TYPES
+        return (before == torch.bool and numbers) or (before in WHOLE_TYPES and kind in WHOLE_TYPES)
 
     @property
     def keeps_type(self) -> bool:
@@ -275,25 +287,3 @@ def pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
     if isinstance(value, int):
         return (value, value)
     return (int(value[0]), int(value[-1]))
-
-
-def contributing(layers: list[Layer], output: str) -> tuple[Layer, ...]:
-    """The layers that `output` depends on."""
-    needed = {output}
-    kept: list[Layer] = []
-    for layer in reversed(layers):
-        if layer.output in needed:
-            kept.append(layer)
-            needed.update(layer.inputs)
-    return tuple(reversed(kept))
-
-
-def numbered(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """Layers that drop something with their number among those: what they drop depends on it."""
-    dropping = [layer.output for layer in layers if layer.attributes.get("dropout", 0.0) > 0.0]
-    return tuple(
-        replace(layer, attributes={**layer.attributes, "dropout_layer": dropping.index(layer.output)})
-        if layer.output in dropping
-        else layer
-        for layer in layers
-    )

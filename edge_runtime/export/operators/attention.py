@@ -15,6 +15,7 @@ from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.constants import Mask
 from edge_runtime.export.ir.graph import Argument, Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators.linear import of_turned_weight
 from edge_runtime.export.operators.view import repeated
 
 MAX_VALUE_WIDTH = 512
@@ -233,6 +234,8 @@ def _softmax(builder: StepBuilder, layer: Layer, values: Values) -> Value:
 def _capture_matmul(call: CapturedNode) -> Layer:
     names = ("mat1", "mat2") if "mat1" in call.arguments else ("self", "mat2" if "mat2" in call.arguments else "other")
     left, right = (call.shape(name) for name in names)
+    if len(left) == 2 and (layer := of_turned_weight(call, *names)) is not None:
+        return layer
     if len(left) > 2 and len(right) == 2:
         x = call.step("reshape", (call.activation(names[0]),), (math.prod(left[:-1]), left[-1]))
         y = call.step("matmul", (x, call.activation(names[1])), (math.prod(left[:-1]), right[-1]))
@@ -245,7 +248,9 @@ def _capture_matmul(call: CapturedNode) -> Layer:
 def _capture_sum_and_product(call: CapturedNode) -> Layer:
     """`addmm` and `baddbmm`: beta * self + alpha * a product."""
     names = ("mat1", "mat2") if call.operator == "addmm" else ("batch1", "batch2")
-    shape = call.output_shape
+    shape, plain = call.output_shape, call.arguments["alpha"] == call.arguments["beta"] == 1
+    if call.operator == "addmm" and plain and (layer := of_turned_weight(call, *names, "self")) is not None:
+        return layer
     y = call.step("matmul", tuple(call.activation(name) for name in names), shape)
     x = call.activation("self")
     if call.arguments["alpha"] != 1:

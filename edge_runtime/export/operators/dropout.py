@@ -32,9 +32,15 @@ def _capture_draws(call: CapturedNode) -> Layer:
 
     In inference every element is the probability, by which such layers divide.
     """
-    p, shape = call.arguments.get("p"), call.output_shape
+    p = call.arguments.get("p")
     if not isinstance(p, float) or not 0.0 < p <= 1.0:
         raise NotCovered("with another probability for every element, or 0")
+    return drawn(call, p)
+
+
+def drawn(call: CapturedNode, p: float) -> Layer:
+    """Ones with the probability `p` among zeros; all `p` in inference."""
+    shape = call.output_shape
     one = call.kept("one", torch.ones((1,) * max(1, len(shape))))
     ones, _ = repeated(call, one, (1,) * max(1, len(shape)), lambda t: t.expand(shape))
     return call.layer("affine", (call.step("dropout", (ones,), shape, dropout=1.0 - p),), factor=p, offset=0.0)

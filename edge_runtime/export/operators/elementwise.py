@@ -49,8 +49,13 @@ def _capture_tensors(call: CapturedNode, operation: int) -> Layer:
     inputs = tuple(call.activation(name) for name in names if not call.is_tensor(name))
     if operation == ADD and len(inputs) == 2 and call.shape("self") == call.shape("other"):
         return call.layer("add", inputs, activation="none")
-    tensors = tuple(call.tensor(name) for name in names if call.is_tensor(name))
+    tensors = tuple(_tensor(call, name) for name in names if call.is_tensor(name))
     return call.layer("arithmetic", inputs, tensors, operation=operation, of_model=of_model)
+
+
+def _tensor(call: CapturedNode, name: str) -> str | None:
+    value = call.constant(name)
+    return call.tensor(name) if value is None else call.keep_constant(name, call.alike(value))
 
 
 def arithmetic(call: CapturedNode, operation: int, a: str, b: str) -> Layer:
@@ -61,6 +66,20 @@ def arithmetic(call: CapturedNode, operation: int, a: str, b: str) -> Layer:
 def arithmetic_step(call: CapturedNode, operation: int, a: str, b: str, shape: tuple[int, ...]) -> str:
     """The same in front of the call's own layer."""
     return call.step("arithmetic", (a, b), shape, operation=operation, of_model=(False, False))
+
+
+def as_number(call: CapturedNode, name: str) -> str:
+    """An argument as an activation of numbers, tokens as well."""
+    return as_number_of(call, call.arguments[name], name)
+
+
+def as_number_of(call: CapturedNode, value: object, name: str) -> str:
+    """The same of an argument's part."""
+    x = call.activation_of(value, name)
+    if x not in call.whole:
+        return x
+    assert isinstance(value, torch.fx.Node)
+    return call.step("to_float", (x,), tuple(value.meta["val"].shape))
 
 
 def _capture_addition(

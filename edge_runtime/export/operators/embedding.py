@@ -8,10 +8,14 @@ from typing import Any
 import torch
 
 from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.formula import applied, operand
 from edge_runtime.export.ir.graph import Pairs, Value
-from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.ir.layers import WHOLE_TYPES, CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators.take import take_step
 from edge_runtime.export.operators.view import strided_view
+
+_X = operand(0)
+_TOWARDS_ZERO = applied("choose", applied("greater", _X, 0.0), applied("floor", _X), -applied("floor", -_X))
 
 
 def _capture_embedding(call: CapturedNode) -> Layer:
@@ -21,7 +25,10 @@ def _capture_embedding(call: CapturedNode) -> Layer:
     if indices is not None:
         return _rows_at(call, indices)
     padding = int(call.arguments["padding_idx"])
-    return call.layer("embedding", (call.activation("indices"),), (call.tensor("weight"),), padding=padding)
+    tokens = call.activation("indices")
+    if tokens not in call.whole:
+        tokens = call.step("to_whole", (tokens,), call.shape("indices"))
+    return call.layer("embedding", (tokens,), (call.tensor("weight"),), padding=padding)
 
 
 def _rows_at(call: CapturedNode, indices: torch.Tensor) -> Layer:
@@ -91,18 +98,25 @@ def _bagged(call: CapturedNode) -> tuple[str, tuple[int, int]]:
     return call.activation_of(source, "indices"), (shape[0], shape[1])
 
 
-def as_number(call: CapturedNode, name: str) -> str:
-    """An argument as an activation of numbers, tokens as well."""
-    x = call.activation(name)
-    return call.step("to_float", (x,), call.shape(name)) if x in call.whole else x
-
-
 def _capture_conversion(call: CapturedNode) -> Layer:
-    """Of whole numbers: sums of truth values are numbers here already."""
-    x, kind = call.activation("self"), call.node.meta["val"].dtype
-    if kind == torch.float32 and call.node_type("self") == torch.int64:
+    """Of whole numbers: those that the model computes are numbers here already, as sums of truth values are."""
+    x, kind, before = call.activation("self"), call.node.meta["val"].dtype, call.node_type("self")
+    if kind == torch.float32 and before in WHOLE_TYPES:
         return call.layer("to_float" if x in call.whole else "reshape", (x,))
+    if kind in WHOLE_TYPES and before == torch.float32:
+        return call.layer("expression", (x,), formula=_TOWARDS_ZERO)
     raise NotCovered("it changes the element type; this runtime computes in float32")
+
+
+def _to_whole(builder: StepBuilder, layer: Layer, values: Values) -> Value:
+    """Of whole numbers in float32: no gradient goes through them."""
+
+    def compute(x: Value) -> Value:
+        y = builder.new(layer.module, layer.shape, dtype="int64")
+        builder.graph.emit("to_whole", (x,), (y,))
+        return y
+
+    return builder.derived((values[layer.inputs[0]],), compute)
 
 
 def _to_float(builder: StepBuilder, layer: Layer, values: Values) -> Value:
@@ -144,5 +158,5 @@ CAPTURES = {
     "embedding_bag": _capture_bag,
     **dict.fromkeys(("to", "_to_copy"), _capture_conversion),
 }
-EMITTERS = {"embedding": _embedding, "to_float": _to_float}
+EMITTERS = {"embedding": _embedding, "to_float": _to_float, "to_whole": _to_whole}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {}

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import torch
 
 from edge_runtime.export.ir.builder import StepBuilder, Values
+from edge_runtime.export.ir.draws import share_of
 from edge_runtime.export.ir.formula import ONE, ZERO, Formula, applied, formula, operand
 from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators.dropout import drawn
 from edge_runtime.export.operators.elementwise import MULTIPLY, arithmetic, arithmetic_step, capture_quotient, summed
 
 X, Y = operand(0), operand(1)
@@ -67,6 +69,9 @@ _ROUNDED: dict[str, Formula] = {"floor": applied("floor", X / Y), "trunc": _trun
 
 
 def _capture_one(call: CapturedNode) -> Layer:
+    share = share_of(call.node)
+    if share is not None:
+        return drawn(call, share)
     return call.layer("expression", (call.activation("self"),), formula=OF_ONE[call.operator])
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
@@ -17,6 +19,22 @@ def _capture_linear(call: CapturedNode) -> Layer:
         return call.layer("linear", inputs, (weight, call.tensor("bias")))
     y = call.step("linear", inputs, call.output_shape, (weight, None))
     return call.layer("arithmetic", (y, call.activation("bias")), operation=0, of_model=(False, False))
+
+
+def of_turned_weight(call: CapturedNode, x: str, weight: str, bias: str | None = None) -> Layer | None:
+    """The product of an activation and a parameter of the model that is transposed for it, as a linear layer, with
+    `bias` added if that is one as well; None for any other product. The arguments are given by name."""
+    turned = call.arguments[weight]
+    if not isinstance(turned, torch.fx.Node) or str(turned.target) != "aten.t.default":
+        return None
+    source = turned.args[0]
+    assert isinstance(source, torch.fx.Node)
+    if source.name not in call.state or len(source.meta["val"].shape) != 2 or call.is_tensor(x):
+        return None
+    if bias is not None and not (call.is_state(bias) and len(call.shape(bias)) == 1):
+        return None
+    tensors = (call.state[source.name], None if bias is None else call.tensor(bias))
+    return call.layer("linear", (call.activation(x),), tensors)
 
 
 def with_weight(call: CapturedNode) -> tuple[tuple[str, ...], str | None]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import EXTERNAL_ROLES, Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators import places
 
 _MOST_SORTED = 65536
 """Elements of a row that fit a thread's workspace with their places."""
@@ -55,7 +56,8 @@ def _capture_extreme(*, shared: bool, smallest: bool) -> Callable[[CapturedNode]
     """`amax`, `amin`, and the values of `max` and `min`."""
 
     def capture(call: CapturedNode) -> Layer:
-        _refuse_places(call)
+        if call.index == 1:
+            return places.argument_of_extreme(call, _dims(call), smallest=smallest)
         x, _ = _top(call, _dims(call), 1, shared=shared, smallest=smallest)
         return call.layer("reshape", (x,))
 

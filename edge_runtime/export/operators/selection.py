@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.ir.layers import WHOLE_TYPES, CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators.elementwise import (
     ADD,
     EQUAL,
@@ -18,8 +18,8 @@ from edge_runtime.export.operators.elementwise import (
     SUBTRACT,
     arithmetic,
     arithmetic_step,
+    as_number,
 )
-from edge_runtime.export.operators.embedding import as_number
 from edge_runtime.export.operators.shape import VIEWS
 
 
@@ -28,7 +28,7 @@ def _operand(call: CapturedNode, name: str) -> str:
     value = call.arguments[name]
     if isinstance(value, torch.fx.Node):
         kind = value.meta["val"].dtype
-        if kind not in (torch.float32, torch.bool, torch.int64) and value.name not in call.constants:
+        if kind not in (torch.float32, torch.bool, *WHOLE_TYPES) and value.name not in call.constants:
             raise NotCovered(f"of {str(kind).removeprefix('torch.')}")
         return as_number(call, name)
     return call.number(name, float(value))
@@ -71,6 +71,13 @@ def _capture_not(call: CapturedNode) -> Layer:
     return call.layer("affine", (_operand(call, "self"),), factor=-1.0, offset=1.0)
 
 
+def _capture_isnan(call: CapturedNode) -> Layer:
+    """What is not equal to itself."""
+    x = _operand(call, "self")
+    same = arithmetic_step(call, EQUAL, x, x, call.output_shape)
+    return call.layer("affine", (same,), factor=-1.0, offset=1.0)
+
+
 def _refuse_numbers(call: CapturedNode) -> None:
     for name in ("self", "other"):
         value = call.arguments.get(name)
@@ -95,6 +102,7 @@ def _chosen(call: CapturedNode, condition: str, where_true: str, where_false: st
     """
     shape, known = call.output_shape, call.constant(condition)
     if known is not None:
+        known = call.alike(known)
         truth = call.kept(f"{condition}_holds", known.to(torch.float32))
         otherwise = call.kept(f"{condition}_fails", (~known.bool()).to(torch.float32))
     else:
@@ -149,6 +157,7 @@ TRUTHS: dict[str, Callable[[CapturedNode], Layer]] = {
     "le": _capture_comparison(GREATER, turned=False, negated=True),
     "eq": _capture_comparison(EQUAL, turned=False, negated=False),
     "ne": _capture_comparison(EQUAL, turned=False, negated=True),
+    "isnan": _capture_isnan,
     **dict.fromkeys(("logical_and", "bitwise_and", "__and"), _capture_and),
     **dict.fromkeys(("logical_or", "bitwise_or", "__or"), _capture_or),
     **dict.fromkeys(("logical_not", "bitwise_not"), _capture_not),

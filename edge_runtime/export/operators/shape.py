@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
+
 from device_profiles.operators import table
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import EXTERNAL_ROLES, Pairs, Value
@@ -12,6 +14,9 @@ from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
 from edge_runtime.export.operators import take, view
 from edge_runtime.export.operators.copies import Seen, copied
 from edge_runtime.export.operators.view import capture_view
+
+_MOST_PARTS = 32
+"""That one call joins: ExecuTorch has a fixed room for what it notes of a call's tensors."""
 
 
 def _capture_reshape(call: CapturedNode) -> Layer:
@@ -94,7 +99,11 @@ def _capture_cat(call: CapturedNode) -> Layer:
     dim = call.arguments["dim"] % len(call.output_shape)
     if dim == 0:
         _refuse_joined_examples(call)
-    return call.layer("cat", call.activations("tensors"), dim=dim)
+    parts = call.arguments["tensors"]
+    # A cache of keys begins as a tensor of no elements.
+    there = [part for part in parts if not isinstance(part, torch.fx.Node) or part.meta["val"].numel() > 0]
+    names = tuple(call.activation_of(part, f"tensors{place}") for place, part in enumerate(there))
+    return call.layer("cat", names, dim=dim) if len(names) > 1 else call.layer("reshape", names)
 
 
 def _refuse_joined_examples(call: CapturedNode) -> None:
@@ -211,10 +220,18 @@ def _cat(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     dim = int(layer.attributes["dim"])
     parts = tuple(values[name] for name in layer.inputs)
 
-    def compute(*parts: Value) -> Value:
-        y = builder.new(layer.module, layer.shape)
+    def joined(*parts: Value) -> Value:
+        whole = sum(part.shape[dim] for part in parts)
+        y = builder.new(layer.module, tuple(whole if d == dim else e for d, e in enumerate(parts[0].shape)))
         builder.graph.emit("cat", (dim, *parts), (y,))
         return y
+
+    def compute(*parts: Value) -> Value:
+        while len(parts) > _MOST_PARTS:
+            groups = range(0, len(parts), _MOST_PARTS)
+            some = (parts[first : first + _MOST_PARTS] for first in groups)
+            parts = tuple(joined(*group) if len(group) > 1 else group[0] for group in some)
+        return joined(*parts)
 
     def rule(gradient: Value) -> Pairs:
         pairs: Pairs = []

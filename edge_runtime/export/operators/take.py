@@ -11,6 +11,8 @@ import torch
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import EXTERNAL_ROLES, Pairs, Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer, NotCovered
+from edge_runtime.export.operators import places as computed
+from edge_runtime.export.operators.elementwise import as_number
 
 _MOST_ROWS = 1 << 24
 """Up to here every whole number is a float32, as which programs carry places."""
@@ -59,6 +61,8 @@ def _constant(call: CapturedNode, value: object) -> torch.Tensor:
 def _capture_index(call: CapturedNode) -> Layer:
     """One tensor of places, or several for neighbouring dimensions, which are broadcast to each other."""
     shape = call.shape("self")
+    if (own := computed.taken_of_examples(call, call.arguments["indices"])) is not None:
+        return own
     given: list[torch.Tensor | None] = []
     for value in call.arguments["indices"]:
         places = None if value is None else _constant(call, value)
@@ -86,11 +90,18 @@ def _capture_index_select(call: CapturedNode) -> Layer:
 
 def _capture_gather(call: CapturedNode) -> Layer:
     """Of each element its own place along a dimension; the same for every example where the constant says so."""
-    index = _constant(call, call.arguments.get("index", call.arguments.get("indices")))
+    name = "index" if "index" in call.arguments else "indices"
     shape, dim = call.shape("self"), call.arguments["dim"]
     if dim is None:
         raise NotCovered("without a dimension")
     dim %= len(shape)
+    if call.constant(name) is None:
+        wanted = call.shape(name)
+        if (*wanted[:dim], *wanted[dim + 1 :]) != (*shape[:dim], *shape[dim + 1 :]):
+            raise NotCovered("at computed places of a part of the other dimensions")
+        found = as_number(call, name)
+        return computed.taken_at(call, call.activation("self"), found, dim, shape, wanted)
+    index = _constant(call, call.arguments[name])
     first = 1 if dim > 0 and len(index) == shape[0] and bool((index == index[:1]).all()) else 0
     own = index[0] if first else index
     at = torch.zeros((), dtype=torch.int64)

@@ -8,7 +8,8 @@ every layer.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Set
 from dataclasses import replace
 
 from edge_runtime.export.capture.capture import CapturedModel
@@ -18,6 +19,12 @@ _STORED = frozenset({"linear", "conv2d", "conv_transpose2d", "attention", "embed
 """Layers whose output is stored when the backward pass needs it."""
 _THROUGH = frozenset({"dropout", "reshape", "add", "arithmetic", "permute", "view", "crop", "cat", "affine", "take"})
 """Layers whose gradient does not need their input, and whose output is computed again from it."""
+
+
+_STEPS = 3
+"""Uses of one weight that make a recurrence."""
+_DEEPEST = 8
+"""Layers of a recurrence that are computed again one after the other."""
 
 
 def keep_sums(model: CapturedModel) -> CapturedModel:
@@ -55,11 +62,30 @@ def keep_sums(model: CapturedModel) -> CapturedModel:
         plain = (layer.kind == "add" and layer.attributes["activation"] == "none") or _adds(layer)
         if plain and needed(layer.output, "") and any(replaces(name, layer) for name in layer.inputs):
             kept.add(layer.output)
+    kept |= _of_recurrence(model, kept)
     layers = tuple(
         replace(layer, attributes={**layer.attributes, "keep": True}) if layer.output in kept else layer
         for layer in model.layers
     )
     return replace(model, layers=layers)
+
+
+def _of_recurrence(model: CapturedModel, kept: Set[str]) -> set[str]:
+    """What is kept of a recurrence, every few layers: its state follows from that of the step before, and without this
+    every step would be computed again from the first one on."""
+    uses = Counter(layer.tensors[0] for layer in model.layers if layer.kind in ("linear", "tensor"))
+    if max(uses.values(), default=0) < _STEPS:
+        return set()
+    depths: dict[str, int] = {}
+    states: set[str] = set()
+    for layer in model.layers:
+        stored = layer.kind in _STORED or layer.output in kept
+        depth = 0 if stored else 1 + max((depths.get(name, 0) for name in layer.inputs), default=0)
+        if depth >= _DEEPEST and layer.kind in ("add", "arithmetic"):
+            states.add(layer.output)
+            depth = 0
+        depths[layer.output] = depth
+    return states
 
 
 def _adds(layer: Layer) -> bool:

@@ -20,6 +20,7 @@ from edge_runtime.export.cut.tied import second_names
 from edge_runtime.export.cut.units import CutModel, cut
 from edge_runtime.export.models.lora import lora_of
 from edge_runtime.export.models.normalised import normalisation_of
+from edge_runtime.export.operators.view import VIEW_KINDS
 from edge_runtime.export.passes.fusion import fuse
 from edge_runtime.export.passes.kept_sums import keep_sums
 from edge_runtime.export.passes.views import fold_views
@@ -46,6 +47,8 @@ class BlockModel:
     head: str | None = None
     normalisation: Normalisation | None = None
     lora: Lora | None = None
+    narrow: frozenset[str] = frozenset()
+    """Weights that no program trains and the file keeps in bfloat16 (see `narrowed.py`)."""
 
     @classmethod
     def of(
@@ -142,11 +145,18 @@ class BlockModel:
     def _vocabulary(self) -> int:
         """How many different tokens the model takes: rows of the smallest table that they are looked up in."""
         shapes = {spec.name: spec.shape for spec in self.tensors}
-        layers = [layer for unit in self.cut.units for layer in unit.layers if self.cut.input in layer.inputs]
-        layers = [layer for layer in layers if layer.kind != "to_float"]
-        tables = [layer.tensors[0] for layer in layers if layer.kind == "embedding"]
-        if len(tables) < len(layers):
-            kinds = ", ".join(sorted({layer.kind for layer in layers} - {"embedding"}))
+        tokens, tables, others = {self.cut.input}, [], set[str]()
+        for layer in (layer for unit in self.cut.units for layer in unit.layers):
+            if tokens.isdisjoint(layer.inputs) or layer.kind == "to_float":
+                continue
+            if layer.kind in VIEW_KINDS:
+                tokens.add(layer.output)
+            elif layer.kind == "embedding":
+                tables.append(layer.tensors[0])
+            else:
+                others.add(layer.kind)
+        if others or not tables:
+            kinds = ", ".join(sorted(others)) or "none at all"
             raise UsageError(
                 f"tokens are read by other layers than an embedding ({kinds})", field="input_dtype", value="int64"
             )

@@ -12,6 +12,7 @@ from device_profiles.model import Partition
 from device_profiles.work import Growing, block_of, distill, first_trained_unit, grow, joint, of_block
 from edge_runtime.export.ir.graph import StepGraph
 from edge_runtime.export.optimizers import optimizer_of
+from edge_runtime.export.passes.narrow import narrow_frozen
 from edge_runtime.export.plan.arena import plan_arena
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.program_entry import PlannedProgram, planned_program
@@ -138,7 +139,7 @@ def _distill(
     student, *behind = source.stand_ins(partition, index - 1)
 
     def build(variant: StepVariant) -> StepGraph:
-        return build_distillation(
+        graph = build_distillation(
             prefix=units[: block.first_unit],
             block=units[block.first_unit : block.last_unit + 1],
             student=student,
@@ -152,6 +153,7 @@ def _distill(
             fixed=source.fixed,
             aliases=source.aliases,
         )
+        return narrow_frozen(graph, source.narrow)
 
     def described(planned: Planned, variant: Variant) -> PlannedProgram:
         return planned_program(
@@ -177,7 +179,7 @@ def _evaluation(source: BlockModel, partition: Partition, index: int, loss: Loss
     block = partition.blocks[index - 1]
 
     def build(variant: StepVariant) -> StepGraph:
-        return build_evaluation(
+        graph = build_evaluation(
             units=source.cut.units[: block.last_unit + 1],
             stand_ins=source.stand_ins(partition, index),
             head=source.cut.head,
@@ -186,6 +188,7 @@ def _evaluation(source: BlockModel, partition: Partition, index: int, loss: Loss
             rows=variant.prefix_rows,
             input_dtype=source.input_dtype,
         )
+        return narrow_frozen(graph, source.narrow)
 
     planned = fewest_bytes(build, StepVariant(), batch=source.batch, block=index)
     return planned_program(
@@ -210,7 +213,7 @@ def _features(source: BlockModel, partition: Partition, index: int, rows: int) -
         rows=rows,
         input_dtype=source.input_dtype,
     )
-    plan = plan_arena(graph)
+    plan = plan_arena(narrow_frozen(graph, source.narrow))
     return planned_program(
         of_block("features", partition, index),
         partition,

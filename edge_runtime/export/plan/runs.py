@@ -11,6 +11,7 @@ from edge_runtime.export.cut.units import UnitLayers
 from edge_runtime.export.ir.graph import StepGraph
 from edge_runtime.export.ir.layers import Layer
 from edge_runtime.export.optimizers import optimizer_of
+from edge_runtime.export.passes.narrow import narrow_frozen
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.plan.variants import Build, Planned, fewest_bytes
 from edge_runtime.export.step.train_step import StepVariant, build_train_step, output_module
@@ -60,7 +61,7 @@ def step_of(source: BlockModel, run: Run, choices: TrainingChoices) -> Build:
     tensor_shapes = source.own_shapes | {stand_in.name: stand_in.weight_shape for stand_in in run.stand_ins}
 
     def build(variant: StepVariant) -> StepGraph:
-        return build_train_step(
+        graph = build_train_step(
             prefix=source.cut.units[: run.first_unit],
             active=run.units_of(source),
             stand_ins=run.stand_ins,
@@ -75,6 +76,7 @@ def step_of(source: BlockModel, run: Run, choices: TrainingChoices) -> Build:
             fixed=source.fixed,
             aliases=source.aliases,
         )
+        return narrow_frozen(graph, source.narrow)
 
     return build
 

@@ -17,6 +17,7 @@ from device_profiles.errors import UsageError
 from device_profiles.model import Partition
 from device_profiles.settings import Setting
 from edge_runtime.export.capture.tracing import exported
+from edge_runtime.export.cut.rows import append_rows
 from edge_runtime.export.passes.views import BY_TOKEN
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.targets.stand_in_graph import append_stand_in
@@ -118,6 +119,8 @@ class CapturedModule:
         program = exported(module, batch=source.batch, input_shape=source.input_shape, input_dtype=source.input_dtype)
         signature = program.graph_signature
         self._nodes = {node.name: node for node in program.graph.nodes}
+        self._source = source
+        self._logits = str(signature.user_outputs[0])
         self._state = {
             **signature.inputs_to_parameters,
             **signature.inputs_to_buffers,
@@ -127,7 +130,8 @@ class CapturedModule:
 
     def copy(self, graph: fx.Graph, first: str, last: str, x: fx.Node, *, training: bool) -> fx.Node:
         """Append all that lies behind activation `first`, which is `x` in `graph`, up to `last`; returns `last`."""
-        start, end = self._node(first), self._node(last)
+        several = self._source.positions is not None and last == self._source.cut.head.output
+        start, end = self._node(first), self._node(self._logits if several else last)
         copied = {start: _by_head(graph, start, x) if first.endswith(BY_TOKEN) else x}
         for node in self._between(start, end, counting=training):
             name = self._state.get(node.name)
@@ -137,6 +141,8 @@ class CapturedModule:
             copied[node] = graph.node_copy(node, lambda argument: copied[argument])
             if not training:
                 _set_inference(copied[node])
+        if several:  # as programs put them out
+            return append_rows(graph, copied[end], tuple(end.meta["val"].shape), self._source.classes)
         return _by_token(graph, end, copied[end]) if last.endswith(BY_TOKEN) else copied[end]
 
     def _node(self, activation: str) -> fx.Node:

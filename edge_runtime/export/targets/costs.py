@@ -32,7 +32,7 @@ def costs_of(module: nn.Module, source: BlockModel, partition: Partition, choice
 
 def capture_again(module: nn.Module, source: BlockModel, batch: int) -> BlockModel:
     """The model of `source` for executions of `batch` examples."""
-    return BlockModel.of(
+    again = BlockModel.of(
         module,
         name=source.name,
         batch=batch,
@@ -41,3 +41,4 @@ def capture_again(module: nn.Module, source: BlockModel, batch: int) -> BlockMod
         head=source.head,
         input_dtype=source.input_dtype,
     )
+    return replace(again, narrow=source.narrow, tensors=source.tensors)

@@ -43,6 +43,7 @@ from edge_runtime.export.models.preparation import UNCHANGED, Preparation
 from edge_runtime.export.optimizers import optimizer_of
 from edge_runtime.export.plan.balanced import balanced_partition, single_partition
 from edge_runtime.export.plan.block_model import BlockModel
+from edge_runtime.export.plan.narrowed import narrowed
 from edge_runtime.export.plan.programs import build_programs, checked_works
 from edge_runtime.export.plan.runs import TrainingChoices
 from edge_runtime.export.plan.timeline import plan_timeline
@@ -70,6 +71,7 @@ def export_bundle(
     traded: tuple[Traded, ...] = (),
     optimizer: Optimizer | None = None,
     loss: Loss | None = None,
+    frozen_dtype: DType = "float32",
     momentum: float = 0.9,
     momentum_dtype: DType = "float32",
     weight_decay: float = 5e-4,
@@ -104,6 +106,7 @@ def export_bundle(
         loss: what training minimises; by default the cross-entropy.
         input_dtype: float32, or int64 for tokens; by default what a built-in model takes, and float32 for others.
         momentum_dtype: how the momentum is stored, float32 or bfloat16.
+        frozen_dtype: float32, or bfloat16 for weights that no program trains (see `plan/narrowed.py`).
         preparation: what is done to the model before it is captured, such as pretrained weights.
         train_units: only the step that trains these units, up to the last, and the head: `6-8`, `all` or `head`. All
             units are one block, unless `blocks` or `partition` says otherwise.
@@ -153,6 +156,8 @@ def export_bundle(
         works=None if works is None else checked_works(source, works, cut_into),
     )
     checked_works(source, [step.work for step in traded], cut_into)
+    if frozen_dtype == "bfloat16":
+        source = narrowed(module, source, choices.works)
 
     def in_executions(count: int) -> BlockModel:
         return source if count == 1 else capture_again(module, source, source.batch // count)
@@ -261,6 +266,7 @@ def chosen_blocks(partition: Partition, block: int | None) -> tuple[int, ...]:
 def initial_weights(module: nn.Module, source: BlockModel, partition: Partition) -> dict[str, torch.Tensor]:
     """The module's `state_dict` and freshly initialised stand-ins (Kaiming, as they feed no normalisation)."""
     weights = {name: _stored(value) for name, value in module.state_dict().items()}
+    weights |= {name: weights[name].to(torch.bfloat16) for name in source.narrow}
     for name, shape in source.stand_in_shapes(partition).items():
         bound = initial_bound(shape)
         weights[name] = torch.empty(shape).uniform_(-bound, bound)

@@ -193,8 +193,24 @@ def _listening(module: nn.Module, outputs: dict[str, Tensor]) -> Iterator[None]:
 class _NoDropout(TorchFunctionMode):
     """Dropout hands on what it is given, in attention as well: which elements are dropped is the runtime's own."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn: Tensor | None = None
+
+    def _part(self, tensor: Tensor) -> Tensor:
+        """A part of the draw that is being written out."""
+        self._drawn = tensor
+        return tensor
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func is torch.rand:
+            # Of floor(share + rand), by which what stays is divided: the share itself.
+            return self._part(torch.zeros_like(func(*args, **kwargs)))
+        if func in _SUMS and any(part is self._drawn for part in args):
+            return self._part(func(*args, **kwargs))
+        if func in _FLOORS and args[0] is self._drawn:
+            return args[0]
         if func in _DROPOUTS:
             return args[0] if args else kwargs["input"]
         if (func in _DRAWS and len(args) > 1) or ("p" in kwargs and func in _DRAWS):
@@ -219,6 +235,8 @@ _DROPOUTS = frozenset(
         torch.feature_dropout_,
     }
 )
+_SUMS = frozenset({torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__radd__})
+_FLOORS = frozenset({torch.floor, torch.floor_, torch.Tensor.floor, torch.Tensor.floor_})
 _DRAWS = frozenset({torch.Tensor.bernoulli_})
 """Draws by which what stays is divided later, as stochastic depth does: all of it stays if they are the rate."""
 _RATES: dict[Any, int] = {

@@ -28,8 +28,8 @@ class BundleEvaluator:
         self._data = data
         self._examples = examples
 
-    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
-        """Accuracy and loss on the test examples; `full`: on every one of them."""
+    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float | None, float]:
+        """Accuracy, if there is one, and loss on the test examples; `full`: on every one of them."""
         block = str(block_of(work, self._partition))
         command = [sys.executable, "-m", "edge_runtime.device", "eval", str(self._bundle), "--block", block]
         command += ["--data", self._data, "--weights", str(weights), "--json"]
@@ -40,4 +40,5 @@ class BundleEvaluator:
             lines = finished.stderr.strip().splitlines()
             raise ExecutionError(f"evaluation of block {block}: {lines[-1] if lines else ''}")
         report = json.loads(finished.stdout)
-        return float(report["accuracy"]), float(report["loss"])
+        accuracy = report["accuracy"]
+        return None if accuracy is None else float(accuracy), float(report["loss"])

@@ -102,7 +102,7 @@ class _Preparation:
     def made(self) -> PreparedRun:
         """The engine and all that belongs to it."""
         fleet, output, note = self._fleet, self._output, self._note
-        source, missing = choose_source(fleet.data)
+        source, missing = choose_source(fleet.data, fleet.model.targets)
         for line in missing:
             note(f"data: {line}")
         note(f"data: {source}, to evaluate with; devices train on their own")
@@ -218,7 +218,8 @@ class _Preparation:
         return self._programs
 
     def _check(self, bundle: Bundle, source: str) -> None:
-        check_source(source, bundle.manifest.model, augment=self._fleet.training.augment != "none")
+        augment = self._fleet.training.augment != "none"
+        check_source(source, bundle.manifest.model, targets=self._fleet.model.targets, augment=augment)
         check_rounds(self._fleet, all_stages(self._fleet, bundle))
 
 

@@ -42,18 +42,19 @@ def prepare_local(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool
 
 
 def _prepare(fleet: Fleet, output: Path, note: Note, *, compare_whole: bool) -> PreparedRun:
-    source, missing = choose_source(fleet.data)
+    source, missing = choose_source(fleet.data, fleet.model.targets)
     for line in missing:
         note(f"data: {line}")
     note(f"data: {source}, split {fleet.data.split}")
     clients = [client.name for client in fleet.clients]
-    examples = count_examples(source, clients, fleet.data)
+    targets = fleet.model.targets
+    examples = count_examples(source, clients, fleet.data, targets)
     programs = run_programs(fleet, output) if fleet.method.name == "planned" else None
     bundle = run_bundle(fleet, output / "bundle") if programs is None else calibration_bundle(fleet, output, programs)
-    check_source(source, bundle.manifest.model, augment=fleet.training.augment != "none")
+    check_source(source, bundle.manifest.model, targets=targets, augment=fleet.training.augment != "none")
     if programs is None:
         check_rounds(fleet, all_stages(fleet, bundle))
-    parts = write_parts(source, output / "data", clients, fleet.data)
+    parts = write_parts(source, output / "data", clients, fleet.data, targets)
     profiles = profile_clients(fleet, bundle, output / "profiles", note, purposes=purposes_of(fleet))
     if programs is not None:
         bundle = planned_bundle(fleet, output, note, programs, profiles, examples)

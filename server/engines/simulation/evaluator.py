@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from device_profiles.contract import IGNORED_LABEL
 from device_profiles.errors import ExecutionError
+from device_profiles.manifest import Loss
 from device_profiles.work import Work, label
 from edge_runtime.device.data.source import sample
 from server.engines.simulation.examples import Examples, model_inputs
 from server.engines.simulation.inputs import Batches, WeightsFiles, channels_last
+from server.engines.simulation.losses import accuracy_of, loss_of
 from server.engines.simulation.networks import WholeWork
 from server.engines.simulation.trainable import Trainable
 from server.engines.simulation.trainables import TrainableSet
@@ -54,8 +56,8 @@ class SimulationEvaluator:
         self._drawn_tests: Examples | None = None
         self._tested: tuple[tuple[str, int], dict[str, Tensor], Tensor] | None = None
 
-    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float, float]:
-        """Accuracy and loss on the test examples; `full`: all of them."""
+    def evaluate(self, work: Work, weights: Path, *, full: bool = False) -> tuple[float | None, float]:
+        """Accuracy, if there is one, and loss on the test examples; `full`: all of them."""
         torch.set_num_threads(self._fleet.training.threads)
         trainable = self._work.of(work)
         state = self._weights.read(weights, None, trainable)
@@ -71,8 +73,11 @@ class SimulationEvaluator:
             else:
                 batches = self._batches.rows_of(self._test_features(work, trainable, state, test))
             answers = torch.cat([trainable.answer(state, x)[:rows] for x, rows in batches])
-            accuracy = float((answers.argmax(1) == test.labels).double().mean())
-            loss = float(functional.cross_entropy(answers, test.labels))
+            if test.labels.ndim > 1 and not (test.labels != IGNORED_LABEL).any():
+                raise ExecutionError(f"no label of the {len(test)} test examples counts; evaluate more of them")
+            judged = Loss(name=self._fleet.model.loss)
+            accuracy = accuracy_of(answers, test.labels, judged)
+            loss = float(loss_of(answers, test.labels, judged))
         if not np.isfinite(loss):
             name = label(work, self._work.pieces.partition)
             raise ExecutionError(f"evaluation of {name}: the loss is {loss}; try a smaller learning_rate")
@@ -81,7 +86,9 @@ class SimulationEvaluator:
     def _few_tests(self, limit: int) -> Examples:
         """The same draw of test examples as `profl-edge eval --limit` makes."""
         if self._drawn_tests is None:
-            drawn = torch.tensor(sample(self._test.labels.tolist(), limit).tolist(), device=self._test.labels.device)
+            labels = self._test.labels
+            several = labels[0].numel() if labels.ndim > 1 else 0
+            drawn = torch.tensor(sample(labels.flatten().tolist(), limit, rows=several).tolist(), device=labels.device)
             self._drawn_tests = Examples(self._test.inputs[drawn], self._test.labels[drawn])
         return self._drawn_tests
 

@@ -21,7 +21,8 @@ _CROP_PADDING = 4
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Inputs [n, ...], uint8 pixels or the model's own inputs, and labels [n], on one device."""
+    """Inputs [n, ...], uint8 pixels or the model's own inputs, and labels [n], [n, positions] or numbers [n, several],
+    on one device."""
 
     inputs: Tensor
     labels: Tensor
@@ -38,7 +39,8 @@ def read_part(path: Path, device: torch.device) -> Examples:
             inputs, labels = arrays[name], arrays["labels"]
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{path}: {error}") from None
-    return Examples(torch.from_numpy(inputs).to(device), torch.from_numpy(labels.astype(np.int64)).to(device))
+    labels = labels.astype(np.float32 if labels.dtype.kind == "f" else np.int64)
+    return Examples(torch.from_numpy(inputs).to(device), torch.from_numpy(labels).to(device))
 
 
 def model_inputs(inputs: Tensor, input_shape: tuple[int, ...]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from server.engines.simulation.losses import loss_of
 from server.engines.simulation.segments import ModelPieces, State
 from server.engines.simulation.trainable import Terms, Trainable, trained_tensors
 from server.fleet.structure import TrainedTensor
@@ -36,19 +37,20 @@ class WholeWork(Trainable):
         self.trained = trained_tensors(pieces, names)
         self.read = frozenset(names)
         self.head = tuple(name for name in self.training_parts[1].names if not name.endswith(_STATISTICS))
+        self._minimised = pieces.minimised
         self.masked = masked
         self.calibrated = calibrated
         self.trained_rows = trained_rows
 
     def loss(self, state: State, frozen: State, x: Tensor, labels: Tensor, terms: Terms) -> Tensor:
-        """Cross-entropy over the classes that count."""
+        """The loss, over the classes that count where labels are masked."""
         if terms.first_row is not None:
             state = {**state, **self._with_frozen_rows(state, frozen, terms.first_row)}
         for part in self.training_parts:
             x = part({**frozen, **state}, x)
         if self.masked and terms.classes is not None:
             x = torch.where(terms.classes, x, 0.0)
-        return functional.cross_entropy(x, labels)
+        return loss_of(x, labels, self._minimised)
 
     def answer(self, state: State, x: Tensor) -> Tensor:
         """Logits."""
@@ -78,6 +80,7 @@ class DepthWork(Trainable):
 
     def __init__(self, pieces: ModelPieces, depth: int) -> None:
         self._depth = depth
+        self._minimised = pieces.minimised
         self._training = [pieces.run(block, block, training=True) for block in range(1, depth + 1)]
         self._inference = [pieces.run(block, block, training=False) for block in range(1, depth + 1)]
         self._own = pieces.blocks
@@ -96,7 +99,7 @@ class DepthWork(Trainable):
     def loss(self, state: State, frozen: State, x: Tensor, labels: Tensor, terms: Terms) -> Tensor:
         """Sum of cross-entropies, and how far every classifier is from the mean of the others (Kullback-Leibler)."""
         logits = self._logits({**frozen, **state}, x, training=True)
-        loss = torch.stack([functional.cross_entropy(own, labels) for own in logits]).sum()
+        loss = torch.stack([loss_of(own, labels, self._minimised) for own in logits]).sum()
         if len(logits) == 1 or terms.consistency == 0:
             return loss
         expected = [functional.softmax(own.detach(), 1) for own in logits]

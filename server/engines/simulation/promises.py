@@ -29,6 +29,7 @@ from device_profiles.work import (
     suffixes,
 )
 from edge_runtime.export.plan.programs import is_trained_apart
+from server.engines.simulation.losses import empty_labels
 from server.engines.simulation.networks import WholeWork
 from server.engines.simulation.segments import ModelPieces
 from server.engines.simulation.trainable import Terms, Trainable
@@ -186,7 +187,8 @@ def counted_bytes(trainable: Trainable, pieces: ModelPieces, *, more: int = 0) -
         if trainable.prefix is not None:
             x = trainable.prefix(frozen, x)
         teacher = {**frozen, **{name: tensor.detach() for name, tensor in state.items()}}
-    labels = torch.zeros(pieces.batch, dtype=torch.int64)
+    numbers = pieces.source.classes if pieces.minimised.name == "mse" else 0
+    labels = empty_labels(pieces.batch, pieces.source.positions, numbers)
     with torch.autograd.graph.saved_tensors_hooks(keep, _never_asked_for):
         trainable.loss(state, teacher, x, labels, Terms(consistency=1.0))
     kept.clear()  # the graph holds `keep`, which holds these, which hold the graph: neither would ever go

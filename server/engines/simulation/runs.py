@@ -8,28 +8,30 @@ from torch.nn import functional
 
 from device_profiles.contract import STAND_IN_PREFIX, stand_in_name
 from device_profiles.work import Growing, block_of, first_trained_unit
+from server.engines.simulation.losses import loss_of
 from server.engines.simulation.segments import ModelPieces, Segment, State
 from server.engines.simulation.trainable import Terms, Trainable, trained_tensors
 
 
 class RunWork(Trainable):
     """A run of units that ends with a block, perhaps an empty one, and the output module behind it, trained with
-    cross-entropy."""
+    the fleet's loss."""
 
     def __init__(self, pieces: ModelPieces, work: Growing) -> None:
         block, first, last = block_of(work, pieces.partition), first_trained_unit(work), work.last_unit
         self.prefix = pieces.units(0, first - 1, training=False) if first > 0 else None
         self._parts = _run_and_output(pieces, first, last, block, training=True)
+        self._minimised = pieces.minimised
         self._answer = _run_and_output(pieces, first, last, block, training=False)
         names = [name for part in self._parts for name in part.names]
         self.trained = trained_tensors(pieces, names)
         self.read = frozenset(names) | frozenset(self.prefix.names if self.prefix else ())
 
     def loss(self, state: State, frozen: State, x: Tensor, labels: Tensor, terms: Terms) -> Tensor:
-        """Cross-entropy of the last block's logits."""
+        """The loss of the last block's logits."""
         for part in self._parts:
             x = part({**frozen, **state}, x)
-        return functional.cross_entropy(x, labels)
+        return loss_of(x, labels, self._minimised)
 
     def answer(self, state: State, x: Tensor) -> Tensor:
         """Logits of the model up to the block."""

@@ -14,9 +14,9 @@ from edge_runtime.export.models import default_dtype
 from edge_runtime.export.models.factory import create_model
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.targets.block_module import CapturedModule
+from edge_runtime.export.targets.losses import check_loss
 from edge_runtime.export.targets.native import choose_partition, initial_weights
 from edge_runtime.export.targets.stand_in_graph import append_stand_in
-from server.fleet.labels import check_one_label
 from server.fleet.model import ModelSettings
 from server.fleet.preparation import preparation_of
 
@@ -62,7 +62,8 @@ class ModelPieces:
             head=settings.head,
             input_dtype=settings.input_dtype or default_dtype(settings.name),
         )
-        check_one_label(self.source.positions)
+        self.minimised = settings.minimised
+        check_loss(self.minimised, self.source, 1)
         self.partition: Partition = choose_partition(self.source, settings.name, blocks=None, partition=settings.cut)
         self._captured = CapturedModule(self.module, self.source)
         self._constants = {

@@ -24,6 +24,7 @@ from server.fleet.client import Client, alike
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
 from server.fleet.words import in_words_of
+from server.methods.labels import check_labels
 from server.methods.method import Method, Stage
 from server.methods.planned import Planned
 from server.planner.assignment import BestHeld
@@ -44,13 +45,15 @@ def prepare_simulation(fleet: Fleet, output: Path, note: Note, method: Method) -
 
 def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> PreparedRun:
     device = choose_device(fleet.simulation.device)
-    source, missing = choose_source(fleet.data)
+    source, missing = choose_source(fleet.data, fleet.model.targets)
     for line in missing:
         note(f"data: {line}")
     note(f"data: {source}, split {fleet.data.split}; computing on {device}")
     trainables = TrainableSet(fleet.model)
     augment = fleet.training.augment != "none"
-    check_source(source, trainables.pieces.source.model, augment=augment)
+    check_labels(fleet, method, trainables.pieces.source.positions)
+    targets = fleet.model.targets
+    check_source(source, trainables.pieces.source.model, targets=targets, augment=augment)
     if isinstance(method, Planned) and fleet.model.cut is None:
         units = len(trainables.pieces.source.cut.units)
         limits = [client.limit_bytes for client in fleet.clients]
@@ -70,7 +73,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
     stages = method.stages(fleet, partition, there)
     given = _given(stages, there)
     used = dict.fromkeys([*given, *(stage.evaluated for stage in stages)])
-    parts = write_parts(source, output / "data", [client.name for client in there], fleet.data)
+    parts = write_parts(source, output / "data", [client.name for client in there], fleet.data, targets)
     clients = {name: read_part(path, device) for name, path in parts.items()}
     there = [replace(client, examples=len(clients[client.name])) for client in there]
     engine = SimulationEngine(
@@ -80,7 +83,7 @@ def _prepare(fleet: Fleet, output: Path, note: Note, method: Method) -> Prepared
         there=there,
         device=device,
     )
-    test = _test_examples(source, device)
+    test = _test_examples(source, device, targets)
 
     def initial() -> Weights:
         weights = trainables.pieces.initial_weights()
@@ -115,6 +118,6 @@ def _given(stages: Sequence[Stage], clients: Sequence[Client]) -> list[Work]:
     return list(dict.fromkeys(work for stage in stages for work in planner.assign(stage, clients).values()))
 
 
-def _test_examples(source: str, device: torch.device) -> Examples:
-    inputs, labels = read_examples(source, "test")
+def _test_examples(source: str, device: torch.device, targets: int) -> Examples:
+    inputs, labels = read_examples(source, "test", targets)
     return Examples(torch.from_numpy(inputs).to(device), torch.from_numpy(labels).to(device))

@@ -63,6 +63,8 @@ GENERATORS: dict[str, Generator] = {
         ordering.top_backward,
         ordering.running_sum,
         ordering.to_float,
+        ordering.to_whole,
+        ordering.widen,
         windows.max_pool2d,
         windows.max_pool2d_backward,
         windows.average_pool2d,

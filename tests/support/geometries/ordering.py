@@ -51,3 +51,19 @@ def to_float(draw: Draw) -> Call:
     """Up to 2^24 to the bit."""
     tokens = draw.random.integers(-(1 << 24), 1 << 24, draw.shape(1, 3))
     return Call("to_float", [tokens], [exact(tokens.astype(np.float32))])
+
+
+def to_whole(draw: Draw) -> Call:
+    """Towards zero; what is no whole number that there is becomes -1."""
+    x = (draw.values(*draw.shape(1, 3)) * draw.pick((1.0, 1000.0, 1e9))).astype(np.float32)
+    x.reshape(-1)[0] = draw.pick((0.0, 1e30, -1e30, np.nan))
+    known = np.abs(x) < 9e18
+    return Call(
+        "to_whole", [x], [exact(np.where(known, np.trunc(np.where(known, x, 0)).astype(np.int64), -1), np.int64)]
+    )
+
+
+def widen(draw: Draw) -> Call:
+    """A bfloat16 as the float whose upper half it is."""
+    half = (draw.values(*draw.shape(1, 3)).view(np.uint32) >> 16).astype(np.uint16)
+    return Call("widen", [half], [exact((half.astype(np.uint32) << 16).view(np.float32))])

@@ -75,8 +75,16 @@ OF_ELEMENTS: dict[str, Probe] = {
     "sort": image(lambda x: x.sort(1).values),
     "median": image(lambda x: x - x.median(1, keepdim=True).values),
     "kth_value": image(lambda x: x - x.kthvalue(2, 1, keepdim=True).values),
+    # places
+    "argmax_gate": image(lambda x: x * functional.one_hot(x.argmax(1), 6).permute(0, 3, 1, 2).float()),
+    "argmin_of_ties": image(lambda x: x * (1.0 + 0.1 * x.relu().argmin(2, keepdim=True).float())),
+    "argmax_of_all": token_function(lambda x: x * (0.1 * x.flatten(1).argmax(1).float())[:, None, None]),
+    "places_of_maxima": image(lambda x: x + 0.1 * x.max(3, keepdim=True)[1].float() - 0.1 * x.min(1, True)[1].float()),
+    "gathered_at_maxima": image(lambda x: x - x.gather(1, x.tanh().argmax(1, keepdim=True)).expand_as(x) * 0.5),
+    "gathered_several": token_function(lambda x: x.gather(1, (x > 0).long() + (x > 0.5).int().long() * 2)),
     # sums
     "cumsum": image(lambda x: x.cumsum(2) + x.cumsum(-1)),
+    "cumprod": image(lambda x: (1 + 0.1 * x.tanh()).cumprod(3) + x.relu().cumprod(1)),
     "prod": image(lambda x: x * (1 + 0.1 * x.tanh()).prod(1, keepdim=True)),
     "variance": image(lambda x: (x - x.mean((2, 3), keepdim=True)) / (x.var((2, 3), keepdim=True) + 1e-3).sqrt()),
     "vector_norm": image(lambda x: x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 0.1)),

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.support.odd_layers import AroundSequence
+from tests.support.probes.computed import floored
 from tests.support.probes.layers import DropPath, Patches, Volume, still
 from tests.support.probes.probe import (
     Probe,
@@ -31,6 +32,9 @@ OF_IMAGES: dict[str, Probe] = {
     "joined_parameters": token_function(lambda x, a, b: x @ torch.cat((a, b), 1), a=(8, 5), b=(8, 3)),
     "stacked_parameters": token_function(lambda x, a, b: x * torch.stack((a, b)).softmax(0)[0], a=(8,), b=(8,)),
     "class_token": token_function(lambda x, a: torch.cat((a.expand(x.shape[0], -1, -1), x), 1), a=(1, 1, 8)),
+    "joined_in_many_parts": image(
+        lambda x: torch.cat([x[:, :, i % 6 : i % 6 + 1] * (i + 1) for i in range(70)], 1), 420
+    ),
     "joined_constant": image(lambda x: torch.cat((x, torch.ones_like(x[:, :1])), 1), 7),
     "coordinates": image(
         lambda x: torch.cat(
@@ -54,6 +58,7 @@ OF_IMAGES: dict[str, Probe] = {
     # dropping
     "drop_path_off": layer(lambda: DropPath(nn.Conv2d(6, 6, 1), 0.0)),
     "drop_path": layer(lambda: DropPath(nn.Conv2d(6, 6, 1), 0.2)),
+    "drop_path_written_out": layer(lambda: DropPath(nn.Conv2d(6, 6, 1), 0.2, draw=floored)),
     "drop_channels": layer(lambda: nn.Dropout2d(0.3)),
     "drop_channels_of_sequence": sequence(lambda: nn.Dropout1d(0.3)),
     "drop_in_place": layer(lambda: nn.Sequential(nn.Conv2d(6, 6, 1), nn.Dropout(0.3, inplace=True))),

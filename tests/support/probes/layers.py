@@ -116,16 +116,17 @@ class SwiGLU(nn.Module):
 class DropPath(nn.Module):
     """Stochastic depth as packages of models write it: of an example all of a branch is dropped or none."""
 
-    def __init__(self, branch: nn.Module, rate: float) -> None:
+    def __init__(self, branch: nn.Module, rate: float, draw: Callable[[Tensor, float], Tensor] | None = None) -> None:
         super().__init__()
         self.branch, self.rate = branch, rate
+        self.draw = Tensor.bernoulli_ if draw is None else draw
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, ...] -> [N, ...]."""
         y = self.branch(x)
         if self.rate == 0.0 or not self.training:
             return x + y
-        kept = y.new_empty((x.shape[0], *(1,) * (x.ndim - 1))).bernoulli_(1 - self.rate)
+        kept = self.draw(y.new_empty((x.shape[0], *(1,) * (x.ndim - 1))), 1 - self.rate)
         return x + y * kept.div_(1 - self.rate)
 
 

@@ -8,14 +8,6 @@ from torch.nn import functional
 from tests.support.probes.probe import Probe, having, image, layer
 
 REFUSED: dict[str, tuple[Probe, str]] = {
-    "argmax_gate": (
-        image(lambda x: x * functional.one_hot(x.argmax(1), 6).permute(0, 3, 1, 2).float()),
-        "aten.argmax.*the nearest that works is softmax",
-    ),
-    "cumprod": (
-        image(lambda x: (1 + 0.1 * x.tanh()).cumprod(3)),
-        "aten.cumprod.*the nearest that works is exp of the cumsum",
-    ),
     "alpha_dropout": (layer(lambda: nn.AlphaDropout(0.2)), "aten.alpha_dropout.*the nearest that works is nn.Dropout"),
     "antialiased": (
         image(lambda x: functional.interpolate(x, size=(4, 4), mode="bilinear", antialias=True)),

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tests.support.probes.computed import LastWord
 from tests.support.probes.layers import (
     Bag,
     Cells,
@@ -91,6 +92,7 @@ OF_TOKENS: dict[str, Probe] = {
     "bag_of_sums": words(lambda: Bag("sum")),
     "bag_of_maxima": words(lambda: Bag("max")),
     "bag_with_padding": words(lambda: Bag("mean", padding_idx=0)),
+    "last_word": words(LastWord),
     # recurrence
     "rnn": tokens(lambda: nn.RNN(8, 6, batch_first=True), 6),
     "rnn_relu_layers": tokens(lambda: nn.RNN(8, 6, 2, nonlinearity="relu", batch_first=True), 6),

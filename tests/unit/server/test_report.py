@@ -21,7 +21,7 @@ from device_profiles.files import write_json
 from device_profiles.task import Result, Task
 from server.averaging.aggregation import ReceivedUpdate
 from server.cli import cli
-from server.report.figures import accuracy_over_device_seconds, accuracy_over_rounds
+from server.report.figures import measure_over_device_seconds, measure_over_rounds
 from server.report.page import report_page
 from server.report.run_tables import report_table
 from server.report.runs import read_run
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stages_and_curves_are_read_back(folder: Path) -> None:
     read = read_run(folder)
     assert read.stages() == [("grow 1", 1, 9), ("grow 2", 10, 18), ("grow 3", 19, 27)]
-    rounds, accuracies = read.accuracies()
+    rounds, accuracies = read.reached()
     assert rounds == list(range(1, 28)) and len(accuracies) == 27
 
 
@@ -83,8 +83,8 @@ def test_steps_are_marked_where_they_begin_in_rounds_and_in_device_seconds(folde
     read = dataclasses.replace(read, rounds=tuple(costly))
     seconds = read.device_seconds()
     for draw, starts in (
-        (accuracy_over_rounds, [0.5, 9.5, 18.5]),
-        (accuracy_over_device_seconds, [0.0, seconds[9], seconds[18]]),
+        (measure_over_rounds, [0.5, 9.5, 18.5]),
+        (measure_over_device_seconds, [0.0, seconds[9], seconds[18]]),
     ):
         axes = draw([read]).axes[0]
         marks = [line.get_xdata()[0] for line in axes.lines[1:]]
@@ -101,7 +101,7 @@ def test_a_step_too_short_for_its_name_is_marked_without_it(folder: Path) -> Non
     read = read_run(folder)
     short = [msgspec.structs.replace(r, block=9, round_of_stage=1) if r.round == 5 else r for r in read.rounds]
     long = [msgspec.structs.replace(r, round=r.round * 10 - 9) if r.round > 5 else r for r in short]
-    axes = accuracy_over_rounds([dataclasses.replace(read, rounds=tuple(long))]).axes[0]
+    axes = measure_over_rounds([dataclasses.replace(read, rounds=tuple(long))]).axes[0]
     assert len(axes.lines) > len(axes.texts) + 1
     assert "grow 2" in {text.get_text() for text in axes.texts}
 

@@ -1,5 +1,6 @@
 // Tokens: rows of a table by their numbers, the table's gradient, and the numbers themselves.
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/common/kernels.h"
 #include "kernels/common/pieces.h"
@@ -10,6 +11,8 @@ namespace {
 PROFL_CLONES void add_row(const float* row, int64_t width, float* to) {
   for (int64_t i = 0; i < width; ++i) to[i] += row[i];
 }
+
+constexpr float kLargest = 9.0e18f;  // of what becomes an int64
 
 bool inside(int64_t token, int64_t rows) { return token >= 0 && token < rows; }
 
@@ -38,6 +41,18 @@ void to_float(Context&, Stack stack) {
   const int64_t* tokens = a.tensor(0).const_data_ptr<int64_t>();
   pieces(a.elements(0), [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) a.write(1)[i] = static_cast<float>(tokens[i]);
+  });
+}
+
+// Floats as whole numbers, without what lies behind the point; -1, which is in no table, for what is no int64.
+void to_whole(Context&, Stack stack) {
+  const Arguments a(stack);
+  int64_t* y = a.tensor(1).mutable_data_ptr<int64_t>();
+  pieces(a.elements(0), [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const float x = a.read(0)[i];
+      y[i] = std::abs(x) < kLargest ? static_cast<int64_t>(x) : -1;
+    }
   });
 }
 

@@ -51,7 +51,8 @@ void check_input(const ProgramValue& value, const ProgramManifest& program, cons
   } else if (value.role == "random") {
     require(value.dtype == "int64" && value.shape == Shape{2}, where + "must be int64 of shape 2");
   } else if (value.role == "frozen") {
-    require(value.dtype == "float32", where + "frozen tensors must be float32");
+    require(value.dtype == "float32" || value.dtype == "bfloat16",
+            where + "frozen tensors must be float32 or bfloat16");
   } else {
     require(value.role == "hyperparameter", where + "its role is not known");
   }
