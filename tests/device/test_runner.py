@@ -45,13 +45,18 @@ def _both(runner: Path, folder: Path, *arguments: object) -> tuple[Ran, bytes, b
 
 
 def test_the_only_training_step_of_a_bundle_needs_no_name(
-    runner: Path, summing_bundle: Path, data: str, tmp_path: Path
+    runner: Path, cnn_bundle: Path, data: str, tmp_path: Path
 ) -> None:
-    arguments = (summing_bundle, "--data", data, "--steps", 2, "--threads", 1)
-    _, ours, theirs = _both(runner, tmp_path, *arguments)
+    bundle = tmp_path / "bundle"
+    made = profl_edge("export", "--model", "cnn", "--batch", 8, "--block", 1, "--no-verify", "-o", bundle)
+    assert made.status == 0, made.errors
+    arguments = ("--data", data, "--steps", 2, "--threads", 1)
+    _, ours, theirs = _both(runner, tmp_path, bundle, *arguments)
     assert ours == theirs
-    refused = run(runner, *arguments, "--purpose", "grow").refusal()
-    assert refused == "nothing says what to train; give --block or --work"
+    for given in ((bundle, "--purpose", "grow"), (cnn_bundle,)):
+        line = run(runner, *given, *arguments).refusal()
+        assert line == "nothing says what to train; give --block or --work"
+        assert profl_edge("train", *given, *arguments).refusal(2) == f"profl-edge: error: {line}"
 
 
 @pytest.mark.parametrize("more", [(), ("--augment", "crop-flip", "--seed", -3), ("--purpose", "distill")])
