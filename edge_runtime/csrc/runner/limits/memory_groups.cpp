@@ -2,9 +2,9 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <sstream>
 
 namespace profl {
 namespace {
@@ -36,19 +36,20 @@ std::string plain(const std::string& field) {
   return text;
 }
 
-std::vector<std::string> words_of(const std::string& line) {
-  std::istringstream stream(line);
-  std::vector<std::string> words;
-  for (std::string word; stream >> word;) words.push_back(word);
-  return words;
+// What lies between these letters, without what is empty.
+std::vector<std::string> pieces(const std::string& text, char between) {
+  std::vector<std::string> found;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find(between, at), text.size());
+    if (end > at) found.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return found;
 }
 
-std::vector<std::string> lines_of(const std::string& path) {
-  std::istringstream stream(system_text(path));
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(stream, line);) lines.push_back(line);
-  return lines;
-}
+std::vector<std::string> words_of(const std::string& line) { return pieces(line, ' '); }
+
+std::vector<std::string> lines_of(const std::string& path) { return pieces(system_text(path), '\n'); }
 
 std::vector<Mount> mounts() {
   std::vector<Mount> found;
