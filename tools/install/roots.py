@@ -9,7 +9,7 @@ from pathlib import Path
 
 from device_profiles.errors import ExecutionError
 from tools.cross.debian import mirror
-from tools.cross.machines import ROOT, Machine
+from tools.cross.machines import MACHINES, ROOT, Machine
 
 FOLDER = ROOT / "build" / "roots"
 _EMULATOR = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
@@ -26,22 +26,36 @@ def fresh_root(suite: str, machine: Machine) -> Path:
     emulation their scripts take half an hour. Raises ExecutionError where a tool is missing or fails.
     """
     _check_emulator(machine)
-    archive = FOLDER / f"{suite}-{machine.debian}.tar"
-    if not archive.exists():
-        _need("mmdebstrap", "mmdebstrap")
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        made = archive.with_suffix(".new.tar")
-        emulated = machine.name != platform.machine()
-        packages = ["--variant=extract" if emulated else "--variant=apt"]
-        packages.append(f"--include={','.join(_UNPACKED if emulated else _PACKAGES)}")
-        command = ["mmdebstrap", "--quiet", "--mode=root", *packages, f"--architectures={machine.debian}"]
-        _run([*command, suite, str(made), mirror()])
-        made.rename(archive)
+    archive = _archive(suite, machine)
     root = FOLDER / f"{suite}-{machine.debian}"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
     _run(["tar", "--numeric-owner", "-xf", str(archive), "-C", str(root)])
+    if machine.name != platform.machine():
+        # What configuring would have compiled is the same on all machines. Without it an emulated Python compiles its
+        # library again at every start, for minutes.
+        own = _archive(suite, MACHINES[platform.machine()])
+        _run(["tar", "--numeric-owner", "-xf", str(own), "-C", str(root), "--wildcards", "*/python3*/__pycache__/*"])
     return root
+
+
+def _archive(suite: str, machine: Machine) -> Path:
+    """The packed root, made unless it is there."""
+    archive = FOLDER / f"{suite}-{machine.debian}.tar"
+    if archive.exists():
+        return archive
+    _need("mmdebstrap", "mmdebstrap")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    made = archive.with_suffix(".new.tar")
+    emulated = machine.name != platform.machine()
+    packages = ["--variant=extract" if emulated else "--variant=apt"]
+    packages.append(f"--include={','.join(_UNPACKED if emulated else _PACKAGES)}")
+    # The release to come says until when it is valid, and a mirror may be a snapshot: signatures are checked anyway.
+    packages.append('--aptopt=Acquire::Check-Valid-Until "false"')
+    command = ["mmdebstrap", "--quiet", "--mode=root", *packages, f"--architectures={machine.debian}"]
+    _run([*command, suite, str(made), mirror()])
+    made.rename(archive)
+    return archive
 
 
 def command_in(root: Path, folder: str, command: list[str], *, user: int = USER) -> list[str]:
