@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.study, pytest.mark.timeout(1800)]
 
 _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _ROOT = Path(__file__).parents[2]
-_FILL = "data = bytearray(64 << 20); print(next(line for line in open('/proc/self/smaps_rollup') if 'AnonHuge' in line))"
+_FILL = "data = bytearray(64 << 20); print(*(line for line in open('/proc/self/smaps_rollup') if 'AnonHuge' in line))"
 
 
 @pytest.fixture
