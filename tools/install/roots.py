@@ -15,6 +15,7 @@ FOLDER = ROOT / "build" / "roots"
 _EMULATOR = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
 _PACKAGES = ["python3-venv"]
 _UNPACKED = ["base-files", "bash", "coreutils", "dash", "libc-bin", "libstdc++6", *_PACKAGES]
+_CONFIGURED = ["*/python3*/__pycache__/*", "./etc/ssl/certs/*"]
 USER = 1000
 """Who installs and trains there: nobody's user, and not root."""
 
@@ -32,10 +33,10 @@ def fresh_root(suite: str, machine: Machine) -> Path:
     root.mkdir()
     _run(["tar", "--numeric-owner", "-xf", str(archive), "-C", str(root)])
     if machine.name != platform.machine():
-        # What configuring would have compiled is the same on all machines. Without it an emulated Python compiles its
-        # library again at every start, for minutes.
+        # What configuring would have made is the same on all machines: bytecode, without which an emulated Python
+        # compiles its library again at every start, for minutes, and the certificates that Debian's pip reads.
         own = _archive(suite, MACHINES[platform.machine()])
-        _run(["tar", "--numeric-owner", "-xf", str(own), "-C", str(root), "--wildcards", "*/python3*/__pycache__/*"])
+        _run(["tar", "--numeric-owner", "-xf", str(own), "-C", str(root), "--wildcards", *_CONFIGURED])
     return root
 
 
