@@ -44,6 +44,21 @@ def _both(runner: Path, folder: Path, *arguments: object) -> tuple[Ran, bytes, b
     return ran, ours.read_bytes(), theirs.read_bytes()
 
 
+def test_the_only_training_step_of_a_bundle_needs_no_name(
+    runner: Path, cnn_bundle: Path, data: str, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    made = profl_edge("export", "--model", "cnn", "--batch", 8, "--block", 1, "--no-verify", "-o", bundle)
+    assert made.status == 0, made.errors
+    arguments = ("--data", data, "--steps", 2, "--threads", 1)
+    _, ours, theirs = _both(runner, tmp_path, bundle, *arguments)
+    assert ours == theirs
+    for given in ((bundle, "--purpose", "grow"), (cnn_bundle,)):
+        line = run(runner, *given, *arguments).refusal()
+        assert line == "nothing says what to train; give --block or --work"
+        assert profl_edge("train", *given, *arguments).refusal(2) == f"profl-edge: error: {line}"
+
+
 @pytest.mark.parametrize("more", [(), ("--augment", "crop-flip", "--seed", -3), ("--purpose", "distill")])
 def test_the_update_is_that_of_the_worker(
     runner: Path, cnn_bundle: Path, data: str, tmp_path: Path, more: tuple[object, ...]
@@ -123,15 +138,3 @@ def test_a_signal_leaves_a_checkpoint_that_python_continues(
     done = int(text.partition(": ")[2].partition(" steps")[0])
     more = profl_edge("train", cnn_bundle, *arguments, "--steps", done + 1, "--resume", "--json", "-o", output)
     assert more.report()["resumed_from"] == done
-
-
-def test_the_promise_is_kept_and_a_limit_of_its_size_is_enough(
-    runner: Path, cnn_bundle: Path, data: str, tmp_path: Path
-) -> None:
-    arguments = (cnn_bundle, "--block", 2, "--data", data, "--steps", 20, "--threads", 2, "--json")
-    report = run(runner, *arguments).report()
-    assert report["measured_peak_bytes"] <= report["predicted_peak_bytes"]
-    limited = run(runner, *arguments, "--memory-limit", f"{report['predicted_peak_bytes']}B").report()
-    assert limited["limit_kind"] == "rlimit" and limited["loss_last"] == report["loss_last"]
-    line = run(runner, *arguments, "--memory-limit", "2MB").refusal()
-    assert line.startswith("--memory-limit 2.0MB is below the ") and "grow-block2 needs; raise the limit" in line

@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     [
         ((), "nothing says what to train with; give the folder of a bundle"),
         (("absent",), "--data is missing; give idx:DIR"),
-        (("absent", "--data", "idx:d"), "nothing says what to train; give --block or --work"),
+        (("absent", "--data", "idx:d"), "absent: not a bundle folder"),
         (("absent", "--block", 1, "--data", "idx:d"), "absent: not a bundle folder"),
         (("absent", "--blok", 1), "--blok: is not an option; profl-train --help lists all"),
         (("absent", "--block"), "--block: a value is missing behind it"),
@@ -54,6 +54,7 @@ def test_the_command_line(runner: Path, arguments: tuple[object, ...], line: str
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        ((), "nothing says what to train; give --block or --work"),
         (("--block", 9), "no 'grow' program for block 9; give --block one of: 1, 2, 3"),
         (("--work", "joint-units0-1"), "has no such program; it has grow-units0-0"),
         (("--block", 3, "--first-block", 3), "--first-block 3: must lie before --block"),

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from device_profiles.errors import ExecutionError
 from tools.cross.debian import mirror
-from tools.cross.machines import ROOT, Machine
+from tools.cross.machines import MACHINES, ROOT, Machine
 
 FOLDER = ROOT / "build" / "roots"
 _EMULATOR = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
 _PACKAGES = ["python3-venv"]
 _UNPACKED = ["base-files", "bash", "coreutils", "dash", "libc-bin", "libstdc++6", *_PACKAGES]
+_CONFIGURED = ["*/python3*/__pycache__/*", "./etc/ssl/certs/*"]
 USER = 1000
 """Who installs and trains there: nobody's user, and not root."""
 
@@ -26,22 +27,36 @@ def fresh_root(suite: str, machine: Machine) -> Path:
     emulation their scripts take half an hour. Raises ExecutionError where a tool is missing or fails.
     """
     _check_emulator(machine)
-    archive = FOLDER / f"{suite}-{machine.debian}.tar"
-    if not archive.exists():
-        _need("mmdebstrap", "mmdebstrap")
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        made = archive.with_suffix(".new.tar")
-        emulated = machine.name != platform.machine()
-        packages = ["--variant=extract" if emulated else "--variant=apt"]
-        packages.append(f"--include={','.join(_UNPACKED if emulated else _PACKAGES)}")
-        command = ["mmdebstrap", "--quiet", "--mode=root", *packages, f"--architectures={machine.debian}"]
-        _run([*command, suite, str(made), mirror()])
-        made.rename(archive)
+    archive = _archive(suite, machine)
     root = FOLDER / f"{suite}-{machine.debian}"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
     _run(["tar", "--numeric-owner", "-xf", str(archive), "-C", str(root)])
+    if machine.name != platform.machine():
+        # What configuring would have made is the same on all machines: bytecode, without which an emulated Python
+        # compiles its library again at every start, for minutes, and the certificates that Debian's pip reads.
+        own = _archive(suite, MACHINES[platform.machine()])
+        _run(["tar", "--numeric-owner", "-xf", str(own), "-C", str(root), "--wildcards", *_CONFIGURED])
     return root
+
+
+def _archive(suite: str, machine: Machine) -> Path:
+    """The packed root, made unless it is there."""
+    archive = FOLDER / f"{suite}-{machine.debian}.tar"
+    if archive.exists():
+        return archive
+    _need("mmdebstrap", "mmdebstrap")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    made = archive.with_suffix(".new.tar")
+    emulated = machine.name != platform.machine()
+    packages = ["--variant=extract" if emulated else "--variant=apt"]
+    packages.append(f"--include={','.join(_UNPACKED if emulated else _PACKAGES)}")
+    # The release to come says until when it is valid, and a mirror may be a snapshot: signatures are checked anyway.
+    packages.append('--aptopt=Acquire::Check-Valid-Until "false"')
+    command = ["mmdebstrap", "--quiet", "--mode=root", *packages, f"--architectures={machine.debian}"]
+    _run([*command, suite, str(made), mirror()])
+    made.rename(archive)
+    return archive
 
 
 def command_in(root: Path, folder: str, command: list[str], *, user: int = USER) -> list[str]:

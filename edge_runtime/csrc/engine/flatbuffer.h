@@ -31,6 +31,8 @@ class Bytes {
   template <typename Number>
   Number at(uint64_t place) const {
     check(place, sizeof(Number));
+    // As ExecuTorch's own check of a file asks for.
+    if (place % sizeof(Number) != 0) throw BrokenFile("a number is not aligned");
     Number value;
     std::memcpy(&value, data_ + place, sizeof(Number));
     return value;
@@ -79,8 +81,9 @@ class Table {
   Table table(int field) const { return Table(bytes_, target(field)); }
   std::string_view text(int field) const {
     if (!has(field)) return {};
-    const uint64_t at = target(field);
-    return bytes_.text(at + sizeof(uint32_t), bytes_.at<uint32_t>(at));
+    const uint64_t at = target(field), length = bytes_.at<uint32_t>(at);
+    if (bytes_.at<uint8_t>(at + sizeof(uint32_t) + length) != 0) throw BrokenFile("a text has no end");
+    return bytes_.text(at + sizeof(uint32_t), length);
   }
   // Elements of a list, none where it is missing.
   size_t count(int field) const { return has(field) ? bytes_.at<uint32_t>(target(field)) : 0; }

@@ -50,9 +50,9 @@ class Evaluation {
         examples_(std::move(examples)),
         loaded_(loaded) {}
 
-  void run() {
+  void run(const OwnGroup* group) {
     const float* const outputs = loaded_.outputs(static_cast<size_t>(program_.micro_batch) * classes_);
-    loaded_.promise([this] { examples_.rehearse(); }, options_.limit_bytes, static_cast<int>(options_.threads));
+    loaded_.promise([this] { examples_.rehearse(); }, options_.limit_bytes, group, static_cast<int>(options_.threads));
     loaded_.load_tensors();
     ProgressLine line(0, examples_.size());
     for (int64_t start = 0; start < examples_.size(); start += program_.micro_batch) {
@@ -103,7 +103,7 @@ class Evaluation {
 
 }  // namespace
 
-int evaluate(const Options& options) {
+int evaluate(const Options& options, const OwnGroup* group) {
   const Manifest manifest = Manifest::read(options.bundle);
   Wanted wanted = options.wanted;
   wanted.purpose = "eval";
@@ -120,7 +120,7 @@ int evaluate(const Options& options) {
     std::fputs("note: without --weights, the bundle's initial weights are evaluated\n", stderr);
   }
   Evaluation evaluation(options, program, example, {std::move(data), example}, loaded);
-  evaluation.run();
+  evaluation.run(group);
   const Scores scores{evaluation.accuracy(), evaluation.loss(), evaluation.examples(), weights.initial_blocks(program)};
   const std::string text =
       options.json ? json_scores(options, program, loaded, scores) : table_of_scores(program, loaded, scores);

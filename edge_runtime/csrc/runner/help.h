@@ -6,12 +6,12 @@ namespace profl {
 constexpr char kVersion[] = "profl-train " PROFL_VERSION "\n";
 
 constexpr char kHelp[] =
-    R"(Usage: profl-train BUNDLE --block N --data DATA [OPTIONS]
+    R"(Usage: profl-train BUNDLE --data DATA [OPTIONS]
 
 Train one block of BUNDLE and write the update: what `profl-edge train` does, without Python.
 With --evaluate, print accuracy and loss of the model up to a block instead, as `profl-edge eval` does.
 
-  --block N             block to train, counted from 1
+  --block N             block to train, counted from 1 [default: the bundle's only training step, if it has one]
   --first-block N       train the blocks from this one to --block together
   --purpose KIND        grow, or distill into its stand-in [default: grow]
   --work NAME           instead of --block: a step by its units, as joint-units3-8
@@ -28,7 +28,8 @@ With --evaluate, print accuracy and loss of the model up to a block instead, as 
   --initial-prefix      keep the bundle's initial values for blocks that are in no --weights file
   -o FILE               update to write (safetensors)
   --base-version TEXT   name of the starting weights [default: their digest]
-  --memory-limit SIZE   hard limit, as 96MB: refused where the promise is above it, then RLIMIT_DATA
+  --memory-limit SIZE   hard limit, as 96MB: refused where the promise is above it, then held by a control group, or by
+                        RLIMIT_DATA where none can be made
   --threads N           [default: the physical cores]
   --checkpoint-every N  steps between checkpoints; 0: only when stopped [default: 100]
   --resume              continue from the checkpoint beside the output, if there is one

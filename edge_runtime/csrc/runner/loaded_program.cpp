@@ -12,6 +12,7 @@
 
 #include "device/process.h"
 #include "runner/files/failure.h"
+#include "runner/limits/memory_groups.h"
 #include "threads/thread_pool.h"
 
 namespace profl {
@@ -172,7 +173,8 @@ void LoadedProgram::check_limit(uint64_t bytes, const std::string& name) const {
   refuse(name + text + manifest_.name + " needs; raise the limit, or export a smaller batch or block");
 }
 
-void LoadedProgram::promise(const std::function<void()>& rehearse, std::optional<uint64_t> asked, int threads) {
+void LoadedProgram::promise(const std::function<void()>& rehearse, std::optional<uint64_t> asked, const OwnGroup* group,
+                            int threads) {
   release_workspace();
   release_unused_pages();
   load_kernels();
@@ -181,18 +183,19 @@ void LoadedProgram::promise(const std::function<void()>& rehearse, std::optional
   base_bytes = resident.now + kVariation;
   // What start-up itself needed at its peak is more than a very small program ever will.
   predicted_bytes = std::max(uint64_t{resident.peak} + kVariation, base_bytes + manifest_.memory.total(threads));
-  if (const std::optional<GroupLimit> group = group_limit()) {
-    limit_bytes = group->bytes;
-    limit_kind = group->kind;
-    check_limit(group->bytes, "the memory limit of this process's control group (" + group->kind + ")");
+  if (const std::optional<GroupLimit> outside = group_limit()) {
+    limit_bytes = outside->bytes;
+    limit_kind = outside->kind;
+    check_limit(outside->bytes, outside->name());
   }
   if (!asked) return;
   check_limit(*asked, "--memory-limit");
   const rlimit both{*asked, *asked};
-  if (setrlimit(RLIMIT_DATA, &both) != 0) fail(std::string("the limit cannot be set: ") + std::strerror(errno));
+  const bool set = group != nullptr ? group->limit(*asked) : setrlimit(RLIMIT_DATA, &both) == 0;
+  if (!set) fail(std::string("the limit cannot be set: ") + std::strerror(errno));
   if (limit_bytes && *limit_bytes < *asked) return;
   limit_bytes = asked;
-  limit_kind = "rlimit";
+  limit_kind = group != nullptr ? group->kind : "rlimit";
 }
 
 void LoadedProgram::read(const Reading& reading) {

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "engine/program.h"
-#include "runner/control_group.h"
 #include "runner/inputs/laid_weights.h"
 #include "runner/inputs/manifest.h"
+#include "runner/limits/own_group.h"
 
 namespace profl {
 
@@ -25,9 +25,10 @@ class LoadedProgram {
   LoadedProgram& operator=(const LoadedProgram&) = delete;
 
   // Measures the base; `rehearse` does what the training does between two executions. Throws Failure where a limit, the
-  // one that was asked for or that of a control group, is below the prediction; sets the former then, so that the
-  // kernel keeps the process to it.
-  void promise(const std::function<void()>& rehearse, std::optional<uint64_t> asked, int threads);
+  // one that was asked for or that of a control group, is below the prediction; sets the former then, of `group` where
+  // this process is in one of its own, so that the kernel keeps the process to it.
+  void promise(const std::function<void()>& rehearse, std::optional<uint64_t> asked, const OwnGroup* group,
+               int threads);
   // Reads parameters, running statistics and frozen weights that stay.
   void load_tensors();
   void set_hyperparameters(const std::vector<float>& values);

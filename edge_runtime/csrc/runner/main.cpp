@@ -8,6 +8,7 @@
 #include "device/process.h"
 #include "runner/evaluation.h"
 #include "runner/files/failure.h"
+#include "runner/limits/supervised.h"
 #include "runner/options.h"
 #include "runner/training.h"
 
@@ -29,7 +30,9 @@ int main(int count, char** words) {
   try {
     std::optional<profl::Options> options = profl::parse_options(count, words);
     if (!options) return 0;
-    return options->evaluates ? profl::evaluate(*options) : profl::train(std::move(*options));
+    return profl::supervised(options->limit_bytes, [&](const profl::OwnGroup* group) {
+      return options->evaluates ? profl::evaluate(*options, group) : profl::train(std::move(*options), group);
+    });
   } catch (const profl::Failure& failure) {
     return failed(failure.message, failure.status);
   } catch (const std::bad_alloc&) {

@@ -149,7 +149,6 @@ void check_together(const Options& options) {
   if (options.evaluates) return check_evaluation(options);
   if (!options.split.empty())
     refuse("--split requires --evaluate: a training takes the part for training; leave it out");
-  if (wanted.work.empty() && !wanted.block) refuse("nothing says what to train; give --block or --work");
   if (!wanted.work.empty() && (wanted.block || wanted.first_block || !wanted.purpose.empty())) {
     refuse("--work cannot be combined with --block, --first-block and --purpose; leave one out");
   }

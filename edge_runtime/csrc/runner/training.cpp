@@ -43,9 +43,9 @@ class Training {
     outcome_.resumed_from = prepared_.progress.steps;
   }
 
-  int run() {
+  int run(const OwnGroup* group) {
     note_stop_signals();
-    loaded_.promise([this] { rehearse(); }, options_.limit_bytes, static_cast<int>(options_.threads));
+    loaded_.promise([this] { rehearse(); }, options_.limit_bytes, group, static_cast<int>(options_.threads));
     loaded_.load_tensors();
     if (prepared_.checkpoint) loaded_.read_state(*prepared_.checkpoint);
     prepared_.checkpoint.reset();
@@ -178,7 +178,7 @@ class Training {
 
 }  // namespace
 
-int train(Options options) {
+int train(Options options, const OwnGroup* group) {
   std::unique_ptr<OutputLock> lock;
   if (!options.output.empty()) {
     options.output = checked_output(options.output);
@@ -186,7 +186,7 @@ int train(Options options) {
     remove_leftovers(options.output);
     remove_leftovers(checkpoint_path(options.output));
   }
-  return Training(prepare(std::move(options))).run();
+  return Training(prepare(std::move(options))).run(group);
 }
 
 }  // namespace profl

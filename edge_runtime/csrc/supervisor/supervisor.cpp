@@ -12,10 +12,8 @@
 // --events: file of the kernel that counts kills at the limit, as `oom_kill N`.
 //
 // SIGTERM, SIGINT and SIGHUP go on to COMMAND. The exit status is COMMAND's, 1 after a kill.
-#include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -23,8 +21,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
-#include <initializer_list>
+
+#include "device/child.h"
 
 namespace {
 
@@ -41,16 +39,6 @@ struct Options {
 
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
-constexpr int kRemoveAttempts = 50;
-constexpr long kRemoveWaitNanoseconds = 20 * 1000 * 1000;
-
-volatile std::sig_atomic_t child = 0;
-
-// What a terminal sends reaches the whole process group, the child included: only what was sent to this process alone
-// goes on.
-void forward(int signal, siginfo_t* info, void*) {
-  if (child > 0 && info->si_code <= 0) kill(child, signal);
-}
 
 void write_line(const char* text) {
   char line[1024];
@@ -58,29 +46,6 @@ void write_line(const char* text) {
   const size_t size = length < 0 ? 0 : static_cast<size_t>(length) < sizeof(line) ? length : sizeof(line) - 1;
   // A closed standard error takes no line; there is nobody else to tell.
   if (write(STDERR_FILENO, line, size) < 0) return;
-}
-
-// One allocation-free read of a small file of the system.
-long kills(const char* path) {
-  if (path == nullptr) return 0;
-  char text[4096];
-  const int file = open(path, O_RDONLY | O_CLOEXEC);
-  const ssize_t count = file < 0 ? -1 : read(file, text, sizeof(text) - 1);
-  if (file >= 0) close(file);
-  if (count <= 0) return 0;
-  text[count] = '\0';
-  const char* at = std::strstr(text, "oom_kill ");
-  return at == nullptr ? 0 : std::strtol(at + std::strlen("oom_kill "), nullptr, 10);
-}
-
-bool enter(const char* group) {
-  char path[4096];
-  if (std::snprintf(path, sizeof(path), "%s/cgroup.procs", group) >= static_cast<int>(sizeof(path))) return false;
-  const int file = open(path, O_WRONLY | O_CLOEXEC);
-  if (file < 0) return false;
-  const bool entered = write(file, "0", 1) == 1;
-  close(file);
-  return entered;
 }
 
 bool limit_data(const char* bytes) {
@@ -92,7 +57,7 @@ bool limit_data(const char* bytes) {
 [[noreturn]] void become(const Options& options, bool limited, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   if (getppid() != parent) _exit(kFailed);
-  if (limited && options.group != nullptr && !enter(options.group)) {
+  if (limited && options.group != nullptr && !profl::enter_group(options.group)) {
     write_line("the training process cannot enter its control group; try again");
     _exit(kFailed);
   }
@@ -118,36 +83,16 @@ int run(const Options& options, bool limited) {
     return kFailed;
   }
   if (started == 0) become(options, limited, self);
-  child = started;
-  int status = 0;
-  while (waitpid(started, &status, 0) < 0 && errno == EINTR) {
-  }
-  child = 0;
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  return profl::wait_for(started);
 }
 
 int report(const Options& options, int status, bool at_limit) {
   if (status >= 0) return status;
   char text[512];
-  if (at_limit) {
-    std::snprintf(text, sizeof(text), "%s: the kernel ended the training at this limit",
-                  options.limit == nullptr ? "memory limit" : options.limit);
-  } else if (status == -SIGKILL) {
-    std::snprintf(text, sizeof(text),
-                  "the training process was killed (signal 9): by somebody, or by the kernel for want of memory");
-  } else {
-    std::snprintf(text, sizeof(text), "the training process was ended by signal %d (%s)", -status, strsignal(-status));
-  }
+  const char* const limit = options.limit == nullptr ? "memory limit" : options.limit;
+  profl::describe_end(text, sizeof(text), status, at_limit ? limit : nullptr);
   write_line(text);
   return kFailed;
-}
-
-void remove_group(const char* group) {
-  for (int attempt = 0; attempt < kRemoveAttempts; ++attempt) {
-    if (rmdir(group) == 0 || errno == ENOENT) return;
-    const timespec wait{0, kRemoveWaitNanoseconds};
-    nanosleep(&wait, nullptr);
-  }
 }
 
 bool parse(int count, char** words, Options& options) {
@@ -185,11 +130,7 @@ int main(int count, char** words) {
   }
   // COMMAND inherits it, from its first page on: huge pages would give it more memory than it touches.
   prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-  struct sigaction action = {};
-  action.sa_sigaction = forward;
-  action.sa_flags = SA_RESTART | SA_SIGINFO;
-  sigemptyset(&action.sa_mask);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaction(signal, &action, nullptr);
+  profl::forward_signals();
   int status = 0;
   if (options.check != nullptr) {
     // The check is the same command with one more word.
@@ -203,10 +144,10 @@ int main(int count, char** words) {
     status = report(options, run(check, false), false);
   }
   if (status == 0) {
-    const long before = kills(options.events);
+    const long before = profl::count_kills(options.events);
     status = run(options, true);
-    status = report(options, status, kills(options.events) > before);
+    status = report(options, status, profl::count_kills(options.events) > before);
   }
-  if (options.group != nullptr) remove_group(options.group);
+  if (options.group != nullptr) profl::remove_group(options.group);
   return status;
 }

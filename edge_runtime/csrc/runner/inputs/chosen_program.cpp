@@ -67,10 +67,26 @@ const ProgramManifest& by_block(const Wanted& wanted, const Manifest& manifest) 
          "; give --block one of: " + joined(there));
 }
 
+// The training program of a bundle that has no other, such as one of a fine-tuning.
+const ProgramManifest& only_one(const Wanted& wanted, const Manifest& manifest) {
+  const ProgramManifest* alone = nullptr;
+  size_t count = 0;
+  for (const ProgramManifest& program : manifest.programs) {
+    if (!program.trains()) continue;
+    alone = &program;
+    ++count;
+  }
+  if (count != 1 || wanted.first_block || !wanted.purpose.empty()) {
+    refuse("nothing says what to train; give --block or --work");
+  }
+  return *alone;
+}
+
 }  // namespace
 
 const ProgramManifest& chosen_program(const Wanted& wanted, const Manifest& manifest) {
   if (!wanted.work.empty()) return by_work(wanted, manifest);
+  if (!wanted.block) return only_one(wanted, manifest);
   const auto blocks = static_cast<int64_t>(manifest.blocks.size());
   if (wanted.first_block && (*wanted.first_block >= *wanted.block || *wanted.block > blocks)) {
     refuse("--first-block " + std::to_string(*wanted.first_block) + ": must lie before --block, one of the " +

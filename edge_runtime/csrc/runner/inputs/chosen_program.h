@@ -9,7 +9,7 @@
 
 namespace profl {
 
-// Either a block, with what is done with it, or work by its units.
+// Either a block, with what is done with it, or work by its units; neither where a bundle has one training step alone.
 struct Wanted {
   std::optional<int64_t> block, first_block;
   std::string purpose, work, variant;  // empty where it was not given
