@@ -115,7 +115,7 @@ def test_what_the_workspace_does_not_hold_is_refused() -> None:
     assert _operators.call("profl::attention_backward.out", arguments) == NOT_SUPPORTED
     deep = np.ones([1] * 9, np.float32)
     assert _operators.call("profl::strided_copy.out", [deep, [1] * 9, 0, deep.copy()]) == NOT_SUPPORTED
-    assert _operators.call("profl::strided_copy_backward.out", [deep, [1] * 9, 0, deep.copy()]) == NOT_SUPPORTED
+    assert _operators.call("profl::strided_copy_backward.out", [deep, [1] * 9, 0, None, deep.copy()]) == NOT_SUPPORTED
 
 
 @pytest.mark.parametrize("step", [-1.0, float("nan"), float("inf"), -float("inf"), 1e30])

@@ -288,5 +288,11 @@ def test_views_made_real_and_their_gradients(name: str) -> None:
     gradient = _random(*view.shape, seed=1)
     VIEWS[name](d).backward(_double(gradient))
     to = _empty(*x.shape)
-    _call("strided_copy_backward", np.asarray(gradient), tuple(view.stride()), view.storage_offset(), to)
+    _call("strided_copy_backward", np.asarray(gradient), tuple(view.stride()), view.storage_offset(), None, to)
     _close(to, d.grad)
+    already = _random(*x.shape, seed=2)
+    expected = d.grad + _double(already)
+    apart, there = _empty(*x.shape), already.copy()
+    for added, put in ((already, apart), (there, there)):
+        _call("strided_copy_backward", gradient, tuple(view.stride()), view.storage_offset(), added, put)
+        _close(put, expected)

@@ -49,7 +49,13 @@ _BY_HAND: dict[str, Stack] = {
         Tensor("float32", (4,)),
         Tensor("float32", (2, 3, 4)),
     ],
-    "strided_copy_backward": [Tensor("float32", (2, 3, 2)), (12, 0, 2), 1, Tensor("float32", (2, 3, 4))],
+    "strided_copy_backward": [
+        Tensor("float32", (2, 3, 2)),
+        (12, 0, 2),
+        1,
+        Tensor("float32", (2, 3, 4)),
+        Tensor("float32", (2, 3, 4)),
+    ],
 }
 """Where shapes follow from a check by name."""
 

@@ -23,7 +23,7 @@ Values = dict[str, Value]
 GradientRule = Callable[[Value], Pairs]
 """Given the gradient of a layer's output, emits operations and returns the gradients of its inputs."""
 
-ADDS_TO: dict[str, int] = {"conv2d_input_grad": 2}
+ADDS_TO: dict[str, int] = {"conv2d_input_grad": 2, "strided_copy_backward": 3}
 """Operators whose argument at this place is added to their first output, so that a sum of gradients costs no tensor."""
 
 

@@ -38,7 +38,7 @@ def copied_back(builder: StepBuilder, gradient: Value, seen: Seen, shape: tuple[
         part = parts[place]
         before = parts[place - 1].sizes if place else _kept_or_flat(shape)
         y = builder.new(hint, before)
-        builder.graph.emit("strided_copy_backward", (value, part.strides, part.offset), (y,))
+        builder.graph.emit("strided_copy_backward", (value, part.strides, part.offset, None), (y,))
         value = y
     return value if value.shape == shape else builder.reshaped(value, shape)
 

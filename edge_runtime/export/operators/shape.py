@@ -276,7 +276,7 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     **dict.fromkeys(("copy", "fill"), _capture_written),
 }
 EMITTERS = {"reshape": _reshape, "permute": _permute, "crop": _crop, "cat": _cat, **view.EMITTERS}
-IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {}
+IN_PLACE = view.IN_PLACE
 _COPIES = {
     "pad",
     "constant_pad_nd",

@@ -148,4 +148,6 @@ def _detached(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     return builder.derived((values[layer.inputs[0]],), compute)
 
 
+IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {"strided_copy_backward": ((0, 3),)}
+"""Gradients of many views of one tensor, such as the steps of a recurrence, are added up where they lie."""
 EMITTERS = {"view": _view, "tensor": _tensor, "detached": _detached}

@@ -21,6 +21,8 @@ _THROUGH = frozenset({"dropout", "reshape", "add", "arithmetic", "permute", "vie
 """Layers whose gradient does not need their input, and whose output is computed again from it."""
 
 
+_BETWEEN = frozenset({"dropout", "reshape", "view", "permute"})
+"""Layers between a stored activation and the sum that takes its place, such as the order of a recurrence's steps."""
 _STEPS = 3
 """Uses of one weight that make a recurrence."""
 _DEEPEST = 8
@@ -48,7 +50,7 @@ def keep_sums(model: CapturedModel) -> CapturedModel:
     def replaces(name: str, total: Layer) -> bool:
         """Whether a stored activation behind summand `name` is needed for nothing but the sum."""
         producer = producers.get(name)
-        while producer is not None and producer.kind in ("dropout", "reshape") and not needed(name, total.output):
+        while producer is not None and producer.kind in _BETWEEN and not needed(name, total.output):
             name = producer.inputs[0]
             producer = producers.get(name)
         return (

@@ -214,15 +214,18 @@ def strided_copy(draw: Draw) -> Call:
 
 
 def strided_copy_backward(draw: Draw) -> Call:
-    """And its gradient, which sums over what was repeated."""
+    """And its gradient, which sums over what was repeated, with that of another view."""
     x, view = _view(draw)
     seen = view(torch.from_numpy(x))
     gradient, of_x, of_sizes = draw.values(*seen.shape), leaf(x), leaf(x)
     view(of_x).backward(double(gradient))
     view(of_sizes).backward(double(abs(gradient)))
     assert of_x.grad is not None and of_sizes.grad is not None
-    arguments = [gradient, list(seen.stride()), seen.storage_offset()]
-    return Call("strided_copy_backward", arguments, [near(of_x.grad, of_sizes.grad)])
+    added = draw.values(*x.shape) if draw.chance(0.5) else None
+    result = near(of_x.grad, of_sizes.grad)
+    if added is not None:
+        result = near(of_x.grad + double(added), of_sizes.grad + double(abs(added)))
+    return Call("strided_copy_backward", [gradient, list(seen.stride()), seen.storage_offset(), added], [result])
 
 
 assert set(ALL) == set(ACTIVATIONS), "every activation has a reference"

@@ -35,7 +35,7 @@ PATTERNS = {"sub", "subn", "match", "fullmatch", "search", "findall", "finditer"
 WITHOUT_A_FLEET_KEY = {
     *("all", "block", "blocks", "first_block", "joint", "purpose", "target", "work"),
     *("bundle", "export", "fleet", "html", "variant", "why"),
-    *("betas", "eps", "loss", "label_smoothing", "micro_batch", "momentum_dtype", "nesterov", "optimizer", "recompute"),
+    *("betas", "eps", "frozen_dtype", "micro_batch", "momentum_dtype", "nesterov", "optimizer", "recompute"),
     *("augment_epoch", "augment_seed", "cache_dir", "cache_prefix_dtype", "cached_augmentations"),
     *("initial_prefix", "output", "profile", "resume", "weights"),
     *("ca", "insecure", "invite", "key", "memory_limit", "name", "quiet_hours", "server_key", "state_dir", "when"),

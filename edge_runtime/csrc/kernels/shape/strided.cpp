@@ -1,5 +1,5 @@
 // Views made real: a dense copy of the elements that sizes, strides and an offset name (permute, slice, select,
-// expand), and its gradient.
+// expand), and its gradient, to which that of other views may be added: in place where it lies there already.
 #include <algorithm>
 
 #include "kernels/common/kernels.h"
@@ -81,6 +81,14 @@ void copy_run(const float* from, int64_t from_stride, float* to, int64_t to_stri
   for (int64_t i = 0; i < count; ++i) to[i * to_stride] = from[i * from_stride];
 }
 
+PROFL_CLONES void add_to_run(const float* from, int64_t from_stride, float* to, int64_t to_stride, int64_t count) {
+  if (from_stride == 1 && to_stride == 1) {
+    for (int64_t i = 0; i < count; ++i) to[i] += from[i];
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i * to_stride] += from[i * from_stride];
+  }
+}
+
 template <typename Body>
 void for_each(int64_t count, int64_t elements, const Body& body) {
   const int64_t together = std::max<int64_t>(1, kElements / std::max<int64_t>(1, elements));
@@ -125,17 +133,25 @@ void strided_copy_backward(Context& context, Stack stack) {
   const Tensor& gradient = a.tensor(0);
   if (!walkable(context, gradient)) return;
   const float* from = gradient.const_data_ptr<float>();
-  float* to = a.write(3) + a.integer(2);
+  const float* added = a.read(3);
+  float* whole = a.write(4);
+  float* to = whole + a.integer(2);
   Loops distinct = loops_of(gradient, a, 1, false);
   const Loops repeated = loops_of(gradient, a, 1, true);
   const int64_t repetitions = repeated.count();
-  if (distinct.count() != a.elements(3)) std::fill_n(a.write(3), a.elements(3), 0.0f);
+  const bool adds = added != nullptr;
+  if (adds && added != whole) std::copy_n(added, a.elements(4), whole);
+  if (!adds && distinct.count() != a.elements(4)) std::fill_n(whole, a.elements(4), 0.0f);
   const Run run(distinct);
   if (repetitions == 1) {
     for_each(distinct.count(), run.size, [&](int64_t i, float*) {
       int64_t in_viewed, in_dense;
       distinct.locate(i, &in_viewed, &in_dense);
-      copy_run(from + in_dense, run.dense, to + in_viewed, run.viewed, run.size);
+      if (adds) {
+        add_to_run(from + in_dense, run.dense, to + in_viewed, run.viewed, run.size);
+      } else {
+        copy_run(from + in_dense, run.dense, to + in_viewed, run.viewed, run.size);
+      }
     });
     return;
   }
@@ -153,7 +169,10 @@ void strided_copy_backward(Context& context, Stack stack) {
       repeated.locate(r, &same, &repeated_at);
       add_run(from + in_dense + repeated_at + first * run.dense, run.dense, count, sums);
     }
-    for (int64_t i = 0; i < count; ++i) to[in_viewed + (first + i) * run.viewed] = static_cast<float>(sums[i]);
+    for (int64_t i = 0; i < count; ++i) {
+      float& at = to[in_viewed + (first + i) * run.viewed];
+      at = static_cast<float>(adds ? at + sums[i] : sums[i]);
+    }
   });
 }
 
