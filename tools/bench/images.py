@@ -1,4 +1,4 @@
-"""Networks at 3x224x224, batch 8: seconds of export, and steps of the whole network beside PyTorch eager.
+"""Networks at 3x224x224, batch 8, and a GRU: seconds of export, and steps of the whole network beside PyTorch eager.
 
     python -m tools.bench.images --network resnet18 --pairs 3
     python -m tools.bench.images --document          # all of them, into docs/performance.md
@@ -28,12 +28,11 @@ from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
 from device_profiles.work import Grow
 from edge_runtime.ending import as_process, exit_status
-from tools.bench.image_networks import CLASSES, NAMES
+from tools.bench.image_networks import CLASSES, NETWORKS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- images: made by tools/bench/images -->\n", "<!-- end of images -->\n"
-_SHAPE, _BATCH, _BLOCKS = "3x224x224", 8, 4
 _MB = 1 << 20
 
 
@@ -51,9 +50,9 @@ class Found:
         """Of the table."""
         ours, torch = (statistics.median(side) for side in zip(*self.pairs, strict=True))
         ratios = sorted(mine / other for mine, other in self.pairs)
-        blocks = " to ".join(f"{count / _MB:.0f}" for count in self.blocks_bytes)
+        blocks = " to ".join(dict.fromkeys(f"{count / _MB:.0f}" for count in self.blocks_bytes))
         return (
-            f"| {self.network} | {self.export_seconds:.1f} | {ours:.2f} | {torch:.2f} | "
+            f"| {self.network} | {self.export_seconds:.1f} | {ours:.3f} | {torch:.3f} | "
             f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | {self.peaks[0] / _MB:.0f} | "
             f"{self.peaks[1] / _MB:.0f} | {blocks} |"
         )
@@ -81,7 +80,9 @@ def _export(network: str, output: Path, blocks: int) -> tuple[Manifest, float]:
         "--model",
         f"tools.bench.image_networks:{network}",
     ]
-    command += ["--input", _SHAPE, "--classes", str(CLASSES), "--batch", str(_BATCH), "--blocks", str(blocks)]
+    entry = NETWORKS[network]
+    command += ["--input", "x".join(map(str, entry.shape)), "--classes", str(CLASSES)]
+    command += ["--batch", str(entry.batch), "--blocks", str(blocks)]
     _, seconds = _run([*command, "-o", str(output)])
     return read_json(output / MANIFEST_NAME, Manifest), seconds
 
@@ -93,15 +94,16 @@ def _step_seconds(command: list[str], option: str, steps: int) -> tuple[float, i
     return (several - one) / steps, int(report["measured_peak_bytes"])
 
 
-def measured(network: str, *, pairs: int, steps: int) -> Found:
+def measured(network: str, *, pairs: int) -> Found:
     """Export and train `network`, each step of ours before one of PyTorch's."""
+    steps = NETWORKS[network].steps
     with tempfile.TemporaryDirectory(prefix="profl-images-") as folder:
         whole = Path(folder) / "whole"
         _export(network, whole, 1)
-        manifest, seconds = _export(network, Path(folder) / "blocks", _BLOCKS)
+        manifest, seconds = _export(network, Path(folder) / "blocks", NETWORKS[network].blocks)
         ours = [sys.executable, "-m", "edge_runtime.device", "bench", str(whole), "--block", "1", "--warmup", "0"]
         ours += ["--threads", "1", "--json"]
-        torch = [sys.executable, "-m", "tools.bench.image_step", network, str(_BATCH)]
+        torch = [sys.executable, "-m", "tools.bench.image_step", network]
         taken, peaks = [], (0, 0)
         for _ in range(pairs):
             mine, own_peak = _step_seconds(ours, "--steps", steps)
@@ -121,7 +123,7 @@ def measured(network: str, *, pairs: int, steps: int) -> Found:
 def table(found: list[Found]) -> str:
     """A row a network."""
     head = (
-        "| network | export, s | step, s | PyTorch, s | ratio | peak, MB | PyTorch, MB | plans of 4 blocks, MB |",
+        "| network | export, s | step, s | PyTorch, s | ratio | peak, MB | PyTorch, MB | plans of its blocks, MB |",
         "|---|---|---|---|---|---|---|---|",
     )
     return "\n".join([*head, *(one.row() for one in found)]) + "\n"
@@ -136,15 +138,14 @@ def write_document(text: str) -> None:
 
 
 @click.command(epilog="Example: python -m tools.bench.images --network vit_tiny")
-@click.option("--network", "asked", type=click.Choice(list(NAMES)), multiple=True, help="[default: all]")
+@click.option("--network", "asked", type=click.Choice(list(NETWORKS)), multiple=True, help="[default: all]")
 @click.option("--pairs", type=click.IntRange(1), default=3, show_default=True, help="Processes of each side.")
-@click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="Steps that are timed in each.")
 @click.option("--document", is_flag=True, help="Write the table into docs/performance.md instead of printing it.")
-def main(asked: tuple[str, ...], pairs: int, steps: int, document: bool) -> None:
+def main(asked: tuple[str, ...], pairs: int, document: bool) -> None:
     """Export and train networks at 224x224, beside PyTorch."""
     found = []
-    for network in asked or NAMES:
-        found.append(measured(network, pairs=pairs, steps=steps))
+    for network in asked or NETWORKS:
+        found.append(measured(network, pairs=pairs))
         click.echo(found[-1].row(), err=True)
     if document:
         write_document(table(found))
