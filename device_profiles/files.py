@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from device_profiles.wrong_values import explained, is_other_document
 
 T = TypeVar("T", bound=msgspec.Struct)
 _CHUNK_BYTES = 1 << 20
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
+"""Names that `temporary_name` gives."""
 
 
 def read_json(path: Path, kind: type[T]) -> T:
@@ -94,6 +97,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     move_over(str(temporary), target)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers of files in `folder` left. Nobody may be writing there."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def _settle(path: Path, mode: int) -> None:

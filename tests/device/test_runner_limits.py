@@ -146,7 +146,6 @@ def test_what_waits_is_small_and_the_training_does_not_outlive_it(
     while Path(f"/proc/{child}").exists():
         assert time.monotonic() < end
         time.sleep(0.01)
-    # What it could not remove any more, the next one does.
-    left = list(parent.glob(f"profl-edge-{process.pid}-*"))
+    # What it could not remove any more, the next one does: this one, or one of a test that runs at the same time.
     assert run(runner, cnn_bundle, "--block", 1, "--data", data, "--steps", 1, "--memory-limit", "64MB").status == 0
-    assert len(left) == 1 and not left[0].exists()
+    assert not list(parent.glob(f"profl-edge-{process.pid}-*"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from device_profiles.errors import ProflError, UsageError
-from device_profiles.files import atomic_file, read_json, write_json
+from device_profiles.files import atomic_file, read_json, remove_unfinished, write_json
 from device_profiles.profile import DeviceProfile
 from edge_runtime.device.federation.settings import Settings
 from edge_runtime.device.fleet_api.incoming import Incoming
@@ -81,7 +81,8 @@ class StateFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder: no two clients are the same device. Raises UsageError where another one holds it."""
+        """Hold the folder, without what a killed client was writing: no two clients are the same device. Raises
+        UsageError where another one holds it."""
         file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,6 +97,7 @@ class StateFolder:
         except OSError:
             pass  # a file system without locks
         try:
+            remove_unfinished(self.path)
             yield
         finally:
             with suppress(OSError):

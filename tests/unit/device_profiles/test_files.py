@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import msgspec
 import pytest
 
 from device_profiles.errors import FormatError, UsageError
-from device_profiles.files import atomic_file, check_output_file, check_place, read_json, to_json, write_json
+from device_profiles.files import (
+    atomic_file,
+    check_output_file,
+    check_place,
+    read_json,
+    remove_unfinished,
+    to_json,
+    write_json,
+)
 from device_profiles.manifest import Manifest
 from device_profiles.model import Block, Partition
 from device_profiles.plan import Plan
@@ -185,3 +194,19 @@ def test_a_wrong_field_inside_a_document_does_not_make_it_another_one(tmp_path: 
     path.write_text(json.dumps(values))
     with pytest.raises(FormatError, match=r"profile\.json: device.cpu_count: Expected `int"):
         read_json(path, DeviceProfile)
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    ended = os.fork()
+    if ended == 0:
+        with atomic_file(tmp_path / "answer.json") as temporary:
+            temporary.write_text("half")
+            os._exit(0)
+    os.waitpid(ended, 0)
+    for name in ("answer.json", ".hidden", ".hidden.json", "a.0123abcd", ".notes.0123abcg"):
+        (tmp_path / name).write_text("kept")
+    (tmp_path / ".folder.0123abcd").mkdir()
+    kept = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".answer.json.")}
+    assert len(list(tmp_path.iterdir())) == len(kept) + 1
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
