@@ -114,6 +114,11 @@ def padded() -> nn.Module:
     return PROBES["padding"].make()
 
 
+def counted() -> nn.Module:
+    """Words at places that the model counts itself."""
+    return PROBES["last_word"].make()
+
+
 _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (f"tests.support.odd_models:{name}", {**_IMAGE, **ODD[name].options}) for name in _ODD},
     **{name: (f"tools.fuzz.corpus:{name}", _IMAGE) for name in ("winograd", "depthwise", "pools", "ordered")},
@@ -129,6 +134,8 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "squared": ("tools.fuzz.corpus:depthwise", {**_IMAGE, "loss": Loss(name="mse"), "joint": True}),
     "words": ("tests.support.token_models:causal_reader", {**_WORDS, "input_shape": (9,)}),
     "padded": ("tools.fuzz.corpus:padded", {**_WORDS, "classes": 4}),
+    "counted": ("tools.fuzz.corpus:counted", {**_WORDS, "classes": 4}),
+    "narrowed": ("tools.fuzz.corpus:winograd", {**_IMAGE, "train_units": "head", "frozen_dtype": "bfloat16"}),
     "written_out": ("tests.support.token_models:written_out", {"input_shape": (6, 10), "classes": 4, "batch": 2}),
     "dropping": (
         "tests.support.token_models:text",
