@@ -57,7 +57,7 @@ class SentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A file that travels with a document, or that its receiver has already."""
 
     bytes: Count
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", description="64 hexadecimal digits")]
 
     @classmethod
     def of(cls, path: Path) -> SentFile:

@@ -21,9 +21,14 @@ _REMEDY = "paste the whole line that 'profl-server federation add-device' printe
 _SOURCE = "--invite"
 _MOST_CHARACTERS = 64 << 10
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="at most 64 letters, digits, ., _ and -"),
+]
 """Of a device; names a folder as well."""
-Address = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
+Address = Annotated[
+    str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$", description="HOST:PORT")
+]
 """`host:port`; an IPv6 address stands in brackets."""
 
 
@@ -40,9 +45,11 @@ class Invitation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     name: Name
     address: Address
-    ca: Annotated[str, msgspec.Meta(pattern="^-----BEGIN CERTIFICATE-----\n")]
-    key: Annotated[str, msgspec.Meta(pattern="^-----BEGIN ((EC|OPENSSH) )?PRIVATE KEY-----\n")]
-    server_key: Annotated[str, msgspec.Meta(pattern="^-----BEGIN PUBLIC KEY-----\n")]
+    ca: Annotated[str, msgspec.Meta(pattern="^-----BEGIN CERTIFICATE-----\n", description="a certificate")]
+    key: Annotated[
+        str, msgspec.Meta(pattern="^-----BEGIN ((EC|OPENSSH) )?PRIVATE KEY-----\n", description="a private key")
+    ]
+    server_key: Annotated[str, msgspec.Meta(pattern="^-----BEGIN PUBLIC KEY-----\n", description="a public key")]
     version: int = INVITATION_VERSION
 
     def encoded(self) -> str:

@@ -17,6 +17,17 @@ _AT = " - at `"
 _UNKNOWN = "Object contains unknown field `"
 _MISSING = "Object missing required field `"
 _NOT_ALLOWED = "Invalid enum value "
+_EXPECTED, _GOT, _MATCHING, _LENGTH = "Expected `", "`, got `", " matching regex ", " of length "
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "nothing",
+}
+_BOUNDS = {">=": "at least", ">": "above", "<=": "at most", "<": "below"}
 
 
 def explained(error: Exception, kind: object) -> str:
@@ -25,7 +36,7 @@ def explained(error: Exception, kind: object) -> str:
     Errors that are none of msgspec's own, or that say nothing of a place, keep their text.
     """
     message, _, where = str(error).partition(_AT)
-    path = where.removesuffix("`").removeprefix("$").removeprefix(".")
+    path = where.removesuffix("`").removeprefix("$").removeprefix("[...]").removeprefix(".")
     below = f"{path}." if path else ""
     keys = [key for step in path.replace("[...]", "").split(".") if (key := step.partition("[")[0])]
     if message.startswith(_UNKNOWN) and (struct := _struct_at(kind, keys)) is not None:
@@ -36,7 +47,37 @@ def explained(error: Exception, kind: object) -> str:
         return f"{below}{message[len(_MISSING) : -1]}: is missing"
     if message.startswith(_NOT_ALLOWED) and (literals := _literals_at(kind, keys)):
         return f"{path}: {message[len(_NOT_ALLOWED) :]} is none of {', '.join(map(str, literals))}"
-    return f"{path}: {message}" if path else message
+    said = _expected(message, _type_at(kind, keys) if keys else None)
+    return f"{path}: {said}" if path else said
+
+
+def _expected(message: str, kind: object) -> str:
+    """What is said of a value that is not as it should be, without the names of types and patterns."""
+    if not message.startswith(_EXPECTED):
+        return message
+    names, _, rest = message[len(_EXPECTED) :].partition("`")
+    if _GOT in message:
+        got = _KINDS.get(message.partition(_GOT)[2].removesuffix("`"), "something else")
+        return f"is {got}, must be {_one_of(names)}"
+    if rest.startswith(_MATCHING):
+        described = next(_parts(kind, lambda t: isinstance(t, msgspec.Meta) and bool(t.description)), None)
+        return f"must be {described.description}" if described is not None else "is not of the form that it must have"
+    if rest.startswith(_LENGTH):
+        wanted, _, got = rest[len(_LENGTH) :].partition(", got ")
+        return f"has {got} entries, must have {_bound(wanted)}" if got else f"must have {_bound(wanted)} entries"
+    return f"must be {_bound(rest.strip())}"
+
+
+def _one_of(names: str) -> str:
+    """`int | null`: a whole number. What is absent is left out, so that nothing else is proposed."""
+    kinds = [name for name in names.split(" | ") if name != "null"]
+    return " or ".join(_KINDS.get(name, name) for name in kinds)
+
+
+def _bound(text: str) -> str:
+    """`>= 1.0` as `at least 1`; another text stays."""
+    sign, _, number = text.rpartition(" ")
+    return f"{_BOUNDS.get(sign, sign)} {number.removesuffix('.0')}".strip()
 
 
 def is_other_document(error: Exception) -> bool:
@@ -54,7 +95,7 @@ def _type_at(kind: object, keys: list[str]) -> object:
         names = {field.encode_name: field.name for field in msgspec.structs.fields(struct)}
         if key not in names:
             return None
-        kind = get_type_hints(struct)[names[key]]
+        kind = get_type_hints(struct, include_extras=True)[names[key]]
     return kind
 
 

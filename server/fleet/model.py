@@ -28,7 +28,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     initial_weights: str | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    train_units: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,6}-[0-9]{1,6}$")] | None = None
+    train_units: (
+        Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,6}-[0-9]{1,6}$", description="a range of units, such as 3-8")]
+        | None
+    ) = None
     lora: Annotated[int, msgspec.Meta(ge=0)] = 0
     lora_alpha: Annotated[float, msgspec.Meta(gt=0)] | None = None
     lora_targets: tuple[str, ...] = ()

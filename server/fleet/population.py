@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-ClientName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+$")]
+ClientName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+$", description="letters, digits, _ and -")]
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

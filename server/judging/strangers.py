@@ -156,7 +156,7 @@ def _read_header(
     try:
         return msgspec.json.decode(_read(file, length, path), type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"header: {plain(str(error))}", place=str(path)) from None
+        raise FormatError(f"header: {plain(explained(error, dict))}", place=str(path)) from None
 
 
 def _metadata(header: Mapping[str, msgspec.Raw], path: Path) -> UpdateMetadata:
@@ -164,7 +164,7 @@ def _metadata(header: Mapping[str, msgspec.Raw], path: Path) -> UpdateMetadata:
         strings = msgspec.json.decode(header.get("__metadata__", msgspec.Raw(b"{}")), type=dict[str, str])
         metadata = UpdateMetadata.from_strings(strings, str(path))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"metadata: {plain(str(error))}", place=str(path)) from None
+        raise FormatError(f"metadata: {plain(explained(error, dict))}", place=str(path)) from None
     except FormatError as error:
         raise FormatError(plain(error.reason), place=str(path)) from None
     if not (math.isfinite(metadata.loss_first) and math.isfinite(metadata.loss_last)):

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from device_profiles.errors import FormatError
+from device_profiles.wrong_values import explained
 
 Body = TypeVar("Body")
 MESSAGE, RECORDS, CONFIG, ARRAYS, ARRAY, CHUNK = (
@@ -83,7 +84,7 @@ def read_json(body: bytes, kind: type[Body], what: str) -> Body:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"the body of the message's {what} cannot be read: {error}") from None
+        raise FormatError(f"the body of the message's {what} cannot be read: {explained(error, kind)}") from None
 
 
 def chunks_of(array: Stored) -> tuple[ArrayBody, tuple[str, ...]]:

@@ -15,6 +15,7 @@ import msgspec
 from device_profiles.errors import FormatError
 from device_profiles.seal import SEAL_KEY, check_seal
 from device_profiles.weights_file import HEAD_BYTES, check_is_no_other, check_type
+from device_profiles.wrong_values import explained
 
 _LENGTH_BYTES = 8
 _HEADER_LIMIT_BYTES = 100_000_000
@@ -95,7 +96,7 @@ def _read_header(file: int, path: Path) -> tuple[dict[str, _Entry], dict[str, st
         metadata = msgspec.json.decode(raw.pop("__metadata__", msgspec.Raw(b"{}")), type=dict[str, str])
         entries = {name: msgspec.json.decode(value, type=_Entry, strict=True) for name, value in raw.items()}
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: not a safetensors file: header: {error}") from None
+        raise FormatError(f"{path}: not a safetensors file: header: {explained(error, dict)}") from None
     _check_entries(entries, size - _LENGTH_BYTES - length, path)
     return entries, metadata, _LENGTH_BYTES + length
 

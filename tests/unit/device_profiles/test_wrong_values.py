@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -20,20 +20,37 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     part: _Part | None = None
     parts: tuple[_Part, ...] = ()
     named: dict[str, _Part] = {}
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    sizes: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)] = (1,)
+    two: tuple[int, int] = (1, 2)
+    code: Annotated[str, msgspec.Meta(pattern="^[a-z]+$", description="small letters")] = "a"
+    plain: Annotated[str, msgspec.Meta(pattern="^[a-z]+$")] = "a"
 
 
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
         ({"name": "x", "parst": []}, "parst: is not known here; did you mean part or parts?"),
-        ({"name": "x", "qqq": 1}, "qqq: is not known here; there are: name, part, parts, named"),
+        (
+            {"name": "x", "qqq": 1},
+            "qqq: is not known here; there are: name, part, parts, named, share, sizes, two, code, plain",
+        ),
         ({"name": "x", "part": {"cuont": 1}}, "part.cuont: is not known here; did you mean count?"),
         ({"name": "x", "parts": [{}, {"kind": "a"}]}, "parts[1].kind: is not known here; there are: count, type"),
         ({"name": "x", "named": {"y": {"qqq": 1}}}, "named[...].qqq: is not known here; there are: count, type"),
         ({}, "name: is missing"),
         ({"name": "x", "part": {"type": "c"}}, "part.type: 'c' is none of a, b"),
-        ({"name": "x", "parts": [{"count": "1"}]}, "parts[0].count: Expected `int`, got `str`"),
-        ([], "Expected `object`, got `array`"),
+        ({"name": "x", "parts": [{"count": "1"}]}, "parts[0].count: is a text, must be a whole number"),
+        ([], "is a list, must be an object"),
+        ({"name": 3}, "name: is a whole number, must be a text"),
+        ({"name": "x", "part": 1.5}, "part: is a number, must be an object"),
+        ({"name": "x", "share": 0}, "share: must be above 0"),
+        ({"name": "x", "share": 2}, "share: must be at most 1"),
+        ({"name": "x", "share": "a"}, "share: is a text, must be a number"),
+        ({"name": "x", "sizes": []}, "sizes: must have at least 1 entries"),
+        ({"name": "x", "two": [1]}, "two: has 1 entries, must have 2"),
+        ({"name": "x", "code": "A"}, "code: must be small letters"),
+        ({"name": "x", "plain": "A"}, "plain: is not of the form that it must have"),
     ],
 )
 def test_the_key_comes_first_and_then_what_is_wrong(document: Any, expected: str) -> None:

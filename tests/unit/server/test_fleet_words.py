@@ -35,7 +35,7 @@ def _read(text: str, folder: Path) -> Fleet:
         ("[training]\nlearning_rate = inf\n", "training.learning_rate: must be a finite number"),
         ("[training]\nmilestones = [0.5, nan]\n", "training.milestones: must be a finite number"),
         ("[[clients]]\nname = 'b'\nlimit_mb = inf\n", "clients.limit_mb: must be a finite number"),
-        ("[training]\nrounds = 'many'\n", "training.rounds: Expected `int"),
+        ("[training]\nrounds = 'many'\n", "training.rounds: is a text, must be a whole number"),
     ],
 )
 def test_a_wrong_name_is_refused_with_the_names_there_are(text: str, expected: str, tmp_path: Path) -> None:
