@@ -182,7 +182,8 @@ def test_another_json_document_is_said_to_be_none_of_the_kind(text: str, tmp_pat
     for kind, title in ((DeviceProfile, "device profile"), (Plan, "plan"), (Manifest, "bundle manifest")):
         with pytest.raises(
             FormatError,
-            match=rf"other\.json: is not a {title} of this release: .* (must be an object|is missing|is not known here)",
+            match=rf"other\.json: is not a {title} of this release: "
+            r".* (must be an object|is missing|is not known here)",
         ):
             read_json(path, kind)
 
