@@ -64,7 +64,7 @@ def _expected(message: str, kind: object) -> str:
         return f"must be {described.description}" if described is not None else "is not of the form that it must have"
     if rest.startswith(_LENGTH):
         wanted, _, got = rest[len(_LENGTH) :].partition(", got ")
-        return f"has {got} entries, must have {_bound(wanted)}" if got else f"must have {_bound(wanted)} entries"
+        return f"has length {got}, must have {_bound(wanted)}" if got else f"must have a length of {_bound(wanted)}"
     return f"must be {_bound(rest.strip())}"
 
 
