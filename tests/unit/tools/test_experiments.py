@@ -84,10 +84,10 @@ def _outcome(method: str, seed: int, accuracy: float) -> Outcome:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a study with four finished runs; the first of them is there with its rounds."""
     folder = tmp_path_factory.mktemp("experiments") / "reduced"
-    first = folder / "iid" / "profl" / "seed0"
+    first = folder / "iid" / "planned" / "seed0"
     run(first, FakeEngine(), rounds=9)
     write_json(first / FLEET_NAME, fleet_of(rounds=9))
-    accuracies = {"ProFL": (0.8, 0.82), "AllSmall": (0.5, 0.5)}
+    accuracies = {"Planned": (0.8, 0.82), "AllSmall": (0.5, 0.5)}
     outcomes = [_outcome(method, seed, value) for method, own in accuracies.items() for seed, value in enumerate(own)]
     write_report(read_study("reduced"), outcomes, folder, "command")
     write_json(folder / "results.json", StudyResults(command="command", runs=tuple(outcomes)))
@@ -96,7 +96,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_tables_give_mean_and_spread_and_say_where_a_target_was_missed(written: Path) -> None:
     table = (written / "results.md").read_text()
-    assert "| ProFL | 81.0 ± 1.4 | 2 | 100% | 100 | 3.0 | 2 / 20 |" in table
+    assert "| Planned | 81.0 ± 1.4 | 2 | 100% | 100 | 3.0 | 2 / 20 |" in table
     assert "| AllSmall | 50.0 ± 0.0 | 2 | 100% | 100 | 3.0 | never |" in table
     assert "### Dirichlet" not in table  # nothing of it is finished
 
@@ -114,6 +114,11 @@ def test_figures_compare_methods_and_show_how_the_first_one_went(written: Path) 
     for picture, words in shown.items():
         assert words in (written / f"iid-{picture}.svg").read_text()
         assert f"](iid-{picture}.svg)" in (written / "results.md").read_text()
+
+
+def test_figures_of_rounds_that_are_on_another_machine_are_left_out(tmp_path: Path) -> None:
+    write_report(read_study("reduced"), [_outcome("Planned", 0, 0.8)], tmp_path, "command")
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"iid-rounds.svg", "iid-device-seconds.svg"}
 
 
 def test_publishing_replaces_a_study_and_leaves_the_rest_of_the_page(written: Path, tmp_path: Path) -> None:
