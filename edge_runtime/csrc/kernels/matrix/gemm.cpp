@@ -57,15 +57,30 @@ void pack(const float* from, int64_t stride, bool along, int64_t lines, int64_t 
   }
 }
 
+// The rows of a for one tile: packed, or where they lie.
+struct TileRows {
+  const float* packed;
+  const float* lying[kMaxTileRows];
+};
+
+void multiply_rows(const TileKernels& tiles, int64_t depth, const TileRows& a, const float* b, int64_t vectors,
+                   float* c, int64_t ldc, bool add) {
+  if (a.packed == nullptr) {
+    tiles.streamed[vectors - 1](static_cast<int>(depth), a.lying, b, c, ldc, add);
+  } else {
+    tiles.packed[vectors - 1](static_cast<int>(depth), a.packed, b, c, ldc, add);
+  }
+}
+
 // One tile; what sticks out over the matrix goes through `spare`.
-void multiply_tile(const TileKernels& tiles, int64_t depth, const float* a, const float* b, int64_t vectors,
+void multiply_tile(const TileKernels& tiles, int64_t depth, const TileRows& a, const float* b, int64_t vectors,
                    int64_t rows, int64_t columns, bool spill, float* c, int64_t ldc, bool add, float* spare) {
   const int64_t width = vectors * tiles.lanes;
   if (spill || (rows == tiles.rows && columns == width)) {
-    tiles.packed[vectors - 1](static_cast<int>(depth), a, b, c, ldc, add);
+    multiply_rows(tiles, depth, a, b, vectors, c, ldc, add);
     return;
   }
-  tiles.packed[vectors - 1](static_cast<int>(depth), a, b, spare, width, false);
+  multiply_rows(tiles, depth, a, b, vectors, spare, width, false);
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < columns; ++j) {
       const float value = spare[i * width + j];
@@ -74,15 +89,23 @@ void multiply_tile(const TileKernels& tiles, int64_t depth, const float* a, cons
   }
 }
 
-// One block of c against `depth` values of the sum: `b` is packed already.
+// One block of c against `depth` values of the sum: `b` is packed already, and so are the rows of `a` but for the first
+// `lying`, which are read from `from`.
 void multiply_block(const TileKernels& tiles, const Gemm& g, int64_t i0, int64_t rows, int64_t j0, int64_t columns,
-                    int64_t depth, const float* a, const float* b, bool add, float* spare) {
+                    int64_t depth, const float* from, int64_t lying, const float* a, const float* b, bool add,
+                    float* spare) {
   const int64_t panel = kTileVectors * tiles.lanes;
   for (int64_t j = 0; j < columns; j += panel) {
     const int64_t here = std::min(panel, columns - j), vectors = ceil_div(here, tiles.lanes);
     for (int64_t i = 0; i < rows; i += tiles.rows) {
-      multiply_tile(tiles, depth, a + i * depth, b + j * depth, vectors, std::min<int64_t>(tiles.rows, rows - i), here,
-                    g.spill, g.c + (i0 + i) * g.ldc + j0 + j, g.ldc, add, spare);
+      TileRows at{};
+      if (i < lying) {
+        for (int r = 0; r < tiles.rows; ++r) at.lying[r] = from + (i + r) * g.lda;
+      } else {
+        at.packed = a + (i - lying) * depth;
+      }
+      multiply_tile(tiles, depth, at, b + j * depth, vectors, std::min<int64_t>(tiles.rows, rows - i), here, g.spill,
+                    g.c + (i0 + i) * g.ldc + j0 + j, g.ldc, add, spare);
     }
   }
 }
@@ -103,11 +126,13 @@ void gemm(const Gemm& g, float* workspace) {
       for (int64_t i0 = 0; i0 < g.m; i0 += kRows) {
         const int64_t rows = std::min(kRows, g.m - i0);
         const float* from = g.transpose_a ? g.a + k0 * g.lda + i0 : g.a + i0 * g.lda + k0;
-        pack(from, g.lda, !g.transpose_a, rows, depth, tiles.rows, tiles.rows, a);
+        // Rows whose values are neighbours in memory are read as they lie; packing them costs more than it gains.
+        const int64_t lying = g.transpose_a ? 0 : rows / tiles.rows * tiles.rows;
+        pack(from + lying * g.lda, g.lda, !g.transpose_a, rows - lying, depth, tiles.rows, tiles.rows, a);
         for (int64_t i = i0; k0 == 0 && g.bias != nullptr && i < i0 + rows; ++i) {
           std::copy_n(g.bias + j0, columns, g.c + i * g.ldc + j0);
         }
-        multiply_block(tiles, g, i0, rows, j0, columns, depth, a, b, k0 > 0 || accumulate, spare);
+        multiply_block(tiles, g, i0, rows, j0, columns, depth, from, lying, a, b, k0 > 0 || accumulate, spare);
       }
     }
   }
