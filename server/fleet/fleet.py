@@ -139,7 +139,8 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Attributes:
         coverage: of method `planned`, the share of the clients that each unit is trained by, so far as that can be.
         counts_frozen: of methods `planned` and `elastic`, whether a tensor counts as unchanged in the average for the
-            clients that held it frozen; else it is averaged over those alone who trained it.
+            clients that held it frozen; else it is averaged over those alone who trained it. None is the method's own
+            choice: `elastic` counts them, `planned` does not.
         variants: of method `planned`, those of a piece of work that clients may do: `exact` ones alone keep the result.
         shrinking: ProFL's first stage, with `shrink_rounds` and `distill_rounds` for every block.
         freezing: by effective movement, or equal rounds for every step.
@@ -160,7 +161,7 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         "fedplt",
     ] = "profl"
     coverage: Fraction = 0.05
-    counts_frozen: bool = True
+    counts_frozen: bool | None = None
     variants: Variants = "exact"
     shrinking: bool = False
     shrink_rounds: Positive = 5

@@ -40,7 +40,7 @@ class ElasticProFL(ProFL):
 
     def _elastic(self, stage: Stage, partition: Partition) -> Stage:
         choices = (*_runs(partition, stage.block), *stage.choices)
-        return replace(stage, choices=choices, counts_frozen=self._settings.counts_frozen)
+        return replace(stage, choices=choices, counts_frozen=self._settings.counts_frozen is not False)
 
 
 def _runs(partition: Partition, block: int) -> list[Work]:

@@ -13,7 +13,7 @@ from server.fleet.client import Client
 from server.fleet.fleet import Fleet, FreezingSettings, MethodSettings
 from server.methods.method import Stage, budget_of
 
-FALL = 0.5
+FALL = 0.8
 """A step ends when effective movement has fallen to this share of its largest value, unless the fleet file says."""
 
 
@@ -22,9 +22,9 @@ class Planned:
 
     The steps are chosen by `server.planner.steps` where the fleet file names no partition: one, if enough clients hold
     every unit together with all behind it; else as few as let enough clients train each unit, as in ProFL, with
-    stand-ins for what lies behind a step. Who holds no unit trains the output module alone. In the average a unit
-    counts as unchanged for those who held it frozen, as in elastic ProFL, unless `counts_frozen` is false. A step ends
-    when its movement has become flat and has fallen as well (`freezing.fall`).
+    stand-ins for what lies behind a step. Who holds no unit trains the output module alone. A unit is averaged over
+    those who trained it, unless `counts_frozen` asks that it counts as unchanged for those who held it frozen, as in
+    elastic ProFL. A step ends when its movement has become flat and has fallen as well (`freezing.fall`).
     """
 
     name = "planned"
@@ -52,7 +52,7 @@ class Planned:
                 evaluated=grow(partition, block.index),
                 rounds=rounds,
                 freezing=freezing,
-                counts_frozen=self._settings.counts_frozen,
+                counts_frozen=bool(self._settings.counts_frozen),
             )
             for block in partition.blocks
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 import pytest
 
@@ -148,15 +150,23 @@ def test_planned_gives_each_client_the_longest_suffix_that_it_holds() -> None:
         {"large": "grow-units0-1", "medium": "head-units0-1", "small": "head-units0-1"},
         {"large": "joint-units1-3", "medium": "grow-units2-3", "small": "head-units0-3"},
     ]
-    assert all(stage.counts_frozen for stage in stages)
     assert [stage.takes_the_rest for stage in stages] == [False, True]
+
+
+@pytest.mark.parametrize(("name", "own"), [("planned", False), ("elastic", True)])
+def test_whether_frozen_tensors_count_is_the_methods_choice_where_the_fleet_file_says_nothing(
+    name: Literal["planned", "elastic"], own: bool
+) -> None:
+    for said, counted in ((None, own), (False, False), (True, True)):
+        settings = MethodSettings(name=name, counts_frozen=said)
+        assert create_method(settings).stages(_fleet(settings), SUFFIXES, CLIENTS)[-1].counts_frozen == counted
 
 
 def test_planned_asks_for_a_fall_of_movement_unless_the_fleet_file_says_how_far() -> None:
     settings = MethodSettings(name="planned")
     fleet = _fleet(settings)
     stages = create_method(settings).stages(fleet, SUFFIXES, CLIENTS)
-    assert [stage.freezing and stage.freezing.fall for stage in stages] == [0.5, 0.5]
+    assert [stage.freezing and stage.freezing.fall for stage in stages] == [0.8, 0.8]
     published = msgspec.structs.replace(fleet, freezing=FreezingSettings(fall=1.0))
     stages = create_method(settings).stages(published, SUFFIXES, CLIENTS)
     assert [stage.freezing and stage.freezing.fall for stage in stages] == [1.0, 1.0]
