@@ -10,7 +10,7 @@ namespace {
 PROFL_WIDE_CLONES void softmax_row(const float* x, int64_t width, float* y) {
   const float largest = row_maximum(width, [x](int64_t i) { return x[i]; });
 #pragma GCC ivdep
-  for (int64_t i = 0; i < width; ++i) y[i] = exponential_to_zero(x[i] - largest);
+  for (int64_t i = 0; i < width; ++i) y[i] = exponential_of_fall(x[i] - largest);
   const float factor = static_cast<float>(1.0 / row_sum(width, [y](int64_t i) { return y[i]; }));
   for (int64_t i = 0; i < width; ++i) y[i] *= factor;
 }

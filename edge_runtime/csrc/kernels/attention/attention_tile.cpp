@@ -21,7 +21,7 @@ PROFL_WIDE_CLONES void finish_scores(float* scores, int64_t count, int64_t visib
 }
 
 PROFL_WIDE_CLONES double exponentials(float* scores, int64_t count, float shift) {
-  for (int64_t j = 0; j < count; ++j) scores[j] = exponential_to_zero(scores[j] - shift);
+  for (int64_t j = 0; j < count; ++j) scores[j] = exponential_of_fall(scores[j] - shift);
   return row_sum(count, [scores](int64_t j) { return scores[j]; });
 }
 

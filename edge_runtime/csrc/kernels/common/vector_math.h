@@ -27,14 +27,10 @@ PROFL_INLINE float power_of_two(int32_t exponent) {
   return float_of_bits((static_cast<uint32_t>(exponent) + 127u) << 23);
 }
 
-// e^x to about one unit in the last place (Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]) for every x: minus infinity,
-// which masks put into scores, gives exactly zero, and NaN and infinity propagate.
-PROFL_INLINE float exponential_to_zero(float x) {
-  constexpr float kLargest = 88.72283f, kSmallest = -87.33654f, kRound = 12582912.0f;  // 1.5 * 2^23
-  const float clamped = x > kLargest ? kLargest : (x < kSmallest ? kSmallest : x);
-  const float shifted = clamped * 1.44269504f + kRound;
-  const float n = shifted - kRound;
-  float r = clamped - n * 0.693359375f;
+// e^x / 2^n to about one unit in the last place, for n = x / ln 2, rounded (Cephes' polynomial on [-ln 2 / 2, ln 2 /
+// 2]).
+PROFL_INLINE float exponential_near_zero(float x, float n) {
+  float r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -42,13 +38,31 @@ PROFL_INLINE float exponential_to_zero(float x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
+  return p * (r * r) + r + 1.0f;
+}
+
+// e^x for every x: minus infinity, which masks put into scores, gives exactly zero, and NaN and infinity propagate.
+PROFL_INLINE float exponential_to_zero(float x) {
+  constexpr float kLargest = 88.72283f, kSmallest = -87.33654f, kRound = 12582912.0f;  // 1.5 * 2^23
+  const float clamped = x > kLargest ? kLargest : (x < kSmallest ? kSmallest : x);
+  const float shifted = clamped * 1.44269504f + kRound;
+  const float p = exponential_near_zero(clamped, shifted - kRound);
   // 2^n in two factors: for the largest x, n is 128.
   const int32_t exponent = bits_of_float(shifted) - bits_of_float(kRound);
   const int32_t half = exponent >> 1;
   const float value = p * power_of_two(half) * power_of_two(exponent - half);
   const float high = x > kLargest ? std::numeric_limits<float>::infinity() : value;
   return x < kSmallest ? 0.0f : high;
+}
+
+// The same for x that is at most 88, as differences from a row's largest value are: without the cases beyond.
+PROFL_INLINE float exponential_of_fall(float x) {
+  constexpr float kSmallest = -87.33654f, kRound = 12582912.0f;
+  const float clamped = x < kSmallest ? kSmallest : x;
+  const float shifted = clamped * 1.44269504f + kRound;
+  const float n = shifted - kRound;
+  const float value = exponential_near_zero(clamped, n) * power_of_two(bits_of_float(shifted) - bits_of_float(kRound));
+  return x < kSmallest ? 0.0f : value;
 }
 
 // The normal distribution's Phi(x) and, in `tail`, exp(-x^2 / 2): Abramowitz and Stegun 7.1.26, off by at most 1e-7.
@@ -60,7 +74,7 @@ PROFL_INLINE float normal_cdf(float x, float* tail) {
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
-  *tail = exponential_to_zero(-z * z);
+  *tail = exponential_of_fall(-z * z);
   const float outside = 0.5f * p * t * *tail;
   return x < 0.0f ? outside : 1.0f - outside;
 }

@@ -57,6 +57,22 @@ void pack(const float* from, int64_t stride, bool along, int64_t lines, int64_t 
   }
 }
 
+// The columns of b in panels of kTileVectors vectors, the last of as many as hold its columns: each lies along the sum.
+void pack_columns(const TileKernels& tiles, const float* from, int64_t stride, int64_t columns, int64_t depth,
+                  float* to) {
+  const int64_t lanes = tiles.lanes, panel = kTileVectors * lanes;
+  int32_t places[kDepth];
+  int64_t placed = 0;
+  for (int64_t j = 0; j < columns; j += panel) {
+    const int64_t here = std::min(panel, columns - j), width = round_up(here, lanes);
+    for (int64_t k = 0; placed != width && k < depth; ++k) places[k] = static_cast<int32_t>(k * width);
+    placed = width;
+    for (int64_t v = 0; v < width; v += lanes) {
+      tiles.turn(from + (j + v) * stride, stride, std::min(lanes, here - v), depth, depth, places, to + j * depth + v);
+    }
+  }
+}
+
 // The rows of a for one tile: packed, or where they lie.
 struct TileRows {
   const float* packed;
@@ -122,7 +138,11 @@ void gemm(const Gemm& g, float* workspace) {
     for (int64_t k0 = 0; k0 < g.k || k0 == 0; k0 += kDepth) {
       const int64_t depth = std::min(kDepth, g.k - k0);
       const float* columns_from = g.transpose_b ? g.b + j0 * g.ldb + k0 : g.b + k0 * g.ldb + j0;
-      pack(columns_from, g.ldb, g.transpose_b, columns, depth, panel, tiles.lanes, b);
+      if (g.transpose_b) {
+        pack_columns(tiles, columns_from, g.ldb, columns, depth, b);
+      } else {
+        pack(columns_from, g.ldb, false, columns, depth, panel, tiles.lanes, b);
+      }
       for (int64_t i0 = 0; i0 < g.m; i0 += kRows) {
         const int64_t rows = std::min(kRows, g.m - i0);
         const float* from = g.transpose_a ? g.a + k0 * g.lda + i0 : g.a + i0 * g.lda + k0;
