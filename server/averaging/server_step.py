@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from server.averaging.aggregation import ReceivedUpdate, average
 from server.averaging.means import Mean
 from server.averaging.optimizers.optimizer import ServerOptimizer
+from server.fleet.fleet import HeldFrozen
 
 
 def next_tensors(
@@ -19,18 +21,36 @@ def next_tensors(
     parameters: frozenset[str],
     optimizer: ServerOptimizer,
     *,
-    counts_frozen: bool = False,
+    held_frozen: HeldFrozen = "left-out",
     mean: Mean = average,
 ) -> dict[str, NDArray[np.float32]]:
     """What was trained, after the round: `parameters` by a step of the server's optimizer, the rest, which are
-    statistics, as their `mean`. Values that nobody trained stay as they are in `base`."""
-    result = mean(updates, base, counts_frozen=counts_frozen)
+    statistics, as their `mean`. Values that nobody trained stay as they are in `base`.
+
+    `damped`: a tensor goes from its old value towards the mean over those who trained it, by the square root of their
+    share s of the weights. The mean of few has a variance larger by 1 / s, so that each tensor moves as noisily as one
+    that all have trained."""
+    result = mean(updates, base, counts_frozen=held_frozen == "unchanged")
+    if held_frozen == "damped":
+        result = {name: _damped(tensor, base[name], _share(updates, name)) for name, tensor in result.items()}
     for name in parameters & result.keys():
         start = base[name]
         stepped = optimizer.step(name, start, result[name])
         trained = _trained_values(updates, name, start.shape)
         result[name] = stepped if trained is None else np.where(trained, stepped, start)
     return result
+
+
+def _share(updates: Sequence[ReceivedUpdate], name: str) -> float:
+    """Of the weights of all, those of the clients that trained a tensor."""
+    return sum(u.weight for u in updates if name in u.tensors) / sum(u.weight for u in updates)
+
+
+def _damped(tensor: NDArray[np.float32], start: NDArray[Any], share: float) -> NDArray[np.float32]:
+    if share == 1.0:
+        return tensor
+    old = start.astype(np.float64)
+    return (old + (tensor - old) * math.sqrt(share)).astype(np.float32)
 
 
 def _trained_values(updates: Sequence[ReceivedUpdate], name: str, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:

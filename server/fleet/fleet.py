@@ -132,6 +132,11 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     server_tau: Annotated[float, msgspec.Meta(gt=0)] = 1e-3
 
 
+HeldFrozen = Literal["left-out", "unchanged", "damped"]
+"""How clients count in the average of a tensor that they held frozen: not at all; with its old value; or between the
+two (`server.averaging.server_step`)."""
+
+
 class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the fleet trains: planned, ProFL, elastic ProFL, or one of the methods that they are compared with
     (`simulation`).
@@ -139,8 +144,8 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Attributes:
         coverage: of method `planned`, the share of the clients that each unit is trained by, so far as that can be.
         counts_frozen: of methods `planned` and `elastic`, whether a tensor counts as unchanged in the average for the
-            clients that held it frozen; else it is averaged over those alone who trained it. None is the method's own
-            choice: `elastic` counts them, `planned` does not.
+            clients that held it frozen; if false it is averaged over those alone who trained it. None is the method's
+            own choice: it counts in `elastic`, and `planned` is between the two.
         variants: of method `planned`, those of a piece of work that clients may do: `exact` ones alone keep the result.
         shrinking: ProFL's first stage, with `shrink_rounds` and `distill_rounds` for every block.
         freezing: by effective movement, or equal rounds for every step.

@@ -9,7 +9,7 @@ from device_profiles.model import Partition
 from device_profiles.work import Work, joint
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet
-from server.methods.method import Stage
+from server.methods.method import Stage, held_frozen
 from server.methods.profl import ProFL
 
 
@@ -40,7 +40,7 @@ class ElasticProFL(ProFL):
 
     def _elastic(self, stage: Stage, partition: Partition) -> Stage:
         choices = (*_runs(partition, stage.block), *stage.choices)
-        return replace(stage, choices=choices, counts_frozen=self._settings.counts_frozen is not False)
+        return replace(stage, choices=choices, held_frozen=held_frozen(self._settings, "unchanged"))
 
 
 def _runs(partition: Partition, block: int) -> list[Work]:

@@ -10,7 +10,7 @@ from device_profiles.errors import ExecutionError
 from device_profiles.model import Partition
 from device_profiles.work import Work
 from server.fleet.client import Client
-from server.fleet.fleet import Fleet, FreezingSettings
+from server.fleet.fleet import Fleet, FreezingSettings, HeldFrozen, MethodSettings
 
 StageName = Literal["shrink", "distill", "grow", "train"]
 
@@ -29,7 +29,7 @@ class Stage:
         takes_the_rest: the last stage, which goes on to the end of the run's round budget.
         learning_rate: instead of the fleet file's.
         consistency: weight of DepthFL's self-distillation at the end of its ramp.
-        counts_frozen: in the average, a tensor counts as unchanged for those who held it frozen.
+        held_frozen: how clients count in the average of a tensor that they held frozen.
         ignores_memory: everybody does the first choice, whatever memory there is.
     """
 
@@ -42,7 +42,7 @@ class Stage:
     takes_the_rest: bool = False
     learning_rate: float | None = None
     consistency: float = 0.0
-    counts_frozen: bool = False
+    held_frozen: HeldFrozen = "left-out"
     ignores_memory: bool = False
 
     @property
@@ -77,3 +77,10 @@ def budget_of(fleet: Fleet, method: str) -> int:
             f"method {method} has no end of its own", field="training.rounds", remedy="say how many rounds it trains"
         )
     return fleet.training.rounds
+
+
+def held_frozen(settings: MethodSettings, own: HeldFrozen) -> HeldFrozen:
+    """What the fleet file says of tensors that some hold frozen; where it says nothing, the method's `own` choice."""
+    if settings.counts_frozen is None:
+        return own
+    return "unchanged" if settings.counts_frozen else "left-out"

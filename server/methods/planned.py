@@ -11,7 +11,7 @@ from device_profiles.model import Partition
 from device_profiles.work import Work, grow, suffixes
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet, FreezingSettings, MethodSettings
-from server.methods.method import Stage, budget_of
+from server.methods.method import Stage, budget_of, held_frozen
 
 FALL = 0.8
 """A step ends when effective movement has fallen to this share of its largest value, unless the fleet file says."""
@@ -22,9 +22,10 @@ class Planned:
 
     The steps are chosen by `server.planner.steps` where the fleet file names no partition: one, if enough clients hold
     every unit together with all behind it; else as few as let enough clients train each unit, as in ProFL, with
-    stand-ins for what lies behind a step. Who holds no unit trains the output module alone. A unit is averaged over
-    those who trained it, unless `counts_frozen` asks that it counts as unchanged for those who held it frozen, as in
-    elastic ProFL. A step ends when its movement has become flat and has fallen as well (`freezing.fall`).
+    stand-ins for what lies behind a step. Who holds no unit trains the output module alone. A unit goes
+    towards the average over those who trained it, by the square root of their share (`damped`), unless `counts_frozen`
+    says how those count who held it frozen. A step ends when its movement has become flat and has fallen as well
+    (`freezing.fall`).
     """
 
     name = "planned"
@@ -52,7 +53,7 @@ class Planned:
                 evaluated=grow(partition, block.index),
                 rounds=rounds,
                 freezing=freezing,
-                counts_frozen=bool(self._settings.counts_frozen),
+                held_frozen=held_frozen(self._settings, "damped"),
             )
             for block in partition.blocks
         ]

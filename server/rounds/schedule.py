@@ -167,7 +167,7 @@ class Schedule:
         optimizer = self._optimizer_of(state)
         parameters = self._structure.parameters(attempts.trained())
         weights = weights | next_tensors(
-            attempts.accepted, weights, parameters, optimizer, counts_frozen=stage.counts_frozen, mean=self._mean
+            attempts.accepted, weights, parameters, optimizer, held_frozen=stage.held_frozen, mean=self._mean
         )
         scalars = self._movement.scalars(stage, weights)
         reason = self._reason_to_end(stage, rounds, state, movement.observe(scalars))

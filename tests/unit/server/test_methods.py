@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 import pytest
 
@@ -11,7 +9,7 @@ from device_profiles.errors import ExecutionError
 from device_profiles.model import Partition
 from device_profiles.work import Work, block_of, blocks_of, grow
 from server.fleet.client import alike
-from server.fleet.fleet import DataSettings, Fleet, FreezingSettings, MethodSettings
+from server.fleet.fleet import DataSettings, Fleet, FreezingSettings, HeldFrozen, MethodSettings
 from server.fleet.fleet import TrainingSettings as Training
 from server.fleet.model import ModelSettings
 from server.fleet.population import ClientSettings
@@ -86,14 +84,14 @@ def test_elastic_profl_gives_each_client_the_longest_run_of_blocks_that_it_holds
     assert [stage.title for stage in stages] == [
         "shrink 3", "distill 3", "shrink 2", "distill 2", "grow 1", "grow 2", "grow 3",
     ]  # fmt: skip
-    assert not any(stage.counts_frozen for stage in stages[:5])  # nobody trains more than one block there
+    assert all(stage.held_frozen == "left-out" for stage in stages[:5])  # nobody trains more than one block there
     assert [{client: blocks_of(work, PARTITION) for client, work in _work(stage).items()} for stage in stages[4:]] == [
         {"large": (1, 1), "medium": (1, 1)},
         {"large": (1, 2), "medium": (2, 2)},
         {"large": (1, 3), "medium": (2, 3), "small": (3, 3)},
     ]
     last = stages[-1]
-    assert last.counts_frozen and last.evaluated == grow(PARTITION, 3)
+    assert last.held_frozen == "unchanged" and last.evaluated == grow(PARTITION, 3)
     work = _work(last)
     names = [FrozenPrefixes().name(0, work[client], work) for client in BUDGETS]
     assert names == ["stage0", None, None]  # others train what medium and small hold frozen
@@ -153,13 +151,13 @@ def test_planned_gives_each_client_the_longest_suffix_that_it_holds() -> None:
     assert [stage.takes_the_rest for stage in stages] == [False, True]
 
 
-@pytest.mark.parametrize(("name", "own"), [("planned", False), ("elastic", True)])
+@pytest.mark.parametrize(("name", "own"), [("planned", "damped"), ("elastic", "unchanged")])
 def test_whether_frozen_tensors_count_is_the_methods_choice_where_the_fleet_file_says_nothing(
-    name: Literal["planned", "elastic"], own: bool
+    name: Literal[planned, elastic], own: HeldFrozen
 ) -> None:
-    for said, counted in ((None, own), (False, False), (True, True)):
+    for said, counted in ((None, own), (False, "left-out"), (True, "unchanged")):
         settings = MethodSettings(name=name, counts_frozen=said)
-        assert create_method(settings).stages(_fleet(settings), SUFFIXES, CLIENTS)[-1].counts_frozen == counted
+        assert create_method(settings).stages(_fleet(settings), SUFFIXES, CLIENTS)[-1].held_frozen == counted
 
 
 def test_planned_asks_for_a_fall_of_movement_unless_the_fleet_file_says_how_far() -> None:
@@ -185,4 +183,4 @@ def test_fedpmt_trains_suffixes_of_the_whole_model_and_averages_over_those_who_d
     assert {c: work.name for c, work in BestHeld().assign(stage, clients).items()} == {
         **{"large": "joint-units1-3", "medium": "grow-units2-3", "small": "head-units0-3"}
     }
-    assert not stage.counts_frozen and stage.rounds == 30
+    assert stage.held_frozen == "left-out" and stage.rounds == 30

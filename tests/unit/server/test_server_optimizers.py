@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -18,7 +19,7 @@ from server.averaging.aggregation import ReceivedUpdate, average
 from server.averaging.optimizers import OPTIMIZERS, create_optimizer
 from server.averaging.server_step import next_tensors
 from server.fleet.client import Client
-from server.fleet.fleet import TrainingSettings
+from server.fleet.fleet import HeldFrozen, TrainingSettings
 from server.fleet.structure import Structure, TrainedTensor
 from server.methods.method import Stage
 from server.rounds.observer import Observer
@@ -82,6 +83,26 @@ def test_the_mean_itself_is_what_fedavg_gives_by_default() -> None:
     base = {"w": np.float32([1, 2])}
     stepped = next_tensors(updates, base, frozenset({"w"}), create_optimizer(TrainingSettings()))
     np.testing.assert_array_equal(stepped["w"], average(updates, base)["w"])
+
+
+def test_a_damped_tensor_goes_the_square_root_of_its_share_of_the_way_that_its_trainers_mean_goes() -> None:
+    """One of 1 + 3 examples trained `w` and goes half of its way; `v`, which both trained, goes the whole."""
+    base = {"w": np.float32([1, 2]), "v": np.float32([0]), "running_var": np.float32([4])}
+    updates = [
+        _update("a", 1, w=np.float32([3, -2]), v=np.float32([8]), running_var=np.float32([0])),
+        _update("b", 3, v=np.float32([4])),
+    ]
+    fedavg = create_optimizer(TrainingSettings())
+    after = {
+        rule: next_tensors(updates, base, frozenset({"w", "v"}), fedavg, held_frozen=rule)
+        for rule in get_args(HeldFrozen)
+    }
+    assert {rule: [tensors["w"].tolist(), tensors["running_var"].tolist()] for rule, tensors in after.items()} == {
+        "left-out": [[3, -2], [0]],
+        "unchanged": [[1.5, 1], [3]],
+        "damped": [[2, 0], [2]],
+    }
+    assert all(tensors["v"].tolist() == [5] for tensors in after.values())
 
 
 @pytest.mark.parametrize("name", ["fedadam", "fedyogi"])
