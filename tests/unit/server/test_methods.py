@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 import pytest
 
@@ -153,7 +155,7 @@ def test_planned_gives_each_client_the_longest_suffix_that_it_holds() -> None:
 
 @pytest.mark.parametrize(("name", "own"), [("planned", "damped"), ("elastic", "unchanged")])
 def test_whether_frozen_tensors_count_is_the_methods_choice_where_the_fleet_file_says_nothing(
-    name: Literal[planned, elastic], own: HeldFrozen
+    name: Literal["planned", "elastic"], own: HeldFrozen
 ) -> None:
     for said, counted in ((None, own), (False, "left-out"), (True, "unchanged")):
         settings = MethodSettings(name=name, counts_frozen=said)
