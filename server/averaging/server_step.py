@@ -27,12 +27,14 @@ def next_tensors(
     """What was trained, after the round: `parameters` by a step of the server's optimizer, the rest, which are
     statistics, as their `mean`. Values that nobody trained stay as they are in `base`.
 
-    `damped`: a tensor goes from its old value towards the mean over those who trained it, by the square root of their
-    share s of the weights. The mean of few has a variance larger by 1 / s, so that each tensor moves as noisily as one
-    that all have trained."""
+    `damped`: a parameter goes from its old value towards the mean over those who trained it, by the square root of
+    their share s of the weights. The mean of few has a variance larger by 1 / s, so that each parameter moves as noisily
+    as one that all have trained. Statistics go by s itself: whoever holds a normalisation frozen uses the old ones."""
     result = mean(updates, base, counts_frozen=held_frozen == "unchanged")
     if held_frozen == "damped":
-        result = {name: _damped(tensor, base[name], _share(updates, name)) for name, tensor in result.items()}
+        for name, tensor in result.items():
+            share = _share(updates, name)
+            result[name] = _damped(tensor, base[name], math.sqrt(share) if name in parameters else share)
     for name in parameters & result.keys():
         start = base[name]
         stepped = optimizer.step(name, start, result[name])
@@ -46,11 +48,11 @@ def _share(updates: Sequence[ReceivedUpdate], name: str) -> float:
     return sum(u.weight for u in updates if name in u.tensors) / sum(u.weight for u in updates)
 
 
-def _damped(tensor: NDArray[np.float32], start: NDArray[Any], share: float) -> NDArray[np.float32]:
-    if share == 1.0:
+def _damped(tensor: NDArray[np.float32], start: NDArray[Any], part: float) -> NDArray[np.float32]:
+    if part == 1.0:
         return tensor
     old = start.astype(np.float64)
-    return (old + (tensor - old) * math.sqrt(share)).astype(np.float32)
+    return (old + (tensor - old) * part).astype(np.float32)
 
 
 def _trained_values(updates: Sequence[ReceivedUpdate], name: str, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:

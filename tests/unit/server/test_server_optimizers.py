@@ -85,8 +85,9 @@ def test_the_mean_itself_is_what_fedavg_gives_by_default() -> None:
     np.testing.assert_array_equal(stepped["w"], average(updates, base)["w"])
 
 
-def test_a_damped_tensor_goes_the_square_root_of_its_share_of_the_way_that_its_trainers_mean_goes() -> None:
-    """One of 1 + 3 examples trained `w` and goes half of its way; `v`, which both trained, goes the whole."""
+def test_a_damped_parameter_goes_the_square_root_of_its_share_of_the_way_that_its_trainers_mean_goes() -> None:
+    """One of 1 + 3 examples trained `w` and goes half of its way; `v`, which both trained, goes the whole.
+    Statistics go by the share itself."""
     base = {"w": np.float32([1, 2]), "v": np.float32([0]), "running_var": np.float32([4])}
     updates = [
         _update("a", 1, w=np.float32([3, -2]), v=np.float32([8]), running_var=np.float32([0])),
@@ -100,7 +101,7 @@ def test_a_damped_tensor_goes_the_square_root_of_its_share_of_the_way_that_its_t
     assert {rule: [tensors["w"].tolist(), tensors["running_var"].tolist()] for rule, tensors in after.items()} == {
         "left-out": [[3, -2], [0]],
         "unchanged": [[1.5, 1], [3]],
-        "damped": [[2, 0], [2]],
+        "damped": [[2, 0], [3]],
     }
     assert all(tensors["v"].tolist() == [5] for tensors in after.values())
 
