@@ -28,8 +28,8 @@ def next_tensors(
     statistics, as their `mean`. Values that nobody trained stay as they are in `base`.
 
     `damped`: a parameter goes from its old value towards the mean over those who trained it, by the square root of
-    their share s of the weights. The mean of few has a variance larger by 1 / s, so that each parameter moves as noisily
-    as one that all have trained. Statistics go by s itself: whoever holds a normalisation frozen uses the old ones."""
+    their share s of the weights. The mean of few has a variance larger by 1 / s, so that each parameter moves as
+    noisily as one that all have trained. Statistics go by s itself: whoever holds a normalisation frozen uses the old ones."""
     result = mean(updates, base, counts_frozen=held_frozen == "unchanged")
     if held_frozen == "damped":
         for name, tensor in result.items():
