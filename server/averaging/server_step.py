@@ -29,7 +29,8 @@ def next_tensors(
 
     `damped`: a parameter goes from its old value towards the mean over those who trained it, by the square root of
     their share s of the weights. The mean of few has a variance larger by 1 / s, so that each parameter moves as
-    noisily as one that all have trained. Statistics go by s itself: whoever holds a normalisation frozen uses the old ones."""
+    noisily as one that all have trained. Statistics go by s itself: whoever holds a normalisation frozen uses the
+    old ones."""
     result = mean(updates, base, counts_frozen=held_frozen == "unchanged")
     if held_frozen == "damped":
         for name, tensor in result.items():
