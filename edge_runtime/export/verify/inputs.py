@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -47,6 +49,7 @@ def compared_tokens(source: BlockModel) -> list[int]:
 
 
 def _value(source: BlockModel, layer: Layer) -> int | None:
-    """What a constant of one element is; None for any other tensor."""
+    """What a whole number is that is a constant of one element; None for any other tensor."""
     tensor = source.constants.get(layer.tensors[0] or "")
-    return int(tensor) if tensor is not None and tensor.numel() == 1 else None
+    number = float(tensor) if tensor is not None and tensor.numel() == 1 else math.inf
+    return int(number) if number.is_integer() else None
