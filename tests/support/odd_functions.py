@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, fft
+from torch import Tensor, fft, nn
 from torch.nn import functional
 
 
@@ -76,3 +76,16 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "view_multiplied_in_place": _part_of_the_examples_view,
     "part_zeroed_in_place": _zeroed,
 }
+
+
+class WithNeedless(nn.Module):
+    """A branch that nothing follows from, with statistics of its own and an operator that no kernel computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 6, 8, 8] -> [N, 6, 8, 8]."""
+        self.norm(x).lgamma()
+        return 2 * x

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.support.any_layers import BiasedAttention, Reparametrised, Scaled, ScaledLinear, StandardisedConv, Window
-from tests.support.odd_functions import COMPLEX, IN_PLACE
+from tests.support.odd_functions import COMPLEX, IN_PLACE, WithNeedless
 from tests.support.odd_layers import (
     Around,
     AroundSequence,
@@ -71,6 +71,7 @@ ODD: dict[str, Odd] = {
     ),
     "truths_as_numbers": Odd(make=_function(lambda x: x * (x > 0.1) + (x <= -0.1).float() * x.tanh())),
     **{name: Odd(make=_function(function)) for name, function in (COMPLEX | IN_PLACE).items()},
+    "needless_branch": Odd(make=lambda: Around(WithNeedless())),
     "fourier_of_many": Odd(
         make=_function(lambda x: torch.fft.rfft(x, n=5000).abs()), refusal="of more than 4096 elements"
     ),
