@@ -49,7 +49,8 @@ accumulated in the momentum itself: the first execution decays it, the others ad
 and only the last one moves the parameters. With a proximal term its factor mu follows, in the first execution only
 (else 0), as the weight decay. For AdamW: learning rate, the corrections 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t) of
 step t, weight decay. Programs that sum the gradients of micro-batches apart take one more: 1 in the last execution of a
-step, which updates, else 0.
+step, which updates, else 0. Programs with a label for each token or pixel and several micro-batches take one more at
+the end: how many labels of the step's batch count.
 """
 RANDOM_INPUT = "random"
 """Seed and number of the execution, int64 [2]: what dropout drops follows from them."""

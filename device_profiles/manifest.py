@@ -153,6 +153,16 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     loads: Loads = {}
 
     @property
+    def counted_labels(self) -> int:
+        """Labels of a step whose last hyperparameter says how many of them count; 0 where it says nothing of the kind.
+
+        It does where an example has several labels and a step several executions, over all of which the mean is.
+        """
+        several = (value for value in self.inputs if value.role == "label" and value.dtype == "int64")
+        shape = next((value.shape for value in several), ())
+        return self.batch // self.micro_batch * math.prod(shape) if self.micro_batch < self.batch and shape[1:] else 0
+
+    @property
     def frozen_tensors(self) -> int:
         """How many tensors it reads from the file of weights."""
         return sum(value.role == "frozen" for value in self.inputs)

@@ -113,7 +113,7 @@ def _check_optimizer(program: Any, where: str) -> None:
     check_fields(program.loss, f"{where}: loss")
     optimizer = program.optimizer
     apart = program.batch != program.micro_batch and not optimizer.sums_in_momentum
-    count = OPTIMIZERS[optimizer.name].hyperparameters + optimizer.proximal + apart
+    count = OPTIMIZERS[optimizer.name].hyperparameters + optimizer.proximal + apart + (program.counted_labels > 0)
     if (given[0].dtype, given[0].shape) != ("float32", (count,)):
         raise FormatError(f"{where}: inputs: {given[0].name}: {optimizer.name} takes {count} float32 hyperparameters")
 

@@ -167,8 +167,6 @@ class RunPrograms:
             stores = "momentum_dtype" in OPTIMIZERS[optimizer.name].settings
             return stores and optimizer.momentum > 0 and optimizer.momentum_dtype != "bfloat16"
         executions = executions_of(trade)
-        if executions > 1 and self._source.positions is not None:
-            return False  # how many labels count is known of a whole batch only
         return executions == 1 or (batch % executions == 0 and batch // executions > 1)
 
     def _in_executions(self, count: int) -> BlockModel:
@@ -187,7 +185,7 @@ class RunPrograms:
             head=model.head,
             input_dtype=model.input_dtype or default_dtype(model.name),
         )
-        check_loss(model.minimised, source, 1)
+        check_loss(model.minimised, source)
         return source
 
 

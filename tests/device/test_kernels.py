@@ -212,6 +212,20 @@ def test_smoothed_labels_and_their_gradient(smoothing: float) -> None:
     close(logits, d.grad)
 
 
+def test_parts_of_a_batch_have_their_share_of_the_mean_over_its_labels_that_count() -> None:
+    logits, labels = random(9, 5) * 10, np.array([0, -100, 1, -100, 2, 4, -100, -100, -100])
+    d = double(logits)
+    expected = functional.cross_entropy(d, torch.from_numpy(labels))
+    expected.backward()
+    counts, total = np.array([7.0, 4.0], np.float32), 0.0
+    for part in (slice(0, 3), slice(3, 6), slice(6, 9)):
+        loss, gradient = np.empty((), np.float32), np.empty((3, 5), np.float32)
+        call("cross_entropy_of_batch", logits[part].copy(), labels[part].copy(), counts, 1, 0.0, loss, gradient)
+        close(gradient, d.grad[part])
+        total += float(loss)
+    assert total == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_the_mean_squared_error_and_its_gradient() -> None:
     values, targets = random(6, 9), random(6, 9, seed=1)
     d = double(values)

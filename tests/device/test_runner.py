@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("torch", reason="a bundle is exported with it")
 
+from device_profiles.files import read_json
+from device_profiles.manifest import Manifest
 from tests.support.device_commands import profl_edge, wait_for
 from tests.support.device_commands import start as start_edge
 from tests.support.runner import Ran, built_runner, run, write_idx
@@ -138,3 +140,18 @@ def test_a_signal_leaves_a_checkpoint_that_python_continues(
     done = int(text.partition(": ")[2].partition(" steps")[0])
     more = profl_edge("train", cnn_bundle, *arguments, "--steps", done + 1, "--resume", "--json", "-o", output)
     assert more.report()["resumed_from"] == done
+
+
+def test_frozen_weights_in_bfloat16_are_those_of_the_worker(runner: Path, tmp_path: Path) -> None:
+    bundle, random = tmp_path / "bundle", np.random.default_rng(5)
+    made = profl_edge(
+        *("export", "--model", "text_decoder", "--width", 96, "--input", 8, "--classes", 5, "--batch", 8),
+        *("--train-units", "5-8", "--frozen-dtype", "bfloat16", "--no-verify", "-o", bundle),
+    )
+    assert made.status == 0, made.errors
+    frozen = read_json(bundle / "manifest.json", Manifest).programs[0].inputs
+    assert {value.dtype for value in frozen if value.role == "frozen"} >= {"bfloat16"}
+    np.savez(tmp_path / "d.npz", inputs=random.integers(0, 5, (32, 8)), labels=random.integers(0, 5, 32))
+    arguments = (bundle, "--data", f"npz:{tmp_path / 'd.npz'}", "--steps", 5, "--threads", 2)
+    _, ours, theirs = _both(runner, tmp_path, *arguments)
+    assert ours == theirs

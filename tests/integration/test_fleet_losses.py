@@ -60,6 +60,9 @@ CASES = {
     "smoothed": ("sensor", SENSOR + "label_smoothing = 0.2\n", "profl", ""),
     "mse": ("sensor", SENSOR + 'loss = "mse"\n', "profl", "shrinking = true\nshrink_rounds = 1"),
     "one_number": ("gauge", 'input_shape = [5]\nclasses = 1\nloss = "mse"\n', "elastic", ""),
+    "planned_tokens": ("tagger", TAGGER + 'partition = "0,1"\n', "planned", ""),
+    "planned_smoothed": ("sensor", SENSOR + "label_smoothing = 0.2\n", "planned", ""),
+    "planned_mse": ("sensor", SENSOR + 'loss = "mse"\n', "planned", ""),
     "tuned": ("tagger", TAGGER + 'train_units = "1-1"\nlora = 2\nlabel_smoothing = 0.1\n', "finetune", ""),
 }
 
@@ -85,6 +88,7 @@ def _inputs(case: str, generator: np.random.Generator, count: int) -> np.ndarray
 
 def _run(folder: Path, case: str, engine: str, *, method: str = "", split: str = "") -> Any:
     model, settings, own, more = CASES[case]
+    case = case.removeprefix("planned_")
     generator, data = np.random.default_rng(3), folder / "data.npz"
     arrays = {
         f"{part}{name}": make(case, generator, count)
@@ -92,7 +96,7 @@ def _run(folder: Path, case: str, engine: str, *, method: str = "", split: str =
         for name, make in (("inputs", _inputs), ("labels", _labels))
     }
     np.savez(data, **arrays)
-    rounds = "rounds = 3" if own == "finetune" else ""
+    rounds = "rounds = 3" if own in ("finetune", "planned") else ""
     text = FLEET.format(
         rounds=rounds, model=model, settings=settings, data=data, method=method or own, more="" if method else more
     )
@@ -122,7 +126,7 @@ def test_both_engines_train_and_judge_alike(case: str, tmp_path: Path) -> None:
     for ours, theirs in zip(*rounds, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-3)
         assert ours["test_loss"] == pytest.approx(theirs["test_loss"], rel=2e-3)
-    assert all((summary["accuracy"] is None) == (case in ("mse", "one_number")) for summary in summaries)
+    assert all((summary["accuracy"] is None) == (case in ("mse", "planned_mse", "one_number")) for summary in summaries)
     assert summaries[0]["test_loss"] == pytest.approx(summaries[1]["test_loss"], rel=2e-3)
 
 

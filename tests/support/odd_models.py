@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.support.any_layers import BiasedAttention, Reparametrised, Scaled, ScaledLinear, StandardisedConv, Window
+from tests.support.odd_functions import COMPLEX, IN_PLACE, WithNeedless
 from tests.support.odd_layers import (
     Around,
     AroundSequence,
@@ -34,8 +35,8 @@ def _shuffled(x: Tensor) -> Tensor:
     return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
-def _complex(x: Tensor) -> Tensor:
-    return torch.view_as_real(torch.view_as_complex(x.unflatten(3, (-1, 2)).contiguous()) * 1j).flatten(3)
+def _argument(x: Tensor) -> Tensor:
+    return torch.fft.fft(x).angle()
 
 
 def _without_autocast(x: Tensor) -> Tensor:
@@ -69,7 +70,14 @@ ODD: dict[str, Odd] = {
         make=_function(lambda x: x.masked_fill(torch.ones(8, 8, dtype=torch.bool).triu(1), -torch.inf).softmax(-1))
     ),
     "truths_as_numbers": Odd(make=_function(lambda x: x * (x > 0.1) + (x <= -0.1).float() * x.tanh())),
-    "complex": Odd(make=_function(_complex), refusal="aten.view_as_complex"),
+    **{name: Odd(make=_function(function)) for name, function in (COMPLEX | IN_PLACE).items()},
+    "needless_branch": Odd(make=lambda: Around(WithNeedless())),
+    "fourier_of_many": Odd(
+        make=_function(lambda x: torch.fft.rfft(x, n=5000).abs()), refusal="of more than 4096 elements"
+    ),
+    "complex_argument": Odd(
+        make=_function(_argument), refusal=r"operator aten.angle.default \(line .* complex numbers"
+    ),
     "conv_transpose": Odd(make=lambda: Around(nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1), 4)),
     "conv_transpose_groups": Odd(make=lambda: Around(nn.ConvTranspose2d(6, 4, 2, 2, groups=2, bias=False), 4)),
     "pixel_shuffle": Odd(make=lambda: Around(nn.Sequential(nn.Conv2d(6, 24, 1), nn.PixelShuffle(2)))),

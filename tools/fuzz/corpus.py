@@ -135,6 +135,10 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "words": ("tests.support.token_models:causal_reader", {**_WORDS, "input_shape": (9,)}),
     "padded": ("tools.fuzz.corpus:padded", {**_WORDS, "classes": 4}),
     "counted": ("tools.fuzz.corpus:counted", {**_WORDS, "classes": 4}),
+    "labelled": (
+        "tests.support.position_models:tagger",
+        {"input_shape": (7,), "input_dtype": "int64", "classes": 5, "batch": 4, "micro_batch": 2, "partition": "0-1"},
+    ),
     "narrowed": ("tools.fuzz.corpus:winograd", {**_IMAGE, "train_units": "head", "frozen_dtype": "bfloat16"}),
     "written_out": ("tests.support.token_models:written_out", {"input_shape": (6, 10), "classes": 4, "batch": 2}),
     "dropping": (

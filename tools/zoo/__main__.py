@@ -1,7 +1,8 @@
-"""Which models of a package can be exported: `python -m tools.zoo`.
+"""Which models of other packages can be exported: `python -m tools.zoo`.
 
     python -m tools.zoo --only 'swin*'          # some of them
     python -m tools.zoo --jobs 2 --document     # all that have no result yet, then the table of docs/models.md
+    python -m tools.zoo --list tools/zoo/others.toml
 
 Every model of the list is made with random weights, cut into blocks, exported and verified in a process of its own.
 Results are kept as they come, so that a run that was ended goes on where it was.
@@ -39,10 +40,10 @@ _PRELOADED = [
 class _Job:
     """A model that is being exported."""
 
-    def __init__(self, context: Any, package: str, entry: Entry, blocks: int, seconds: float) -> None:
+    def __init__(self, context: Any, entry: Entry, blocks: int, seconds: float) -> None:
         self.entry = entry
         self.answer, given = context.Pipe(duplex=False)
-        self.process = context.Process(target=export_one, args=(package, entry, blocks, given), daemon=True)
+        self.process = context.Process(target=export_one, args=(entry, blocks, given), daemon=True)
         self.process.start()
         given.close()
         self.ends = time.monotonic() + seconds
@@ -76,7 +77,6 @@ class _Job:
 @click.command(epilog="Example: python -m tools.zoo --only 'efficient*' --jobs 2")
 @click.option("--list", "path", type=click.Path(path_type=Path, exists=True), default=LIST, help="Models to export.")
 @click.option("--only", help="Only the models whose names match this pattern.")
-@click.option("--package", default="timm", show_default=True, help="Installed package with a `create_model`.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Models at a time.")
 @click.option("--blocks", type=click.IntRange(1), default=2, show_default=True, help="Blocks that each is cut into.")
 @click.option("--seconds", type=click.FloatRange(1), default=900.0, show_default=True, help="Time for one model.")
@@ -89,7 +89,6 @@ class _Job:
 def main(
     path: Path,
     only: str | None,
-    package: str,
     jobs: int,
     blocks: int,
     seconds: float,
@@ -105,13 +104,13 @@ def main(
     if known_only:
         waiting, entries = [], [entry for entry in entries if entry.name in known]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_PRELOADED, package])
+    context.set_forkserver_preload([*_PRELOADED, *sorted({entry.package for entry in waiting})])
     running: list[_Job] = []
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                running.append(_Job(context, package, waiting.pop(0), blocks, seconds))
+                running.append(_Job(context, waiting.pop(0), blocks, seconds))
             wait([job.answer for job in running], timeout=1.0)
             for job in list(running):
                 result = job.result()
@@ -125,7 +124,7 @@ def main(
             job.end()
     found = [known[entry.name] for entry in entries]
     if document:
-        write_document(found)
+        write_document(path.stem, found)
     else:
         click.echo(table(found), nl=False)
 

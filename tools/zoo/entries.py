@@ -8,18 +8,36 @@ from typing import Any
 
 import msgspec
 
+from device_profiles.contract import DType
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json, write_json
 
 LIST = Path(__file__).with_name("models.txt")
+OTHERS = Path(__file__).with_name("others.toml")
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One model: its name in its package, the shape of one example, and arguments of its factory."""
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model.
+
+    Attributes:
+        name: in its package; in a list of several packages with the package in front.
+        input_shape: of one example.
+        input_dtype: int64 for tokens.
+        classes: the width of its output, where its package is not told.
+        package: installed package that makes it.
+        arguments: of its factory or configuration.
+        argument: name by which `forward` takes the input; empty for its first one.
+        output: name of the logits in what `forward` returns; empty for one that returns them.
+    """
 
     name: str
     input_shape: tuple[int, ...]
-    arguments: dict[str, int] = {}
+    input_dtype: DType = "float32"
+    classes: int = 10
+    package: str = "timm"
+    arguments: dict[str, Any] = {}
+    argument: str = ""
+    output: str = ""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,7 +67,13 @@ class Results(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def entries_in(path: Path, only: str | None = None) -> list[Entry]:
-    """The models of a list whose names match the pattern `only`; raises FormatError with the line that is wrong."""
+    """The models of a list whose names match the pattern `only`; raises FormatError with what is wrong in it."""
+    entries = _in_tables(path) if path.suffix == ".toml" else _in_lines(path)
+    return [entry for entry in entries if only is None or fnmatch.fnmatch(entry.name, only)]
+
+
+def _in_lines(path: Path) -> list[Entry]:
+    """Models of timm, one a line."""
     entries = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
@@ -64,9 +88,33 @@ def entries_in(path: Path, only: str | None = None) -> list[Entry]:
             )
         except ValueError:
             raise FormatError(f"{path}, line {number}: write NAME CxHxW and arguments such as img_size=64") from None
-        if only is None or fnmatch.fnmatch(name, only):
-            entries.append(entry)
+        entries.append(entry)
     return entries
+
+
+def _in_tables(path: Path) -> list[Entry]:
+    """Models of several packages: a table for each package, and in `like` what several of its models share."""
+    try:
+        packages = msgspec.toml.decode(path.read_bytes(), type=dict[str, dict[str, dict[str, Any]]])
+    except msgspec.MsgspecError as error:
+        raise FormatError(f"{path}: {error}") from None
+    kinds = packages.pop("like", {})
+    return [
+        _of_row(path, package, model, row, kinds) for package, rows in packages.items() for model, row in rows.items()
+    ]
+
+
+def _of_row(path: Path, package: str, model: str, row: dict[str, Any], kinds: dict[str, dict[str, Any]]) -> Entry:
+    name = f"{package}.{model}"
+    kind = row.pop("like", None)
+    if kind is not None and kind not in kinds:
+        raise FormatError(f"{path}: {name} is like '{kind}', which is none of {', '.join(sorted(kinds))}")
+    shared = kinds.get(kind, {})
+    arguments = shared.get("arguments", {}) | row.pop("arguments", {})
+    try:
+        return msgspec.convert({**shared, **row, "name": name, "package": package, "arguments": arguments}, Entry)
+    except msgspec.ValidationError as error:
+        raise FormatError(f"{path}: {name}: {error}") from None
 
 
 def known_results(path: Path) -> dict[str, Result]:
@@ -77,11 +125,3 @@ def known_results(path: Path) -> dict[str, Result]:
 def keep_results(path: Path, results: dict[str, Result]) -> None:
     """Write all results over those at `path`, at once."""
     write_json(path, Results(results=[results[name] for name in sorted(results)]))
-
-
-def made(package: str, entry: Entry, classes: int) -> Any:
-    """The module with random weights."""
-    import importlib
-
-    library = importlib.import_module(package)
-    return library.create_model(entry.name, pretrained=False, num_classes=classes, **entry.arguments)

@@ -14,29 +14,30 @@ from pathlib import Path
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.manifest import Manifest
 from device_profiles.work import Grow
-from tools.zoo.entries import Entry, Result, made
+from tools.zoo.entries import Entry, Result
 
-CLASSES = 10
 _BATCH = 8
 _LOSS = re.compile(r"loss differs by ([^ ]+) ")
-_chosen: list[tuple[str, Entry]] = []
+_chosen: list[Entry] = []
 
 
 def chosen() -> object:
     """The factory that the export calls: the model that this process is about."""
-    ((package, entry),) = _chosen
-    return made(package, entry, CLASSES)
+    from tools.zoo.made import made
+
+    (entry,) = _chosen
+    return made(entry)
 
 
-def export_one(package: str, entry: Entry, blocks: int, answer: Connection) -> None:
+def export_one(entry: Entry, blocks: int, answer: Connection) -> None:
     """Send what the export of `entry` comes to."""
     import torch
 
     from edge_runtime.export.targets.native import export_bundle
 
-    importlib.import_module(package)
+    importlib.import_module(entry.package)
     torch.set_num_threads(1)
-    _chosen.append((package, entry))
+    _chosen.append(entry)
     lines: list[str] = []
     begin = time.process_time()
     refusal, arena = "", 0
@@ -50,7 +51,8 @@ def export_one(package: str, entry: Entry, blocks: int, answer: Connection) -> N
                 blocks=count,
                 batch=_BATCH,
                 input_shape=entry.input_shape,
-                classes=CLASSES,
+                input_dtype=entry.input_dtype,
+                classes=entry.classes,
                 progress=lines.append,
             )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from device_profiles.errors import FormatError
 from tools.zoo.entries import Result
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "models.md"
-BEGIN, END = "<!-- models: made by tools/zoo -->\n", "<!-- end of models -->\n"
+BEGIN, END = "<!-- {}: made by tools/zoo -->\n", "<!-- end of {} -->\n"
+"""Lines around the table of a list, by the list's name."""
 _LONGEST = 160
 
 
@@ -39,9 +41,12 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3].rstrip()}..."
 
 
-def write_document(results: list[Result]) -> None:
-    """Put the table of `results` in the place of the one in docs/models.md."""
+def write_document(name: str, results: list[Result]) -> None:
+    """Put the table of `results` in the place of that of the list `name` in docs/models.md."""
+    begin, end = BEGIN.format(name), END.format(name)
     text = DOCUMENT.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, behind = rest.partition(END)
-    DOCUMENT.write_text(before + BEGIN + table(results) + END + behind, encoding="utf-8")
+    before, found, rest = text.partition(begin)
+    _, ended, behind = rest.partition(end)
+    if not found or not ended:
+        raise FormatError(f"{DOCUMENT.name} has no place for this table; write {begin.strip()} and {end.strip()} there")
+    DOCUMENT.write_text(before + begin + table(results) + end + behind, encoding="utf-8")

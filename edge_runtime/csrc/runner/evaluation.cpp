@@ -46,12 +46,13 @@ class Evaluation {
       : options_(options),
         program_(program),
         classes_(static_cast<size_t>(wanted.classes)),
+        labels_(static_cast<size_t>(std::max<int64_t>(wanted.positions, 1))),
         targets_(wanted.targets != 0),
         examples_(std::move(examples)),
         loaded_(loaded) {}
 
   void run(const OwnGroup* group) {
-    const float* const outputs = loaded_.outputs(static_cast<size_t>(program_.micro_batch) * classes_);
+    const float* const outputs = loaded_.outputs(static_cast<size_t>(program_.micro_batch) * labels_ * classes_);
     loaded_.promise([this] { examples_.rehearse(); }, options_.limit_bytes, group, static_cast<int>(options_.threads));
     loaded_.load_tensors();
     ProgressLine line(0, examples_.size());
@@ -63,41 +64,49 @@ class Evaluation {
       examples_.fetch(indices, std::nullopt, loaded_.data(), nullptr);
       loaded_.execute();
       for (int64_t index = start; index < end; ++index) {
-        add(outputs + static_cast<size_t>(index - start) * classes_, static_cast<size_t>(index));
+        add(outputs + static_cast<size_t>(index - start) * labels_ * classes_, static_cast<size_t>(index));
       }
       if (std::isnan(loss_)) {
         fail(program_.name + ": the loss of the examples up to " + std::to_string(end - 1) +
              " is nan; the weights or the data hold NaN or too large values; correct them");
       }
-      line.update(end, loss_ / static_cast<double>(end));
+      line.update(end, loss_ / static_cast<double>(std::max<int64_t>(counted_, 1)));
+    }
+    if (counted_ == 0) {
+      fail(program_.name + ": no label of the " + std::to_string(examples_.size()) + " examples counts; evaluate more");
     }
   }
 
   std::optional<double> accuracy() const {
     if (targets_) return std::nullopt;
-    return static_cast<double>(right_) / static_cast<double>(examples_.size());
+    return static_cast<double>(right_) / static_cast<double>(counted_);
   }
-  double loss() const { return loss_ / static_cast<double>(examples_.size()); }
+  double loss() const { return loss_ / static_cast<double>(counted_); }
   int64_t examples() const { return examples_.size(); }
 
  private:
   void add(const float* outputs, size_t index) {
     if (targets_) {
       loss_ += squared_error(outputs, examples_.data().targets.data() + index * classes_, classes_);
+      ++counted_;
       return;
     }
-    const auto label = static_cast<size_t>(examples_.data().labels[index]);
-    right_ += static_cast<size_t>(std::max_element(outputs, outputs + classes_) - outputs) == label;
-    loss_ += cross_entropy(outputs, classes_, label);
+    for (size_t i = 0; i < labels_; ++i, outputs += classes_) {
+      const int32_t label = examples_.data().labels[index * labels_ + i];
+      if (label == kIgnoredLabel) continue;
+      ++counted_;
+      right_ += std::max_element(outputs, outputs + classes_) - outputs == label;
+      loss_ += cross_entropy(outputs, classes_, static_cast<size_t>(label));
+    }
   }
 
   const Options& options_;
   const ProgramManifest& program_;
-  size_t classes_;
+  size_t classes_, labels_;  // logits of a label, labels of an example
   bool targets_;
   ExampleReader examples_;
   LoadedProgram& loaded_;
-  int64_t right_ = 0;
+  int64_t right_ = 0, counted_ = 0;
   double loss_ = 0;
 };
 

@@ -1,5 +1,6 @@
 #include "runner/example_reader.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "runner/files/failure.h"
@@ -16,7 +17,8 @@ ImageRecords::Shape extents(const Shape& shape) {
 ExampleReader::ExampleReader(DataSet data, const Example& wanted)
     : data_(std::move(data)),
       example_bytes_(static_cast<size_t>(elements_of(wanted.shape)) * item_bytes(wanted.dtype, data_.origin)),
-      targets_(static_cast<size_t>(wanted.targets)) {
+      targets_(static_cast<size_t>(wanted.targets)),
+      labels_(static_cast<size_t>(std::max<int64_t>(wanted.positions, 1))) {
   if (data_.image_shape.empty()) return;
   images_.emplace(extents(data_.image_shape), extents(wanted.shape));
   images_->add(data_.file->number(), static_cast<int64_t>(data_.first), static_cast<int64_t>(data_.record_bytes),
@@ -49,11 +51,22 @@ void ExampleReader::fetch_labels(const std::vector<int64_t>& indices, char* labe
       std::memcpy(labels, data_.targets.data() + static_cast<size_t>(index) * targets_, targets_ * sizeof(float));
       labels += targets_ * sizeof(float);
     } else {
-      const int64_t label = data_.labels[static_cast<size_t>(index)];
-      std::memcpy(labels, &label, sizeof(label));
-      labels += sizeof(label);
+      for (size_t i = 0; i < labels_; ++i, labels += sizeof(int64_t)) {
+        const int64_t label = data_.labels[static_cast<size_t>(index) * labels_ + i];
+        std::memcpy(labels, &label, sizeof(label));
+      }
     }
   }
+}
+
+int64_t ExampleReader::counted(const std::vector<int64_t>& indices) const {
+  int64_t count = 0;
+  for (const int64_t index : indices) {
+    const auto first = data_.labels.begin() + index * static_cast<int64_t>(labels_);
+    const auto last = first + static_cast<int64_t>(labels_);
+    count += static_cast<int64_t>(labels_) - std::count(first, last, static_cast<int32_t>(kIgnoredLabel));
+  }
+  return count;
 }
 
 void ExampleReader::rehearse() {

@@ -19,6 +19,8 @@ class ExampleReader {
   // Fills a batch with the inputs of `indices`, augmented as follows from `start` where one is given, and their labels,
   // where the program takes some. Throws Failure where the file ends early.
   void fetch(const std::vector<int64_t>& indices, std::optional<uint64_t> start, void* batch, char* labels);
+  // How many labels of these examples are not ignored.
+  int64_t counted(const std::vector<int64_t>& indices) const;
   // Reads one example beside the batch.
   void rehearse();
 
@@ -28,7 +30,7 @@ class ExampleReader {
   DataSet data_;
   std::optional<ImageRecords> images_;
   size_t example_bytes_;
-  size_t targets_;
+  size_t targets_, labels_;  // of an example
 };
 
 }  // namespace profl

@@ -111,7 +111,12 @@ Example example_of(const Manifest& manifest, const ProgramManifest& program) {
       if (other.kind == "eval" && other.block == program.block) loss = other.loss;
     }
   }
-  return {manifest.input_shape, manifest.input_dtype, manifest.classes, loss == "mse" ? manifest.classes : 0,
+  const int64_t targets = loss == "mse" ? manifest.classes : 0;
+  return {manifest.input_shape,
+          manifest.input_dtype,
+          manifest.classes,
+          targets,
+          targets != 0 ? 0 : manifest.positions,
           manifest.vocabulary.value_or(0)};
 }
 

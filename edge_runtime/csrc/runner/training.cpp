@@ -106,8 +106,10 @@ class Training {
     for (int64_t position = 0; position < executions; ++position) {
       const auto first = indices.begin() + position * program_.micro_batch;
       prepared_.examples->fetch({first, first + program_.micro_batch}, augmentation, loaded_.data(), loaded_.labels());
-      loaded_.set_hyperparameters(
-          hyperparameters(program_, prepared_.learning_rate, options_.proximal_mu.value_or(0), position, step));
+      auto values =
+          hyperparameters(program_, prepared_.learning_rate, options_.proximal_mu.value_or(0), position, step);
+      if (program_.counts_labels()) values.push_back(static_cast<float>(prepared_.examples->counted(indices)));
+      loaded_.set_hyperparameters(values);
       loaded_.set_random(options_.seed, step * executions + position);
       const Seconds one = loaded_.execute();
       loss += static_cast<double>(loaded_.loss());

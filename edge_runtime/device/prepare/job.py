@@ -98,6 +98,7 @@ def program_job(bundle: Bundle, program: Program, *, threads: int, weights: Laid
         block=program.block,
         batch=program.batch,
         micro_batch=program.micro_batch,
+        counts_labels=program.counted_labels > 0,
         prefix_instructions=program.prefix_instructions,
         instructions=program.instructions,
         data=data,
@@ -121,8 +122,11 @@ def set_optimizer(job: Job, program: Program, learning_rate: float, proximal_mu:
     if optimizer is None:
         return
     count = program.batch // program.micro_batch
+    # How many of the labels count is filled in for every step.
+    every = [float(program.counted_labels)] if program.counted_labels > 0 else []
     job["hyperparameters"] = [
-        hyperparameters(optimizer, learning_rate, i, count, step=0, proximal_mu=proximal_mu) for i in range(count)
+        hyperparameters(optimizer, learning_rate, i, count, step=0, proximal_mu=proximal_mu) + every
+        for i in range(count)
     ]
     if OPTIMIZERS[optimizer.name].corrects_bias:
         job["betas"] = (optimizer.beta1, optimizer.beta2)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     """Fills a batch, augmented as follows from the last argument; returns the first example that its file does not
     hold whole, or -1."""
 
+IGNORED_LABEL = -100
+"""As in `device_profiles.contract`, whose imports this process does without."""
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -123,6 +125,11 @@ class Examples:
         """Labels of an example that has several."""
         first = index * self._targets
         return [int(label) for label in self._labels[first : first + self._targets]]
+
+    def counted(self, indices: list[int]) -> float:
+        """How many labels of these examples are not ignored, without a list of them: an image may have many."""
+        rows = (self._labels[index * self._targets : (index + 1) * self._targets] for index in indices)
+        return float(sum(label != IGNORED_LABEL for row in rows for label in row))
 
     def target(self, index: int) -> list[float]:
         """What an example's output is compared with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from device_profiles.errors import ExecutionError, FormatError
-from edge_runtime.device.worker.batches import Examples
+from edge_runtime.device.worker.batches import IGNORED_LABEL, Examples
 from edge_runtime.device.worker.loaded_program import LoadedProgram
 from edge_runtime.device.worker.progress import ProgressLine
 from edge_runtime.device.worker.report import initial_line
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from edge_runtime.device.worker.job import Job
-
-IGNORED_LABEL = -100
-"""As in `device_profiles.contract`, whose imports this process does without."""
 
 
 def evaluate(native: Any, job: Job) -> tuple[dict[str, object] | None, str, int]:

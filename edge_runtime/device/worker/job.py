@@ -28,7 +28,8 @@ class ProgramJob(TypedDict):
     """One program; `memory` holds bytes: arena, frozen, workspace_per_thread, staging, their total, and beside it
     those of files in memory (`memory_files.py`).
 
-    A step is `batch // micro_batch` executions; `data` is the buffer in the arena that holds the examples of one.
+    A step is `batch // micro_batch` executions; `data` is the buffer in the arena that holds the examples of one. Where
+    it `counts_labels`, its last hyperparameter is how many labels of the step's examples count.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ProgramJob(TypedDict):
     block: int
     batch: int
     micro_batch: int
+    counts_labels: bool
     prefix_instructions: int
     instructions: int
     data: NamedValue | None

@@ -179,10 +179,12 @@ class _Training:
         epoch = self._job["augment_epoch"] + self._batches.epoch(step)
         size = int(self._job["program"]["micro_batch"])
         loss = total = prefix = 0.0
+        counted = self._examples.counted(indices) if self._job["program"]["counts_labels"] else None
         for position, hyperparameters in enumerate(self._job["hyperparameters"]):
             part = indices[position * size : (position + 1) * size]
             self._fetch(part, epoch)
-            self._loaded.set_hyperparameters(of_step(hyperparameters, self._job["betas"], step))
+            values = of_step(hyperparameters, self._job["betas"], step)
+            self._loaded.set_hyperparameters(values if counted is None else [*values[:-1], counted])
             self._loaded.set_random(self._job["seed"], step * self._loaded.executions + position)
             seconds = self._loaded.execute()
             loss += self._loaded.output()[()]

@@ -34,6 +34,7 @@ from edge_runtime.export.capture.refusals import (
     refuse_other_types,
     refuse_random_numbers,
 )
+from edge_runtime.export.capture.rewritten import rewritten
 from edge_runtime.export.capture.tracing import exported
 from edge_runtime.export.capture.traits import Traits
 from edge_runtime.export.capture.whose import Owners, is_mixed, of_input, owners_of
@@ -102,6 +103,8 @@ class _Capture:
         signature = program.graph_signature
         state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         kept = model.state_dict()
+        self._folded = Constants(program)
+        self._renamed = rewritten(program.graph, set(self._folded.values))
         self._nodes = list(program.graph.nodes)
         self._buffers = signature.inputs_to_buffers
         self._state = {node: name for node, name in state.items() if name in kept}
@@ -111,9 +114,7 @@ class _Capture:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._owners: dict[str, Owners] = {}
         self._traits = Traits(self._fixed)
-        self._renamed: dict[str, str] = {}
         self._layers: list[Layer] = []
-        self._folded = Constants(program)
         self._new_constants: dict[str, torch.Tensor] = {}
         self._log_probabilities = False
         self._depth = 0
@@ -250,11 +251,12 @@ class _Capture:
                 )
 
     def _add(self, layers: list[Layer]) -> None:
-        for layer in layers:
-            self._shapes[layer.output] = layer.shape
-            self._owners[layer.output] = owners_of(layer, self._owners, self._shapes)
-            self._traits.add(layer, frozenset(self._new_constants))
-            self._layers.append(layer)
+        for whole in layers:
+            for layer in self._traits.of_numbers(whole, self._shapes):
+                self._shapes[layer.output] = layer.shape
+                self._owners[layer.output] = owners_of(layer, self._owners, self._shapes)
+                self._traits.add(layer, frozenset(self._new_constants))
+                self._layers.append(layer)
 
     def _call(self, node: torch.fx.Node) -> CapturedNode | None:
         """The call that `node` is or takes a result of; None for a result that nobody reads."""

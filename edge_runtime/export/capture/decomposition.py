@@ -10,7 +10,7 @@ from torch._decomp import core_aten_decompositions, decomposition_table
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from edge_runtime.export.capture.nodes import name_of
+from edge_runtime.export.capture.nodes import copied_before, name_of, result_of
 from edge_runtime.export.capture.tracing import quiet
 
 _STATEFUL = frozenset({"batch_norm", "instance_norm"})
@@ -67,19 +67,8 @@ def _unwrapped(node: torch.fx.Node) -> tuple[list[torch.fx.Node], Replaced]:
 def _inlined(
     node: torch.fx.Node, body: torch.fx.Graph, sources: list[torch.fx.Node]
 ) -> tuple[list[torch.fx.Node], Replaced]:
-    known: dict[torch.fx.Node, torch.fx.Node] = {}
-    placeholders = [part for part in body.nodes if part.op == "placeholder"]
-    known.update(zip(placeholders, sources, strict=True))
-    made = []
-    with node.graph.inserting_before(node):
-        for part in body.nodes:
-            if part.op != "call_function":
-                continue
-            copy = node.graph.node_copy(part, lambda argument: known[argument])
-            copy.meta = {**node.meta, "val": part.meta.get("val")}
-            known[part] = copy
-            made.append(copy)
-    (result,) = (part.args[0] for part in body.nodes if part.op == "output")
+    known, result = copied_before(node, body, sources), result_of(body)
+    made = [known[part] for part in body.nodes if part.op == "call_function"]
     replaced = [(node, known[result])] if isinstance(result, torch.fx.Node) else []
     for user in [] if replaced else node.users:
         place = user.args[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -108,3 +109,23 @@ def arguments_of(node: torch.fx.Node) -> dict[str, Any]:
         if name in named:
             named.setdefault(other, named[name])
     return named
+
+
+def copied_before(
+    node: torch.fx.Node, body: torch.fx.Graph, sources: Iterable[torch.fx.Node]
+) -> dict[torch.fx.Node, torch.fx.Node]:
+    """Copies of the calls of `body` in front of `node`, whose place in the user's source they have, on `sources` in the
+    place of the body's inputs."""
+    known = dict(zip((part for part in body.nodes if part.op == "placeholder"), sources, strict=True))
+    with node.graph.inserting_before(node):
+        for part in body.nodes:
+            if part.op == "call_function":
+                known[part] = node.graph.node_copy(part, lambda argument: known[argument])
+                known[part].meta = {**node.meta, "val": part.meta.get("val")}
+    return known
+
+
+def result_of(body: torch.fx.Graph) -> Any:
+    """What a graph returns."""
+    (result,) = (part.args[0] for part in body.nodes if part.op == "output")
+    return result

@@ -9,7 +9,7 @@ from torch import nn
 
 from device_profiles.errors import UsageError
 from edge_runtime.export.capture.nodes import arguments_of, line_of, may_overlap, name_of, place_of, root_of, target_of
-from edge_runtime.export.capture.writes import changed_whole
+from edge_runtime.export.capture.writes import changed_whole, follows
 from edge_runtime.export.ir.draws import is_part
 from edge_runtime.export.ir.layers import WHOLE_TYPES, NotCovered
 from edge_runtime.export.operators.selection import TAKES_TRUTHS, TRUTHS
@@ -40,10 +40,6 @@ NEAREST = {
     "rrelu": "nn.LeakyReLU",
     "scatter": "torch.where or torch.cat",
     "scatter_add": "a product with a matrix of ones and zeros",
-    "view_as_complex": "the real and the imaginary part as two tensors",
-    "fft_fft": "a convolution",
-    "fft_rfft": "a convolution",
-    "fft_rfft2": "a convolution",
 }
 """What does nearly the same as an operator, and is covered."""
 
@@ -125,17 +121,8 @@ def refuse_change_of_views(node: torch.fx.Node) -> None:
             read = [source for source in other.all_input_nodes if root_of(source) is family]
             # The whole of what is changed in part is another tensor from there on, and so are its later views.
             read = [source for source in read if not parts or (source in earlier and source is not family)]
-            if any(not _follows(source, node) and may_overlap(source, changed) for source in read):
+            if any(not follows(source, node) and may_overlap(source, changed) for source in read):
                 raise NotCovered("in place on a tensor that is read later under another name")
         else:
             earlier.add(other)
         behind = behind or other is node
-
-
-def _follows(source: torch.fx.Node, changed: torch.fx.Node) -> bool:
-    """Whether a node shows the bytes by way of the operator that changed them."""
-    while source is not changed:
-        if source.op != "call_function" or not source.args or not isinstance(source.args[0], torch.fx.Node):
-            return False
-        source = source.args[0]
-    return True

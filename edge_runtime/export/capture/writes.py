@@ -13,11 +13,33 @@ from edge_runtime.export.operators.shape import VIEWS
 
 
 def changed_whole(node: torch.fx.Node) -> torch.fx.Node | None:
-    """The tensor a part of which `node` changes in place; None where it changes all of one, or nothing."""
+    """The tensor a part of which `node` changes in place; None where it changes all of one, or nothing, or where
+    nothing but the changed part is read from there on."""
     if not name_of(node, bare=False).endswith("_") or not isinstance(node.args[0], torch.fx.Node):
         return None
     views = _views(node.args[0])
-    return root_of(node.args[0]) if views else None
+    return root_of(node.args[0]) if views and _is_read_behind(node) else None
+
+
+def _is_read_behind(changed: torch.fx.Node) -> bool:
+    """Whether the bytes that `changed` changes are read later by another way than through its result."""
+    family, behind = root_of(changed), False
+    for other in changed.graph.nodes:
+        if behind and any(
+            root_of(source) is family and not follows(source, changed) for source in other.all_input_nodes
+        ):
+            return True
+        behind = behind or other is changed
+    return False
+
+
+def follows(source: torch.fx.Node, changed: torch.fx.Node) -> bool:
+    """Whether a node shows the bytes by way of the operator that changed them."""
+    while source is not changed:
+        if source.op != "call_function" or not source.args or not isinstance(source.args[0], torch.fx.Node):
+            return False
+        source = source.args[0]
+    return True
 
 
 def _views(node: torch.fx.Node) -> list[torch.fx.Node]:
@@ -37,9 +59,10 @@ def written(call: CapturedNode, layer: Layer, whole: torch.fx.Node) -> str:
     changed = call.node.args[0]
     assert isinstance(changed, torch.fx.Node)
     shape = tuple(whole.meta["val"].shape)
-    places = _places(changed, shape)
-    inner, rows = places[0].reshape(-1), shape[0]
-    each = places.reshape(rows, -1) if len(places) == rows else places
+    places, rows = _places(changed, shape), shape[0]
+    if _of_no_example(call, layer, whole):
+        places, rows = places[None], 1
+    inner, each = places[0].reshape(-1), places.reshape(len(places), -1)
     if len(places) != rows or not torch.equal(each, inner + each[:, :1] - inner[:1]):
         raise NotCovered("in place on a part of the batch")
     call.before.append(layer)
@@ -52,9 +75,17 @@ def written(call: CapturedNode, layer: Layer, whole: torch.fx.Node) -> str:
         return put
     stays = torch.ones(size)
     stays[inner] = 0.0
-    mask = call.kept("stays", stays.reshape(1, *shape[1:]))
+    mask = call.kept("stays", stays.reshape(shape if rows == 1 else (1, *shape[1:])))
     kept = arithmetic_step(call, SELECT, call.activation_of(whole, "self"), mask, shape)
     return arithmetic_step(call, ADD, kept, put, shape)
+
+
+def _of_no_example(call: CapturedNode, layer: Layer, whole: torch.fx.Node) -> bool:
+    """Whether what is written, and what it is written to, follow from parameters and constants alone."""
+    if whole.name in call.constants:
+        return False
+    read = {call.renamed.get(whole.name, whole.name), *layer.inputs, *(x for step in call.before for x in step.inputs)}
+    return all(call.owners.get(name) is None for name in read)
 
 
 def _places(view: torch.fx.Node, shape: tuple[int, ...]) -> torch.Tensor:

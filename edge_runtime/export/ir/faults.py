@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 TOKENS_NEED_INT64: Said = ("a model of tokens requires ", Setting("input_dtype", "int64"))
 _REMEDIES: tuple[tuple[str, Said], ...] = (
     ("argument #1 'indices'", TOKENS_NEED_INT64),
-    ("data-dependent", "write forward so that no value of a tensor decides what is run (if, while, .item())"),
+    (
+        "data-dependent",
+        "write forward so that no value of a tensor decides what is run (if, while, .item()); where layers are left "
+        "out at random, such as by layerdrop, make their probability 0",
+    ),
 )
 """What to do about some of the reasons that PyTorch gives, by what is in them."""
 _CALLED_AT = re.compile(r'The following call raised this error:\s+File "(.+)", line (\d+)')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from device_profiles.contract import HYPERPARAMETERS_INPUT
 from edge_runtime.export.ir.builder import StepBuilder, Values
 from edge_runtime.export.ir.graph import Value
 from edge_runtime.export.ir.layers import CapturedNode, Layer
@@ -17,15 +18,21 @@ def cross_entropy(
 ) -> tuple[Value, Value]:
     """This execution's share of the mean cross-entropy of a step: the loss (scalar) and the gradient of `logits`.
 
-    With `positions` an example has as many rows of logits and labels, and the mean is over the labels that count.
+    With `positions` an example has as many rows of logits and labels, and the mean is over the labels that count. In a
+    step of several executions the last of its hyperparameters says how many these are.
     """
     loss = builder.new("loss", ())
     rows = logits
     if positions is not None:
         rows = builder.reshaped(logits, (logits.shape[0] * positions, logits.shape[1] // positions))
     gradient = builder.new("logits_gradient", rows.shape)
-    examples = logits.shape[0] * builder.micro_batches if positions is None else COUNTED
-    builder.graph.emit("cross_entropy", (rows, labels, examples, smoothing), (loss, gradient))
+    if positions is not None and builder.micro_batches > 1:
+        given = builder.tensors[HYPERPARAMETERS_INPUT]
+        arguments = (rows, labels, given, given.shape[0] - 1, smoothing)
+        builder.graph.emit("cross_entropy_of_batch", arguments, (loss, gradient))
+    else:
+        examples = logits.shape[0] * builder.micro_batches if positions is None else COUNTED
+        builder.graph.emit("cross_entropy", (rows, labels, examples, smoothing), (loss, gradient))
     return loss, gradient if positions is None else builder.reshaped(gradient, logits.shape)
 
 
@@ -40,4 +47,6 @@ def mean_squared_error(builder: StepBuilder, outputs: Value, targets: Value) -> 
 
 CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {}
 EMITTERS: dict[str, Callable[[StepBuilder, Layer, Values], Value]] = {}
-IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {"cross_entropy": ((1, 0),), "mean_squared_error": ((1, 0),)}
+IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = dict.fromkeys(
+    ("cross_entropy", "cross_entropy_of_batch", "mean_squared_error"), ((1, 0),)
+)

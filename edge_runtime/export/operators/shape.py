@@ -87,10 +87,11 @@ def _capture_pad(call: CapturedNode) -> Layer:
 
 
 def _capture_written(call: CapturedNode) -> Layer:
-    """`copy_` and `fill_`: a tensor or number, as large as what it is written to."""
+    """`copy_`, `fill_` and `zero_`: a tensor or number, as large as what it is written to."""
     wanted, name = call.output_shape, "src" if call.operator == "copy" else "value"
-    is_tensor = not isinstance(call.arguments[name], (int, float))
-    x, shape = call.activation(name), (call.shape(name) or (1,)) if is_tensor else (1,)
+    written = call.arguments[name] if call.operator != "zero" else 0.0
+    shape = (call.shape(name) or (1,)) if isinstance(written, torch.fx.Node) else (1,)
+    x = call.activation_of(written, name)
     x, _ = view.repeated(call, x, shape, lambda t: t.expand(wanted))
     return call.layer("reshape", (x,))
 
@@ -273,7 +274,7 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     "stack": _capture_stack,
     "repeat": _capture_repeat,
     "detach": view.capture_detached,
-    **dict.fromkeys(("copy", "fill"), _capture_written),
+    **dict.fromkeys(("copy", "fill", "zero"), _capture_written),
 }
 EMITTERS = {"reshape": _reshape, "permute": _permute, "crop": _crop, "cat": _cat, **view.EMITTERS}
 IN_PLACE = view.IN_PLACE

@@ -210,6 +210,21 @@ def _capture_unfold(call: CapturedNode) -> Layer:
     return call.layer("permute", (x,), dims=(*order, dim + 1))
 
 
+def _capture_strided(call: CapturedNode) -> Layer:
+    """`as_strided` of dense examples, each by itself, such as overlapping windows of a sound."""
+    shape, (sizes, strides) = call.shape("self"), (call.arguments["size"], call.arguments["stride"])
+    inner, given = math.prod(shape[1:]), call.arguments["self"].meta["val"]
+    places = torch.tensor(int(call.arguments["storage_offset"] or 0))
+    for size, stride in zip(sizes[1:], strides[1:], strict=True):
+        places = places.unsqueeze(-1) + torch.arange(size) * stride
+    by_example = (sizes[0], strides[0]) == (shape[0], given.stride(0)) and int(places.max()) < inner
+    if not by_example or not given[0].is_contiguous():
+        raise NotCovered("of elements that do not lie close together in their example")
+    x = call.step("reshape", (call.activation("self"),), (shape[0], inner))
+    x, _ = take_step(call, x, (shape[0], inner), (1, 1), places)
+    return call.layer("reshape", (x,))
+
+
 def _take(builder: StepBuilder, layer: Layer, values: Values) -> Value:
     first, last = layer.attributes["dims"]
     places = builder.weight(layer.tensors[0])
@@ -273,6 +288,7 @@ CAPTURES: dict[str, Callable[[CapturedNode], Layer]] = {
     "im2col": _capture_windows,
     "col2im": _capture_folded,
     "unfold": _capture_unfold,
+    "as_strided": _capture_strided,
 }
 EMITTERS = {"take": _take, "put": _put}
 IN_PLACE: dict[str, tuple[tuple[int, int], ...]] = {}

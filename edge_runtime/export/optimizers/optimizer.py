@@ -117,7 +117,7 @@ class ProgramOptimizer(ABC):
         if self.sums_apart:
             last = Value("is_last", (), "temporary", "bool")
             hyperparameters = step.tensors[HYPERPARAMETERS_INPUT]
-            graph.emit("is_set", (hyperparameters, hyperparameters.shape[0] - 1), (last,))
+            graph.emit("is_set", (hyperparameters, self.hyperparameters - 1), (last,))
             graph.emit(END_UNLESS, (last,), ())
         factor = None
         if self.settings.clip_norm > 0:

@@ -25,6 +25,9 @@ from edge_runtime.export.passes.fusion import fuse
 from edge_runtime.export.passes.kept_sums import keep_sums
 from edge_runtime.export.passes.views import fold_views
 
+_MOVES = VIEW_KINDS | {"to_float", "to_whole", "take", "cat"}
+"""Layers behind which tokens are still tokens, at other places."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockModel:
@@ -145,20 +148,20 @@ class BlockModel:
     def _vocabulary(self) -> int:
         """How many different tokens the model takes: rows of the smallest table that they are looked up in."""
         shapes = {spec.name: spec.shape for spec in self.tensors}
-        tokens, tables, others = {self.cut.input}, [], set[str]()
+        tokens, tables = {self.cut.input}, []
         for layer in (layer for unit in self.cut.units for layer in unit.layers):
-            if tokens.isdisjoint(layer.inputs) or layer.kind == "to_float":
+            if tokens.isdisjoint(layer.inputs):
                 continue
-            if layer.kind in VIEW_KINDS:
-                tokens.add(layer.output)
-            elif layer.kind == "embedding":
+            if layer.kind == "embedding":
                 tables.append(layer.tensors[0])
-            else:
-                others.add(layer.kind)
-        if others or not tables:
-            kinds = ", ".join(sorted(others)) or "none at all"
+            elif layer.kind in _MOVES:
+                tokens.add(layer.output)
+        if not tables:
             raise UsageError(
-                f"tokens are read by other layers than an embedding ({kinds})", field="input_dtype", value="int64"
+                "the model looks its tokens up in no table as they come, and how many there are is not known",
+                field="input_dtype",
+                value="int64",
+                remedy="look them up in an nn.Embedding",
             )
         return min(shapes[table][0] for table in tables if table is not None)
 

@@ -13,7 +13,7 @@ from edge_runtime.export.ir.graph import PERSISTENT_ROLES, Operation, StepGraph,
 from edge_runtime.export.plan.arena import ArenaPlan
 from edge_runtime.export.plan.placing import Span
 
-_LOSSES = ("cross_entropy", "mean_squared_error")
+_LOSSES = ("cross_entropy", "cross_entropy_of_batch", "mean_squared_error")
 _MULTIPLICATIONS_PER_BYTE = 4
 """About the time to move one byte, in multiply-additions; only the axis of a picture depends on it."""
 

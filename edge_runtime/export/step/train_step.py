@@ -84,7 +84,8 @@ def build_train_step(
         labels = _input(builder, LABELS_INPUT, (batch, *head.layers[-1].shape[1:]))
     else:
         labels = _input(builder, LABELS_INPUT, (batch,) if positions is None else (batch, positions), "int64")
-    _input(builder, HYPERPARAMETERS_INPUT, (optimizer.hyperparameters,))
+    counted = positions is not None and builder.micro_batches > 1
+    _input(builder, HYPERPARAMETERS_INPUT, (optimizer.hyperparameters + counted,))
     values = {start: _block_input(builder, prefix, start, shapes, variant, input_dtype)}
     trained = [layer for unit in active for layer in unit.layers]
     trained += output_module(stand_ins, head)

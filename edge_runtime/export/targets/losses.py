@@ -8,10 +8,10 @@ from device_profiles.settings import THE_MODEL, Setting
 from edge_runtime.export.plan.block_model import BlockModel
 
 
-def check_loss(loss: Loss, source: BlockModel, micro_batches: int) -> None:
+def check_loss(loss: Loss, source: BlockModel) -> None:
     """Raise UsageError, naming the option, where `source` cannot be trained with `loss`."""
     if source.positions is not None:
-        _check_positions(loss, source.positions, micro_batches)
+        _check_positions(loss, source.positions)
     if loss.name != "mse":
         return
     if loss.label_smoothing > 0:
@@ -36,13 +36,7 @@ def check_one_label(source: BlockModel, target: str) -> None:
         )
 
 
-def _check_positions(loss: Loss, positions: int, micro_batches: int) -> None:
+def _check_positions(loss: Loss, positions: int) -> None:
     each = f"cannot be combined with a label for each of the {positions} tokens or pixels of an example"
     if loss.name != "cross-entropy":
         raise UsageError(each, field="loss", value=loss.name, remedy="leave it out")
-    if micro_batches > 1:
-        raise UsageError(
-            f"{each}: how many of these count is known of a whole batch only",
-            field="micro_batch",
-            remedy="leave it out",
-        )

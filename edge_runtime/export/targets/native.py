@@ -146,7 +146,7 @@ def export_bundle(
         optimizer = Optimizer(name="sgd", momentum=momentum, weight_decay=weight_decay, momentum_dtype=momentum_dtype)
     optimizer_of(optimizer).check()
     loss = Loss() if loss is None else loss
-    check_loss(loss, source, micro_batches)
+    check_loss(loss, source)
     choices = TrainingChoices(
         optimizer=optimizer,
         loss=loss,

@@ -26,6 +26,7 @@ from edge_runtime.export.plan.arena import ArenaPlan, plan_arena
 from edge_runtime.export.plan.block_model import BlockModel
 from edge_runtime.export.step.train_step import build_evaluation
 from edge_runtime.export.verify.differences import Verdict, behind, unlike
+from edge_runtime.export.verify.inputs import random_inputs
 from edge_runtime.export.verify.programs import MOMENTUM, Native, undropped
 from edge_runtime.export.verify.reference import Step, evaluated, settle, trained_step
 
@@ -40,12 +41,7 @@ class Trial:
     def __init__(self, module: nn.Module, source: BlockModel, loss: Loss, seed: int) -> None:
         self._module, self._source, self._loss = module, source, loss
         generator = torch.Generator().manual_seed(seed)
-        shape = (source.batch, *source.input_shape)
-        if source.input_dtype == "int64":
-            vocabulary = source.model.vocabulary or 1
-            self._inputs, self._others = (torch.randint(0, vocabulary, shape, generator=generator) for _ in range(2))
-        else:
-            self._inputs, self._others = (torch.randn(shape, generator=generator) for _ in range(2))
+        self._inputs, self._others = (random_inputs(source, generator) for _ in range(2))
         if loss.name == "mse":
             self._targets = torch.randn((source.batch, source.classes), generator=generator)
         else:
@@ -72,7 +68,7 @@ class Trial:
         if unlike(reference.again, reference.logits):
             return (
                 "the model does not put out the same twice for the same input in training; it draws random numbers "
-                "(numpy, random), or forward changes what it reads"
+                "(numpy, random; make their probability, such as mask_time_prob, 0), or forward changes what it reads"
             )
         given = {LABELS_INPUT: self._targets, HYPERPARAMETERS_INPUT: torch.tensor([0.0, MOMENTUM, 0.0, 0.0])}
         native = Native(*planned, self._folder, self._weights | given)
@@ -86,10 +82,11 @@ class Trial:
         }
         aliases = self._source.aliases
         gradients |= {alias: gradients[name] for alias, name in aliases.items() if name in gradients}
-        statistics = {
+        read = {name for layer in self._layers for name in layer.tensors}
+        statistics = {  # but for those of layers that nothing follows from
             name: native.buffer(aliases.get(name, name)) if aliases.get(name, name) in trained else self._weights[name]
             for name in reference.statistics
-            if name in self._weights
+            if name in self._weights and aliases.get(name, name) in read
         }
         verdict = Verdict(reference, self._double)
         if verdict.loss(loss):

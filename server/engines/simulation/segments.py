@@ -63,7 +63,7 @@ class ModelPieces:
             input_dtype=settings.input_dtype or default_dtype(settings.name),
         )
         self.minimised = settings.minimised
-        check_loss(self.minimised, self.source, 1)
+        check_loss(self.minimised, self.source)
         self.partition: Partition = choose_partition(self.source, settings.name, blocks=None, partition=settings.cut)
         self._captured = CapturedModule(self.module, self.source)
         self._constants = {

@@ -89,6 +89,7 @@ GENERATORS: dict[str, Generator] = {
         training.clip_factor,
         training.scale_by,
         training.cross_entropy,
+        training.cross_entropy_of_batch,
         training.mean_squared_error,
     )
 }

@@ -130,6 +130,27 @@ def cross_entropy(draw: Draw) -> Call:
     return Call("cross_entropy", [logits, labels, examples, smoothing], results)
 
 
+def cross_entropy_of_batch(draw: Draw) -> Call:
+    """Of labels some of which do not count, as a share of those of a larger batch that do."""
+    batch, classes = draw.extent(40), draw.extent(40)
+    logits = draw.values(batch, classes)
+    labels = draw.random.integers(0, classes, batch)
+    labels[draw.random.random(batch) < draw.pick([0.0, 0.5, 1.0])] = IGNORED_LABEL
+    hyperparameters, smoothing = draw.values(draw.whole(1, 6)), draw.pick([0.0, 0.1, 0.5, 1.0])
+    place = draw.whole(0, len(hyperparameters) - 1)
+    hyperparameters[place] = draw.pick([0, 1, batch, 3 * batch])
+    share = float(max(1, hyperparameters[place]))
+    values = leaf(logits)
+    total = functional.cross_entropy(
+        values, torch.from_numpy(labels), reduction="sum", label_smoothing=smoothing, ignore_index=IGNORED_LABEL
+    )
+    loss = total / share
+    loss.backward()
+    assert values.grad is not None
+    results = [near(loss, 1 + loss.abs()), near(values.grad, 1.0 / share) if draw.chance(0.8) else None]
+    return Call("cross_entropy_of_batch", [logits, labels, hyperparameters, place, smoothing], results)
+
+
 def mean_squared_error(draw: Draw) -> Call:
     """Of values of any shape."""
     shape = draw.shape()

@@ -27,18 +27,14 @@ Row row_of(const float* logits, int64_t classes) {
   return row;
 }
 
-}  // namespace
-
-// Label smoothing takes `smoothing` of the weight off the label and spreads it evenly over all classes. `examples` of 0
-// means that labels may be kIgnored and the mean is over all others; where there are none, it is 0.
-void cross_entropy(Context& context, Stack stack) {
-  const Arguments a(stack);
+// The loss and the gradient as the share of a mean over `examples` labels; `ignores` says that labels may be kIgnored,
+// and `examples` of 0 that the mean is over all others.
+void share_of_mean(Context& context, const Arguments& a, double examples, bool ignores, size_t smoothing_at) {
   const int64_t batch = a.size(0, 0), classes = a.size(0, 1);
   const float* logits = a.read(0);
   const int64_t* labels = a.tensor(1).const_data_ptr<int64_t>();
-  const bool ignores = a.integer(2) == 0;
-  const double smoothing = a.exact_number(3);
-  float* gradient = a.write(5);
+  const double smoothing = a.exact_number(smoothing_at);
+  float* gradient = a.write(smoothing_at + 2);
   const auto is_label = [&](int64_t label) {
     return (label >= 0 && label < classes) || (ignores && label == kIgnored);
   };
@@ -46,9 +42,9 @@ void cross_entropy(Context& context, Stack stack) {
     context.fail(Error::InvalidArgument);
     return;
   }
-  int64_t counted = a.integer(2);
-  if (ignores) counted = std::max<int64_t>(1, batch - std::count(labels, labels + batch, kIgnored));
-  const double examples = static_cast<double>(counted);
+  if (examples == 0) {
+    examples = static_cast<double>(std::max<int64_t>(1, batch - std::count(labels, labels + batch, kIgnored)));
+  }
   double loss = 0;
   const double spread = smoothing / static_cast<double>(classes);
   for (int64_t n = 0; n < batch; ++n) {
@@ -72,7 +68,23 @@ void cross_entropy(Context& context, Stack stack) {
       gradient[n * classes + k] = static_cast<float>((probability - wanted) / examples);
     }
   }
-  *a.write(4) = static_cast<float>(loss / examples);
+  *a.write(smoothing_at + 1) = static_cast<float>(loss / examples);
+}
+
+}  // namespace
+
+// Label smoothing takes `smoothing` of the weight off the label and spreads it evenly over all classes. `examples` of 0
+// means that labels may be kIgnored and the mean is over all others; where there are none, it is 0.
+void cross_entropy(Context& context, Stack stack) {
+  const Arguments a(stack);
+  share_of_mean(context, a, static_cast<double>(a.integer(2)), a.integer(2) == 0, 3);
+}
+
+// The same as a share of the mean over the labels of a whole batch that count. How many these are is the hyperparameter
+// at `place`; fewer than 1 count as 1.
+void cross_entropy_of_batch(Context& context, Stack stack) {
+  const Arguments a(stack);
+  share_of_mean(context, a, std::max(1.0, static_cast<double>(a.read(2)[a.integer(3)])), true, 4);
 }
 
 }  // namespace profl

@@ -28,12 +28,14 @@ uint32_t crc32_of(const void* data, size_t bytes) {
   return ~remainder;
 }
 
-void keep_labels(DataSet& data, const std::vector<int64_t>& labels) {
+void keep_labels(DataSet& data, const std::vector<int64_t>& labels, int64_t several) {
   data.labels_crc32 = crc32_of(labels.data(), labels.size() * sizeof(int64_t));
   data.labels.reserve(labels.size());
   for (size_t i = 0; i < labels.size(); ++i) {
-    if (labels[i] < 0 || labels[i] > INT32_MAX) {
-      refuse(data.labels_origin + ": label " + std::to_string(labels[i]) + " (example " + std::to_string(i) +
+    const bool ignored = several > 0 && labels[i] == kIgnoredLabel;
+    if (!ignored && (labels[i] < 0 || labels[i] > INT32_MAX)) {
+      const size_t example = i / static_cast<size_t>(std::max<int64_t>(several, 1));
+      refuse(data.labels_origin + ": label " + std::to_string(labels[i]) + " (example " + std::to_string(example) +
              ") is not a class; correct the labels, which count from 0");
     }
     data.labels.push_back(static_cast<int32_t>(labels[i]));
@@ -43,6 +45,10 @@ void keep_labels(DataSet& data, const std::vector<int64_t>& labels) {
 void check_fits(const Shape& image, const Example& wanted, const std::string& spec) {
   const std::string found =
       "--data " + spec + ": images are " + times(image) + ", the model takes " + times(wanted.shape) + "; ";
+  if (wanted.positions != 0) {
+    refuse("--data " + spec + ": gives one label for an example; this model needs npz:FILE with labels [n, " +
+           std::to_string(wanted.positions) + "]");
+  }
   if (wanted.dtype != "float32" || wanted.targets != 0) {
     refuse("--data " + spec + ": gives images and labels; this model needs npz:FILE with `inputs` of its own");
   }
@@ -57,11 +63,11 @@ void DataSet::check(const Example& wanted) const {
   if (examples == 0) refuse(origin + ": holds no example");
   if (examples > INT32_MAX) refuse(origin + ": holds too many examples; give at most 2147483647");
   if (wanted.targets == 0) {
-    for (const int32_t label :
-         {*std::min_element(labels.begin(), labels.end()), *std::max_element(labels.begin(), labels.end())}) {
-      if (label < wanted.classes) continue;
-      const auto at = std::find(labels.begin(), labels.end(), label) - labels.begin();
-      refuse(labels_origin + ": label " + std::to_string(label) + " (example " + std::to_string(at) +
+    const auto largest = std::max_element(labels.begin(), labels.end());
+    if (*largest == kIgnoredLabel) refuse(labels_origin + ": every label is -100, which none counts of");
+    if (*largest >= wanted.classes) {
+      const auto example = (largest - labels.begin()) / std::max<int64_t>(wanted.positions, 1);
+      refuse(labels_origin + ": label " + std::to_string(*largest) + " (example " + std::to_string(example) +
              ") is outside 0.." + std::to_string(wanted.classes - 1) + "; correct the labels, which count from 0");
     }
   }

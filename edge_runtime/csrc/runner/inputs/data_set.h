@@ -11,11 +11,14 @@
 
 namespace profl {
 
-// What a model takes as an example; `targets` numbers are compared with its output, 0 where that is a label.
+constexpr int64_t kIgnoredLabel = -100;  // of a token or pixel that does not count
+
+// What a model takes as an example. Its output is compared with `targets` numbers, with a label for each of `positions`
+// tokens or pixels, or, where both are 0, with one label.
 struct Example {
   Shape shape;
   std::string dtype;
-  int64_t classes = 0, targets = 0, vocabulary = 0;
+  int64_t classes = 0, targets = 0, positions = 0, vocabulary = 0;
 };
 
 // Records of one size, one behind the other in one file: pixels of `image_shape` (channels, height, width), or, where
@@ -43,8 +46,8 @@ DataSet open_npz(const std::string& path, const std::string& spec, const Example
 
 // Throws Failure, with both shapes, unless images of this shape can be fitted to the model's input.
 void check_fits(const Shape& image, const Example& wanted, const std::string& spec);
-// Keeps labels, int64 one behind the other, with their checksum.
-void keep_labels(DataSet& data, const std::vector<int64_t>& labels);
+// Keeps labels, int64 one behind the other, with their checksum; `several` of an example (0 for one) may be ignored.
+void keep_labels(DataSet& data, const std::vector<int64_t>& labels, int64_t several = 0);
 uint32_t crc32_of(const void* data, size_t bytes);
 
 }  // namespace profl

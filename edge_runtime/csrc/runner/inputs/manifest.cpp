@@ -154,9 +154,7 @@ void read_model(JsonReader& json, Manifest& manifest) {
     } else if (key == "classes") {
       manifest.classes = json.integer();
     } else if (key == "positions") {
-      if (!json.null()) {
-        json.broken("the model has a label for each token or pixel, which profl-train does not train; use profl-edge");
-      }
+      if (!json.null()) manifest.positions = json.integer();
     } else if (key == "vocabulary") {
       if (!json.null()) manifest.vocabulary = json.integer();
     } else if (key == "units") {

@@ -1,6 +1,7 @@
 // The manifest of a bundle: what a training reads of it. Fields that this release does not know are refused.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -46,6 +47,12 @@ struct ProgramManifest {
   std::vector<ProgramValue> inputs, tensors;
   MemoryBytes memory;
 
+  // Whether the last hyperparameter is how many labels of a step's examples count.
+  bool counts_labels() const {
+    return micro_batch != batch && std::any_of(inputs.begin(), inputs.end(), [](const ProgramValue& value) {
+             return value.role == "label" && value.dtype == "int64" && value.shape.size() > 1;
+           });
+  }
   bool trains() const { return kind != "eval" && kind != "features"; }
   // joint-units3-8, head-units0-8
   std::string work_name() const;
@@ -67,7 +74,7 @@ struct Manifest {
   std::string folder, digest;
   Shape input_shape;
   std::string input_dtype = "float32";
-  int64_t classes = 0;
+  int64_t classes = 0, positions = 0;  // of an example, each with a label; 0 for one label
   std::optional<int64_t> vocabulary;
   std::vector<Unit> units;
   std::vector<Block> blocks;

@@ -89,7 +89,7 @@ void check_optimizer(const ProgramManifest& program, const std::string& where) {
   const OptimizerSettings& optimizer = *program.optimizer;
   require(optimizer.name == "sgd" || optimizer.name == "adamw", where + "its optimizer is not known to this release");
   const bool apart = program.batch != program.micro_batch && !optimizer.sums_in_momentum();
-  const int64_t count = 4 + optimizer.proximal + apart;
+  const int64_t count = 4 + optimizer.proximal + apart + program.counts_labels();
   require(given->dtype == "float32" && given->shape == Shape{count}, where + "hyperparameters are of another shape");
 }
 
@@ -106,8 +106,11 @@ void check_program(const ProgramManifest& program, const Manifest& manifest, con
   check_values(program.inputs, where + "inputs: ");
   check_values(program.tensors, where + "tensors: ");
   std::set<std::string> roles;
+  const int64_t labels = program.loss == "mse" ? manifest.classes : std::max<int64_t>(manifest.positions, 1);
   for (const ProgramValue& value : program.inputs) {
     check_input(value, program, where + "inputs: " + value.name + ": ");
+    require(value.role != "label" || elements_of(value.shape) == program.micro_batch * labels,
+            where + "its labels are not " + std::to_string(labels) + " for each example of an execution");
     require(value.role == "frozen" || roles.insert(value.role).second,
             where + "two inputs have the role " + value.role);
   }
@@ -120,6 +123,7 @@ void check_program(const ProgramManifest& program, const Manifest& manifest, con
 void check_manifest(const Manifest& manifest, const std::string& where) {
   check_shape(manifest.input_shape, where + ": model: input_shape");
   check_count(manifest.classes, where + ": model: classes");
+  if (manifest.positions != 0) check_count(manifest.positions, where + ": model: positions");
   int64_t next = 0;
   for (size_t i = 0; i < manifest.blocks.size(); ++i) {
     const Manifest::Block& block = manifest.blocks[i];

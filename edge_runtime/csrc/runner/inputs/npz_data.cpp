@@ -65,10 +65,15 @@ void read_labels(DataSet& data, const NpzFile& archive, const Example& wanted, c
     data.labels_crc32 = crc32_of(data.targets.data(), data.targets.size() * sizeof(float));
     return;
   }
-  if (labels.shape.size() != 1 || !is_integer(labels.type.substr(1))) {
-    refuse(path + ": " + name + " is " + labels.type + " " + text_of(labels.shape) + "; expected whole numbers [n]");
+  if (wanted.positions != 0 && elements_of(labels.shape) != data.examples * wanted.positions) {
+    refuse(path + ": " + name + " are " + text_of(labels.shape) +
+           "; the tokens or pixels of this model need labels [n, " + std::to_string(wanted.positions) + "]");
   }
-  keep_labels(data, numbers<int64_t>(*data.file, labels, name));
+  if ((wanted.positions == 0 && labels.shape.size() != 1) || !is_integer(labels.type.substr(1))) {
+    refuse(path + ": " + name + " is " + labels.type + " " + text_of(labels.shape) + "; expected whole numbers" +
+           (wanted.positions == 0 ? " [n]" : ""));
+  }
+  keep_labels(data, numbers<int64_t>(*data.file, labels, name), wanted.positions);
 }
 
 void use_images(DataSet& data, const NpzArray& images, const std::string& spec, const Example& wanted) {
