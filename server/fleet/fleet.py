@@ -165,7 +165,7 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         "fedpmt",
         "fedplt",
     ] = "profl"
-    coverage: Fraction = 0.05
+    coverage: Fraction = 0.3
     counts_frozen: bool | None = None
     variants: Variants = "exact"
     shrinking: bool = False
