@@ -76,13 +76,13 @@ def test_the_promise_for_the_last_block_of_a_deep_network_holds_one_layer_of_its
 def test_an_operator_without_a_kernel_is_refused_at_export(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "import torch\nfrom torch import nn\n"
-        "class Spectrum(nn.Module):\n"
+        "class Inverse(nn.Module):\n"
         "    def forward(self, x):\n"
-        "        return torch.fft.fft(x).abs()\n"
+        "        return torch.linalg.inv(x)\n"
         "def factory():\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3), Spectrum(), nn.Flatten(), nn.Linear(3600, 10))\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), Inverse(), nn.Flatten(), nn.Linear(3600, 10))\n"
     )
     done = profl_edge("export", "--model", "own:factory", "-o", tmp_path / "bundle", folder=tmp_path)
-    refused = "module '1': operator aten.fft_fft.default (line 5 of own.py) has no training kernel"
+    refused = "module '1': operator aten.linalg_inv.default (line 5 of own.py) has no training kernel"
     assert f"profl-edge: error: {refused}" in done.refusal(2)
     assert not (tmp_path / "bundle").exists()

@@ -28,7 +28,7 @@ _MB = float(1 << 20)
 
 def write_report(study: Study, outcomes: Sequence[Outcome], folder: Path, command: str) -> None:
     """Write everything below `folder`."""
-    machines = "; ".join(dict.fromkeys(outcome.machine for outcome in outcomes))
+    machines = list(dict.fromkeys(outcome.machine for outcome in outcomes))
     planned = len(study.seeds) * len(study.splits) * len(study.methods)
     finished = "" if len(outcomes) == planned else f"**{len(outcomes)} of {planned} runs are finished.** "
     lines = [
@@ -36,7 +36,7 @@ def write_report(study: Study, outcomes: Sequence[Outcome], folder: Path, comman
         "",
         study.about,
         "",
-        f"Command: `{command}`. Machine: {machines}. "
+        f"Command: `{command}`. {_named(machines)} "
         f"Accuracy on the whole test set after the last round: mean and standard deviation over seeds. "
         f"Device-seconds are processor time of one thread. {finished}",
     ]
@@ -44,7 +44,7 @@ def write_report(study: Study, outcomes: Sequence[Outcome], folder: Path, comman
         own = [outcome for outcome in outcomes if outcome.split == split]
         if not own:
             continue
-        lines += ["", f"### {split}", "", *_table(study, own)]
+        lines += ["", f"### {split}", "", *_table(study, own, machines)]
         for name, title, figure in _figures(study, own, folder):
             path = folder / f"{slug(split)}-{name}.svg"
             with atomic_file(path) as temporary:
@@ -74,7 +74,15 @@ def _figures(study: Study, own: Sequence[Outcome], folder: Path) -> Iterator[tup
     yield "memory", f"largest promise of every step {whose}", memory(run)
 
 
-def _table(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
+def _named(machines: Sequence[str]) -> str:
+    """The machines that device-seconds are of: rows of the second one name it."""
+    if len(machines) == 1:
+        return f"Machine: {machines[0]}."
+    others = "; ".join(f"machine {number}: {name}" for number, name in enumerate(machines[1:], start=2))
+    return f"Machine: {machines[0]}; {others}."
+
+
+def _table(study: Study, outcomes: Sequence[Outcome], machines: Sequence[str]) -> list[str]:
     target = f"rounds / device-seconds to {study.target_accuracy:.0%}"
     lines = [
         f"| method | accuracy, % | seeds | clients with work | largest promise, MB | MB a round | {target} |",
@@ -83,11 +91,11 @@ def _table(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
     for method in study.methods:
         own = [outcome for outcome in outcomes if outcome.method == method]
         if own:
-            lines.append(_row(method, own))
+            lines.append(_row(method, own, machines))
     return lines
 
 
-def _row(method: str, own: Sequence[Outcome]) -> str:
+def _row(method: str, own: Sequence[Outcome], machines: Sequence[str]) -> str:
     accuracies = [100 * outcome.accuracy for outcome in own]
     spread = f" ± {statistics.stdev(accuracies):.1f}" if len(own) > 1 else ""
     reached = [outcome.target for outcome in own if outcome.target is not None]
@@ -95,6 +103,8 @@ def _row(method: str, own: Sequence[Outcome]) -> str:
     if reached:
         when = f"{statistics.mean(r for r, _ in reached):.0f} / {statistics.mean(s for _, s in reached):.0f}"
         when += "" if len(reached) == len(own) else f" ({len(reached)} of {len(own)} seeds)"
+        places = dict.fromkeys(machines.index(outcome.machine) + 1 for outcome in own)
+        when += "".join(f" (machine {place})" for place in places if place > 1)
     return (
         f"| {method} | {statistics.mean(accuracies):.1f}{spread} | {len(own)} "
         f"| {statistics.mean(o.participation for o in own):.0%} "

@@ -116,6 +116,17 @@ def test_figures_compare_methods_and_show_how_the_first_one_went(written: Path) 
         assert f"](iid-{picture}.svg)" in (written / "results.md").read_text()
 
 
+def test_device_seconds_of_another_machine_say_so(tmp_path: Path) -> None:
+    own = [
+        msgspec.structs.replace(_outcome(method, 0, 0.8), machine=machine)
+        for method, machine in (("ProFL", "slow"), ("DepthFL", "fast"))
+    ]
+    write_report(read_study("reduced"), own, tmp_path, "command")
+    table = (tmp_path / "results.md").read_text()
+    assert "Machine: slow; machine 2: fast." in table
+    assert "| 2 / 20 |" in table and "| 2 / 20 (machine 2) |" in table
+
+
 def test_figures_of_rounds_that_are_on_another_machine_are_left_out(tmp_path: Path) -> None:
     write_report(read_study("reduced"), [_outcome("Planned", 0, 0.8)], tmp_path, "command")
     assert {path.name for path in tmp_path.glob("*.svg")} == {"iid-rounds.svg", "iid-device-seconds.svg"}
