@@ -28,13 +28,13 @@ def next_tensors(
     statistics, as their `mean`. Values that nobody trained stay as they are in `base`.
 
     `damped`: a parameter goes from its old value towards the mean over those who trained it, by the square root of
-    their share s of the weights. The mean of few has a variance larger by 1 / s, so that each parameter moves as
-    noisily as one that all have trained. Statistics go by s itself: whoever holds a normalisation frozen uses the
-    old ones."""
+    their share s: of the weights, or of the clients for a `mean` in which examples do not count. The mean of few has a
+    variance larger by 1 / s, so that each parameter moves as noisily as one that all have trained. Statistics go by s
+    itself: whoever holds a normalisation frozen uses the old ones."""
     result = mean(updates, base, counts_frozen=held_frozen == "unchanged")
     if held_frozen == "damped":
         for name, tensor in result.items():
-            share = _share(updates, name)
+            share = _share(updates, name, weighted=mean is average)
             result[name] = _damped(tensor, base[name], math.sqrt(share) if name in parameters else share)
     for name in parameters & result.keys():
         start = base[name]
@@ -44,9 +44,14 @@ def next_tensors(
     return result
 
 
-def _share(updates: Sequence[ReceivedUpdate], name: str) -> float:
-    """Of the weights of all, those of the clients that trained a tensor."""
-    return sum(u.weight for u in updates if name in u.tensors) / sum(u.weight for u in updates)
+def _share(updates: Sequence[ReceivedUpdate], name: str, *, weighted: bool) -> float:
+    """The clients that trained a tensor as a share of all.
+
+    By number where examples do not count in the mean: what a client says of its own must then change nothing, for the
+    sake of privacy (`private.py`) or against one that lies (median, trimmed mean).
+    """
+    weights = {update.client: update.weight if weighted else 1.0 for update in updates}
+    return sum(weights[update.client] for update in updates if name in update.tensors) / sum(weights.values())
 
 
 def _damped(tensor: NDArray[np.float32], start: NDArray[Any], part: float) -> NDArray[np.float32]:

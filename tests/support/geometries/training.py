@@ -119,14 +119,7 @@ def cross_entropy(draw: Draw) -> Call:
         examples = 0
         labels[draw.random.random(batch) < draw.pick([0.0, 0.5, 1.0])] = IGNORED_LABEL
     share = float(examples or max(1, (labels != IGNORED_LABEL).sum()))
-    values = leaf(logits)
-    total = functional.cross_entropy(
-        values, torch.from_numpy(labels), reduction="sum", label_smoothing=smoothing, ignore_index=IGNORED_LABEL
-    )
-    loss = total / share
-    loss.backward()
-    assert values.grad is not None
-    results = [near(loss, 1 + loss.abs()), near(values.grad, 1.0 / share) if draw.chance(0.8) else None]
+    results = _share_of_cross_entropy(draw, logits, labels, smoothing, share)
     return Call("cross_entropy", [logits, labels, examples, smoothing], results)
 
 
@@ -140,6 +133,12 @@ def cross_entropy_of_batch(draw: Draw) -> Call:
     place = draw.whole(0, len(hyperparameters) - 1)
     hyperparameters[place] = draw.pick([0, 1, batch, 3 * batch])
     share = float(max(1, hyperparameters[place]))
+    results = _share_of_cross_entropy(draw, logits, labels, smoothing, share)
+    return Call("cross_entropy_of_batch", [logits, labels, hyperparameters, place, smoothing], results)
+
+
+def _share_of_cross_entropy(draw: Draw, logits: Any, labels: Any, smoothing: float, share: float) -> list[Any]:
+    """The sum over the labels that count as a share of `share` of them, and mostly its gradient."""
     values = leaf(logits)
     total = functional.cross_entropy(
         values, torch.from_numpy(labels), reduction="sum", label_smoothing=smoothing, ignore_index=IGNORED_LABEL
@@ -147,8 +146,7 @@ def cross_entropy_of_batch(draw: Draw) -> Call:
     loss = total / share
     loss.backward()
     assert values.grad is not None
-    results = [near(loss, 1 + loss.abs()), near(values.grad, 1.0 / share) if draw.chance(0.8) else None]
-    return Call("cross_entropy_of_batch", [logits, labels, hyperparameters, place, smoothing], results)
+    return [near(loss, 1 + loss.abs()), near(values.grad, 1.0 / share) if draw.chance(0.8) else None]
 
 
 def mean_squared_error(draw: Draw) -> Call:

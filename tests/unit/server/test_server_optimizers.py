@@ -16,10 +16,13 @@ from device_profiles.task import Result, Task
 from device_profiles.update import UpdateMetadata
 from device_profiles.work import Whole, Work
 from server.averaging.aggregation import ReceivedUpdate, average
+from server.averaging.means import Mean, mean_of
 from server.averaging.optimizers import OPTIMIZERS, create_optimizer
+from server.averaging.private import NoisyMean
 from server.averaging.server_step import next_tensors
 from server.fleet.client import Client
 from server.fleet.fleet import HeldFrozen, TrainingSettings
+from server.fleet.privacy import PrivacySettings
 from server.fleet.structure import Structure, TrainedTensor
 from server.methods.method import Stage
 from server.rounds.observer import Observer
@@ -104,6 +107,20 @@ def test_a_damped_parameter_goes_the_square_root_of_its_share_of_the_way_that_it
         "damped": [[2, 0], [3]],
     }
     assert all(tensors["v"].tolist() == [5] for tensors in after.values())
+
+
+SILENT = PrivacySettings(clip_norm=1e9, noise_multiplier=1e-30)
+
+
+@pytest.mark.parametrize("mean", [mean_of(TrainingSettings(aggregation="median")), NoisyMean(SILENT)])
+def test_the_damped_share_is_of_clients_where_examples_do_not_count(mean: Mean) -> None:
+    base = {"w": np.float32([1])}
+    fedavg = create_optimizer(TrainingSettings())
+    moved = []
+    for examples in (1, 10**6):
+        trained, others = _update("a", examples, w=np.float32([3])), [_update(name, 5) for name in "bcd"]
+        moved.append(next_tensors([trained, *others], base, frozenset({"w"}), fedavg, held_frozen="damped", mean=mean))
+    assert [tensors["w"].tolist() for tensors in moved] == [[2], [2]]
 
 
 @pytest.mark.parametrize("name", ["fedadam", "fedyogi"])

@@ -27,8 +27,7 @@ PROFL_INLINE float power_of_two(int32_t exponent) {
   return float_of_bits((static_cast<uint32_t>(exponent) + 127u) << 23);
 }
 
-// e^x / 2^n to about one unit in the last place, for n = x / ln 2, rounded (Cephes' polynomial on [-ln 2 / 2, ln 2 /
-// 2]).
+// e^x / 2^n to about one unit in the last place (Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]); n is x / ln 2, rounded.
 PROFL_INLINE float exponential_near_zero(float x, float n) {
   float r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
