@@ -115,5 +115,11 @@ class ExecutionError(ProflError):
     """The work started and could not be finished."""
 
 
+class DivergedError(ExecutionError):
+    """A training whose loss or tensors stopped being numbers, or grew beyond all bounds."""
+
+    exit_status = 3
+
+
 class OutOfMemoryError(ExecutionError):
     """The hard memory limit was reached."""

@@ -55,6 +55,19 @@ class Task:
         return TaskKey(self.client, self.attempt)
 
 
+def diverged(reason: str) -> str:
+    """What is said of a training that diverged, in a `Result.status` or of an update that is rejected."""
+    return f"{_DIVERGED}{reason}"
+
+
+def has_diverged(said: str) -> bool:
+    """Whether it is that."""
+    return said.startswith(_DIVERGED)
+
+
+_DIVERGED = "diverged: "
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a task; without an update the `status` says why.
 

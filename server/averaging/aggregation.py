@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_profiles.task import diverged
 from device_profiles.update import UpdateMetadata
 from device_profiles.work import Work
 from server.averaging.file_tensors import shape_of
 from server.fleet.structure import Structure
 
+LOSS_FACTOR = 10.0
+"""A training has diverged whose loss has become so many times the first, or so much where the first was below 1: there
+honest ones rise by many times from one batch to another."""
 Tensors = Mapping[str, NDArray[np.float32]]
 
 
@@ -64,9 +68,11 @@ def reason_to_reject(update: ReceivedUpdate, work: Work, structure: Structure, b
         if found.shape != tensor.shape:
             return f"tensor {name} has shape {found.shape}, not {tensor.shape}"
         if not np.isfinite(found).all():
-            return f"tensor {name} is not finite"
+            return diverged(f"tensor {name} is not finite")
         if name.endswith("running_var") and (found < 0).any():
             return f"tensor {name} is a variance below zero"
+    if not metadata.loss_last <= LOSS_FACTOR * max(1.0, metadata.loss_first):
+        return diverged(f"its loss went from {metadata.loss_first:.3g} to {metadata.loss_last:.3g}")
     return None
 
 

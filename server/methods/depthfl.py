@@ -8,7 +8,7 @@ from device_profiles.model import Partition
 from device_profiles.work import Work, depth
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet, MethodSettings
-from server.methods.method import Stage, budget_of
+from server.methods.method import Stage, best_held, budget_of
 
 
 class DepthFL:
@@ -32,6 +32,7 @@ class DepthFL:
 
     def __init__(self, settings: MethodSettings) -> None:
         self._settings = settings
+        self._deepest: Work | None = None
 
     def works(self, partition: Partition) -> tuple[Work, ...]:
         """Every depth, the deepest first."""
@@ -40,17 +41,19 @@ class DepthFL:
     def stages(self, fleet: Fleet, partition: Partition, clients: Sequence[Client]) -> tuple[Stage, ...]:
         """One, of the round budget."""
         depths = self.works(partition)
+        # Deeper ones have blocks and a classifier that nobody trains.
+        self._deepest = best_held(depths, clients)
         return (
             Stage(
                 name="train",
                 block=0,
                 choices=depths,
-                evaluated=depths[0],
+                evaluated=self._deepest,
                 rounds=budget_of(fleet, self.name),
                 consistency=1.0,
             ),
         )
 
     def final(self, partition: Partition) -> Work:
-        """All classifiers of the full depth."""
-        return depth(partition, len(partition.blocks))
+        """All classifiers of the greatest depth that somebody holds."""
+        return self._deepest or depth(partition, len(partition.blocks))

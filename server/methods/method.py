@@ -79,6 +79,11 @@ def budget_of(fleet: Fleet, method: str) -> int:
     return fleet.training.rounds
 
 
+def best_held(choices: Sequence[Work], clients: Sequence[Client]) -> Work:
+    """The first of `choices`, which come best first, that somebody holds; the first of all where nobody holds any."""
+    return next((work for work in choices if any(client.holds(work) for client in clients)), choices[0])
+
+
 def held_frozen(settings: MethodSettings, own: HeldFrozen) -> HeldFrozen:
     """What the fleet file says of tensors that some hold frozen; where it says nothing, the method's `own` choice."""
     if settings.counts_frozen is None:

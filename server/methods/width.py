@@ -9,7 +9,7 @@ from device_profiles.model import Partition
 from device_profiles.work import Narrow, Width, Work
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet, MethodSettings
-from server.methods.method import Stage, budget_of
+from server.methods.method import Stage, best_held, budget_of
 
 _SIXTEENTHS: tuple[Work, ...] = tuple(Narrow(ratio=part / 16) for part in range(16, 0, -1))
 
@@ -65,6 +65,7 @@ class HeteroFL:
 
     def __init__(self, settings: MethodSettings) -> None:
         self._settings = settings
+        self._widest = self.LEVELS[0]
 
     def works(self, partition: Partition) -> tuple[Work, ...]:
         """Every level."""
@@ -72,9 +73,11 @@ class HeteroFL:
 
     def stages(self, fleet: Fleet, partition: Partition, clients: Sequence[Client]) -> tuple[Stage, ...]:
         """One, of the round budget."""
+        # Wider ones have channels that nobody trains.
+        self._widest = best_held(self.LEVELS, clients)
         rounds = budget_of(fleet, self.name)
-        return (Stage(name="train", block=0, choices=self.LEVELS, evaluated=self.LEVELS[0], rounds=rounds),)
+        return (Stage(name="train", block=0, choices=self.LEVELS, evaluated=self._widest, rounds=rounds),)
 
     def final(self, partition: Partition) -> Work:
-        """The full width."""
-        return self.LEVELS[0]
+        """The widest level that somebody holds."""
+        return self._widest

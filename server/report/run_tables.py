@@ -14,10 +14,10 @@ _MB = float(1 << 20)
 
 
 def report_table(runs: Sequence[Run]) -> str:
-    """The summary of one finished run; a line a run otherwise. Below it where runs stopped for want of clients."""
-    stops = [said for run in runs if (said := run.stops()) is not None]
+    """The summary of one finished run; a line a run otherwise. Below it what went wrong on the way."""
+    troubles = [said for run in runs for said in run.troubles()]
     if len(runs) == 1 and runs[0].summary is not None:
-        return "\n".join([summary_table(runs[0].summary), *stops])
+        return "\n".join([summary_table(runs[0].summary), *troubles])
     lines = [f"{'run':<24}{'method':<14}{'rounds':>7}{measure_of(runs):>10}{'participation':>15}{'MB moved':>10}"]
     for run in runs:
         known = as_object([run])["runs"][0]
@@ -28,7 +28,7 @@ def report_table(runs: Sequence[Run]) -> str:
             f"{run.name:<24}{run.fleet.method.name:<14}{len(run.rounds):>7}{reached:>10}{share:>15}"
             f"{known['bytes_moved'] / _MB:>10.1f}"
         )
-    return "\n".join([*lines, *stops])
+    return "\n".join([*lines, *troubles])
 
 
 def as_object(runs: Sequence[Run]) -> dict[str, Any]:

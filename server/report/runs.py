@@ -10,7 +10,8 @@ from pathlib import Path
 from device_profiles.errors import FormatError
 from device_profiles.files import read_json
 from server.fleet.fleet import Fleet
-from server.rounds.run_state import FLEET_NAME, RoundRecord, RunFolder
+from server.rounds.records import RoundRecord
+from server.rounds.run_state import FLEET_NAME, RunFolder
 from server.rounds.summary import Summary
 
 
@@ -24,12 +25,24 @@ class Run:
     summary: Summary | None
     given_up: tuple[RoundRecord, ...] = ()
 
-    def stops(self) -> str | None:
-        """Where the run stopped because too few delivered, in a sentence; None where it never did."""
+    def troubles(self) -> list[str]:
+        """Where the run stopped because too few delivered, and where it took a smaller learning rate because clients
+        diverged, each in a sentence."""
+        return [said for said in (self._stops(), self._slower()) if said is not None]
+
+    def _slower(self) -> str | None:
+        halved = [r for before, r in zip((None, *self.rounds), self.rounds, strict=False) if _halves(before, r)]
+        if not halved:
+            return None
+        places = [f"{_title(r)} to 1/{2**r.rate_halvings} in round {r.round_of_stage}" for r in halved]
+        return (
+            f"{self.name}: clients diverged, and the learning rate was lowered for the rest of {'; of '.join(places)}"
+        )
+
+    def _stops(self) -> str | None:
         if not self.given_up:
             return None
-        places = [f"{r.stage} {r.block}" if r.block else r.stage for r in self.given_up]
-        rounds = [f"{place}, round {r.round_of_stage}" for place, r in zip(places, self.given_up, strict=True)]
+        rounds = [f"{_title(r)}, round {r.round_of_stage}" for r in self.given_up]
         named = "; ".join(dict.fromkeys(rounds))
         return f"{self.name}: stopped {len(rounds)} times because too few clients delivered ({named})"
 
@@ -37,7 +50,7 @@ class Run:
         """Title, first and last round of every stage."""
         found: list[tuple[str, int, int]] = []
         for record in self.rounds:
-            title = f"{record.stage} {record.block}" if record.block else record.stage
+            title = _title(record)
             if found and found[-1][0] == title and record.round_of_stage > 1:
                 found[-1] = (title, found[-1][1], record.round)
             else:
@@ -59,6 +72,16 @@ class Run:
         """Seconds of all devices together up to and including a round."""
         seconds = accumulate(sum(c.seconds for c in (*r.clients, *r.repeated)) for r in self.rounds)
         return {record.round: total for record, total in zip(self.rounds, seconds, strict=True)}
+
+
+def _title(record: RoundRecord) -> str:
+    return f"{record.stage} {record.block}" if record.block else record.stage
+
+
+def _halves(before: RoundRecord | None, record: RoundRecord) -> bool:
+    """Whether the learning rate of its stage became smaller in this round."""
+    same = before is not None and record.round_of_stage > 1
+    return record.rate_halvings > (before.rate_halvings if before is not None and same else 0)
 
 
 def measure_of(runs: Sequence[Run]) -> str:

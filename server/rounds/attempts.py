@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from device_profiles.task import Result, Task
+from device_profiles.task import Result, Task, has_diverged
 from device_profiles.work import Work
 from server.averaging.aggregation import ReceivedUpdate
 from server.fleet.fleet import Fleet
-from server.rounds.run_state import RoundRecord
+from server.rounds.records import RoundRecord
 from server.rounds.tasks import RoundPlace
 
 _NAMED_FAILURES = 3
@@ -29,6 +29,7 @@ class Attempts:
         repeated: results of the attempts before, in order.
         rejected_before: what was rejected in each of those.
         late: clients whose answer to an earlier attempt came only in one of these; it is refused.
+        rate_halvings: how often the stage's learning rate has been halved, after the last one.
     """
 
     work: dict[str, Work] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Attempts:
     repeated: list[Result] = field(default_factory=list)
     rejected_before: list[dict[str, str]] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
+    rate_halvings: int = 0
 
     def start(self, assigned: Mapping[str, Work], tasks: Sequence[Task], clients: int) -> None:
         """Make room for another attempt, of `tasks` for some of `clients` clients; nothing of this one is forgotten."""
@@ -51,6 +53,17 @@ class Attempts:
     def trained(self) -> list[Work]:
         """The work of the last attempt."""
         return [self.work[result.client] for result in self.results]
+
+    def diverged(self) -> list[str]:
+        """Clients of the last attempt whose training has diverged, as they say or as their update shows."""
+        said = {result.client: result.status for result in self.results} | self.rejected
+        return [client for client, what in said.items() if has_diverged(what)]
+
+    def mostly_diverged(self) -> bool:
+        """Whether half of those that trained in the last attempt diverged, or more."""
+        diverged = self.diverged()
+        trained = {result.client for result in self.results if result.status == "ok"} | set(diverged)
+        return 2 * len(diverged) >= len(trained) > 0
 
     def failed(self) -> list[str]:
         """Those of the last attempt that did not deliver, each with what became of it."""
@@ -83,6 +96,7 @@ def round_record(place: RoundPlace, attempts: Attempts, seconds: float, *, faile
         stopped_early={u.client: u.share for u in attempts.accepted if u.metadata.stopped_early},
         work={client: work.name for client, work in attempts.work.items()},
         late=tuple(attempts.late),
+        rate_halvings=attempts.rate_halvings,
     )
 
 
@@ -92,10 +106,15 @@ def too_few(fleet: Fleet, place: RoundPlace, attempts: Attempts) -> str:
     failed = attempts.failed()
     said = "; ".join(failed[:_NAMED_FAILURES]) or "nobody answered"
     more = f"; {len(failed) - _NAMED_FAILURES} more in rounds.jsonl" if len(failed) > _NAMED_FAILURES else ""
+    if attempts.rate_halvings > place.rate_halvings:
+        times = 2 ** (attempts.rate_halvings - place.rate_halvings)
+        remedy = f"--resume goes on with 1/{times} of the learning rate; it may need a new run with a smaller one"
+    else:
+        remedy = "continue with --resume"
     return (
         f"{place.stage.title}, round {place.state.round_of_stage + 1}: {len(attempts.accepted)} clients delivered in "
         f"the last of {training.attempts} attempts, training.min_clients is {training.min_clients} ({said}{more}); the "
-        f"run is saved after round {place.state.round}, continue with --resume"
+        f"run is saved after round {place.state.round}, {remedy}"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from device_profiles.task import Result
 from server.methods.method import Stage
-from server.rounds.run_state import RoundRecord
+from server.rounds.records import RoundRecord
 
 
 class Observer:

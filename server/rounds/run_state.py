@@ -25,9 +25,9 @@ from device_profiles.contract import FORMAT_VERSION
 from device_profiles.errors import DigestError, FormatError
 from device_profiles.files import read_json, sha256_of, write_json
 from device_profiles.seal import check_seal
-from device_profiles.task import Result
 from device_profiles.wrong_values import explained
 from server.averaging.tensor_files import save_tensors
+from server.rounds.records import RoundRecord, StepRecord
 
 Weights = dict[str, NDArray[Any]]
 FLEET_NAME = "fleet.json"
@@ -37,74 +37,15 @@ STATE_NAME = "state.json"
 ROUNDS_NAME = "rounds.jsonl"
 
 
-class StepRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A finished stage, as `summary.json` lists it; `block` is 0 where it trained the whole network."""
-
-    stage: str
-    block: int
-    rounds: int
-    froze_because: str
-    accuracy: float | None
-    participation: float = 0.0
-    test_loss: float | None = None
-
-
-class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `rounds.jsonl`.
-
-    `participation` is the share of the fleet that has work in this stage. `accuracy` is None in a round without an
-    evaluation, and where outputs are compared with numbers; `test_loss` is of the same evaluation.
-    `repeated` holds the results of earlier attempts, in which fewer than min_clients delivered, and
-    `rejected_before` the updates rejected in each of them. `failed`: too few delivered in the last attempt as well, and
-    the run stopped; `round` is then the number that the next round has when the run goes on.
-    `stopped_early`: clients that `training.max_seconds` stopped, each with the share of its work that it had done and
-    its update counts by. `cut`: clients whose update was beyond the bounds that the others set, with what was cut down.
-    `work`: what each client was asked for, by name. `late`: clients whose answer to an earlier task came only in this
-    round, and was refused. `epsilon`: with differential privacy, what the run has cost the device that took part most
-    often.
-    """
-
-    round: int
-    stage: str
-    block: int
-    round_of_stage: int = msgspec.field(name="round_of_step")
-    participation: float
-    clients: tuple[Result, ...]
-    rejected: dict[str, str]
-    loss: float | None
-    accuracy: float | None
-    effective_movement: float | None
-    slope: float | None
-    bytes_down: int
-    bytes_up: int
-    seconds: float
-    froze_because: str | None = None
-    repeated: tuple[Result, ...] = ()
-    rejected_before: tuple[dict[str, str], ...] = ()
-    failed: bool = False
-    stopped_early: dict[str, float] = {}
-    cut: dict[str, str] = {}
-    work: dict[str, str] = {}
-    late: tuple[str, ...] = ()
-    epsilon: float | None = None
-    test_loss: float | None = None
-
-    @property
-    def taken(self) -> list[str]:
-        """Clients whose update is in the mean."""
-        return [
-            result.client for result in self.clients if result.status == "ok" and result.client not in self.rejected
-        ]
-
-
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is finished: `round` rounds of the run, `round_of_stage` of stage number `stage` (from 0), which files call
     `round_of_step`, as those of earlier releases do.
 
     `weights_sha256` is the digest of `weights/<round>.safetensors`, `optimizer_sha256` that of the server optimizer's
     tensors, "" where it has none; `rounds_bytes` the length of rounds.jsonl. `plan`: how often steps were chosen
-    again. `state_sha256` is the digest of the state, as JSON with "" in this place, without a `plan` of 0; earlier
-    releases wrote none.
+    again. `rate_halvings`: how often the learning rate of the stage has been halved, because its clients diverged.
+    `state_sha256` is the digest of the state, as JSON with "" in this place, without a `plan` or `rate_halvings` of 0;
+    earlier releases wrote none.
     """
 
     format_version: int = FORMAT_VERSION
@@ -119,12 +60,13 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     optimizer_sha256: str = ""
     state_sha256: str = ""
     plan: int = 0
+    rate_halvings: int = 0
 
     def sealed(self) -> RunState:
         """The same with its own digest."""
         unsealed = msgspec.to_builtins(msgspec.structs.replace(self, state_sha256=""))
         # What earlier releases did not write is left out at its default, so that their states are still good.
-        unsealed = {key: value for key, value in unsealed.items() if key != "plan" or value}
+        unsealed = {key: value for key, value in unsealed.items() if key not in ("plan", "rate_halvings") or value}
         unsealed["steps"] = [{k: v for k, v in step.items() if k != "test_loss" or v} for step in unsealed["steps"]]
         return msgspec.structs.replace(self, state_sha256=sha256(msgspec.json.encode(unsealed)).hexdigest())
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from device_profiles.errors import ExecutionError, FormatError
-from device_profiles.task import Result, Task
-from device_profiles.work import Work
 from server.averaging.means import mean_of
 from server.averaging.optimizers import create_optimizer
 from server.averaging.optimizers.optimizer import ServerOptimizer
@@ -23,10 +18,10 @@ from server.averaging.tensor_files import save_tensors
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet
 from server.fleet.structure import Structure
-from server.judging.judging import judge
 from server.methods.method import Stage
 from server.planner.assignment import BestHeld, Planner
-from server.rounds.attempts import Attempts, mean_loss, round_record, too_few
+from server.rounds.asking import Asking
+from server.rounds.attempts import mean_loss, round_record, too_few
 from server.rounds.checks import check_stages
 from server.rounds.client_states import ClientStates
 from server.rounds.collecting import Collector
@@ -34,9 +29,10 @@ from server.rounds.freezing import EffectiveMovementFreezing
 from server.rounds.frozen_prefixes import FrozenPrefixes
 from server.rounds.movement import MovementHistory
 from server.rounds.observer import Observer
-from server.rounds.run_state import RoundRecord, RunFolder, RunState, StepRecord, Weights
+from server.rounds.records import RoundRecord, StepRecord
+from server.rounds.run_state import RunFolder, RunState, Weights
 from server.rounds.seam import Engine, Evaluator
-from server.rounds.tasks import RoundPlace, asked_of, attempt_number, drawn_clients, make_task
+from server.rounds.tasks import RoundPlace
 
 
 class Schedule:
@@ -71,6 +67,9 @@ class Schedule:
         self._collector = Collector(engine, self._spool, deadline, absent_seconds=absent_seconds)
         self._prefixes = FrozenPrefixes()
         self._states = ClientStates(folder.folder / "client_state")
+        self._asking = Asking(
+            fleet, structure, self._planner, self._collector, self._prefixes, self._states, observer.client_done
+        )
         self._make_optimizer = optimizer or (lambda: create_optimizer(fleet.training))
         self._mean = mean_of(fleet.training, fleet.privacy)
         self._privacy = PrivacyBudget(fleet.privacy)
@@ -158,8 +157,10 @@ class Schedule:
             state=state,
             weights=self._folder.weights_path(state),
             server_state=self._folder.optimizer_path(state.round) if state.optimizer_sha256 else None,
+            rate_halvings=state.rate_halvings,
         )
-        attempts = self._attempts(place, weights)
+        attempts = self._asking.ask(place, weights)
+        state = msgspec.structs.replace(state, rate_halvings=attempts.rate_halvings)
         if len(attempts.accepted) < self._fleet.training.min_clients:
             self._folder.save_failure(state, round_record(place, attempts, time.monotonic() - started, failed=True))
             self._spool.clear()
@@ -202,56 +203,6 @@ class Schedule:
             self._optimizer = (state.stage, optimizer)
         return optimizer
 
-    def _attempts(self, place: RoundPlace, weights: Weights) -> Attempts:
-        """The attempts at one round, up to the first in which enough deliver."""
-        training, stage, state = self._fleet.training, place.stage, place.state
-        attempts = Attempts()
-        for attempt in range(training.attempts):
-            attempts.late += self._collector.settle(partial(self._enough, stage))
-            self._states.drop_after(state.round)
-            clients = self._collector.roster.clients
-            assigned = self._planner.assign(stage, clients)
-            tasks = self._tasks(place, clients, assigned, attempt)
-            attempts.start(assigned, tasks, len(clients))
-            answers = self._collector.collect(
-                tasks,
-                self._counting(len(tasks)),
-                partial(self._states.put, state.round + 1),
-                wanted=training.clients_per_round if training.spare else None,
-            )
-            attempts.results = answers.results
-            attempts.late += answers.late
-            self._prefixes.answered(state.stage, {task.client: task.work for task in tasks}, answers.results)
-            asked = asked_of(self._fleet, clients, tasks)
-            robust = training.aggregation == "robust"
-            attempts.accepted, attempts.rejected = judge(
-                answers.updates, asked, self._structure, place.version, weights, robust=robust
-            )
-            if len(attempts.accepted) >= training.min_clients:
-                break
-        return attempts
-
-    def _enough(self, stage: Stage) -> bool:
-        return len(self._planner.assign(stage, self._collector.roster.clients)) >= self._fleet.training.min_clients
-
-    def _tasks(
-        self, place: RoundPlace, clients: Sequence[Client], assigned: Mapping[str, Work], attempt: int
-    ) -> list[Task]:
-        number = attempt_number(self._fleet, place.state, attempt)
-        there = {client.name: client for client in clients}
-        tasks = []
-        for client in drawn_clients(self._fleet, assigned, number):
-            prefix = self._prefixes.name(place.state.stage, assigned[client], assigned)
-            task = make_task(self._fleet, place, there[client], assigned[client], number)
-            had = self._prefixes.had_by(client, prefix)
-            tasks.append(replace(task, prefix=prefix, has_frozen=had, state=self._states.path(client)))
-        return tasks
-
-    def _counting(self, clients: int) -> Callable[[Result], None]:
-        """Tells the observer each result, with how many there are."""
-        numbers = itertools.count(1)
-        return lambda result: self._observer.client_done(result, next(numbers), clients)
-
     def _reason_to_end(self, stage: Stage, rounds: int, state: RunState, frozen: str | None) -> str | None:
         """Why the stage ends with this round, or None. The last one goes on where a round budget is left."""
         if stage.freezing is not None and frozen is not None and not stage.takes_the_rest:
@@ -292,6 +243,7 @@ class Schedule:
             round=record.round,
             stage=state.stage if last else state.stage + 1,
             round_of_stage=0,
+            rate_halvings=0,
             steps=(*state.steps, step),
             finished=last,
         )

@@ -15,7 +15,8 @@ from server.fleet.fleet import Fleet
 from server.methods.method import Stage
 from server.planner.assignment import BestHeld, Planner
 from server.planner.whole_network import WholeNetwork
-from server.rounds.run_state import RoundRecord, RunState, StepRecord
+from server.rounds.records import RoundRecord, StepRecord
+from server.rounds.run_state import RunState
 
 
 class ClientSummary(msgspec.Struct, frozen=True, kw_only=True):

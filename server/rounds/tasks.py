@@ -27,6 +27,7 @@ class RoundPlace:
         state: of the run before it.
         weights: the file that it starts from.
         server_state: one of what the server's optimizer keeps, None where that is nothing.
+        rate_halvings: how often the learning rate has been halved, because clients diverged.
     """
 
     stage: Stage
@@ -34,6 +35,7 @@ class RoundPlace:
     state: RunState
     weights: Path
     server_state: Path | None = None
+    rate_halvings: int = 0
 
     @property
     def version(self) -> str:
@@ -73,7 +75,7 @@ def make_task(fleet: Fleet, place: RoundPlace, client: Client, work: Work, numbe
         base_version=place.version,
         steps=steps,
         epochs=training.epochs if steps is None else None,
-        learning_rate=learning_rate(training, base, state.round_of_stage, place.rounds),
+        learning_rate=learning_rate(training, base, state.round_of_stage, place.rounds) * 0.5**place.rate_halvings,
         seed=training.seed * 1_000_003 + number,
         attempt=number,
         proximal=training.proximal,

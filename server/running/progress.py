@@ -8,7 +8,7 @@ from typing import Protocol
 from device_profiles.task import Result
 from server.methods.method import Stage
 from server.rounds.observer import Observer
-from server.rounds.run_state import RoundRecord
+from server.rounds.records import RoundRecord
 
 
 class Stream(Protocol):
@@ -31,6 +31,7 @@ class TerminalProgress(Observer):
         self._stream: Stream = stream if stream is not None else sys.stderr
         self._live = self._stream.isatty()
         self._where = ""
+        self._halvings = 0
 
     def note(self, text: str) -> None:
         """A line of its own."""
@@ -39,7 +40,7 @@ class TerminalProgress(Observer):
 
     def stage_started(self, stage: Stage, rounds: int, clients: int) -> None:
         """Announce a stage."""
-        self._where = stage.title
+        self._where, self._halvings = stage.title, 0
         self.note(f"{self._where}: {clients} clients hold its promise, at most {rounds} rounds")
 
     def client_done(self, result: Result, done: int, clients: int) -> None:
@@ -70,6 +71,12 @@ class TerminalProgress(Observer):
                 self.note(f"  {client}: update rejected in attempt {attempt}: {reason}")
         for client, reason in record.rejected.items():
             self.note(f"  {client}: update rejected: {reason}")
+        if record.rate_halvings > self._halvings:
+            self._halvings = record.rate_halvings
+            part = f"1/{2**record.rate_halvings}"
+            self.note(
+                f"  clients diverged: the learning rate is {part} of what it was set to, to the end of {self._where}"
+            )
         if record.froze_because is not None:
             self.note(f"{self._where}: ended after {record.round_of_stage} rounds ({record.froze_because})")
 

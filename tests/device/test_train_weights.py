@@ -145,7 +145,7 @@ def test_a_loss_that_is_finite_and_absurd_ends_the_training_as_one_that_is_no_nu
     cnn_bundle: Path, tmp_path: Path
 ) -> None:
     arguments = ("train", cnn_bundle, "--block", 1, *_DATA, "--steps", 2, "--lr", 1e4, "-o", tmp_path / "update")
-    line = profl_edge(*arguments).refusal(1)
+    line = profl_edge(*arguments).refusal(3)
     assert re.search(r"step 2 of grow-block1: the loss is \d\.?\d*e\+\d+; try a smaller --lr", line)
     assert list(tmp_path.iterdir()) == []
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from server.fleet.reading import read_fleet  # noqa: E402
 from server.rounds.observer import Observer  # noqa: E402
-from server.rounds.run_state import RoundRecord  # noqa: E402
+from server.rounds.records import RoundRecord  # noqa: E402
 from server.running.run_fleet import run_fleet  # noqa: E402
 
 SMALL = """

@@ -28,6 +28,7 @@ from server.fleet.fleet import (
     TrainingSettings,
 )
 from server.fleet.population import ClientSettings
+from server.fleet.privacy import PrivacySettings
 from server.fleet.structure import Structure
 from server.methods import create_method
 from server.rounds.observer import Observer
@@ -126,6 +127,7 @@ def fleet_of(
     training: TrainingSettings | None = None,
     method: MethodSettings | None = None,
     freezing: FreezingSettings | None = None,
+    privacy: PrivacySettings | None = None,
 ) -> Fleet:
     """The fleet of such a run."""
     return Fleet(
@@ -135,6 +137,7 @@ def fleet_of(
         training=training or TrainingSettings(min_clients=min_clients, attempts=3),
         freezing=freezing or FreezingSettings(max_rounds=rounds),
         method=method or MethodSettings(),
+        privacy=privacy,
     )
 
 
@@ -156,10 +159,14 @@ def run(
     training: TrainingSettings | None = None,
     method: MethodSettings | None = None,
     freezing: FreezingSettings | None = None,
+    privacy: PrivacySettings | None = None,
+    observer: Observer | None = None,
     absent_seconds: float = 0.0,
 ) -> tuple[RunState, Weights]:
     """Start or resume a run in `folder` until it is finished; `holders` hold every block."""
-    fleet = fleet_of(min_clients=min_clients, rounds=rounds, training=training, method=method, freezing=freezing)
+    fleet = fleet_of(
+        min_clients=min_clients, rounds=rounds, training=training, method=method, freezing=freezing, privacy=privacy
+    )
     clients = clients_of({name: 2 << 20 if name in holders else 1 << 19 for name in CLIENTS})
     engine.there = engine.there or clients
     run_folder = RunFolder(folder)
@@ -170,7 +177,7 @@ def run(
         engine=engine,
         evaluator=FakeEvaluator(engine.tick),
         folder=run_folder,
-        observer=Observer(),
+        observer=observer or Observer(),
         absent_seconds=absent_seconds,
     )
     return schedule.run(*run_folder.load_or_start("settings", initial_weights))

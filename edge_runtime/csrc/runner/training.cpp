@@ -121,16 +121,19 @@ class Training {
     if (!std::isfinite(loss) || absurd) {
       char text[64];
       std::snprintf(text, sizeof(text), "the loss is %g", loss);
-      diverged(step + 1, text);
+      diverged(step + 1, text, step > 0);
     }
     return loss;
   }
 
-  [[noreturn]] void diverged(int64_t step, const std::string& what) const {
+  // `updated`: the tensors have been changed, which the learning rate could have been too large for.
+  [[noreturn]] void diverged(int64_t step, const std::string& what, bool updated) const {
     const bool kept = !options_.output.empty() && access(checkpoint_path(options_.output).c_str(), F_OK) == 0;
-    fail("step " + std::to_string(step) + " of " + program_.name + ": " + what + "; " +
-         (step > 1 ? "try a smaller --lr" : "the data or the weights hold NaN or too large values; correct them") +
-         (kept ? " (the last checkpoint is kept)" : ""));
+    throw Failure{"step " + std::to_string(step) + " of " + program_.name + ": " + what + "; " +
+                      (updated ? "try a smaller --lr"
+                               : "the data or the weights hold NaN or too large values; correct them") +
+                      (kept ? " (the last checkpoint is kept)" : ""),
+                  updated ? kDiverged : kFailed};
   }
 
   // A loss is that of the step before: what the last update made of the tensors shows only in themselves.
@@ -138,7 +141,7 @@ class Training {
     for (const TensorView& tensor : tensors) {
       const auto count = static_cast<size_t>(elements_of(tensor.shape));
       if (tensor.dtype != "float32" || is_finite(static_cast<const float*>(tensor.data), count)) continue;
-      diverged(outcome_.progress.steps, "tensor '" + tensor.name + "' has a value that is not finite");
+      diverged(outcome_.progress.steps, "tensor '" + tensor.name + "' has a value that is not finite", true);
     }
   }
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from device_profiles.errors import ExecutionError, ProflError
+from device_profiles.errors import DivergedError, ExecutionError, ProflError
 from device_profiles.federation import UPDATE_FILE, SentFile, TrainAnswer, TrainOrder
 from device_profiles.outputs import beside
-from device_profiles.task import Result
+from device_profiles.task import Result, diverged
 from edge_runtime.device.federation.answers import Answered, Fetch
 from edge_runtime.device.federation.child import Child
 from edge_runtime.device.federation.device import Device
@@ -270,4 +270,6 @@ def _status(outcome: Outcome, complaint: str) -> str:
         return "killed at its memory limit"
     if outcome.returncode < 0:
         return f"died by signal {-outcome.returncode}"
+    if outcome.returncode == DivergedError.exit_status:
+        return diverged(complaint)
     return complaint or f"exit status {outcome.returncode}"

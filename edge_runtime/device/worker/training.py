@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from device_profiles.errors import ExecutionError, FormatError
+from device_profiles.errors import DivergedError, ExecutionError, FormatError
 from device_profiles.seal import new_sha256
 from edge_runtime.device.worker.batches import Batches, Examples
 from edge_runtime.device.worker.bias_correction import of_step
@@ -195,19 +195,21 @@ class _Training:
             if step > 0:
                 raise self._diverged(step + 1, what)
             # No update has been made that --lr could be too large for.
-            raise self._diverged(1, what, "the data or the weights hold NaN or too large values; correct them")
+            remedy = "the data or the weights hold NaN or too large values; correct them"
+            raise ExecutionError(self._said(1, what, remedy))
         return loss
 
     def _is_absurd(self, loss: float) -> bool:
         """Whether the loss is so far above the first that no later step will make something of these weights."""
         return self._loss_first is not None and loss > _ABSURD_FACTOR * max(1.0, self._loss_first)
 
-    def _diverged(self, step: int, what: str, remedy: str = "try a smaller --lr") -> ExecutionError:
+    def _diverged(self, step: int, what: str) -> DivergedError:
+        return DivergedError(self._said(step, what, "try a smaller --lr"))
+
+    def _said(self, step: int, what: str, remedy: str) -> str:
         kept = self._job["checkpoint"] is not None and os.path.exists(self._job["checkpoint"])
-        return ExecutionError(
-            f"step {step} of {self._loaded.program['name']}: {what}; {remedy}"
-            + (" (the last checkpoint is kept)" if kept else "")
-        )
+        end = " (the last checkpoint is kept)" if kept else ""
+        return f"step {step} of {self._loaded.program['name']}: {what}; {remedy}{end}"
 
     def _checkpoint_due(self) -> bool:
         every = self._job["checkpoint_every"]

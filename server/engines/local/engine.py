@@ -10,8 +10,8 @@ from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from device_profiles.errors import FormatError, ProflError
-from device_profiles.task import Result, Task
+from device_profiles.errors import DivergedError, FormatError, ProflError
+from device_profiles.task import Result, Task, diverged
 from device_profiles.work import Work
 from edge_runtime.device.limits.processes import Outcome
 from server.engines.local.process import ClientProcesses
@@ -160,6 +160,8 @@ def _status(outcome: Outcome, complaint: str, timed_out: bool, timeout_seconds: 
         return "killed at its memory limit"
     if outcome.returncode < 0:
         return f"died by signal {-outcome.returncode}"
+    if outcome.returncode == DivergedError.exit_status:
+        return diverged(complaint)
     if outcome.returncode > 0:
         return complaint or f"exit status {outcome.returncode}"
     return "ok"

@@ -111,6 +111,16 @@ def test_a_checkpoint_that_no_longer_fits_is_given_up_once(device: Device) -> No
     assert (answer.result.status, answer.update) == ("no such data", None)
 
 
+def test_a_training_that_diverged_says_so_and_is_not_begun_again(device: Device) -> None:
+    job = _job(device)
+    job.poll()
+    (device.state.task / "update.safetensors.checkpoint").write_bytes(b"")
+    FakeChild.made[0].over, FakeChild.made[0].returncode, FakeChild.made[0].words = True, 3, "step 7: the loss is inf"
+    answer = _answer(job.poll())
+    assert (answer.result.status, answer.update) == ("diverged: step 7: the loss is inf", None)
+    assert len(FakeChild.made) == 1
+
+
 def test_a_training_that_had_finished_is_not_begun_again(device: Device) -> None:
     (device.state.task / "report.json").write_text(json.dumps(REPORT))
     (device.state.task / "update.safetensors").write_bytes(b"update")

@@ -11,6 +11,7 @@ import pytest
 
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
+from device_profiles.task import has_diverged
 from device_profiles.update import UpdateMetadata
 from device_profiles.work import Width, distill, grow
 from server.averaging.aggregation import ReceivedUpdate, average, reason_to_reject
@@ -193,6 +194,21 @@ def test_what_must_not_enter_the_average_is_rejected_with_its_reason() -> None:
     assert "started from weights v" in _reason(_update("a", 5, **good), "other")
     assert "no examples" in _reason(_update("a", 0, **good))
     assert reason_to_reject(_update("a", 1, **good), BLOCK_1, STRUCTURE, "v") is None
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "diverged"),
+    [(2.3, 22.0, False), (2.3, 24.0, True), (0.01, 9.0, False), (0.01, 11.0, True), (50.0, 400.0, False),
+     (2.3, float("nan"), True), (2.3, float("inf"), True), (2.3, -1e9, False)],
+)  # fmt: skip
+def test_a_training_whose_loss_became_ten_times_the_first_has_diverged(
+    first: float, last: float, diverged: bool
+) -> None:
+    update = _update("a", 5, **_complete())
+    said = msgspec.structs.replace(update.metadata, loss_first=first, loss_last=last)
+    reason = _reason(replace(update, metadata=said))
+    assert has_diverged(reason) == diverged
+    assert reason == (f"diverged: its loss went from {first:.3g} to {last:.3g}" if diverged else "None")
 
 
 def test_an_update_without_a_version_of_its_weights_is_told_so() -> None:

@@ -121,6 +121,18 @@ def test_heterofl_gives_each_client_its_width() -> None:
     }
 
 
+def test_what_nobody_holds_is_not_evaluated() -> None:
+    settings = {name: MethodSettings(name=name) for name in ("heterofl", "depthfl")}  # type: ignore[arg-type]
+    for budgets, names in (
+        ({"large": 200, "small": 20}, {"heterofl": "width-1", "depthfl": "depth-units0-2"}),
+        ({"medium": 60, "small": 20}, {"heterofl": "width-0.5", "depthfl": "depth-units0-0"}),
+    ):
+        for name, evaluated in names.items():
+            method = create_method(settings[name])
+            (stage,) = method.stages(_fleet(settings[name]), PARTITION, alike(budgets, NEEDS))
+            assert (stage.evaluated.name, method.final(PARTITION).name) == (evaluated, evaluated)
+
+
 def test_depthfl_gives_each_client_its_depth_and_leaves_out_who_holds_none() -> None:
     (stage,) = _stages(MethodSettings(name="depthfl"))
     assert {client: block_of(work, PARTITION) for client, work in _work(stage).items()} == {"large": 3, "medium": 1}

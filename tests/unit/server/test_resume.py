@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from device_profiles.errors import DigestError, FormatError
-from server.rounds.run_state import RoundRecord, RunFolder, StepRecord
+from server.rounds.records import RoundRecord, StepRecord
+from server.rounds.run_state import RunFolder
 from tests.support.fake_run import FakeEngine, initial_weights, run
 
 _KILLED = 9
@@ -157,11 +158,15 @@ def test_what_an_earlier_release_did_not_write_counts_as_nothing() -> None:
     assert not line.failed and not (line.repeated or line.late or line.cut or line.stopped_early or line.work)
 
 
-def test_a_state_of_a_release_that_knew_no_plans_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unknown", [("rate_halvings",), ("rate_halvings", "plan")])
+def test_a_state_of_a_release_that_knew_no_plans_or_halvings_goes_on(unknown: tuple[str, ...], tmp_path: Path) -> None:
     run(tmp_path, FakeEngine())
     path = tmp_path / "state.json"
     values = {**json.loads(path.read_text()), "state_sha256": ""}
-    del values["plan"]
+    for key in unknown:
+        del values[key]
+    # Their digests were made of a state without a plan of 0.
+    values.pop("plan", None)
     values["state_sha256"] = sha256(msgspec.json.encode(values)).hexdigest()
     path.write_text(json.dumps(values))
     assert RunFolder(tmp_path).load()[0].plan == 0

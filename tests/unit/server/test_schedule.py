@@ -149,7 +149,8 @@ def test_the_line_of_a_round_that_failed_says_who_was_rejected_and_the_summary_c
         run(tmp_path, poisoned)
     said = str(raised.value)
     assert (
-        "grow 1, round 2: 1 clients delivered in the last of 3 attempts, training.min_clients is 2 (b: tensor" in said
+        "grow 1, round 2: 1 clients delivered in the last of 3 attempts, training.min_clients is 2 (b: diverged: tensor"
+        in said
     )
     assert "a: ok" not in said and "\n" not in said
     line = lines_of(tmp_path)[-1]

@@ -15,7 +15,8 @@ from server.fleet.fleet import DataSettings, Fleet
 from server.fleet.model import ModelSettings
 from server.fleet.population import ClientSettings
 from server.methods.method import Stage
-from server.rounds.run_state import RoundRecord, RunState
+from server.rounds.records import RoundRecord
+from server.rounds.run_state import RunState
 from server.rounds.summary import Summary, summarise
 from tests.support.partitions import blocks_of_one_unit
 
