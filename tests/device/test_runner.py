@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("torch", reason="a bundle is exported with it")
 
+from safetensors.numpy import load_file, save_file
+
 from device_profiles.files import read_json
 from device_profiles.manifest import Manifest
 from tests.support.device_commands import profl_edge, wait_for
@@ -77,6 +79,29 @@ def test_adamw_with_summed_micro_batches_is_that_of_the_worker(
     arguments = (summing_bundle, "--block", 2, "--data", data, "--epochs", 1.5, "--threads", 2, "--initial-prefix")
     _, ours, theirs = _both(runner, tmp_path, *arguments)
     assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("rate", "factor", "status", "reason"),
+    [
+        (1e4, 1.0, 3, "try a smaller --lr"),
+        (3e38, 1e4, 3, "has a value that is not finite; try a smaller --lr"),
+        (0.01, np.nan, 1, "the data or the weights hold NaN or too large values; correct them"),
+    ],
+)
+def test_a_training_that_diverges_ends_as_the_workers_does(
+    runner: Path, cnn_bundle: Path, data: str, tmp_path: Path, rate: float, factor: float, status: int, reason: str
+) -> None:
+    weights = load_file(cnn_bundle / "weights" / "initial.safetensors")
+    save_file({n: tensor * np.float32(factor) for n, tensor in weights.items() if n.startswith("fc.")}, tmp_path / "w")
+    # With a step more, weights that are no numbers are seen in a loss.
+    steps = 1 if factor == 1e4 else 2
+    output = tmp_path / "update"
+    arguments = (cnn_bundle, "--block", 1, "--data", data, "--steps", steps, "--lr", rate, "--weights", tmp_path / "w")
+    line = run(runner, *arguments, "-o", output).refusal(status)
+    assert line.endswith(reason)
+    assert profl_edge("train", *arguments, "-o", output).refusal(status) == f"profl-edge: error: {line}"
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
 
 
 def test_arrays_of_numpy_are_read_as_python_reads_them(runner: Path, cnn_bundle: Path, tmp_path: Path) -> None:
