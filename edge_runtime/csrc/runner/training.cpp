@@ -129,11 +129,11 @@ class Training {
   // `updated`: the tensors have been changed, which the learning rate could have been too large for.
   [[noreturn]] void diverged(int64_t step, const std::string& what, bool updated) const {
     const bool kept = !options_.output.empty() && access(checkpoint_path(options_.output).c_str(), F_OK) == 0;
-    throw Failure{"step " + std::to_string(step) + " of " + program_.name + ": " + what + "; " +
-                      (updated ? "try a smaller --lr"
-                               : "the data or the weights hold NaN or too large values; correct them") +
-                      (kept ? " (the last checkpoint is kept)" : ""),
-                  updated ? kDiverged : kFailed};
+    throw Failure{
+        "step " + std::to_string(step) + " of " + program_.name + ": " + what + "; " +
+            (updated ? "try a smaller --lr" : "the data or the weights hold NaN or too large values; correct them") +
+            (kept ? " (the last checkpoint is kept)" : ""),
+        updated ? kDiverged : kFailed};
   }
 
   // A loss is that of the step before: what the last update made of the tensors shows only in themselves.

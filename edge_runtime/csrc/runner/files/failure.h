@@ -11,9 +11,9 @@ struct Failure {
   int status;
 };
 
-constexpr int kFailed = 1;   // the work failed
-constexpr int kDiverged = 3; // its loss or tensors stopped being numbers
-constexpr int kRefused = 2;  // wrong usage, or an input that cannot be used
+constexpr int kFailed = 1;    // the work failed
+constexpr int kDiverged = 3;  // its loss or tensors stopped being numbers
+constexpr int kRefused = 2;   // wrong usage, or an input that cannot be used
 
 [[noreturn]] inline void refuse(std::string message) { throw Failure{std::move(message), kRefused}; }
 [[noreturn]] inline void fail(std::string message) { throw Failure{std::move(message), kFailed}; }
