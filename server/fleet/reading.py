@@ -86,6 +86,11 @@ def _checked(values: dict[str, Any], path: Path, *, joining: bool) -> Fleet:
         raise FormatError(f"--fleet {path}: training.nesterov requires training.momentum above 0")
     if fleet.promises.source == "file" and fleet.promises.file is None:
         raise FormatError(f"--fleet {path}: promises.source 'file' requires promises.file")
+    if fleet.promises.recompute and fleet.promises.source != "runtime":
+        raise FormatError(
+            f"--fleet {path}: promises.recompute is about the light runtime's plans; leave it out, or write "
+            "promises.source = \"runtime\""
+        )
     _check_population(fleet, values, path)
     _check_loss(fleet, path)
     _check_trained(fleet, path)

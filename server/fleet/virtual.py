@@ -19,6 +19,7 @@ class PromiseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         base_mb: what a process takes beside the plan (`runtime`) or the tensors (`pytorch`).
         width: count for this width instead of the model's own, so that a narrow network can stand for a wide one.
         batch: count for this batch.
+        recompute: `runtime`: what is too large is trained with recomputation, as `planned` does on devices.
     """
 
     source: Literal["runtime", "pytorch", "file"] = "runtime"
@@ -26,6 +27,7 @@ class PromiseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     base_mb: Annotated[float, msgspec.Meta(ge=0)] | None = None
     width: Positive | None = None
     batch: Annotated[int, msgspec.Meta(ge=2)] | None = None
+    recompute: bool = False
 
 
 class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

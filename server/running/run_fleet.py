@@ -82,6 +82,7 @@ NEWER_SETTINGS = {
     ),
     "method": ("coverage", "counts_frozen", "variants"),
     "freezing": ("fall",),
+    "promises": ("recompute",),
 }
 """Options that earlier releases did not have, by section: at their defaults they are no part of a run's digest."""
 

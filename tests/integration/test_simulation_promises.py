@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="the engine computes with torch")
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 
 from device_profiles.manifest import Optimizer
-from device_profiles.work import Grow, grow, label
+from device_profiles.work import Grow, Whole, grow, label, suffixes
 from edge_runtime.export.plan.programs import build_programs
 from edge_runtime.export.plan.runs import TrainingChoices
 from server.engines.simulation.promises import counted_bytes, promises_of
@@ -26,6 +26,8 @@ from server.fleet.model import ModelSettings
 from server.fleet.population import ClientSettings
 from server.fleet.virtual import PromiseSettings
 from server.methods import create_method
+from server.planner.menus import step_alone
+from server.planner.run_programs import RunPrograms
 
 MB = 1 << 20
 PARTITION = ModelPieces(ModelSettings(name="cnn", width=4, batch=16)).partition
@@ -87,6 +89,22 @@ def test_a_promise_of_the_runtime_counts_the_weights_that_fedprox_keeps() -> Non
     base = int(9.1 * MB)
     assert with_term == {name: size + base for name, size in exported.items()}
     assert all(with_term[name] > without[name] for name in without)
+
+
+def test_a_promise_with_recomputation_is_that_of_the_planned_program_where_it_takes_less() -> None:
+    model = ModelSettings(name="resnet18", width=8, batch=32)
+    programs = RunPrograms(model, TrainingSettings())
+    whole = step_alone(len(programs.units) - 1, len(programs.units))
+    works = [*suffixes(whole, 1), Whole()]
+    kept = promises_of(_fleet(model=model), works, whole)
+    recomputed = promises_of(_fleet(model=model, promises=PromiseSettings(recompute=True)), works, whole)
+    base = int(9.1 * MB)
+    for work in suffixes(whole, 1):
+        lighter = programs.cost(work, whole, "recompute")
+        assert recomputed[work] == min(kept[work], kept[work] if lighter is None else lighter.total_bytes(1) + base)
+    # The longest run keeps most, the output module alone nothing that could be made again.
+    assert recomputed[works[0]] < 0.8 * kept[works[0]] and recomputed[works[-2]] == kept[works[-2]]
+    assert recomputed[Whole()] == recomputed[works[0]]
 
 
 def test_a_promise_counted_for_pytorch_holds_the_weights_that_fedprox_keeps() -> None:

@@ -210,10 +210,12 @@ class _RuntimePlans:
     def __init__(self, model: ModelSettings, fleet: Fleet) -> None:
         self._model = model
         self._training = fleet.training
+        self._recompute = fleet.promises.recompute
         self._programs: dict[int | None, RunPrograms] = {}
 
     def bytes_of(self, work: Work, partition: Partition) -> int:
-        """Arena, frozen weights, workspace and staging of the training program for `work`.
+        """Arena, frozen weights, workspace and staging of the training program for `work`; with `promises.recompute`, of
+        the one that recomputes, where that takes less.
 
         DepthFL's classifiers in between are no program of the runtime: its depths are counted as one block with the
         stand-ins of what is missing, which take at least as much.
@@ -234,6 +236,8 @@ class _RuntimePlans:
         if cost is None:
             return NEVER
         needed = cost.total_bytes(threads)
+        if self._recompute and (lighter := programs.cost(asked, partition, "recompute")) is not None:
+            needed = min(needed, lighter.total_bytes(threads))
         if isinstance(work, Sublayers):
             needed -= round((1 - work.ratio) * self._state_bytes(cost.upload_bytes))
         return needed

@@ -203,6 +203,11 @@ def test_the_demo_fleet_is_valid() -> None:
             "[[clients]]\nname='a'\nlimit_mb=9\n",
             "training.clip_norm cannot be combined with training.proximal",
         ),
+        (
+            "[model]\nname='cnn'\n[data]\nsources=['digits']\n[promises]\nsource='pytorch'\nrecompute=true\n"
+            "[[clients]]\nname='a'\nlimit_mb=9\n",
+            'promises.recompute is about the light runtime\'s plans; leave it out, or write promises.source = "runtime"',
+        ),
     ],
 )
 def test_a_wrong_fleet_file_names_the_field(text: str, named: str, tmp_path: Path) -> None:
