@@ -19,6 +19,7 @@ from server.finished.finished_model import write_finished
 from server.fleet.client import Client
 from server.fleet.fleet import Fleet, FreezingSettings, MethodSettings, TrainingSettings
 from server.fleet.model import ModelSettings
+from server.fleet.virtual import PromiseSettings
 from server.fleet.words import in_words_of
 from server.methods import create_method
 from server.methods.method import Method
@@ -236,6 +237,7 @@ def settings_of(fleet: Fleet) -> dict[str, Any]:
         "training": TrainingSettings(),
         "method": MethodSettings(),
         "freezing": FreezingSettings(),
+        "promises": PromiseSettings(),
     }
     for section, keys in NEWER_SETTINGS.items():
         defaults = msgspec.to_builtins(sections[section])

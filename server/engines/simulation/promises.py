@@ -214,8 +214,8 @@ class _RuntimePlans:
         self._programs: dict[int | None, RunPrograms] = {}
 
     def bytes_of(self, work: Work, partition: Partition) -> int:
-        """Arena, frozen weights, workspace and staging of the training program for `work`; with `promises.recompute`, of
-        the one that recomputes, where that takes less.
+        """Arena, frozen weights, workspace and staging of the training program for `work`; with `promises.recompute`
+        of the one that recomputes, where that takes less.
 
         DepthFL's classifiers in between are no program of the runtime: its depths are counted as one block with the
         stand-ins of what is missing, which take at least as much.
