@@ -206,7 +206,7 @@ def test_the_demo_fleet_is_valid() -> None:
         (
             "[model]\nname='cnn'\n[data]\nsources=['digits']\n[promises]\nsource='pytorch'\nrecompute=true\n"
             "[[clients]]\nname='a'\nlimit_mb=9\n",
-            'promises.recompute is about the light runtime\'s plans; leave it out, or write promises.source = "runtime"',
+            "promises.recompute is about the light runtime's plans; leave it out, or write promises.source",
         ),
     ],
 )
