@@ -89,7 +89,7 @@ def _checked(values: dict[str, Any], path: Path, *, joining: bool) -> Fleet:
     if fleet.promises.recompute and fleet.promises.source != "runtime":
         raise FormatError(
             f"--fleet {path}: promises.recompute is about the light runtime's plans; leave it out, or write "
-            "promises.source = \"runtime\""
+            'promises.source = "runtime"'
         )
     _check_population(fleet, values, path)
     _check_loss(fleet, path)

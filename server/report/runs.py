@@ -34,10 +34,8 @@ class Run:
         halved = [r for before, r in zip((None, *self.rounds), self.rounds, strict=False) if _halves(before, r)]
         if not halved:
             return None
-        places = [f"{_title(r)} to 1/{2**r.rate_halvings} in round {r.round_of_stage}" for r in halved]
-        return (
-            f"{self.name}: clients diverged, and the learning rate was lowered for the rest of {'; of '.join(places)}"
-        )
+        places = [f"{_title(r)} from round {r.round_of_stage} on 1/{2**r.rate_halvings}" for r in halved]
+        return f"{self.name}: clients diverged, and the learning rate was lowered ({'; '.join(places)} of it)"
 
     def _stops(self) -> str | None:
         if not self.given_up:

@@ -243,7 +243,8 @@ class Schedule:
             round=record.round,
             stage=state.stage if last else state.stage + 1,
             round_of_stage=0,
-            rate_halvings=0,
+            # Nearer to what it was set to, in case this stage can take it.
+            rate_halvings=max(0, state.rate_halvings - 1),
             steps=(*state.steps, step),
             finished=last,
         )

@@ -95,7 +95,7 @@ def test_when_the_last_attempt_diverges_too_the_run_stops_and_goes_on_with_the_s
     assert (state.round, state.rate_halvings) == (1, 3)
     engine = FakeEngine()
     assert run(tmp_path, engine)[0].finished
-    assert _rates(engine) == [0.125, 1, 1, 1, 1]
+    assert _rates(engine) == [0.125, 0.25, 0.25, 0.5, 0.5]  # each stage tries twice the rate of the last one
 
 
 def test_with_one_attempt_what_delivered_counts_and_the_next_round_has_half_the_rate(tmp_path: Path) -> None:
@@ -139,9 +139,11 @@ def test_the_smaller_rate_is_told_while_the_run_goes_and_in_its_report(tmp_path:
     assert told == [
         "  clients diverged: the learning rate is 1/4 of what it was set to, to the end of grow 1",
         "  clients diverged: the learning rate is 1/2 of what it was set to, to the end of grow 2",
+        "  clients diverged: the learning rate is 1/4 of what it was set to, to the end of grow 2",
+        "  clients diverged: the learning rate is 1/2 of what it was set to, to the end of grow 3",
     ]
     write_json(tmp_path / FLEET_NAME, fleet_of())
     assert report_table([read_run(tmp_path)]).splitlines()[-1] == (
-        f"{tmp_path.name}: clients diverged, and the learning rate was lowered for the rest of grow 1 to 1/4 in round "
-        "1; of grow 2 to 1/2 in round 2"
+        f"{tmp_path.name}: clients diverged, and the learning rate was lowered (grow 1 from round 1 on 1/4; grow 2 "
+        "from round 1 on 1/2; grow 2 from round 2 on 1/4; grow 3 from round 1 on 1/2 of it)"
     )
