@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from device_profiles.errors import FormatError, UsageError
 from device_profiles.files import atomic_file, read_json, write_json
@@ -17,9 +13,7 @@ from edge_runtime.export.models.factory import find_models_in
 from server.engines.prepared import PreparedRun
 from server.finished.finished_model import write_finished
 from server.fleet.client import Client
-from server.fleet.fleet import Fleet, FreezingSettings, MethodSettings, TrainingSettings
-from server.fleet.model import ModelSettings
-from server.fleet.virtual import PromiseSettings
+from server.fleet.fleet import Fleet
 from server.fleet.words import in_words_of
 from server.methods import create_method
 from server.methods.method import Method
@@ -31,6 +25,7 @@ from server.rounds.run_state import FLEET_NAME, STATE_NAME, RunFolder, RunState
 from server.rounds.schedule import Schedule
 from server.rounds.summary import Summary, summarise
 from server.running.planned_steps import PlannedSteps
+from server.running.settings import settings_sha256
 
 Note = Callable[[str], None]
 Prepare = Callable[[Fleet, Path, Note], PreparedRun]
@@ -64,28 +59,6 @@ _OURS = frozenset(
     }
 )
 """What a run's folder holds before the run has ended."""
-NEWER_SETTINGS = {
-    "model": (
-        "initial_weights",
-        "mean",
-        "std",
-        "train_units",
-        "lora",
-        "lora_alpha",
-        "lora_targets",
-        "loss",
-        "label_smoothing",
-    ),
-    "training": (
-        *("deadline_seconds", "join_seconds", "absent_seconds", "spare", "trim", "download_mbit", "upload_mbit"),
-        *("optimizer", "nesterov", "momentum_dtype", "beta1", "beta2", "eps"),
-        *("server_optimizer", "server_learning_rate", "server_beta1", "server_beta2", "server_tau"),
-    ),
-    "method": ("coverage", "counts_frozen", "variants"),
-    "freezing": ("fall",),
-    "promises": ("recompute",),
-}
-"""Options that earlier releases did not have, by section: at their defaults they are no part of a run's digest."""
 
 
 def run_fleet(
@@ -110,7 +83,7 @@ def run_fleet(
     with exclusive(output):
         if fleet.folder is not None:
             find_models_in(fleet.folder)
-        settings = _settings(fleet, engine)
+        settings = settings_sha256(fleet, engine)
         leftovers = _leftovers(output, settings, resume=resume)
         with in_words_of(fleet.origin, fleet.model.name):
             check_settings(fleet, engine)
@@ -213,47 +186,6 @@ def _run(
     )
     write_json(output / "summary.json", summary)
     return summary
-
-
-def _settings(fleet: Fleet, engine: str) -> str:
-    """A digest of all that must stay the same when a run is resumed.
-
-    How many clients must deliver may change: a run that stopped because too few did goes on with fewer.
-    """
-    values = settings_of(fleet)
-    values["training"]["min_clients"] = 1
-    if not fleet.training.max_seconds:
-        del values["training"]["max_seconds"]
-    return hashlib.sha256(msgspec.json.encode([values, engine])).hexdigest()
-
-
-def settings_of(fleet: Fleet) -> dict[str, Any]:
-    """Everything that a run follows from. What earlier releases did not have is left out at its default: their runs are
-    resumed, and their results found again."""
-    values: dict[str, Any] = msgspec.to_builtins(fleet)
-    values["clients"] = msgspec.to_builtins(fleet.clients)
-    sections: dict[str, msgspec.Struct] = {
-        "model": ModelSettings(name=fleet.model.name),
-        "training": TrainingSettings(),
-        "method": MethodSettings(),
-        "freezing": FreezingSettings(),
-        "promises": PromiseSettings(),
-    }
-    for section, keys in NEWER_SETTINGS.items():
-        defaults = msgspec.to_builtins(sections[section])
-        for key in keys:
-            if values[section][key] == defaults[key]:
-                del values[section][key]
-    if not fleet.classes:
-        del values["classes"]
-    if fleet.privacy is None:
-        del values["privacy"]
-    for key in ("input_dtype", "head"):
-        if values["model"][key] is None:
-            del values["model"][key]
-    if fleet.training.aggregation == "robust":
-        del values["training"]["aggregation"]
-    return values
 
 
 def _leftovers(output: Path, settings: str, *, resume: bool) -> list[Path]:

@@ -12,7 +12,7 @@ import msgspec
 
 from edge_runtime.device.machine.readings import cpu_model
 from server.report.runs import read_run
-from server.running.run_fleet import settings_of
+from server.running.settings import settings_of
 from tools.experiments.study import Case
 
 

@@ -17,6 +17,7 @@ from server.cli import cli
 from server.engines.prepared import PreparedRun
 from server.fleet.client import alike
 from server.fleet.fleet import DataSettings, Fleet, MethodSettings, TrainingSettings
+from server.fleet.model import ModelSettings
 from server.fleet.population import ClientSettings
 from server.fleet.reading import fleet_of
 from server.fleet.structure import Structure
@@ -24,7 +25,8 @@ from server.methods import create_method
 from server.planner.assignment import BestHeld
 from server.rounds.checks import check_data, check_settings, check_stages
 from server.rounds.observer import Observer
-from server.running.run_fleet import NEWER_SETTINGS, run_fleet
+from server.running.run_fleet import run_fleet
+from server.running.settings import NEWER_SETTINGS, settings_sha256
 from tests.support.fake_run import CLIENTS, MANIFEST, FakeEngine, FakeEvaluator, clients_of, initial_weights
 from tests.support.fake_run import fleet_of as fake_fleet
 from tests.support.partitions import blocks_of_one_unit
@@ -222,6 +224,17 @@ def test_a_run_of_a_release_without_newer_settings_is_resumed(start: Any, tmp_pa
     assert (tmp_path / "run" / "settings.sha256").read_text().strip() == older
     with pytest.raises(UsageError, match="another fleet file"):
         start(_digits(max_seconds=5.0), resume=True)
+
+
+def test_the_digest_of_a_runs_settings_stays_what_it_is() -> None:
+    fleet = Fleet(
+        model=ModelSettings(name="cnn"),
+        data=DataSettings(sources=("digits",)),
+        named=(ClientSettings(name="a", limit_mb=64),),
+    )
+    # Runs are continued by it. A new option belongs into NEWER_SETTINGS. Where a default changes, so must this number:
+    # that is another run, and NEWER_SETTINGS stays.
+    assert settings_sha256(fleet, "local") == "7d5adc192bed9ed6d4030fa0dddfa167a1b2d7d11cb795dd605b9c387e77858d"
 
 
 def test_min_clients_of_the_command_line_takes_the_place_of_the_fleet_files(
