@@ -121,11 +121,14 @@ def _opposed(group: Group, base: Base) -> dict[str, str]:
         return {}
     factors = np.minimum(1.0, median / np.maximum(lengths, np.finfo(float).tiny))
     products *= np.outer(factors, factors)
+    # Of each with all, so that those with the others follow without adding them up anew for every update.
+    own, with_all = np.diag(products), products.sum(axis=1)
+    with_others = with_all - own
+    sizes = np.sqrt(np.maximum(with_all.sum() - with_all - with_others, 0.0) * own)
+    cosines = np.divide(with_others, sizes, out=np.zeros(len(sizes)), where=sizes > 0)
     rejected = {}
     for position, update in enumerate(group.updates):
-        others = np.arange(len(group.updates)) != position
-        size = np.sqrt(max(products[np.ix_(others, others)].sum(), 0.0) * products[position, position])
-        cosine = float(products[position, others].sum() / size) if size > 0 else 0.0
+        cosine = float(cosines[position])
         times = lengths[position] / median / group.allowed[position]
         if cosine < OPPOSED_COSINE or (cosine < 0 and times > OPPOSED_FACTOR):
             rejected[update.client] = (
