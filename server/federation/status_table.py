@@ -42,7 +42,8 @@ def run_lines(status: FederationStatus) -> list[str]:
     elif run.test_loss is not None:
         parts.append(f"test loss {run.test_loss:.4f}")
     if run.failed_rounds:
-        parts.append(f"stopped {run.failed_rounds} times because too few delivered")
+        times = "once" if run.failed_rounds == 1 else f"{run.failed_rounds} times"
+        parts.append(f"stopped {times} because too few delivered")
     lines = [f"run {run.folder}: {', '.join(parts)}"]
     return [*lines, run.problem] if run.problem else lines
 

@@ -23,8 +23,9 @@ def report_page(runs: Sequence[Run]) -> str:
         "Communication": figures.communication(runs),
     }
     if len(runs) == 1:
+        if any(record.effective_movement is not None for record in runs[0].rounds):  # a window is over
+            drawn["Effective movement"] = figures.effective_movement(runs[0])
         drawn |= {
-            "Effective movement": figures.effective_movement(runs[0]),
             "Participation": figures.participation(runs[0]),
             "Memory": figures.memory(runs[0]),
         }

@@ -42,7 +42,8 @@ class Run:
             return None
         rounds = [f"{_title(r)}, round {r.round_of_stage}" for r in self.given_up]
         named = "; ".join(dict.fromkeys(rounds))
-        return f"{self.name}: stopped {len(rounds)} times because too few clients delivered ({named})"
+        times = "once" if len(rounds) == 1 else f"{len(rounds)} times"
+        return f"{self.name}: stopped {times} because too few clients delivered ({named})"
 
     def stages(self) -> list[tuple[str, int, int]]:
         """Title, first and last round of every stage."""

@@ -60,12 +60,13 @@ def test_rounds_that_were_given_up_are_told_with_their_places(tmp_path: Path) ->
         second = task.work == grow(MANIFEST.partition, 2)
         return Result(client=task.client, status="died", seconds=0.1) if second else update
 
-    for _ in range(2):
+    write_json(tmp_path / FLEET_NAME, fleet_of(rounds=2))
+    for times in ("once", "2 times"):
         with pytest.raises(ExecutionError, match="grow 2, round 1"):
             run(tmp_path, FakeEngine(fate=dies), rounds=2)
-    write_json(tmp_path / FLEET_NAME, fleet_of(rounds=2))
-    stopped = f"{tmp_path.name}: stopped 2 times because too few clients delivered (grow 2, round 1)"
-    assert report_table([read_run(tmp_path)]).splitlines()[-1] == stopped
+        stopped = f"{tmp_path.name}: stopped {times} because too few clients delivered (grow 2, round 1)"
+        assert report_table([read_run(tmp_path)]).splitlines()[-1] == stopped
+    assert "Effective movement" not in report_page([read_run(tmp_path)])  # its window is not over
     run(tmp_path, FakeEngine(), rounds=2)
     read = read_run(tmp_path)
     assert [record.round for record in read.rounds] == [1, 2, 3, 4, 5, 6]
