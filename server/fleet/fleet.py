@@ -142,7 +142,8 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     (`simulation`).
 
     Attributes:
-        coverage: of method `planned`, the share of the clients that each unit is trained by, so far as that can be.
+        coverage: of method `planned`, the share of the clients that each unit is trained by, so far as that can be;
+            None is the planner's own choice.
         counts_frozen: of methods `planned` and `elastic`, whether a tensor counts as unchanged in the average for the
             clients that held it frozen; if false it is averaged over those alone who trained it. None is the method's
             own choice: it counts in `elastic`, and `planned` is between the two.
@@ -165,7 +166,7 @@ class MethodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         "fedpmt",
         "fedplt",
     ] = "profl"
-    coverage: Fraction = 0.3
+    coverage: Fraction | None = None
     counts_frozen: bool | None = None
     variants: Variants = "exact"
     shrinking: bool = False

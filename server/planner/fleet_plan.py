@@ -165,7 +165,7 @@ def plan_fleet(
     clients: Clients,
     units: int,
     *,
-    coverage: float,
+    coverage: float | None,
     most: int | None = None,
     count: int | None = None,
     given: Partition | None = None,

@@ -21,6 +21,7 @@ class Pace:
         examples: of a client that does not say how many it has.
         download, upload: bytes that a client receives and sends in a second.
         most_rounds: after so many a step ends at the latest; None where every step has the same share of `rounds`.
+        usual_rounds: so many it has as a rule.
         rounds: of the whole run, None where it ends with its last step.
     """
 
@@ -31,7 +32,15 @@ class Pace:
     download: float
     upload: float
     most_rounds: int | None
+    usual_rounds: int = 1
     rounds: int | None = None
+
+    @property
+    def most_steps(self) -> int | None:
+        """As many as leave half of the rounds to the last one, as a rule; None where that says nothing."""
+        if self.most_rounds is None or self.rounds is None:
+            return None
+        return 1 + self.rounds // 2 // self.usual_rounds
 
     def round_seconds(self, step_seconds: float, plan: Program | RunCost | None, examples: int) -> float:
         """Of a client: its local steps, with its weights received before and its update sent behind them."""
@@ -64,6 +73,9 @@ def pace_of(fleet: Fleet, *, rounds: int | None = None) -> Pace:
     training = fleet.training
     whole = training.rounds if rounds is None else rounds
     equal = fleet.method.freezing == "equal" and whole is not None
+    # Steps of the studies (docs/results.md) end after one and a half to two and a half times the rounds that the rule
+    # takes at least.
+    usual = 2 * (fleet.freezing.window + fleet.freezing.fit_length + fleet.freezing.patience - 2)
     return Pace(
         local_steps=training.steps if training.epochs is None else None,
         epochs=training.epochs or 1,
@@ -72,5 +84,6 @@ def pace_of(fleet: Fleet, *, rounds: int | None = None) -> Pace:
         download=training.download_mbit * _BYTES_OF_MEGABIT,
         upload=training.upload_mbit * _BYTES_OF_MEGABIT,
         most_rounds=None if equal else fleet.freezing.max_rounds,
+        usual_rounds=min(usual, fleet.freezing.max_rounds),
         rounds=whole,
     )

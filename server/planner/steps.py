@@ -4,7 +4,8 @@ In a step that ends with unit e, a client trains the longest suffix of units 0 t
 module behind it; where it holds none, the output module alone. The cut is chosen by these goals, each before the next:
 
 1. Every unit is trained, in one of the steps at least, by the share `coverage` of the clients; where the fleet cannot
-   do that in any step, by as many as can.
+   do that in any step, by as many as can. Where nobody says which share, it is `COVERAGE`, or `LESS_COVERAGE` if that
+   took so many steps that less than half of the rounds were left to the last one, which trains most.
 2. There are as few steps as that allows.
 3. As many clients as possible have work, on average over the steps.
 4. The predicted time is short: the sum over all rounds of the time of one, which is that of the `SLOWEST` quantile.
@@ -33,6 +34,9 @@ STEPS_NAME = "steps.json"
 PLANS_NAME = "plans"
 """Of a run's folder: a folder for each plan that took the place of another one."""
 _CHOSEN_NAME = "chosen.json"
+COVERAGE = 0.3
+LESS_COVERAGE = 0.1
+"""Chosen by the studies (docs/results.md)."""
 
 
 class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,39 +73,52 @@ def choose_steps(
     groups: Sequence[Group],
     units: int,
     *,
-    coverage: float,
+    coverage: float | None,
     most: int | None = None,
     count: int | None = None,
     pace: Pace | None = None,
 ) -> Steps:
     """The best cut of a model of `units` units for the clients in `groups`; the least share of them that trains a unit
-    is `coverage`, in [0, 1], and there are at most `most` steps (any number by default). With `count` there are so
-    many, and the share is as large as they allow. `pace`: how many rounds a step has, by default the same of all.
+    is `coverage`, in [0, 1] (None: as the module says), and there are at most `most` steps (any number by default).
+    With `count` there are so many, and the share is as large as they allow. `pace`: how many rounds a step has, by
+    default the same of all.
 
     Every step's needs are those of a model whose units behind it are one block. Raises ExecutionError where nobody
     holds anything, UsageError where `most` steps do not do.
     """
     every = [step_of(groups, end) for end in range(units)]
     _check_work(every)
+    wanted = COVERAGE if coverage is None else coverage
     if count is not None:
-        return _described(every, so_many(every, count, coverage, pace), coverage, pace)
-    ends = fewest(every, [min(coverage, step.coverage[-1]) for step in every], pace)
+        return _described(every, so_many(every, count, wanted, pace), wanted, pace)
+    ends = _fewest(every, wanted, pace)
+    if coverage is None and pace is not None and pace.most_steps is not None and len(ends) > pace.most_steps:
+        fewer = _fewest(every, LESS_COVERAGE, pace)
+        if len(fewer) < len(ends):
+            wanted, ends = LESS_COVERAGE, fewer
     if most is not None and len(ends) > most:
         raise UsageError(
-            f"it takes {len(ends)} steps to train every unit on a share of {coverage:g} of the clients",
+            f"it takes {len(ends)} steps to train every unit on a share of {wanted:g} of the clients",
             field="steps",
             value=most,
             remedy="allow more steps, or ask for a smaller coverage",
         )
-    return _described(every, ends, coverage, pace)
+    return _described(every, ends, wanted, pace)
 
 
-def given_steps(groups: Sequence[Group], ends: Sequence[int], *, coverage: float, pace: Pace | None = None) -> Steps:
+def _fewest(every: Sequence[Step], coverage: float, pace: Pace | None) -> tuple[int, ...]:
+    return fewest(every, [min(coverage, step.coverage[-1]) for step in every], pace)
+
+
+def given_steps(
+    groups: Sequence[Group], ends: Sequence[int], *, coverage: float | None, pace: Pace | None = None
+) -> Steps:
     """What the clients make of steps that somebody chose: each ends with one of `ends`, rising, up to the model's.
 
     That may be nothing (`Steps.check_work`): a plan of a bundle's programs says of each client why.
     """
-    return _described([step_of(groups, end) for end in range(ends[-1] + 1)], ends, coverage, pace)
+    wanted = COVERAGE if coverage is None else coverage
+    return _described([step_of(groups, end) for end in range(ends[-1] + 1)], ends, wanted, pace)
 
 
 def steps_again(

@@ -23,7 +23,7 @@ NEWER_SETTINGS: Mapping[str, Mapping[str, object]] = {
         **{"server_optimizer": "fedavg", "server_learning_rate": None},
         **{"server_beta1": 0.9, "server_beta2": 0.99, "server_tau": 0.001},
     },
-    "method": {"coverage": 0.3, "counts_frozen": None, "variants": "exact"},
+    "method": {"coverage": None, "counts_frozen": None, "variants": "exact"},
     "freezing": {"fall": None},
     "promises": {"recompute": False},
 }

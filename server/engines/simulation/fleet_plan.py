@@ -12,6 +12,7 @@ from server.engines.simulation.promises import needs_in, needs_of_runs
 from server.fleet.fleet import Fleet
 from server.fleet.population import name_runs
 from server.planner.fleet_plan import Clients, FleetPlan, Kind, plan_fleet
+from server.planner.pace import pace_of
 from server.planner.run_programs import RunPrograms
 
 
@@ -41,6 +42,7 @@ def plan_of_fleet(fleet: Fleet) -> tuple[FleetPlan, Clients, tuple[str, ...]]:
         coverage=fleet.method.coverage,
         given=None if given is None else programs.partition(given),
         exact=lambda partition: _in_steps(fleet, kinds, partition),
+        pace=pace_of(fleet),
     )
     plan.steps.check_work()
     return plan, clients, units

@@ -72,6 +72,51 @@ def test_steps_last_as_long_as_freezing_lets_them(
     assert pace.schedule(3) == expected
 
 
+@pytest.mark.parametrize(
+    ("rounds", "freezing", "method", "steps"),
+    [
+        # The rule of movement can end a step in round 8 at the earliest, so that one is taken to last 16.
+        (120, {"window": 4, "fit_length": 4, "patience": 2, "max_rounds": 30}, {}, 4),
+        (127, {"window": 4, "fit_length": 4, "patience": 2, "max_rounds": 30}, {}, 4),
+        (128, {"window": 4, "fit_length": 4, "patience": 2, "max_rounds": 30}, {}, 5),
+        (10, {"window": 2, "fit_length": 2, "patience": 2, "max_rounds": 4}, {}, 2),
+        (3, {"max_rounds": 30}, {}, 1),
+        (120, {"max_rounds": 30}, {"freezing": "equal"}, None),
+        (None, {"max_rounds": 30}, {}, None),
+    ],
+)
+def test_half_of_the_rounds_are_for_the_last_step(
+    rounds: int | None, freezing: dict[str, Any], method: dict[str, Any], steps: int | None
+) -> None:
+    training = {} if rounds is None else {"rounds": rounds}
+    assert _pace(training=training, freezing=freezing, method={"name": "planned"} | method).most_steps == steps
+
+
+NEEDS = {end: [*(needs := [20, 50, 90, 99])[end::-1], 1] for end in range(4)}
+FEW_HOLD_MUCH = Group.of([20] * 8 + [50, 90], NEEDS)
+HALF_HOLDS_TWO = Group.of([20] * 5 + [50] * 5, NEEDS)
+
+
+@pytest.mark.parametrize(
+    ("group", "rounds", "coverage", "ends", "wanted"),
+    [
+        (FEW_HOLD_MUCH, 96, None, [0, 1, 2, 3], 0.3),  # room for all that three tenths take
+        (FEW_HOLD_MUCH, 95, None, [0, 3], 0.1),
+        (FEW_HOLD_MUCH, 30, None, [0, 3], 0.1),
+        (FEW_HOLD_MUCH, 30, 0.3, [0, 1, 2, 3], 0.3),  # what somebody asks for holds, however few the rounds are
+        (FEW_HOLD_MUCH, None, None, [0, 1, 2, 3], 0.3),
+        (HALF_HOLDS_TWO, 30, None, [1, 3], 0.3),  # a tenth would take as many steps
+    ],
+)
+def test_fewer_clients_do_for_a_unit_where_the_rounds_are_few(
+    group: Group, rounds: int | None, coverage: float | None, ends: list[int], wanted: float
+) -> None:
+    freezing = {"window": 4, "fit_length": 4, "patience": 2, "max_rounds": 30}
+    pace = _pace(training={} if rounds is None else {"rounds": rounds}, freezing=freezing)
+    chosen = choose_steps([group], 4, coverage=coverage, pace=pace)
+    assert ([step.last_unit for step in chosen.steps], chosen.wanted) == (ends, wanted)
+
+
 def test_what_it_takes_is_shown() -> None:
     groups = [Group.of([12] * 4, {0: [10, 5], 1: [10, 8, 5]}, {0: [60.0, 1.0], 1: [90.0, 1.0, 1.0]})]
     chosen = choose_steps(groups, 2, coverage=0.5, pace=_pace(freezing={"max_rounds": 40}))

@@ -18,13 +18,14 @@ from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
 from device_profiles.trades import trades_of
 from server.cli import cli
-from server.fleet.fleet import MethodSettings, TrainingSettings
+from server.fleet.fleet import TrainingSettings
 from server.fleet.model import ModelSettings
 from server.planner import run_programs
 from server.planner.fleet_plan import FleetPlan, plan_fleet
 from server.planner.planner import candidates_in
 from server.planner.profiled import ProfiledFleet, profiled_fleet
 from server.planner.run_programs import RunPrograms
+from server.planner.steps import COVERAGE
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 FLEET = '[model]\nname = "cnn"\nwidth = 16\nbatch = 256\n[data]\nsources = ["digits"]\n[population]\ncount = 1\n'
@@ -153,7 +154,7 @@ def test_steps_are_fixed_by_hand(run: object, tmp_path: Path) -> None:
         assert done.exit_code == 0, done.exception
         steps = json.loads(done.stdout)["steps"]
         ends.append([step["last_unit"] for step in steps["steps"]])
-        assert steps["wanted"] == (0.9 if options[0] == "--coverage" else MethodSettings().coverage)
+        assert steps["wanted"] == (0.9 if options[0] == "--coverage" else COVERAGE)
     assert len(ends[0]) == 2 and ends[1] == [0, 1, 2] and ends[2][-1] == 2
     (tmp_path / "fleet.toml").write_text(FLEET.replace("width", 'partition = "0-0,1-2"\nwidth'))
     by_file, by_hand = (run(*more, "--json").stdout for more in ((), ("--partition", "0-1,2-2")))
