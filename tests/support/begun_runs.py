@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from server.fleet.reading import read_fleet
-from server.running.run_fleet import _settings
+from server.running.settings import settings_sha256
 
 
 def begin(output: Path, fleet: Path, *, bundle: Path, profiles: Path | None = None, engine: str = "local") -> None:
@@ -17,5 +17,5 @@ def begin(output: Path, fleet: Path, *, bundle: Path, profiles: Path | None = No
     shutil.copytree(bundle, output / "bundle")
     if profiles is not None:
         shutil.copytree(profiles, output / "profiles")
-    settings = _settings(read_fleet(fleet, joining=engine == "flower"), engine)
+    settings = settings_sha256(read_fleet(fleet, joining=engine == "flower"), engine)
     (output / "settings.sha256").write_text(settings + "\n")
