@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load, save_file
 
@@ -93,6 +94,8 @@ class FakeGrid:
         self.nodes = dict(nodes)
         self.sent: list[Message] = []
         self.refuses: set[int] = set()
+        self.forgets: dict[int, int] = {}
+        """Nodes, and how often what goes to them is forgotten while it is sent."""
         self.broken: set[int] = set()
         """Nodes whose answers are not what their names say."""
         self.late: set[str] = set()
@@ -145,6 +148,9 @@ class FakeGrid:
         node = message.metadata.dst_node_id
         if node in self.refuses:
             raise RuntimeError("the node's key is odd")
+        if self.forgets.get(node, 0) > 0:
+            self.forgets[node] -= 1
+            raise ObjectPushError("file", 1, "session")
         number = f"message-{next(self._numbers)}"
         message.metadata.__dict__["_message_id"] = number
         self.sent.append(message)

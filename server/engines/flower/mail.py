@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from device_profiles.errors import ExecutionError
 from device_profiles.federation import FILE_TYPE, FILES, JSON, ORDER, SIGNATURE
@@ -14,6 +15,10 @@ from server.engines.flower.arriving import Arriving, Reply, Wanted
 from server.engines.flower.post import Grid
 from server.engines.flower.signing import OrderKey
 from server.judging.strangers import plain
+
+_TRIALS = 3
+"""To send a letter: a SuperLink that is started again in between, or takes the same file of another letter, forgets
+what it has of this one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,13 +60,8 @@ class Mail:
 
     def send(self, letter: Letter) -> str | Reply:
         """The id of what was sent, or why it was not."""
-        records: dict[str, Any] = {ORDER: ConfigRecord(self._signed(letter.document))}
-        if letter.files is not None:
-            records[FILES] = letter.files
         try:
-            content = RecordDict(records)
-            message = Message(content, letter.node, letter.kind, ttl=letter.seconds, group_id=letter.group)
-            sent = list(self._grid.push_messages([message]))
+            sent = self._pushed(letter)
         except httpx.TransportError as error:
             raise _unreachable(error) from None
         except Exception as error:  # one client must not end the round of all others
@@ -69,6 +69,21 @@ class Mail:
         if len(sent) != 1 or not sent[0]:
             return Reply(sender=letter.node, error="could not be sent: the SuperLink did not take it")
         return sent[0]
+
+    def _pushed(self, letter: Letter) -> list[str]:
+        records: dict[str, Any] = {ORDER: ConfigRecord(self._signed(letter.document))}
+        if letter.files is not None:
+            records[FILES] = letter.files
+        trials = 0
+        while True:
+            content = RecordDict(records)
+            message = Message(content, letter.node, letter.kind, ttl=letter.seconds, group_id=letter.group)
+            try:
+                return list(self._grid.push_messages([message]))
+            except ObjectPushError:
+                trials += 1
+                if trials == _TRIALS:
+                    raise
 
     def answer(self, message_id: str, node: int, wanted: Wanted | None = None) -> Arriving:
         """The answer to what was sent to `node`, which is to be looked after (`fetch`)."""

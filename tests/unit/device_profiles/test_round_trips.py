@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_profiles.errors import FormatError, ProflError
+from device_profiles.errors import DivergedError, FormatError, ProflError
 from device_profiles.files import read_json, to_json
 from device_profiles.manifest import Manifest
 from device_profiles.model import Block, Partition
@@ -85,8 +85,9 @@ def test_a_partition_passes_exactly_when_it_covers_every_unit_once(cuts: set[int
             Partition(blocks=wrong).check(units)
 
 
-def test_every_error_of_the_tree_ends_a_command_with_one_or_two() -> None:
+def test_every_error_of_the_tree_ends_a_command_as_the_docs_say() -> None:
     def below(kind: type[ProflError]) -> list[type[ProflError]]:
         return [kind, *(deeper for child in kind.__subclasses__() for deeper in below(child))]
 
-    assert {kind.exit_status for kind in below(ProflError)} == {1, 2}
+    assert {kind.exit_status for kind in below(ProflError)} == {1, 2, 3}
+    assert [kind for kind in below(ProflError) if kind.exit_status == 3] == [DivergedError]

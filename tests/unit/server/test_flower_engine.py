@@ -186,6 +186,17 @@ def test_a_device_that_cannot_be_reached_has_failed_and_the_others_have_not(fede
     assert isinstance(events["b"], Updated)
 
 
+@pytest.mark.parametrize(("times", "arrives"), [(2, True), (3, False)])
+def test_what_the_superlink_forgets_while_it_is_sent_is_sent_again(federation: Make, times: int, arrives: bool) -> None:
+    there = federation(Node("a"))
+    there.ready(1)
+    there.grid.forgets[11] = times
+    (event,) = there.done(there.task("a"))
+    assert isinstance(event, Updated) == arrives and there.grid.forgets[11] == 0
+    if isinstance(event, Failed):
+        assert "could not be sent: Failed to push object" in event.result.status
+
+
 def test_the_deadline_ends_the_waiting_and_a_late_answer_is_told_as_that_of_its_attempt(federation: Make) -> None:
     held: list[Message] = []
 
