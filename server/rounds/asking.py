@@ -26,7 +26,7 @@ from server.rounds.tasks import RoundPlace, asked_of, attempt_number, drawn_clie
 class Asking:
     """The attempts at the rounds of a run.
 
-    Where half of those that trained in an attempt, or more, have diverged, the round is tried again from the same
+    Where more than half of those that trained in an attempt have diverged, the round is tried again from the same
     weights with half the learning rate, which then stays so for the rest of the stage. With differential privacy it is
     not: what other clients are asked for must not depend on anybody's data.
     """

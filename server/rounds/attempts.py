@@ -60,10 +60,10 @@ class Attempts:
         return [client for client, what in said.items() if has_diverged(what)]
 
     def mostly_diverged(self) -> bool:
-        """Whether half of those that trained in the last attempt diverged, or more."""
+        """Whether more than half of those that trained in the last attempt diverged: one of two proves nothing."""
         diverged = self.diverged()
         trained = {result.client for result in self.results if result.status == "ok"} | set(diverged)
-        return 2 * len(diverged) >= len(trained) > 0
+        return 2 * len(diverged) > len(trained)
 
     def failed(self) -> list[str]:
         """Those of the last attempt that did not deliver, each with what became of it."""

@@ -77,6 +77,12 @@ def test_one_of_three_that_diverges_is_left_out_and_changes_nothing_else(tmp_pat
     assert all(line["rejected"] == {"c": "diverged: its loss went from 2 to 100"} for line in lines_of(tmp_path))
 
 
+def test_one_of_two_cannot_lower_the_rate_of_the_other(tmp_path: Path) -> None:
+    engine = FakeEngine(fate=lambda call, task, u: broken(u) if task.client == "c" else u)
+    run(tmp_path, engine, holders=("a", "c"), min_clients=1)
+    assert _rates(engine) == [1] * 6
+
+
 def test_updates_that_are_wrong_in_another_way_are_no_divergence(tmp_path: Path) -> None:
     def other_base(call: int, task: Task, update: ReceivedUpdate) -> Answer:
         said = msgspec.structs.replace(update.metadata, base_version="0-other")
