@@ -26,7 +26,10 @@ STUDIES = {
     "reduced-70-320": "ResNet18, 70 to 320 MB",
     "planned-own-promises": "ResNet18, 100 to 900 MB, the runtime's own promises",
     "small-own-promises": "ResNet18, 70 to 320 MB, the runtime's own promises with recomputation",
-    "reduced-vgg": "VGG11_bn, 100 to 900 MB",
+    "reduced-vgg": "VGG11_bn, 70 to 320 MB",
+    "vgg-40-220": "VGG11_bn, 40 to 220 MB",
+    "vgg-30-120": "VGG11_bn, 30 to 120 MB",
+    "vgg-own-promises": "VGG11_bn, 70 to 320 MB, the runtime's own promises",
     "reduced-100-clients": "ResNet18, 100 clients of 100 to 900 MB, 20 a round, 300 rounds",
 }
 """The rows, in their order; a study without a file has none."""
@@ -35,8 +38,11 @@ LIMITLESS = "FedAvg without limits"
 PROFL = ("ProFL elastic", "ProFL without shrinking")
 OTHERS = ("AllSmall", "ExclusiveFL", "HeteroFL", "DepthFL", "FedPMT", "FedPLT")
 """Published methods under the same limits."""
-_SAME_FEDAVG = ("reduced-100-600", "reduced-70-320", "planned-own-promises", "small-own-promises")
-"""Studies that differ from `reduced` in memory alone, of which FedAvg without limits knows nothing."""
+_FEDAVG_OF = {
+    **dict.fromkeys(("reduced-100-600", "reduced-70-320", "planned-own-promises", "small-own-promises"), "reduced"),
+    **dict.fromkeys(("vgg-40-220", "vgg-30-120", "vgg-own-promises"), "reduced-vgg"),
+}
+"""Studies that differ from another one in memory alone, of which FedAvg without limits knows nothing."""
 
 Accuracies = Mapping[int, float]
 """Of a method, in %, by seed."""
@@ -91,11 +97,11 @@ def write_overview(page: Path) -> None:
 
 def compared(folder: Path) -> Iterator[Compared]:
     """A row for each split of the studies that have a file in `folder`."""
-    limitless = _by_method(folder / "reduced.json")
     for study, title in STUDIES.items():
         splits = _by_method(folder / f"{study}.json")
+        limitless = _by_method(folder / f"{_FEDAVG_OF.get(study, study)}.json")
         for split, methods in splits.items():
-            if study in _SAME_FEDAVG:
+            if study in _FEDAVG_OF:
                 methods = {LIMITLESS: limitless[split][LIMITLESS], **methods}
             yield Compared(title=f"{title}, {split}" if title else split, methods=methods)
 
