@@ -12,6 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from device_profiles.errors import UsageError
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 ClientName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+$", description="letters, digits, _ and -")]
 
@@ -61,6 +63,12 @@ def name_runs(population: PopulationSettings, classes: Sequence[ClassSettings]) 
         return (NameRun(prefix="client", count=population.count),)
     counts = _counts(population.count, [kind.share for kind in classes])
     return tuple(NameRun(prefix=f"{kind.name}-", count=n) for kind, n in zip(classes, counts, strict=True))
+
+
+def no_client(client: str, names: Sequence[str]) -> UsageError:
+    """For the name of a client that there is not: says what the first and the last of `names` are."""
+    there = f"; their names go from {names[0]} to {names[-1]}" if names else ""
+    return UsageError(f"the fleet has no client {client!r}{there}")
 
 
 def limits_mb(population: PopulationSettings, classes: Sequence[ClassSettings]) -> NDArray[np.int64]:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_profiles.contract import FORMAT_VERSION
-from device_profiles.errors import FormatError, UsageError
+from device_profiles.errors import FormatError
 from device_profiles.model import Partition
 from device_profiles.trades import Trade
 from device_profiles.work import Growing, suffixes
-from server.fleet.population import NameRun
+from server.fleet.population import NameRun, no_client
 from server.planner.holding import Bytes, Group, first_held
 from server.planner.pace import Pace
 from server.planner.steps import Steps, choose_steps, given_steps, one_more
@@ -138,7 +138,8 @@ class FleetPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 return before + int(number)
             before += run.count
         if client not in self.names:
-            raise UsageError(f"the fleet has no client {client}")
+            there = self.names or [run.name(number) for run in self.runs if run.count for number in (0, run.count - 1)]
+            raise no_client(client, there)
         return self.names.index(client)
 
     def check(self, source: str) -> None:

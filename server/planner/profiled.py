@@ -7,10 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from device_profiles.errors import UsageError
 from device_profiles.model import Partition
 from device_profiles.profile import DeviceProfile
 from device_profiles.work import Growing, suffixes
+from server.fleet.population import no_client
 from server.planner.choices import NEVER, Choice, Device, Trained, budget_of, in_order
 from server.planner.fleet_plan import Clients, Kind
 from server.planner.holding import first_held
@@ -130,7 +130,7 @@ class ProfiledFleet:
         try:
             return self._positions[client]
         except KeyError:
-            raise UsageError(f"the fleet has no client {client}") from None
+            raise no_client(client, self.clients.names) from None
 
     @cached_property
     def _positions(self) -> dict[str, int]:

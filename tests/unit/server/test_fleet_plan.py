@@ -100,7 +100,7 @@ def test_a_client_is_found_by_its_name() -> None:
     found = classes_by_client(plan)
     assert [plan.class_named(name) for name in ("a-000", "a-001", "b-000")] == found
     for name in ("a-002", "b-00", "b-0", "c-000", "b-001", ""):
-        with pytest.raises(UsageError, match=f"the fleet has no client {name}"):
+        with pytest.raises(UsageError, match=f"no client '{name}'; their names go from a-000 to b-000"):
             plan.class_named(name)
     named = plan_fleet(
         KINDS,
