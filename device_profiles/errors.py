@@ -115,6 +115,10 @@ class ExecutionError(ProflError):
     """The work started and could not be finished."""
 
 
+class NothingHeldError(ExecutionError):
+    """A fleet of devices none of which holds any work of the model."""
+
+
 class DivergedError(ExecutionError):
     """A training whose loss or tensors stopped being numbers, or grew beyond all bounds."""
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from device_profiles.errors import ExecutionError, UsageError
+from device_profiles.errors import NothingHeldError, UsageError
 from device_profiles.files import read_json, write_json
 from device_profiles.model import Partition
 from server.planner.cuts import fewest, reach, so_many
@@ -65,7 +65,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return tuple(unit for unit, share in enumerate(self.coverage) if share < self.wanted)
 
     def check_work(self) -> None:
-        """Raise ExecutionError where nobody holds anything in any step."""
+        """Raise NothingHeldError where nobody holds anything in any step."""
         _check_work(self.steps)
 
 
@@ -83,7 +83,7 @@ def choose_steps(
     With `count` there are so many, and the share is as large as they allow. `pace`: how many rounds a step has, by
     default the same of all.
 
-    Every step's needs are those of a model whose units behind it are one block. Raises ExecutionError where nobody
+    Every step's needs are those of a model whose units behind it are one block. Raises NothingHeldError where nobody
     holds anything, UsageError where `most` steps do not do.
     """
     every = [step_of(groups, end) for end in range(units)]
@@ -135,7 +135,7 @@ def steps_again(
     Those that remain stay as well where they are as few as can be and still train every unit that remains as was asked
     for; so they do for the clients that they were chosen for, and where they were `given` by somebody. Else they are
     the best behind the finished ones, at most `most` of them. `pace` is of the rounds that remain. Raises
-    ExecutionError where nobody holds anything.
+    NothingHeldError where nobody holds anything.
     """
     ends = [step.last_unit for step in steps.steps]
     every = [step_of(groups, end) for end in range(ends[-1] + 1)]
@@ -145,7 +145,7 @@ def steps_again(
         for step in every[start:]
     ]
     if not any(step.working for step in rest):
-        raise ExecutionError(f"none of {every[0].clients} clients holds any of what remains of the model")
+        raise NothingHeldError(f"none of {every[0].clients} clients holds any of what remains of the model")
     needed = [min(steps.wanted, step.coverage[-1]) for step in rest]
     left = [end - start for end in ends[done:]]
     best = list(fewest(rest, needed, pace))
@@ -172,7 +172,7 @@ def one_more(groups: Sequence[Group], steps: Steps) -> Steps | None:
 
 def _check_work(steps: Sequence[Step]) -> None:
     if not any(step.working for step in steps):
-        raise ExecutionError(
+        raise NothingHeldError(
             f"none of {steps[0].clients} clients holds any part of the model",
             remedy="give clients more memory, or train a smaller model or batch",
         )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from device_profiles.errors import FormatError, UsageError
-from device_profiles.files import atomic_file, read_json, write_json
+from device_profiles.files import read_json, write_json
 from edge_runtime.device.prepare.lock import exclusive
 from edge_runtime.export.models.factory import find_models_in
 from server.engines.prepared import PreparedRun
@@ -24,41 +23,13 @@ from server.rounds.observer import Observer
 from server.rounds.run_state import FLEET_NAME, STATE_NAME, RunFolder, RunState
 from server.rounds.schedule import Schedule
 from server.rounds.summary import Summary, summarise
+from server.running.output import leftovers_in, nothing_left_without_work, remove, write_settings
 from server.running.planned_steps import PlannedSteps
 from server.running.settings import settings_sha256
 
 Note = Callable[[str], None]
 Prepare = Callable[[Fleet, Path, Note], PreparedRun]
 ENGINES = ("local", "simulation", "flower")
-_SETTINGS = "settings.sha256"
-_OURS = frozenset(
-    {
-        "bundle",
-        "calibration",
-        "candidate.safetensors",
-        "client_state",
-        "clients",
-        "data",
-        "federation.json",
-        "fleet.json",
-        "movement",
-        "plan.json",
-        "plans",
-        "profiles",
-        "progress.log",
-        "promises.json",
-        "rounds.jsonl",
-        "server_optimizer",
-        "settings.sha256",
-        "state.json",
-        "steps.json",
-        "updates",
-        "weights",
-        "whole_bundle",
-        "whole_network.json",
-    }
-)
-"""What a run's folder holds before the run has ended."""
 
 
 def run_fleet(
@@ -84,34 +55,32 @@ def run_fleet(
         if fleet.folder is not None:
             find_models_in(fleet.folder)
         settings = settings_sha256(fleet, engine)
-        leftovers = _leftovers(output, settings, resume=resume)
+        leftovers = leftovers_in(output, settings, resume=resume)
         with in_words_of(fleet.origin, fleet.model.name):
             check_settings(fleet, engine)
             if engine != "flower":
                 check_data(fleet)
         if leftovers:
             note(f"-o {output}: another fleet file was started here and trained nothing; what it left is removed")
-        for path in leftovers:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        output.mkdir(parents=True, exist_ok=True)
-        with atomic_file(output / _SETTINGS) as temporary:
-            temporary.write_text(settings + "\n", encoding="ascii")
-        write_json(output / FLEET_NAME, fleet)
-        method = create_method(fleet.method)
-        if engine == "local":
-            from server.engines.local.setup import prepare_local
+        remove(leftovers)
+        with nothing_left_without_work(output):
+            write_settings(output, settings)
+            write_json(output / FLEET_NAME, fleet)
+            method = create_method(fleet.method)
+            if engine == "local":
+                from server.engines.local.setup import prepare_local
 
-            prepared = prepare_local(fleet, output, note, compare_whole=compare_whole)
-        elif prepare is not None:
-            prepared = prepare(fleet, output, note)
-        else:
-            from server.engines.simulation.setup import prepare_simulation
+                prepared = prepare_local(fleet, output, note, compare_whole=compare_whole)
+            elif prepare is not None:
+                prepared = prepare(fleet, output, note)
+            else:
+                from server.engines.simulation.setup import prepare_simulation
 
-            prepared = prepare_simulation(fleet, output, note, method)
-        try:
-            return _run(fleet, output, settings, method, prepared, observer, note)
-        finally:
-            prepared.close()
+                prepared = prepare_simulation(fleet, output, note, method)
+            try:
+                return _run(fleet, output, settings, method, prepared, observer, note)
+            finally:
+                prepared.close()
 
 
 def saved_as(output: Path) -> str:
@@ -186,42 +155,3 @@ def _run(
     )
     write_json(output / "summary.json", summary)
     return summary
-
-
-def _leftovers(output: Path, settings: str, *, resume: bool) -> list[Path]:
-    """What must go from `output` before this run starts there: what another start left that trained nothing.
-
-    Raises UsageError where the folder is not a run's, or is that of a run that has rounds and is not continued.
-    """
-    found = sorted(output.iterdir()) if output.exists() else []
-    if not found:
-        return []
-    path = output / _SETTINGS
-    if not path.is_file():
-        raise UsageError(f"-o {output}: is not a run's folder; choose another one")
-    same = path.read_text(encoding="ascii", errors="replace").strip() == settings
-    if _has_rounds(output):
-        if not resume:
-            raise UsageError(f"-o {output}: exists; continue it with --resume, or choose another folder")
-        if not same:
-            raise UsageError(f"-o {output}: was started with another fleet file or engine; choose another folder")
-    if same:
-        return []
-    if not all(_is_ours(entry.name) for entry in found):
-        raise UsageError(f"-o {output}: contains files that are not a run's; choose another folder")
-    return found
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a run makes a file or folder of this name, or was killed while it wrote one."""
-    return name in _OURS or any(name.startswith(f".{own}.") for own in _OURS)
-
-
-def _has_rounds(output: Path) -> bool:
-    """Whether anything was trained here; a state that cannot be read is not taken for nothing."""
-    if not RunFolder(output).exists:
-        return False
-    try:
-        return read_json(output / STATE_NAME, RunState).rounds_bytes > 0
-    except FormatError:
-        return True

@@ -156,7 +156,7 @@ def test_a_run_goes_on_with_the_steps_that_it_began_with(virtual: Path, tmp_path
     assert json.loads(path.read_text()) == steps
 
 
-def test_a_fleet_in_which_nobody_holds_anything_is_refused(tmp_path: Path) -> None:
+def test_a_fleet_in_which_nobody_holds_anything_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     fleet = tmp_path / "fleet.toml"
     fleet.write_text(FLEET + VIRTUAL.replace("43", "2").replace("24", "1"))
     done = _run("simulation", fleet, tmp_path / "run")
@@ -164,4 +164,7 @@ def test_a_fleet_in_which_nobody_holds_anything_is_refused(tmp_path: Path) -> No
     assert done.stderr.splitlines()[-1].endswith(
         "none of 3 clients holds any part of the model; give clients more memory, or train a smaller model or batch"
     )
-    assert not (tmp_path / "run" / "steps.json").exists()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    assert _run("simulation", fleet, tmp_path / "run").returncode == 1
+    assert list((tmp_path / "run").iterdir()) == []
