@@ -18,10 +18,11 @@ from device_profiles.errors import ProflError, UsageError
 from device_profiles.files import atomic_file, read_json, write_json
 from server.data.split import choose_source
 from tools.experiments.results import Outcome, StudyResults, collect, is_finished, settings_sha256
-from tools.experiments.study import Case, Study, cases, read_study, run_folder
+from tools.experiments.study import Case, Study, cases, read_study
 from tools.experiments.tables import write_report
 
 PUBLISHED = Path("docs/results")
+PICTURES = Path("docs/pictures/results")
 """What `tools.experiments.publish` put there."""
 
 
@@ -33,7 +34,7 @@ PUBLISHED = Path("docs/results")
 @click.option(
     "--published",
     is_flag=True,
-    help="Take what docs/results/STUDY.json has of the same settings, and make the other runs alone (and those drawn).",
+    help="Take what docs/results has of the same settings, and make the other runs alone.",
 )
 @click.option("--only", "methods", multiple=True, help="Make runs of this method of the study alone; repeatable.")
 @click.option("--seed", "seeds", type=int, multiple=True, help="Make runs of this seed alone; repeatable.")
@@ -54,8 +55,8 @@ def main(
         known = _published(study) if published else ()
         if not report_only:
             asked = _asked(planned, methods, seeds)
-            _make(asked, folder, parallel, _there(read, planned, folder, known))
-        _report(read, planned, folder, f"python -m tools.experiments {study}", known)
+            _make(asked, folder, parallel, _there(planned, folder, known))
+        _report(read, planned, folder, study, known)
     except ProflError as error:
         click.echo(f"experiments: error: {error}", err=True)
         sys.exit(error.exit_status)
@@ -81,15 +82,10 @@ def _published(study: str) -> Sequence[Outcome]:
     return read_json(path, StudyResults).runs
 
 
-def _there(study: Study, planned: Sequence[Case], folder: Path, published: Sequence[Outcome]) -> set[str]:
-    """Runs that need not be made: finished ones, and published ones but for those whose rounds are drawn."""
+def _there(planned: Sequence[Case], folder: Path, published: Sequence[Outcome]) -> set[str]:
+    """Runs that need not be made: finished ones, and published ones."""
     known = {outcome.settings_sha256 for outcome in published}
-    drawn = {run_folder(split, next(iter(study.methods)), study.seeds[0]) for split in study.splits}
-    return {
-        case.folder
-        for case in planned
-        if is_finished(case, folder) or (case.folder not in drawn and settings_sha256(case) in known)
-    }
+    return {case.folder for case in planned if is_finished(case, folder) or settings_sha256(case) in known}
 
 
 def _make(planned: Sequence[Case], folder: Path, parallel: int, there: set[str]) -> None:
@@ -148,12 +144,11 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")
 
 
-def _report(
-    study: Study, planned: Sequence[Case], folder: Path, command: str, published: Sequence[Outcome] = ()
-) -> None:
-    outcomes = collect(planned, folder, study.target_accuracy, published)
+def _report(read: Study, planned: Sequence[Case], folder: Path, study: str, published: Sequence[Outcome]) -> None:
+    command = f"python -m tools.experiments {study}"
+    outcomes = collect(planned, folder, read.target_accuracy, published)
     write_json(folder / "results.json", StudyResults(command=command, runs=tuple(outcomes)))
-    write_report(study, outcomes, folder, command)
+    write_report(read, outcomes, folder, command, PICTURES / Path(study).stem if published else None)
     click.echo(f"{len(outcomes)} of {len(planned)} runs: {folder / 'results.md'}", err=True)
 
 

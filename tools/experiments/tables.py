@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,18 @@ from server.report.figures import (
     memory,
     participation,
 )
-from server.report.runs import read_run
+from server.report.runs import Run, read_run
 from tools.experiments.results import Outcome
 from tools.experiments.study import Study, run_folder, slug
 
 _MB = float(1 << 20)
 
 
-def write_report(study: Study, outcomes: Sequence[Outcome], folder: Path, command: str) -> None:
-    """Write everything below `folder`."""
+def write_report(
+    study: Study, outcomes: Sequence[Outcome], folder: Path, command: str, published: Path | None = None
+) -> None:
+    """Write everything below `folder`. Pictures of a run that is not there are those at `published` plus their own
+    names, where there are any."""
     machines = list(dict.fromkeys(outcome.machine for outcome in outcomes))
     planned = len(study.seeds) * len(study.splits) * len(study.methods)
     finished = "" if len(outcomes) == planned else f"**{len(outcomes)} of {planned} runs are finished.** "
@@ -45,33 +48,46 @@ def write_report(study: Study, outcomes: Sequence[Outcome], folder: Path, comman
         if not own:
             continue
         lines += ["", f"### {split}", "", *_table(study, own, machines)]
-        for name, title, figure in _figures(study, own, folder):
+        for name, title, picture in _pictures(study, own, folder, published):
             path = folder / f"{slug(split)}-{name}.svg"
             with atomic_file(path) as temporary:
-                temporary.write_text(svg(figure), encoding="utf-8")
+                temporary.write_text(picture, encoding="utf-8")
             lines += ["", f"![{split}: {title}]({path.name})"]
     with atomic_file(folder / "results.md") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _figures(study: Study, own: Sequence[Outcome], folder: Path) -> Iterator[tuple[str, str, Figure]]:
-    """Name, title and picture of one split: all methods together, then how a run of the first one came about."""
-    yield "rounds", "accuracy over rounds", _curves(study, own, "round", 0)
-    yield "device-seconds", "accuracy over device-seconds", _curves(study, own, "device-seconds, all clients", 1)
-    first = next(iter(study.methods))
+def _pictures(
+    study: Study, own: Sequence[Outcome], folder: Path, published: Path | None
+) -> Iterator[tuple[str, str, str]]:
+    """Name, title and SVG for one split: all methods together, then how a run of the first one came about."""
+    yield "rounds", "accuracy over rounds", svg(_curves(study, own, "round", 0))
+    yield "device-seconds", "accuracy over device-seconds", svg(_curves(study, own, "device-seconds, all clients", 1))
+    split, first = own[0].split, next(iter(study.methods))
     seeds = [outcome.seed for outcome in own if outcome.method == first]
-    # The rounds of what is known from docs/results alone are on another machine.
-    there = [seed for seed in seeds if (folder / run_folder(own[0].split, first, seed)).is_dir()]
-    if not there:
-        return
-    run = read_run(folder / run_folder(own[0].split, first, there[0]))
-    whose = f"of {first}, seed {there[0]}"
-    yield "steps", f"accuracy over rounds {whose}, with its steps", measure_over_rounds([run])
-    over_seconds = measure_over_device_seconds([run])
-    yield "steps-device-seconds", f"accuracy over device-seconds {whose}, with its steps", over_seconds
-    yield "movement", f"effective movement {whose}, with the fitted slope", effective_movement(run)
-    yield "participation", f"clients with work in every step {whose}", participation(run)
-    yield "memory", f"largest promise of every step {whose}", memory(run)
+    there = next((seed for seed in seeds if (folder / run_folder(split, first, seed)).is_dir()), None)
+    run = None if there is None else read_run(folder / run_folder(split, first, there))
+    for name, (title, drawn) in _OF_A_RUN.items():
+        if run is not None:
+            yield name, title.format(f"of {first}, seed {there}"), svg(drawn(run))
+        elif published is not None and seeds:
+            # What is known from docs/results alone has its rounds on another machine, and its pictures in docs.
+            path = published.with_name(f"{published.name}-{slug(split)}-{name}.svg")
+            if path.is_file():
+                yield name, title.format(f"of {first}, seed {seeds[0]}"), path.read_text(encoding="utf-8")
+
+
+_OF_A_RUN: Mapping[str, tuple[str, Callable[[Run], Figure]]] = {
+    "steps": ("accuracy over rounds {}, with its steps", lambda run: measure_over_rounds([run])),
+    "steps-device-seconds": (
+        "accuracy over device-seconds {}, with its steps",
+        lambda run: measure_over_device_seconds([run]),
+    ),
+    "movement": ("effective movement {}, with the fitted slope", effective_movement),
+    "participation": ("clients with work in every step {}", participation),
+    "memory": ("largest promise of every step {}", memory),
+}
+"""Name, title and figure of one run of the first method; the title is completed by which one it is."""
 
 
 def _named(machines: Sequence[str]) -> str:

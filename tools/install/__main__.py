@@ -56,8 +56,8 @@ def install(suite: str, machine: Machine, dist: Path) -> Install:
     root = fresh_root(suite, machine)
     home = root / _HOME
     home.mkdir(parents=True)
-    shutil.copytree(_bundle(), home / "bundle")
-    images, labels = _examples()
+    shutil.copytree(bundle(), home / "bundle")
+    images, labels = examples()
     np.savez(home / "mine.npz", images=images, labels=labels)
     shutil.copytree(dist, home / "dist")
     shutil.copy(Path(__file__).with_name("device.sh"), home)
@@ -103,19 +103,20 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _bundle() -> Path:
+def bundle() -> Path:
     """The bundle that a host copies to the device."""
-    bundle = FOLDER / "bundle"
-    if not bundle.exists():
+    folder = FOLDER / "bundle"
+    if not folder.exists():
         command = [sys.executable, "-m", "edge_runtime.device", "export", "--model", "cnn", "--input", "1x28x28"]
-        made = bundle.with_name("bundle.new")
+        made = folder.with_name("bundle.new")
         shutil.rmtree(made, ignore_errors=True)
         subprocess.run([*command, "-o", str(made)], cwd=ROOT, check=True, capture_output=True)
-        made.rename(bundle)
-    return bundle
+        made.rename(folder)
+    return folder
 
 
-def _examples() -> tuple[np.ndarray, np.ndarray]:
+def examples() -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels that a network of a few steps can tell apart."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 10, _EXAMPLES)
     images = random.integers(0, 64, (_EXAMPLES, 28, 28), dtype=np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from device_profiles.errors import ExecutionError
@@ -31,30 +32,33 @@ def fresh_root(suite: str, machine: Machine) -> Path:
     root = FOLDER / f"{suite}-{machine.debian}"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
-    _run(["tar", "--numeric-owner", "-xf", str(archive), "-C", str(root)])
+    execute(["tar", "--numeric-owner", "-xf", str(archive), "-C", str(root)])
     if machine.name != platform.machine():
         # What configuring would have made is the same on all machines: bytecode, without which an emulated Python
         # compiles its library again at every start, for minutes, and the certificates that Debian's pip reads.
         own = _archive(suite, MACHINES[platform.machine()])
-        _run(["tar", "--numeric-owner", "-xf", str(own), "-C", str(root), "--wildcards", *_CONFIGURED])
+        execute(["tar", "--numeric-owner", "-xf", str(own), "-C", str(root), "--wildcards", *_CONFIGURED])
     return root
 
 
 def _archive(suite: str, machine: Machine) -> Path:
     """The packed root, made unless it is there."""
-    archive = FOLDER / f"{suite}-{machine.debian}.tar"
+    emulated = machine.name != platform.machine()
+    variant, packages = ("extract", _UNPACKED) if emulated else ("apt", _PACKAGES)
+    return packed(FOLDER / f"{suite}-{machine.debian}.tar", suite, machine, variant=variant, packages=packages)
+
+
+def packed(archive: Path, suite: str, machine: Machine, *, variant: str, packages: Sequence[str]) -> Path:
+    """`archive`, a packed root with these packages; mmdebstrap makes it unless it is there. Raises ExecutionError."""
     if archive.exists():
         return archive
-    _need("mmdebstrap", "mmdebstrap")
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    need("mmdebstrap", "mmdebstrap")
+    archive.parent.mkdir(parents=True, exist_ok=True)
     made = archive.with_suffix(".new.tar")
-    emulated = machine.name != platform.machine()
-    packages = ["--variant=extract" if emulated else "--variant=apt"]
-    packages.append(f"--include={','.join(_UNPACKED if emulated else _PACKAGES)}")
+    options = [f"--variant={variant}", f"--include={','.join(packages)}", f"--architectures={machine.debian}"]
     # The release to come says until when it is valid, and a mirror may be a snapshot: signatures are checked anyway.
-    packages.append('--aptopt=Acquire::Check-Valid-Until "false"')
-    command = ["mmdebstrap", "--quiet", "--mode=root", *packages, f"--architectures={machine.debian}"]
-    _run([*command, suite, str(made), mirror()])
+    options.append('--aptopt=Acquire::Check-Valid-Until "false"')
+    execute(["mmdebstrap", "--quiet", "--mode=root", *options, suite, str(made), mirror()])
     made.rename(archive)
     return archive
 
@@ -72,7 +76,7 @@ def command_in(root: Path, folder: str, command: list[str], *, user: int = USER)
 def _check_emulator(machine: Machine) -> None:
     if machine.name == platform.machine() or _EMULATOR.exists():
         return
-    _need("qemu-aarch64-static", "qemu-user-static")
+    need("qemu-aarch64-static", "qemu-user-static")
     raise ExecutionError(
         f"{machine.name} is not emulated: the kernel has no {_EMULATOR.name} in binfmt_misc; as root, mount it "
         "(mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc) and register the emulator: "
@@ -80,13 +84,15 @@ def _check_emulator(machine: Machine) -> None:
     )
 
 
-def _need(program: str, package: str) -> None:
+def need(program: str, package: str) -> None:
+    """Raise ExecutionError where a program is missing that this package of Debian brings."""
     if shutil.which(program) is None:
         raise ExecutionError(f"{program} is not installed: apt-get install {package}")
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+def execute(command: list[str]) -> None:
+    """Run a command; raises ExecutionError with its last line where it fails."""
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        reason = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ExecutionError(f"{command[0]} failed: {reason}")

@@ -134,6 +134,29 @@ def test_figures_of_rounds_that_are_on_another_machine_are_left_out(tmp_path: Pa
     assert {path.name for path in tmp_path.glob("*.svg")} == {"iid-rounds.svg", "iid-device-seconds.svg"}
 
 
+def test_figures_of_published_rounds_are_taken_from_where_they_were_published(tmp_path: Path) -> None:
+    published = tmp_path / "pictures" / "reduced"
+    published.parent.mkdir()
+    for name in ("reduced-iid-movement", "reduced-iid-rounds", "reduced-vgg-iid-memory"):
+        (published.parent / f"{name}.svg").write_text("<svg>published</svg>")
+    folder = tmp_path / "study"
+    folder.mkdir()
+    write_report(read_study("reduced"), [_outcome("Planned", 0, 0.8)], folder, "command", published)
+    assert {path.name for path in folder.glob("*.svg")} == {
+        "iid-rounds.svg",
+        "iid-device-seconds.svg",
+        "iid-movement.svg",
+    }
+    assert (
+        (folder / "iid-movement.svg").read_text() == "<svg>published</svg>" != (folder / "iid-rounds.svg").read_text()
+    )
+    assert (
+        "movement of Planned, seed 0, with the fitted slope](iid-movement.svg)" in (folder / "results.md").read_text()
+    )
+    write_report(read_study("reduced"), [_outcome("AllSmall", 0, 0.8)], folder / "others", "command", published)
+    assert not (folder / "others" / "iid-movement.svg").exists()  # no run of the first method is known
+
+
 def test_publishing_replaces_a_study_and_leaves_the_rest_of_the_page(written: Path, tmp_path: Path) -> None:
     page, pictures = tmp_path / "results.md", tmp_path / "pictures" / "results"
     pictures.mkdir(parents=True)
@@ -169,8 +192,7 @@ def test_published_runs_of_the_same_settings_need_not_be_made_again(tmp_path: Pa
     (outcome,) = collect([first, second, third], tmp_path, 0.5, published)
     assert (outcome.method, outcome.split, outcome.seed, outcome.accuracy) == (second.method, second.split, 0, 0.7)
     known = [msgspec.structs.replace(published[0], settings_sha256=settings_sha256(case)) for case in (first, second)]
-    there = experiments._there(study, [first, second, third], tmp_path, known)
-    assert there == {second.folder}  # the first one's rounds are drawn
+    assert experiments._there([first, second, third], tmp_path, known) == {first.folder, second.folder}
 
 
 @pytest.mark.parametrize(("study", "page", "named"), [
