@@ -43,6 +43,8 @@ _FEDAVG_OF = {
     **dict.fromkeys(("vgg-40-220", "vgg-30-120", "vgg-own-promises"), "reduced-vgg"),
 }
 """Studies that differ from another one in memory alone, of which FedAvg without limits knows nothing."""
+_BESIDE = {"planned-own-promises": "elastic-own-promises"}
+"""Studies of the same fleet and settings that have other methods."""
 
 Accuracies = Mapping[int, float]
 """Of a method, in %, by seed."""
@@ -100,7 +102,9 @@ def compared(folder: Path) -> Iterator[Compared]:
     for study, title in STUDIES.items():
         splits = _by_method(folder / f"{study}.json")
         limitless = _by_method(folder / f"{_FEDAVG_OF.get(study, study)}.json")
+        beside = _by_method(folder / f"{_BESIDE[study]}.json") if study in _BESIDE else {}
         for split, methods in splits.items():
+            methods = beside.get(split, {}) | methods
             if study in _FEDAVG_OF:
                 methods = {LIMITLESS: limitless[split][LIMITLESS], **methods}
             yield Compared(title=f"{title}, {split}" if title else split, methods=methods)
