@@ -12,7 +12,7 @@ import json
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +27,9 @@ from device_profiles.seconds import fit_speed
 from profiler.measure.program import ProcessMeter
 from tools.bench.prediction import TIMEOUT_SECONDS, Bench
 from tools.bench.prediction_grid import CALIBRATIONS, GRID, Entry
+
+QUIET = 0.03
+"""A difference of the two quickest processes of a program beyond this is taken for other work on the machine."""
 
 
 @click.command(help=(__doc__ or "").splitlines()[0])
@@ -65,8 +68,22 @@ def main(work: Path, threads: int, repeats: int, steps: int, most: int, output: 
         "error_median": median(errors),
         "error_largest": max(errors),
         "threads": threads,
+        "noise_median": (noise := noise_of(seconds.values())),
     }
     click.echo(json.dumps(summary))
+    if noise is not None and noise > QUIET:
+        click.echo(
+            f"this machine was not quiet: the two quickest processes of a program differ by {noise:.0%}, and errors "
+            "are no less than that; run it alone, with more --repeats",
+            err=True,
+        )
+
+
+def noise_of(measured: Iterable[Sequence[float]]) -> float | None:
+    """By how much the second best of what was measured for a program is above the best, the median over programs; None
+    where nothing was measured twice."""
+    pairs = [sorted(seconds)[:2] for seconds in measured if len(seconds) > 1]
+    return median(second / best - 1 for best, second in pairs) if pairs else None
 
 
 def _trainings(bench: Bench, entries: Iterable[Entry]) -> list[tuple[Path, Program]]:
