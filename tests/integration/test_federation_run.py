@@ -125,11 +125,11 @@ def test_a_killed_server_app_and_a_killed_superlink_lose_no_finished_round(feder
     running = federation.begin("killed", "--resume")
     federation.wait(running, lambda: "resumed after" in (output / "progress.log").read_text())
     assert federation.kill("server.federation.flower.superlink")
-    _, said = running.communicate(timeout=300)
+    said = federation.finish(running)
     if running.returncode:  # on a busy machine the server app gives up before the SuperLink is back
         assert "continue with --resume" in said, f"{said}\n{federation.logs()}"
         running = federation.begin("killed", "--resume")
-        _, said = running.communicate(timeout=300)
+        said = federation.finish(running)
     assert running.returncode == 0, f"{said}\n{federation.logs()}"
     rounds = _rounds(output)
     assert rounds[: len(finished)] == finished and [record["round"] for record in rounds] == [1, 2]
