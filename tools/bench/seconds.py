@@ -73,8 +73,8 @@ def main(work: Path, threads: int, repeats: int, steps: int, most: int, output: 
     click.echo(json.dumps(summary))
     if noise is not None and noise > QUIET:
         click.echo(
-            f"this machine was not quiet: the two quickest processes of a program differ by {noise:.0%}, and errors "
-            "are no less than that; run it alone, with more --repeats",
+            f"this machine was not quiet: the two quickest processes of a program differ by {noise:.0%}, which "
+            "errors contain; run it alone, with more --repeats",
             err=True,
         )
 

@@ -17,12 +17,12 @@ import msgspec
 from device_profiles.errors import ProflError, UsageError
 from device_profiles.files import atomic_file, read_json, write_json
 from server.data.split import choose_source
+from tools.experiments.publish import PICTURES
 from tools.experiments.results import Outcome, StudyResults, collect, is_finished, settings_sha256
 from tools.experiments.study import Case, Study, cases, read_study
 from tools.experiments.tables import write_report
 
 PUBLISHED = Path("docs/results")
-PICTURES = Path("docs/pictures/results")
 """What `tools.experiments.publish` put there."""
 
 

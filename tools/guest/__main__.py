@@ -44,9 +44,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 def main(tests: tuple[str, ...], suite: str, minutes: int, kvm: bool, script: Path | None) -> None:
     """Run TESTS (by default those of limits), and a user's trainings, in a virtual machine."""
-    job = job_of(tests or TESTS) if script is None else script.read_text(encoding="utf-8")
     try:
-        prepare()
+        if script is None:
+            prepare()
+        job = job_of(tests or TESTS) if script is None else script.read_text(encoding="utf-8")
         status = Guest(suite).run(job, seconds=60 * minutes, told=lambda text: click.echo(text, nl=False), kvm=kvm)
     except ProflError as error:
         click.echo(f"guest: error: {error}", err=True)
