@@ -3,7 +3,8 @@
 The programs of the calibration bundles of `prediction_grid.py` are measured, and every training program of its grid,
 none of which is among them, is predicted from these and measured: `--repeats` short processes each, in turn and in
 another order every time, so that what the machine does meanwhile falls on all of them alike; the quickest step of all
-counts, since other work only slows a machine. Run it alone on a machine.
+counts, since other work only slows a machine. Run it alone on a machine; with `--output` a second run adds its
+processes to those of the first.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
+import msgspec
 
 from device_profiles.contract import MANIFEST_NAME
-from device_profiles.errors import ExecutionError
-from device_profiles.files import atomic_file, read_json
+from device_profiles.errors import ExecutionError, ProflError, UsageError
+from device_profiles.files import read_json, write_json
 from device_profiles.manifest import Manifest, Program
 from device_profiles.seconds import fit_speed
 from profiler.measure.program import ProcessMeter
@@ -32,43 +33,79 @@ QUIET = 0.03
 """A difference of the two quickest processes of a program beyond this is taken for other work on the machine."""
 
 
+class Measured(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What was measured: the quickest step of every process, in seconds, by `BUNDLE/PROGRAM`."""
+
+    threads: int
+    seconds: dict[str, list[float]] = {}
+
+    def of(self, bundle: Path, program: Program) -> list[float]:
+        """The processes of a program, empty at first."""
+        return self.seconds.setdefault(f"{bundle.name}/{program.name}", [])
+
+
+def taken_up(path: Path, threads: int) -> Measured:
+    """What a file of an earlier run holds, or nothing where there is no such file.
+
+    Raises UsageError where it was measured with another number of threads.
+    """
+    if not path.exists():
+        return Measured(threads=threads)
+    measured = read_json(path, Measured)
+    if measured.threads != threads:
+        raise UsageError(f"{path} was measured with --threads {measured.threads}; give another --output")
+    return measured
+
+
 @click.command(help=(__doc__ or "").splitlines()[0])
 @click.option("--work", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "profl-seconds")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of every step.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Processes for each program.")
 @click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="Timed steps of a process.")
 @click.option("--most", type=click.IntRange(1), default=80, show_default=True, help="Programs that are measured.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File for all that was measured, as JSON.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="JSON of all that was measured, written after every repeat; what is in it already counts too.",
+)
 def main(work: Path, threads: int, repeats: int, steps: int, most: int, output: Path | None) -> None:
     """Print a line a program, and the median and the largest error."""
+    try:
+        _judge(work, threads, repeats, steps, most, output)
+    except ProflError as error:
+        raise SystemExit(f"seconds: {error}") from error
+
+
+def _judge(work: Path, threads: int, repeats: int, steps: int, most: int, output: Path | None) -> None:
+    measured = Measured(threads=threads) if output is None else taken_up(output, threads)
     bench = Bench(work, threads)
     known = _trainings(bench, CALIBRATIONS.values())
     programs = _trainings(bench, GRID)
     # Of every bundle as many as of the others, in the order in which they were exported.
     programs = programs[:: -(-len(programs) // most)]
-    seconds: dict[tuple[Path, str], list[float]] = defaultdict(list)
-    order = random.Random(0)
+    order = random.Random(len(measured.seconds))
     for repeat in range(repeats):
         click.echo(f"repeat {repeat + 1} of {repeats}", err=True)
         for bundle, program in order.sample(asked := [*known, *programs], len(asked)):
-            seconds[bundle, program.name].append(_measure(bundle, program, threads, steps, work))
-    if output is not None:
-        with atomic_file(output) as temporary:
-            temporary.write_text(json.dumps([[b.name, program, times] for (b, program), times in seconds.items()]))
-    speed = fit_speed([(program.loads, min(seconds[bundle, program.name])) for bundle, program in known])
+            measured.of(bundle, program).append(_measure(bundle, program, threads, steps, work))
+        if output is not None:
+            write_json(output, measured)
+    speed = fit_speed([(program.loads, min(measured.of(bundle, program))) for bundle, program in known])
     assert speed is not None  # the calibration bundles are of this release
     errors = []
     for bundle, program in programs:
-        predicted, measured = speed.seconds(program.loads), min(seconds[bundle, program.name])
+        predicted, quickest = speed.seconds(program.loads), min(measured.of(bundle, program))
         assert predicted is not None
-        errors.append(abs(predicted / measured - 1))
-        click.echo(f"{bundle.name:<34}{program.name:<28}{predicted:>9.4f}{measured:>9.4f}{errors[-1]:>8.1%}")
+        errors.append(abs(predicted / quickest - 1))
+        click.echo(f"{bundle.name:<34}{program.name:<28}{predicted:>9.4f}{quickest:>9.4f}{errors[-1]:>8.1%}")
     summary = {
         "programs": len(errors),
         "error_median": median(errors),
         "error_largest": max(errors),
         "threads": threads,
-        "noise_median": (noise := noise_of(seconds.values())),
+        "processes": min(len(measured.of(*one)) for one in (*known, *programs)),
+        "noise_median": (noise := noise_of(measured.of(*one) for one in (*known, *programs))),
     }
     click.echo(json.dumps(summary))
     if noise is not None and noise > QUIET:
