@@ -4,8 +4,9 @@ In a step that ends with unit e, a client trains the longest suffix of units 0 t
 module behind it; where it holds none, the output module alone. The cut is chosen by these goals, each before the next:
 
 1. Every unit is trained, in one of the steps at least, by the share `coverage` of the clients; where the fleet cannot
-   do that in any step, by as many as can. Where nobody says which share, it is `COVERAGE`, or `LESS_COVERAGE` if that
-   took so many steps that less than half of the rounds were left to the last one, which trains most.
+   do that in any step, by as many as can. Where nobody says which share, it is `COVERAGE`; if that took so many steps
+   that less than half of the rounds were left to the last one, which trains most, the largest share between
+   `LESS_COVERAGE` and that which does not.
 2. There are as few steps as that allows.
 3. As many clients as possible have work, on average over the steps.
 4. The predicted time is short: the sum over all rounds of the time of one, which is that of the `SLOWEST` quantile.
@@ -17,6 +18,7 @@ it keeps its initial values.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,9 +95,7 @@ def choose_steps(
         return _described(every, so_many(every, count, wanted, pace), wanted, pace)
     ends = _fewest(every, wanted, pace)
     if coverage is None and pace is not None and pace.most_steps is not None and len(ends) > pace.most_steps:
-        fewer = _fewest(every, LESS_COVERAGE, pace)
-        if len(fewer) < len(ends):
-            wanted, ends = LESS_COVERAGE, fewer
+        wanted, ends = _fewer(every, ends, pace.most_steps, pace)
     if most is not None and len(ends) > most:
         raise UsageError(
             f"it takes {len(ends)} steps to train every unit on a share of {wanted:g} of the clients",
@@ -108,6 +108,25 @@ def choose_steps(
 
 def _fewest(every: Sequence[Step], coverage: float, pace: Pace | None) -> tuple[int, ...]:
     return fewest(every, [min(coverage, step.coverage[-1]) for step in every], pace)
+
+
+def _fewer(every: Sequence[Step], ends: tuple[int, ...], most: int, pace: Pace) -> tuple[float, tuple[int, ...]]:
+    """The largest share from `LESS_COVERAGE` on that takes at most `most` steps, with its cut. Where even that one
+    takes more, the largest that takes as many as it does, or `COVERAGE` with `ends` if these are as few."""
+    shares = {share for step in every for share in step.coverage if LESS_COVERAGE < share < COVERAGE}
+    levels = [LESS_COVERAGE, *sorted(shares)]
+    cuts = {LESS_COVERAGE: _fewest(every, LESS_COVERAGE, pace)}
+    if len(cuts[LESS_COVERAGE]) >= len(ends):
+        return COVERAGE, ends
+    most = max(most, len(cuts[LESS_COVERAGE]))
+
+    def too_many(share: float) -> bool:
+        cuts[share] = _fewest(every, share, pace)
+        return len(cuts[share]) > most
+
+    # A larger share never takes fewer steps.
+    share = levels[bisect_left(levels, True, lo=1, key=too_many) - 1]
+    return share, cuts[share]
 
 
 def given_steps(

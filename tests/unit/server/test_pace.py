@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from device_profiles.costs import RunCost
 from server.fleet.reading import fleet_of
@@ -94,6 +96,7 @@ def test_half_of_the_rounds_are_for_the_last_step(
 
 NEEDS = {end: [*(needs := [20, 50, 90, 99])[end::-1], 1] for end in range(4)}
 FEW_HOLD_MUCH = Group.of([20] * 8 + [50, 90], NEEDS)
+ONE_HOLDS_MUCH = Group.of([20] * 9 + [90], NEEDS)
 HALF_HOLDS_TWO = Group.of([20] * 5 + [50] * 5, NEEDS)
 
 
@@ -101,8 +104,9 @@ HALF_HOLDS_TWO = Group.of([20] * 5 + [50] * 5, NEEDS)
     ("group", "rounds", "coverage", "ends", "wanted"),
     [
         (FEW_HOLD_MUCH, 96, None, [0, 1, 2, 3], 0.3),  # room for all that three tenths take
-        (FEW_HOLD_MUCH, 95, None, [0, 3], 0.1),
-        (FEW_HOLD_MUCH, 30, None, [0, 3], 0.1),
+        (FEW_HOLD_MUCH, 95, None, [1, 3], 0.2),  # a tenth would take two steps as well: [0, 3]
+        (FEW_HOLD_MUCH, 30, None, [1, 3], 0.2),
+        (ONE_HOLDS_MUCH, 95, None, [0, 3], 0.1),
         (FEW_HOLD_MUCH, 30, 0.3, [0, 1, 2, 3], 0.3),  # what somebody asks for holds, however few the rounds are
         (FEW_HOLD_MUCH, None, None, [0, 1, 2, 3], 0.3),
         (HALF_HOLDS_TWO, 30, None, [1, 3], 0.3),  # a tenth would take as many steps
@@ -115,6 +119,31 @@ def test_fewer_clients_do_for_a_unit_where_the_rounds_are_few(
     pace = _pace(training={} if rounds is None else {"rounds": rounds}, freezing=freezing)
     chosen = choose_steps([group], 4, coverage=coverage, pace=pace)
     assert ([step.last_unit for step in chosen.steps], chosen.wanted) == (ends, wanted)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 100), min_size=1, max_size=20),
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    st.integers(1, 130),
+)
+def test_the_share_is_the_largest_that_leaves_half_of_the_rounds(
+    budgets: list[int], activations: list[int], rounds: int
+) -> None:
+    units = len(activations)
+    needs = {end: [*(sum(activations[first : end + 1]) for first in range(end + 1)), 1] for end in range(units)}
+    groups = [Group.of(budgets, needs)]
+    freezing = {"window": 4, "fit_length": 4, "patience": 2, "max_rounds": 30}
+    pace = _pace(training={"rounds": rounds}, freezing=freezing)
+    chosen = choose_steps(groups, units, coverage=None, pace=pace)
+    # Against every share that can make a difference.
+    shares = [0.1, *(n / len(budgets) for n in range(len(budgets) + 1) if 0.1 < n / len(budgets) < 0.3), 0.3]
+    counts = [len(choose_steps(groups, units, coverage=share, pace=pace).steps) for share in shares]
+    assert pace.most_steps is not None
+    most = max(pace.most_steps, counts[0])
+    assert len(chosen.steps) <= most
+    assert chosen.steps == choose_steps(groups, units, coverage=chosen.wanted, pace=pace).steps
+    assert [share for share, count in zip(shares, counts, strict=True) if share > chosen.wanted and count <= most] == []
 
 
 def test_what_it_takes_is_shown() -> None:
