@@ -131,8 +131,8 @@ def overview(rows: Sequence[Compared]) -> list[str]:
         seeds = len(row.methods[PLANNED])
         cells = [_cell(row.methods.get(name, {}), seeds) for name in columns]
         best = row.best
-        over = "" if best is None else f"{best[1]:+.1f} ({', '.join((best[0], *_fewer(best[2], seeds)))})"
-        lost = "" if not row.common(LIMITLESS) else f"{row.above(LIMITLESS)[0]:+.1f}"
+        over = "" if best is None else f"{_difference(best[1])} ({', '.join((best[0], *_fewer(best[2], seeds)))})"
+        lost = "" if not row.common(LIMITLESS) else _difference(row.above(LIMITLESS)[0])
         mean = statistics.mean(row.methods[PLANNED].values())
         own = " ".join((f"**{mean:.1f}**", *(f"({said})" for said in _fewer(seeds, _ALL_SEEDS))))
         lines.append(f"| {row.title} | {own} | {' | '.join(cells)} | {over} | {lost} |")
@@ -147,6 +147,11 @@ def _cell(accuracies: Accuracies, seeds: int) -> str:
         return ""
     mean = f"{statistics.mean(accuracies.values()):.1f}"
     return " ".join((mean, *(f"({said})" for said in _fewer(len(accuracies), seeds))))
+
+
+def _difference(points: float) -> str:
+    shown = f"{points:+.1f}"
+    return shown if float(shown) else "0.0"
 
 
 def _fewer(seeds: int, of: int) -> list[str]:

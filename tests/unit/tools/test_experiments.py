@@ -291,6 +291,12 @@ def test_methods_are_compared_on_the_seeds_that_both_have() -> None:
     assert line.endswith("| 86.5 | +4.0 (AllSmall, 1 seed) | -1.5 |") and "| 48.0 |" in line
 
 
+def test_a_difference_that_rounds_to_zero_has_no_sign() -> None:
+    methods = {"Planned": {0: 80.0}, "AllSmall": {0: 80.02}, LIMITLESS: {0: 79.98}}
+    *_, line = overview([Compared(title="A fleet", methods=methods)])
+    assert line.endswith("| 0.0 (AllSmall) | 0.0 |")
+
+
 def test_a_page_without_a_place_for_the_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results.md").write_text("nothing")
     with pytest.raises(FormatError, match="needs one line '<!-- overview -->'"):
