@@ -18,7 +18,6 @@ from tests.support.fake_run import FakeEngine, fleet_of, run
 from tools.experiments import __main__ as experiments
 from tools.experiments.__main__ import PUBLISHED
 from tools.experiments.__main__ import main as experiments_command
-from tools.experiments.overview import LIMITLESS, PAGE, Compared, overview, write_overview
 from tools.experiments.participation import main as participation_command
 from tools.experiments.participation import share, table_of
 from tools.experiments.publish import publish
@@ -267,37 +266,3 @@ def test_published_results_are_those_of_the_studies_as_they_are(path: Path) -> N
     # Or `--published` would make all runs again, and nobody would know that a setting is no longer the published one.
     planned = {settings_sha256(case) for case in cases(read_study(path.stem), path.stem)}
     assert {outcome.settings_sha256 for outcome in read_json(path, StudyResults).runs} <= planned
-
-
-def test_the_table_of_all_studies_is_that_of_the_published_results(tmp_path: Path) -> None:
-    page = tmp_path / "results.md"
-    page.write_bytes(PAGE.read_bytes())
-    (tmp_path / "results").symlink_to(PUBLISHED.resolve())
-    write_overview(page)
-    assert page.read_text() == PAGE.read_text()  # else: python -m tools.experiments.overview
-
-
-def test_methods_are_compared_on_the_seeds_that_both_have() -> None:
-    methods = {
-        "Planned": {0: 80.0, 1: 90.0},
-        "AllSmall": {1: 86.0, 2: 10.0},
-        "FedPMT": {},
-        LIMITLESS: {0: 81.0, 1: 92.0},
-    }
-    row = Compared(title="A fleet", methods=methods)
-    assert row.best == ("AllSmall", 4.0, 1)
-    *_, line = overview([row, Compared(title="Not run", methods={"AllSmall": {0: 1.0}})])
-    assert line.startswith("| A fleet | **85.0** (2 seeds) |")
-    assert line.endswith("| 86.5 | +4.0 (AllSmall, 1 seed) | -1.5 |") and "| 48.0 |" in line
-
-
-def test_a_difference_that_rounds_to_zero_has_no_sign() -> None:
-    methods = {"Planned": {0: 80.0}, "AllSmall": {0: 80.02}, LIMITLESS: {0: 79.98}}
-    *_, line = overview([Compared(title="A fleet", methods=methods)])
-    assert line.endswith("| 0.0 (AllSmall) | 0.0 |")
-
-
-def test_a_page_without_a_place_for_the_table_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "results.md").write_text("nothing")
-    with pytest.raises(FormatError, match="needs one line '<!-- overview -->'"):
-        write_overview(tmp_path / "results.md")
