@@ -30,15 +30,24 @@ def test_methods_are_compared_on_the_seeds_that_both_have() -> None:
     }
     row = Compared(title="A fleet", methods=methods)
     assert row.best == ("AllSmall", 4.0, 1)
-    *_, line = overview([row, Compared(title="Not run", methods={"AllSmall": {0: 1.0}})])
+    _, _, line, *_ = overview([row, Compared(title="Not run", methods={"AllSmall": {0: 1.0}})])
     assert line.startswith("| A fleet | **85.0** (2 seeds) |")
     assert line.endswith("| 86.5 | +4.0 (AllSmall, 1 seed) | -1.5 |") and "| 48.0 |" in line
 
 
 def test_a_difference_that_rounds_to_zero_has_no_sign() -> None:
     methods = {"Planned": {0: 80.0}, "AllSmall": {0: 80.02}, LIMITLESS: {0: 79.98}}
-    *_, line = overview([Compared(title="A fleet", methods=methods)])
+    _, _, line, *_ = overview([Compared(title="A fleet", methods=methods)])
     assert line.endswith("| 0.0 (AllSmall) | 0.0 |")
+
+
+def test_the_table_says_where_nobody_could_reach_the_goal() -> None:
+    def row(fedavg: float) -> Compared:
+        return Compared(title="", methods={"Planned": {0: 80.0}, "AllSmall": {0: 78.0}, LIMITLESS: {0: fedavg}})
+
+    without = Compared(title="", methods={"Planned": {0: 80.0}, "AllSmall": {0: 78.0}})
+    *_, said = overview([row(80.9), row(81.5), row(77.0), without])
+    assert said.startswith("In 2 of 3 rows not even FedAvg without limits is 3 points above")
 
 
 def test_a_page_without_a_place_for_the_table_is_refused(tmp_path: Path) -> None:
