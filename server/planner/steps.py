@@ -6,7 +6,7 @@ module behind it; where it holds none, the output module alone. The cut is chose
 1. Every unit is trained, in one of the steps at least, by the share `coverage` of the clients; where the fleet cannot
    do that in any step, by as many as can. Where nobody says which share, it is `COVERAGE`; if that took so many steps
    that less than half of the rounds were left to the last one, which trains most, the largest share between
-   `LESS_COVERAGE` and that which does not.
+   `LESS_COVERAGE` and that which does not, or where none is, which takes as few steps as `LESS_COVERAGE`.
 2. There are as few steps as that allows.
 3. As many clients as possible have work, on average over the steps.
 4. The predicted time is short: the sum over all rounds of the time of one, which is that of the `SLOWEST` quantile.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -74,7 +75,8 @@ def main(work: Path, threads: int, repeats: int, steps: int, most: int, output: 
     try:
         _judge(work, threads, repeats, steps, most, output)
     except ProflError as error:
-        raise SystemExit(f"seconds: {error}") from error
+        click.echo(f"seconds: error: {error}", err=True)
+        sys.exit(error.exit_status)
 
 
 def _judge(work: Path, threads: int, repeats: int, steps: int, most: int, output: Path | None) -> None:
@@ -84,7 +86,9 @@ def _judge(work: Path, threads: int, repeats: int, steps: int, most: int, output
     programs = _trainings(bench, GRID)
     # Of every bundle as many as of the others, in the order in which they were exported.
     programs = programs[:: -(-len(programs) // most)]
-    order = random.Random(len(measured.seconds))
+    order = random.Random(sum(map(len, measured.seconds.values())))
+    if output is not None:
+        write_json(output, measured)  # a place where nothing can be written is told before minutes of measuring
     for repeat in range(repeats):
         click.echo(f"repeat {repeat + 1} of {repeats}", err=True)
         for bundle, program in order.sample(asked := [*known, *programs], len(asked)):

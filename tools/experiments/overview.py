@@ -67,7 +67,7 @@ class Compared:
 
     @property
     def room(self) -> float | None:
-        """How many points FedAvg without limits is above the best of the others: what limits can cost at all."""
+        """How many points FedAvg without limits is above the best of the others; None where one of them is missing."""
         if self.best is None or not self.common(LIMITLESS):
             return None
         return self.best[1] - self.above(LIMITLESS)[0]
@@ -145,7 +145,7 @@ def overview(rows: Sequence[Compared]) -> list[str]:
         mean = statistics.mean(row.methods[PLANNED].values())
         own = " ".join((f"**{mean:.1f}**", *(f"({said})" for said in _fewer(seeds, _ALL_SEEDS))))
         lines.append(f"| {row.title} | {own} | {' | '.join(cells)} | {over} | {lost} |")
-    rooms = [row.room for row in rows if row.methods.get(PLANNED) and row.room is not None]
+    rooms = [room for row in rows if (room := row.room) is not None]
     narrow = sum(room < GOAL for room in rooms)
     return [
         *lines,
