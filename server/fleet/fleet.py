@@ -187,6 +187,7 @@ class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         fall: ... and movement is no more than this share of its largest value so far. 1 is the published rule, and the
             default of `profl` and `elastic`: movement is also flat while every parameter still goes one way, in a block
             that has hardly begun.
+        level: ... and movement is no more than this. With it `planned` asks for no `fall` by itself.
         scalars: sampled parameters, all of them if there are fewer.
         max_rounds: round cap of a step.
         min_rounds: no freezing before this many rounds.
@@ -197,6 +198,7 @@ class FreezingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     threshold: Annotated[float, msgspec.Meta(gt=0)] = 0.02
     patience: Positive = 3
     fall: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    level: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     scalars: Positive = 10_000
     max_rounds: Positive = 50
     min_rounds: Positive = 1

@@ -25,7 +25,7 @@ class Planned:
     stand-ins for what lies behind a step. Who holds no unit trains the output module alone. A unit goes
     towards the average over those who trained it, by the square root of their share (`damped`), unless `counts_frozen`
     says how those count who held it frozen. A step ends when its movement has become flat and has fallen as well
-    (`freezing.fall`).
+    (`freezing.fall`, `freezing.level`).
     """
 
     name = "planned"
@@ -67,7 +67,9 @@ class Planned:
 
 
 def _with_fall(settings: FreezingSettings) -> FreezingSettings:
-    return settings if settings.fall is not None else msgspec.structs.replace(settings, fall=FALL)
+    if settings.fall is not None or settings.level is not None:
+        return settings
+    return msgspec.structs.replace(settings, fall=FALL)
 
 
 class FedPMT:

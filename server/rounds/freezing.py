@@ -75,5 +75,6 @@ class EffectiveMovementFreezing:
         return None
 
     def _fallen(self) -> bool:
-        """Whether movement has fallen as far as it is asked to, which every movement has without `fall`."""
-        return self.movements[-1] <= (self._settings.fall or 1.0) * max(self.movements)
+        """Whether movement has fallen as far as it is asked to, which every movement has without `fall` and `level`."""
+        fall, level = self._settings.fall or 1.0, self._settings.level or 1.0
+        return self.movements[-1] <= min(fall * max(self.movements), level)

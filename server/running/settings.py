@@ -24,7 +24,7 @@ NEWER_SETTINGS: Mapping[str, Mapping[str, object]] = {
         **{"server_beta1": 0.9, "server_beta2": 0.99, "server_tau": 0.001},
     },
     "method": {"coverage": None, "counts_frozen": None, "variants": "exact"},
-    "freezing": {"fall": None},
+    "freezing": {"fall": None, "level": None},
     "promises": {"recompute": False},
 }
 """Options that earlier releases did not have, by section, with the value at which they are no part of the digest.

@@ -93,6 +93,16 @@ def test_a_fall_is_measured_from_the_largest_movement_and_may_be_just_reached() 
     assert reasons[:5] == [None] * 5 and reasons[5] is not None
 
 
+def test_a_movement_above_the_level_is_not_calm_however_far_it_has_fallen() -> None:
+    # Movement 1, then 1/3 (two forward, one back, over a path of three).
+    path = [np.array([value]) for value in (0.0, 1.0, 2.0, 3.0, 4.0, 3.0)]
+    for level, fall, frozen in ((0.34, None, True), (0.33, None, False), (0.33, 0.5, False), (0.5, 0.3, False)):
+        settings = FreezingSettings(window=3, fit_length=2, threshold=9.0, patience=1, fall=fall, level=level)
+        freezing = EffectiveMovementFreezing(settings)
+        reasons = [freezing.observe(value) for value in path]
+        assert reasons[:5] == [None] * 5 and (reasons[5] is not None) == frozen
+
+
 def test_a_block_is_not_frozen_before_its_least_number_of_rounds() -> None:
     freezing = EffectiveMovementFreezing(replace(SETTINGS, min_rounds=7))
     reasons = [freezing.observe(np.array([float(k)])) for k in range(8)]

@@ -182,6 +182,9 @@ def test_planned_asks_for_a_fall_of_movement_unless_the_fleet_file_says_how_far(
     published = msgspec.structs.replace(fleet, freezing=FreezingSettings(fall=1.0))
     stages = create_method(settings).stages(published, SUFFIXES, CLIENTS)
     assert [stage.freezing and stage.freezing.fall for stage in stages] == [1.0, 1.0]
+    level = msgspec.structs.replace(fleet, freezing=FreezingSettings(level=0.5))
+    stages = create_method(settings).stages(level, SUFFIXES, CLIENTS)
+    assert [stage.freezing and (stage.freezing.fall, stage.freezing.level) for stage in stages] == [(None, 0.5)] * 2
 
 
 def test_planned_shares_the_round_budget_where_every_step_is_to_have_as_many() -> None:
