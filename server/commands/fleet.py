@@ -79,8 +79,6 @@ def plan_fleets(fleet_path: Path, client: str | None, html: Path | None, output:
     from server.fleet.words import in_words_of
     from server.planner.fleet_tables import fleet_table, why
     from server.planner.tables import steps_table
-    from server.report.fleet_plan_page import fleet_plan_page
-    from server.report.writing import write_page
 
     read = read_fleet(fleet_path)
     if read.folder is not None:
@@ -91,6 +89,9 @@ def plan_fleets(fleet_path: Path, client: str | None, html: Path | None, output:
     if output is not None:
         write_json(output, plan)
     if html is not None:
+        from server.report.fleet_plan_page import fleet_plan_page
+        from server.report.writing import write_page
+
         write_page(html, fleet_plan_page(plan, clients, units, f"Plan for {read.model.name}"))
     if as_json:
         click.echo(msgspec.json.encode({"steps": plan.steps, "classes": plan.classes, "units": units}).decode())
