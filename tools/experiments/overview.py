@@ -40,7 +40,7 @@ OTHERS = ("AllSmall", "ExclusiveFL", "HeteroFL", "DepthFL", "FedPMT", "FedPLT")
 """Published methods under the same limits."""
 GOAL = 3
 """Points that `planned` shall be above the best of the others."""
-_FEDAVG_OF = {
+FEDAVG_OF = {
     **dict.fromkeys(("reduced-100-600", "reduced-70-320", "planned-own-promises", "small-own-promises"), "reduced"),
     **dict.fromkeys(("vgg-40-220", "vgg-30-120", "vgg-own-promises"), "reduced-vgg"),
 }
@@ -110,11 +110,11 @@ def compared(folder: Path) -> Iterator[Compared]:
     """A row for each split of the studies that have a file in `folder`."""
     for study, title in STUDIES.items():
         splits = _by_method(folder / f"{study}.json")
-        limitless = _by_method(folder / f"{_FEDAVG_OF.get(study, study)}.json")
+        limitless = _by_method(folder / f"{FEDAVG_OF.get(study, study)}.json")
         beside = _by_method(folder / f"{_BESIDE[study]}.json") if study in _BESIDE else {}
         for split, methods in splits.items():
             methods = beside.get(split, {}) | methods
-            if study in _FEDAVG_OF:
+            if study in FEDAVG_OF:
                 methods = {LIMITLESS: limitless[split][LIMITLESS], **methods}
             yield Compared(title=f"{title}, {split}" if title else split, methods=methods)
 
