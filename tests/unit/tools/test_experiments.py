@@ -50,6 +50,14 @@ def test_every_study_of_the_repository_can_be_planned(name: str) -> None:
     assert [case.seed for case in planned] == sorted(case.seed for case in planned)
 
 
+@pytest.mark.parametrize(("name", "of"), FEDAVG_OF.items())
+def test_a_study_without_fedavg_differs_in_memory_and_freezing_alone_from_that_which_has_it(name: str, of: str) -> None:
+    own, other = read_study(name), read_study(of)
+    assert "FedAvg without limits" in other.methods and own.splits == other.splits and own.seeds == other.seeds
+    for section in ("model", "data", "training"):
+        assert own.base[section] == other.base[section]
+
+
 def test_published_runs_that_are_not_there_are_said_so() -> None:
     answer = CliRunner().invoke(experiments_command, ["odd-study.toml", "--published"])
     assert answer.exit_code == 2 and "study odd-study.toml: not known" in answer.output
